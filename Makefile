@@ -1,0 +1,49 @@
+# Needs Python 3.10-3.13 and make; everything else goes into $(VENV).
+PYTHON ?= python3
+VENV   ?= .venv
+RUNS   ?= runs
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# Real data sets beside the repository are used when the caller names no others.
+STEADYGRAD_DATA ?= $(wildcard $(abspath ../shared/datasets))
+ifneq ($(STEADYGRAD_DATA),)
+export STEADYGRAD_DATA
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed ## train, attack, explain and report on the bundled digits
+	$(BIN)/steadygrad demo --out $(RUNS)/demo
+
+test: $(VENV)/.installed-dev ## run all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+check: $(VENV)/.installed-dev ## lint, format check, types and the fast tests, in under two minutes
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow"
+
+format: $(VENV)/.installed-dev ## format the code and fix what ruff can fix
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## remove the environment and the caches, keep the runs
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps let a second call start at once; a changed requirement installs again.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e ".[dev]"
+	@touch $@ $(VENV)/.installed
