@@ -1,0 +1,229 @@
+"""The model under audit: a module with its normalization, input range and class names."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad.errors import Failure, UsageError
+from steadygrad.files import write_tensors
+
+__all__ = ["Classifier", "check_inputs", "check_logits", "frozen", "unwrap"]
+
+
+class Classifier(nn.Module):
+    """A module that maps inputs within `bounds` (N, *) to logits (N, K).
+
+    The module sees (x - mean) / std, so inputs, radii and perturbations stay in the units of the
+    data. Everything in the library also takes a plain module that does the same.
+
+    Args:
+        module: maps normalized inputs to logits.
+        mean, std: a number, or one per channel.
+        bounds: smallest and largest value of an input.
+        classes: class names, or their number.
+        input_shape: shape of one sample, e.g. (1, 28, 28); checked if given.
+        architecture: what rebuilds the module: {"name": ..., **settings}.
+        name: shown in reports.
+
+    >>> model = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), mean=0.5, std=0.5, classes=3)
+    >>> model(torch.rand(2, 1, 2, 2)).shape
+    torch.Size([2, 3])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+        bounds: tuple[float, float] = (0.0, 1.0),
+        classes: Sequence[str] | int | None = None,
+        input_shape: Sequence[int] | None = None,
+        architecture: dict[str, Any] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        # Not persistent: they are written as settings, so that weights hold the module's tensors only.
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.get_default_dtype()), persistent=False)
+        self.register_buffer("std", torch.as_tensor(std, dtype=torch.get_default_dtype()), persistent=False)
+        if not bool((self.std > 0).all()):
+            raise UsageError(f"std must be positive, got {std}")
+        if not bounds[0] < bounds[1]:
+            raise UsageError(f"bounds must be (low, high) with low < high, got {bounds}")
+        self.bounds = (float(bounds[0]), float(bounds[1]))
+        named = [str(i) for i in range(classes)] if isinstance(classes, int) else classes
+        self.classes: tuple[str, ...] | None = tuple(named) if named is not None else None
+        self.input_shape = tuple(int(s) for s in input_shape) if input_shape is not None else None
+        self.architecture = architecture
+        self.name = name or (architecture or {}).get("name") or type(module).__name__
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, K) of inputs (N, *) within the bounds."""
+        if self.input_shape is not None and tuple(x.shape[1:]) != self.input_shape:
+            raise UsageError(
+                f"{self.name} takes inputs of shape (N, {', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}"
+            )
+        logits: Tensor = self.module((x - self._per_channel(self.mean, x)) / self._per_channel(self.std, x))
+        return logits
+
+    @staticmethod
+    def _per_channel(value: Tensor, x: Tensor) -> Tensor:
+        value = value.to(x.dtype)
+        return value.view(1, -1, *[1] * (x.ndim - 2)) if value.ndim else value
+
+    def extra_repr(self) -> str:
+        return f"name={self.name}, bounds={self.bounds}, classes={len(self.classes or ())}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All but the weights, as plain data; `Classifier(module, **rest)` takes it back."""
+        return {
+            "architecture": self.architecture,
+            "mean": self.mean.tolist(),
+            "std": self.std.tolist(),
+            "bounds": list(self.bounds),
+            "classes": list(self.classes) if self.classes is not None else None,
+            "input_shape": list(self.input_shape) if self.input_shape is not None else None,
+            "name": self.name,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write weights and settings to one safetensors file, whole or not at all."""
+        write_tensors(path, self.module.state_dict(), {"steadygrad": json.dumps(self.settings)})
+
+    def load_weights(self, path: str | Path) -> Classifier:
+        """Read the weights of a safetensors file into this classifier; returns itself.
+
+        Raises:
+            UsageError: no such file, a pickle, or weights of another architecture (first
+                differing keys named).
+        """
+        state, _ = read_weights(path)
+        mine = {k: tuple(v.shape) for k, v in self.module.state_dict().items()}
+        theirs = {k: tuple(v.shape) for k, v in state.items()}
+        differing = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
+        if differing:
+            rows = [f"{k}: model {mine.get(k, 'has none')}, file {theirs.get(k, 'has none')}" for k in differing[:3]]
+            raise UsageError(
+                f"{path} holds weights of another architecture than {self.name}; "
+                f"{len(differing)} keys differ: " + "; ".join(rows)
+            )
+        self.module.load_state_dict(state)
+        return self
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and settings of a safetensors file; anything else is refused, nothing is unpickled."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"there is no weights file {path}")
+    with path.open("rb") as opened:
+        head = opened.read(9)
+    # A safetensors file is the length of its header (8 bytes, which may look like a pickle's), then "{".
+    if head[8:] != b"{" and head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        raise UsageError(
+            f"{path} is a pickle: loading it could run any code. Convert it once, where you trust it: "
+            "safetensors.torch.save_file(torch.load(path, weights_only=True), 'model.safetensors')"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            settings = json.loads((file.metadata() or {}).get("steadygrad", "{}"))
+            return {k: file.get_tensor(k) for k in file.keys()}, settings  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise Failure(f"{path} is not a readable safetensors file (truncated?): {error}") from error
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module inside distributed wrappers."""
+    wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+    while isinstance(model, wrappers):
+        model = model.module
+    return model
+
+
+@contextlib.contextmanager
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in evaluation mode without weight gradients; left as it was, after errors too.
+
+    Training flags, `requires_grad`, buffers and the global random state are restored; `.grad` is
+    never touched, since gradients are taken with `torch.autograd.grad` for the inputs alone.
+    """
+    modes = [(m, m.training) for m in model.modules()]
+    # A module may write its buffers in evaluation mode too; a version tells, without a look at the values.
+    buffers = [(b, b.clone(), b._version) for b in model.buffers()]
+    gradients = [(p, p.requires_grad) for p in model.parameters()]
+    devices = sorted({p.device.index for p, _ in gradients if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices, enabled=True):
+        try:
+            model.eval()
+            for parameter, _ in gradients:
+                parameter.requires_grad_(False)
+            yield model
+        finally:
+            for module, training in modes:
+                module.training = training
+            for parameter, required in gradients:
+                parameter.requires_grad_(required)
+            with torch.no_grad():
+                for buffer, value, version in buffers:
+                    if buffer._version != version:
+                        buffer.copy_(value)
+
+
+def check_inputs(x: Tensor, y: Tensor | None, bounds: tuple[float, float], classes: int | None = None) -> None:
+    """Refuse inputs outside the bounds and labels outside the classes, saying what came."""
+    if x.ndim < 2 or not x.is_floating_point():
+        raise UsageError(f"inputs must be a floating-point batch (N, *), got {x.dtype} of shape {tuple(x.shape)}")
+    if len(x) == 0:
+        raise UsageError("the batch of inputs is empty")
+    low, high = bounds
+    smallest, largest = (float(v) for v in x.detach().aminmax())
+    slack = 1e-4 * (high - low)
+    if not (smallest >= low - slack and largest <= high + slack):
+        raise UsageError(
+            f"inputs must lie within [{low:g}, {high:g}], got [{smallest:.4g}, {largest:.4g}]: did you normalize "
+            "them? Give the mean and std to sg.Classifier instead, or set other bounds"
+        )
+    if y is None:
+        return
+    if y.shape != x.shape[:1] or y.is_floating_point() or y.dtype == torch.bool:
+        raise UsageError(f"labels must be integers of shape ({len(x)},), got {y.dtype} of shape {tuple(y.shape)}")
+    if classes is not None and not bool(((y >= 0) & (y < classes)).all()):
+        raise UsageError(
+            f"labels must be within 0..{classes - 1} (the model has {classes} classes), "
+            f"got {int(y.min())}..{int(y.max())}"
+        )
+
+
+def check_logits(logits: Tensor, count: int) -> None:
+    """Refuse outputs that are not finite logits (N, K) with K of at least 2, saying what came."""
+    if not isinstance(logits, Tensor):
+        raise UsageError(f"the model must return a tensor of logits (N, K), got {type(logits).__name__}")
+    if logits.ndim != 2 or len(logits) != count or logits.shape[1] < 2:
+        raise UsageError(
+            f"the model must return logits (N, K) with K of at least 2 for {count} inputs, "
+            f"got shape {tuple(logits.shape)}"
+        )
+    values = logits.detach()
+    if not bool(torch.isfinite(values).all()):
+        bad = int((~torch.isfinite(values)).any(1).sum())
+        raise Failure(f"the model returns NaN or infinite logits for {bad} of {count} inputs: check its weights")
+    sums = values.sum(1)
+    if bool((values >= 0).all()) and bool((sums - 1).abs().max() < 1e-3):
+        raise UsageError(
+            "the model returns probabilities (rows are not negative and sum to 1), not logits: "
+            "remove its last softmax; gradients through it vanish where it is certain"
+        )

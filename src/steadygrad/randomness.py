@@ -1,0 +1,69 @@
+"""Random numbers that belong to a sample, not to its batch.
+
+One 64-bit seed is drawn per sample from the caller's generator; all that is random about the
+sample follows from its seed. A batch of N therefore equals N batches of one, a sample keeps its
+numbers when its neighbors leave the batch, and the global generator is never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from steadygrad.errors import UsageError
+
+__all__ = ["Seeds", "exponential", "fresh", "normal", "sample_seeds", "uniform"]
+
+_SEED_RANGE = 2**62
+
+
+def fresh(seed: int = 0) -> torch.Generator:
+    """A CPU generator with its own seed."""
+    return torch.Generator().manual_seed(seed)
+
+
+Seeds = torch.Generator | Tensor | None
+"""Where the seeds of a batch come from: a generator, the seeds themselves (N,), or None for seed 0."""
+
+
+def sample_seeds(count: int, generator: Seeds) -> Tensor:
+    """One seed per sample, (N,) int64 on the CPU, drawn in order from the generator."""
+    if isinstance(generator, Tensor):
+        if generator.shape != (count,) or generator.is_floating_point():
+            raise UsageError(
+                f"seeds must be integers of shape ({count},), got {generator.dtype} of shape {tuple(generator.shape)}"
+            )
+        return generator.cpu()
+    generator = generator if generator is not None else fresh()
+    seeds = torch.randint(_SEED_RANGE, (count,), generator=generator, device=generator.device)
+    return seeds.cpu()
+
+
+def _draw(
+    fill: Callable[[torch.Generator], Tensor], seeds: Tensor, shape: Sequence[int], draw: int, like: Tensor
+) -> Tensor:
+    generator = torch.Generator()
+    # An odd multiplier keeps the streams of neighboring draws apart.
+    rows = [fill(generator.manual_seed((int(s) + draw * 0x9E3779B97F4A7C15) % 2**63)) for s in seeds]
+    out = torch.stack(rows) if rows else torch.empty(0, *shape)
+    return out.to(device=like.device, dtype=like.dtype, non_blocking=True)
+
+
+def uniform(seeds: Tensor, like: Tensor, draw: int = 0) -> Tensor:
+    """Uniform numbers in [0, 1) of the shape, device and type of `like` (N, *)."""
+    shape = like.shape[1:]
+    return _draw(lambda g: torch.rand(shape, generator=g), seeds, shape, draw, like)
+
+
+def normal(seeds: Tensor, like: Tensor, draw: int = 0) -> Tensor:
+    """Standard normal numbers of the shape, device and type of `like` (N, *)."""
+    shape = like.shape[1:]
+    return _draw(lambda g: torch.randn(shape, generator=g), seeds, shape, draw, like)
+
+
+def exponential(seeds: Tensor, like: Tensor, draw: int = 0) -> Tensor:
+    """Standard exponential numbers of the shape, device and type of `like` (N, *)."""
+    shape = like.shape[1:]
+    return _draw(lambda g: torch.empty(shape).exponential_(generator=g), seeds, shape, draw, like)

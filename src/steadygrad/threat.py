@@ -1,0 +1,264 @@
+"""Which changes are allowed: a norm, a radius and the range of the inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from steadygrad import randomness
+from steadygrad.errors import UsageError, unknown_name
+
+__all__ = ["Norm", "Threat", "l0", "l1", "l2", "linf"]
+
+Norm = Literal["linf", "l2", "l1", "l0"]
+
+# Float32 images carry rounding of about 1e-7 per pixel; the judge forgives that and no more.
+_SLACK = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class Threat:
+    """The allowed changes of an input.
+
+    Args:
+        norm: "linf", "l2", "l1" or "l0" (number of changed entries), taken per sample.
+        eps: the radius in units of the inputs, a float, a tensor (N,) with one radius per sample,
+            or None for "as small as possible".
+        bounds: smallest and largest value of an input.
+
+    Raises:
+        UsageError: unknown norm, negative or non-finite eps, empty bounds.
+
+    >>> threat = linf(0.1)
+    >>> threat.project(torch.tensor([[0.3, -0.05]]))
+    tensor([[ 0.1000, -0.0500]])
+    """
+
+    norm: Norm
+    eps: float | Tensor | None = None
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.norm not in get_args(Norm):
+            raise unknown_name("norm", str(self.norm), get_args(Norm))
+        if len(self.bounds) != 2 or not self.bounds[0] < self.bounds[1]:
+            raise UsageError(f"bounds must be (low, high) with low < high, got {self.bounds}")
+        object.__setattr__(self, "bounds", (float(self.bounds[0]), float(self.bounds[1])))
+        if self.eps is None:
+            return
+        eps = torch.as_tensor(self.eps, dtype=torch.float64)
+        if eps.ndim > 1:
+            raise UsageError(f"eps must be a number or one per sample (N,), got shape {tuple(eps.shape)}")
+        if not bool((torch.isfinite(eps) & (eps >= 0)).all()):
+            raise UsageError(f"eps must be finite and not negative, got {self.eps}")
+
+    def _key(self) -> tuple[object, ...]:
+        eps = tuple(self.eps.tolist()) if isinstance(self.eps, Tensor) else self.eps
+        return (self.norm, eps, self.bounds)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Threat) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __str__(self) -> str:
+        if self.eps is None:
+            return f"{self.norm}, smallest"
+        eps = "per sample" if isinstance(self.eps, Tensor) else f"{self.eps:.4g}"
+        return f"{self.norm}, eps {eps}"
+
+    def at(self, eps: float | Tensor | None) -> Threat:
+        """The same threat with another radius."""
+        return replace(self, eps=eps)
+
+    def radius(self, like: Tensor) -> Tensor:
+        """eps per sample, (N,), on the device and in the type of the inputs `like` (N, *)."""
+        if self.eps is None:
+            raise UsageError("this threat has no radius (eps=None): give eps, or use a search for the smallest")
+        eps = torch.as_tensor(self.eps, device=like.device, dtype=like.dtype)
+        if eps.ndim == 1 and len(eps) != len(like):
+            raise UsageError(f"eps has {len(eps)} entries for a batch of {len(like)} samples")
+        return eps.expand(len(like))
+
+    def largest(self, like: Tensor) -> Tensor:
+        """The radius (N,) at which every input within the bounds is allowed."""
+        width, entries = self.bounds[1] - self.bounds[0], like[0].numel()
+        value = {"linf": width, "l2": width * entries**0.5, "l1": width * entries, "l0": float(entries)}
+        return like.new_full((len(like),), value[self.norm])
+
+    def distance(self, delta: Tensor) -> Tensor:
+        """Size of a change (N, *) in this norm, per sample (N,)."""
+        flat = delta.flatten(1)
+        if self.norm == "linf":
+            return flat.abs().amax(1)
+        if self.norm == "l0":
+            return (flat != 0).sum(1).to(delta.dtype)
+        size: Tensor = torch.linalg.vector_norm(flat, ord=2 if self.norm == "l2" else 1, dim=1)
+        return size
+
+    def project(self, delta: Tensor) -> Tensor:
+        """The nearest change within the radius; a change inside the ball is returned untouched."""
+        eps = self.radius(delta)
+        flat = delta.flatten(1)
+        bar = eps[:, None]
+        if self.norm == "linf":
+            out = flat.clamp(-bar, bar)
+        elif self.norm == "l2":
+            out = flat * _shrink(self.distance(delta), eps)[:, None]
+        elif self.norm == "l1":
+            out = _soften(flat, eps, torch.full_like(flat, torch.inf))
+        else:
+            out = _largest(flat, eps)
+        return out.view_as(delta)
+
+    def constrain(self, x: Tensor, x_adv: Tensor) -> Tensor:
+        """Bring points x_adv (N, *) into the ball around x and into the bounds.
+
+        Exact (the nearest allowed point) for linf, l1 and l0; for l2 the ball first, then the
+        bounds, which leaves the point in both.
+        """
+        low, high = self.bounds
+        delta = x_adv - x
+        if self.norm == "l1":
+            # The room of each entry in the direction in which it wants to move.
+            room = torch.where(delta > 0, high - x, x - low).flatten(1)
+            delta = _soften(delta.flatten(1), self.radius(x), room).view_as(x)
+        elif self.norm == "l0":
+            # Kept are the entries that come closest by being kept: u^2 - (u - c)^2 for u clipped to c.
+            clipped = (x + delta).clamp(low, high) - x
+            gain = (clipped * (2 * delta - clipped)).flatten(1)
+            delta = torch.where(_largest(gain, self.radius(x)).view_as(x) != 0, clipped, 0.0)
+        else:
+            delta = self.project(delta)
+        return (x + delta).clamp(low, high)
+
+    def allows(self, x: Tensor, x_adv: Tensor) -> Tensor:
+        """Which points (N,) are finite, within the bounds and within the radius (if there is one)."""
+        low, high = self.bounds
+        slack = _SLACK * (high - low)
+        flat = x_adv.flatten(1)
+        inside = torch.isfinite(flat).all(1) & (flat >= low - slack).all(1) & (flat <= high + slack).all(1)
+        if self.eps is None:
+            return inside
+        # Half-precision inputs are rounded by more than the slack of float32.
+        relative = max(_SLACK, 2 * torch.finfo(x.dtype).eps)
+        change = self.distance(x_adv - x)
+        absolute = 0.0 if self.norm == "l0" else slack + torch.finfo(x.dtype).eps * (high - low)
+        return inside & (change <= self.radius(x) * (1 + relative) + absolute)
+
+    def steepest(self, gradient: Tensor, share: float = 0.05) -> Tensor:
+        """The direction of norm 1 (l0: of entries ±1) along which the loss rises fastest.
+
+        For l1 the exact answer moves a single entry; a step spread over the `share` of entries with
+        the largest gradient reaches further in as many steps (Tramèr and Boneh 2019). A zero
+        gradient gives a zero direction.
+        """
+        flat = gradient.flatten(1)
+        if self.norm == "linf":
+            out = flat.sign()
+        elif self.norm == "l2":
+            # The squares of tiny, huge or half-precision gradients leave the range of their type.
+            wide = flat.float() if flat.dtype.itemsize < 4 else flat
+            wide = wide / wide.abs().amax(1, keepdim=True).clamp_min(torch.finfo(wide.dtype).tiny)
+            out = (wide / torch.linalg.vector_norm(wide, dim=1, keepdim=True).clamp_min(1)).to(flat.dtype)
+        else:
+            count = max(1, round(share * flat.shape[1]))
+            out = _largest(flat, flat.new_full((len(flat),), float(count))).sign()
+            if self.norm == "l1":
+                out = out / out.abs().sum(1, keepdim=True).clamp_min(1)
+        return out.view_as(gradient)
+
+    def random(self, x: Tensor, seeds: Tensor, draw: int = 0) -> Tensor:
+        """A random allowed point for each input: uniform in the ball, then brought into the bounds.
+
+        `seeds` (N,) come from `randomness.sample_seeds`; `draw` numbers independent points.
+        """
+        eps = self.radius(x)[:, None]
+        entries = x[0].numel()
+        sign = 2 * randomness.uniform(seeds, x, 3 * draw).flatten(1) - 1
+        if self.norm == "linf":
+            delta = sign * eps
+        elif self.norm == "l0":
+            rank = randomness.uniform(seeds, x, 3 * draw + 1).flatten(1)
+            low, high = self.bounds
+            target = low + (high - low) * (sign + 1) / 2
+            delta = torch.where(_largest(rank, eps[:, 0]) != 0, target - x.flatten(1), 0.0)
+        else:
+            reach = randomness.uniform(seeds, x.new_empty(len(x), 1), 3 * draw + 1) ** (1 / entries)
+            if self.norm == "l2":
+                way = randomness.normal(seeds, x, 3 * draw + 2).flatten(1)
+                way = way / torch.linalg.vector_norm(way, dim=1, keepdim=True).clamp_min(1e-30)
+            else:
+                # Exponentials divided by their sum are uniform on the simplex.
+                size = randomness.exponential(seeds, x, 3 * draw + 2).flatten(1)
+                way = sign.sign() * size / size.sum(1, keepdim=True)
+            delta = way * reach * eps
+        return self.constrain(x, x + delta.view_as(x))
+
+
+def linf(eps: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0)) -> Threat:
+    """Every entry may change by at most eps."""
+    return Threat("linf", eps, bounds)
+
+
+def l2(eps: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0)) -> Threat:
+    """The Euclidean length of the change is at most eps."""
+    return Threat("l2", eps, bounds)
+
+
+def l1(eps: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0)) -> Threat:
+    """The absolute changes sum to at most eps."""
+    return Threat("l1", eps, bounds)
+
+
+def l0(k: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0)) -> Threat:
+    """At most k entries (pixels times channels) may change, by any amount within the bounds."""
+    return Threat("l0", k, bounds)
+
+
+def _shrink(norms: Tensor, eps: Tensor) -> Tensor:
+    return torch.where(norms > eps, eps / norms.clamp_min(torch.finfo(norms.dtype).tiny), 1.0)
+
+
+def _largest(flat: Tensor, count: Tensor) -> Tensor:
+    """Keep the `count` (N,) entries of largest size in each row of (N, D), zero the others."""
+    order = flat.abs().argsort(dim=1, descending=True, stable=True)
+    rank = torch.arange(flat.shape[1], device=flat.device, dtype=torch.float64)
+    keep = torch.zeros_like(flat, dtype=torch.bool)
+    keep.scatter_(1, order, rank[None] < count.to(torch.float64).floor()[:, None])
+    return torch.where(keep, flat, 0.0)
+
+
+def _soften(flat: Tensor, eps: Tensor, room: Tensor) -> Tensor:
+    """Nearest rows to (N, D) with absolute sum <= eps and each entry's size <= room, by sorting.
+
+    The answer is sign(u) clip(|u| - t, 0, room) with the smallest t >= 0 that meets the sum, which
+    falls piecewise linearly in t: it bends where an entry leaves its room (|u| - room) and where
+    it reaches zero (|u|).
+    """
+    # Sums over many entries lose the digits of a small radius in float32.
+    dtype = flat.dtype
+    flat, eps, room = flat.double(), eps.double(), room.double()
+    size = flat.abs()
+    capped = torch.minimum(size, room)
+    start = (size - room).clamp_min(0)  # where the entry begins to shrink; 0 without a bound
+    bends = torch.cat([start, size], 1)
+    slopes = torch.cat([torch.ones_like(size), -torch.ones_like(size)], 1)
+    bends, order = bends.sort(dim=1)
+    falling = slopes.gather(1, order).cumsum(1)  # entries shrinking just after each bend (N, 2D)
+    width = bends.diff(dim=1, append=bends[:, -1:])
+    # Sum that is left at each bend; all rows begin at sum(capped) since bends start at >= 0.
+    left = capped.sum(1, keepdim=True) - torch.cat(
+        [torch.zeros_like(width[:, :1]), (falling * width).cumsum(1)[:, :-1]], 1
+    )
+    # The last bend at which the sum is still too large: from there on, go linearly.
+    last = (left >= eps[:, None]).sum(1, keepdim=True).clamp_min(1) - 1
+    rest = left.gather(1, last) - eps[:, None]
+    shift = bends.gather(1, last) + rest / falling.gather(1, last).clamp_min(1)
+    softened = flat.sign() * torch.minimum((size - shift).clamp_min(0), room)
+    inside = capped.sum(1) <= eps
+    return torch.where(inside[:, None], flat.sign() * capped, softened).to(dtype)
