@@ -1,0 +1,175 @@
+"""Data from arrays in memory and from `.npz` files."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from steadygrad.data.dataset import Dataset, two_classes
+from steadygrad.data.images import Form, reshape
+from steadygrad.data.splits import holdout, missing_split
+from steadygrad.errors import Failure, UsageError
+
+__all__ = ["from_arrays", "load_npz", "numbered"]
+
+Array = Tensor | npt.NDArray[Any]
+
+
+def from_arrays(
+    x: Array,
+    y: Array,
+    classes: Sequence[str] | int | None = None,
+    *,
+    name: str = "arrays",
+    split: str = "all",
+    ids: Sequence[str] | None = None,
+) -> Dataset:
+    """A data set from arrays or tensors.
+
+    Args:
+        x: images (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels, uint8 or floats in
+            [0, 1]; or features (N, D), floats in [0, 1].
+        y: labels (N,), integers from 0.
+        classes: class names or their number; None means the largest label plus one.
+        name: first part of the sample ids, shown in reports.
+        split: second part of the sample ids.
+        ids: stable sample names; None numbers the samples: "arrays/all/00000".
+
+    Raises:
+        UsageError: another shape or type, NaN, values outside [0, 1], labels outside the classes,
+            no samples, or samples of one class only.
+
+    >>> from_arrays(np.zeros((4, 8, 8), np.uint8), np.array([0, 1, 0, 1]), ["cat", "dog"])
+    Dataset(arrays/all: 4 samples of shape (1, 8, 8), 2 classes)
+    """
+    where = f"{name}/{split}"
+    images, labels = _pixels(_tensor(x, "x", where), where), _labels(_tensor(y, "y", where), where)
+    if len(images) != len(labels):
+        raise UsageError(f"{where} has {len(images)} samples in x but {len(labels)} labels in y")
+    names = ids if ids is not None else numbered(f"{where}/", range(len(images)))
+    return two_classes(Dataset(images, labels, class_names(classes, labels), tuple(names), name, split))
+
+
+def numbered(prefix: str, rows: Sequence[int]) -> tuple[str, ...]:
+    """Sample ids by position: prefix00017."""
+    return tuple(f"{prefix}{i:05d}" for i in rows)
+
+
+def class_names(classes: Sequence[str] | int | None, labels: Tensor) -> tuple[str, ...]:
+    """Class names as given, or numbers up to the given count or the largest label."""
+    if classes is None:
+        classes = max(int(labels.max()) + 1, 0) if len(labels) else 0
+    return tuple(str(c) for c in (range(classes) if isinstance(classes, int) else classes))
+
+
+def load_npz(path: Path, name: str, split: str, form: Form) -> Dataset:
+    """A split of an `.npz` file with x and y (divided by `holdout`) or x_train, y_train, x_test, y_test.
+
+    An optional `classes` array of strings names the classes.
+    """
+    arrays = _read(path)
+    whole = {"x", "y"} <= arrays.keys()
+    if whole:
+        x, y = arrays["x"], arrays["y"]
+    else:
+        _require_split(path, arrays, split)
+        x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
+    data = from_arrays(x, y, _classes(arrays), name=name, split="all" if whole else split)
+    if whole:
+        keep = holdout(numbered("", range(len(data))), data.labels.tolist(), split)
+        data = data.select(keep)
+        ids = numbered(f"{name}/", keep)
+    else:
+        ids = data.ids
+    return Dataset(reshape(data.images, form), data.labels, data.classes, ids, name, split)
+
+
+def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
+    if not zipfile.is_zipfile(path):
+        raise Failure(
+            f"{path} is not a readable .npz file: it is truncated, or a pickle or another format, which are never "
+            "read; write it with numpy.savez(path, x=x, y=y)"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: _member(file, key, path) for key in file.files}
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, MemoryError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise Failure(f"{path} is not a readable .npz file (truncated?): {error}") from error
+
+
+def _member(file: Mapping[str, npt.NDArray[Any]], key: str, path: Path) -> npt.NDArray[Any]:
+    try:
+        return file[key]
+    except ValueError as error:
+        if "pickle" not in str(error).lower():
+            raise
+        raise UsageError(
+            f"array {key!r} of {path} holds Python objects, a pickle that could run any code: "
+            "save plain arrays of numbers"
+        ) from None
+
+
+def _require_split(path: Path, arrays: Mapping[str, Any], split: str) -> None:
+    splits = {key[2:] for key in arrays if key.startswith("x_") and f"y_{key[2:]}" in arrays}
+    if not splits:
+        raise UsageError(
+            f"{path} must hold arrays x and y, or x_train, y_train, x_test and y_test; found: "
+            f"{', '.join(sorted(arrays)) or 'none'}"
+        )
+    if split not in splits:
+        raise missing_split(str(path), split, splits)
+
+
+def _classes(arrays: Mapping[str, npt.NDArray[Any]]) -> Sequence[str] | int | None:
+    if "classes" in arrays:
+        return [str(c) for c in arrays["classes"].ravel()]
+    # Counted over all splits: the last class may be absent from one of them.
+    labels = [array for key, array in arrays.items() if key == "y" or key.startswith("y_")]
+    tops = [int(array.max()) for array in labels if array.dtype.kind in "iu" and array.size]
+    return max(max(tops) + 1, 0) if tops else None
+
+
+def _tensor(value: Array, what: str, where: str) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    array = np.asarray(value)
+    if array.dtype.kind not in "iufb":
+        raise UsageError(f"{what} of {where} must be an array of numbers, got {array.dtype}")
+    # The copy keeps later changes of the caller's array out; torch lacks large unsigned and big-endian types.
+    unsigned = array.dtype.kind == "u" and array.dtype.itemsize > 1
+    return torch.from_numpy(array.astype(np.int64 if unsigned else array.dtype.newbyteorder("="), order="C"))
+
+
+def _pixels(x: Tensor, where: str) -> Tensor:
+    if x.is_floating_point():
+        x = x.to(torch.float32)
+    elif x.dtype != torch.uint8:
+        raise UsageError(f"x of {where} must be uint8 or floats in [0, 1], got {x.dtype}: cast or scale it")
+    if x.ndim == 2:
+        return x if x.is_floating_point() else x.to(torch.float32) / 255
+    if x.ndim == 3:
+        return x.unsqueeze(1).contiguous()
+    if x.ndim == 4 and x.shape[1] in (1, 3):
+        return x.contiguous()
+    if x.ndim == 4 and x.shape[3] in (1, 3):
+        return x.permute(0, 3, 1, 2).contiguous()
+    raise UsageError(
+        f"x of {where} must be images (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels, or features "
+        f"(N, D); got shape {tuple(x.shape)}"
+    )
+
+
+def _labels(y: Tensor, where: str) -> Tensor:
+    if y.ndim != 1 or y.is_floating_point() or y.dtype == torch.bool:
+        raise UsageError(f"y of {where} must be integer labels of shape (N,), got {y.dtype} of shape {tuple(y.shape)}")
+    return y.to(torch.int64)

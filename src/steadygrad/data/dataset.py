@@ -1,0 +1,193 @@
+"""The one type of data: images or features in [0, 1] with labels, class names and stable sample ids."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from steadygrad.errors import UsageError
+from steadygrad.randomness import fresh
+
+__all__ = ["Dataset", "two_classes"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Samples with labels, class names and ids that stay the same from load to load.
+
+    Args:
+        images: (N, C, H, W) uint8, or float32 in [0, 1], or features (N, D) float32 in [0, 1].
+        labels: (N,) int64, each an index into `classes`.
+        classes: class names.
+        ids: one name per sample, all different, such as "mnist/test/00017".
+        name, split: where the samples come from.
+
+    Raises:
+        UsageError: no samples, another shape or type, NaN, values outside [0, 1], labels outside
+            the classes, or repeated ids.
+
+    >>> data = Dataset(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 0]), ("a", "b"), ("p", "q", "r"))
+    >>> data.take(2)
+    Dataset(arrays/all: 2 samples of shape (1, 2, 2), 2 classes)
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    name: str = "arrays"
+    split: str = "all"
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        _check_shapes(self)
+        _check_labels(self)
+        if self.images.is_floating_point():
+            _check_values(self)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        return (
+            f"Dataset({self.name}/{self.split}: {len(self)} samples of shape {self.shape}, {len(self.classes)} classes)"
+        )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample: (C, H, W) or (D,)."""
+        return tuple(self.images.shape[1:])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Short hash of the pixels, labels and ids: equal data have equal ones on any machine."""
+        digest = hashlib.sha256(f"{self.images.dtype} {tuple(self.images.shape)}".encode())
+        digest.update(self.images.contiguous().numpy().data)
+        digest.update(self.labels.contiguous().numpy().data)
+        digest.update("\0".join(self.ids).encode())
+        return digest.hexdigest()[:20]
+
+    def batch(self, index: Tensor | slice | Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Inputs (n, *) float32 in [0, 1] and labels (n,) of the samples at `index`."""
+        images, labels = self.images[index], self.labels[index]
+        return (images if images.is_floating_point() else images.to(torch.float32) / 255), labels
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """All inputs (N, *) float32 in [0, 1] and labels (N,)."""
+        return self.batch(slice(None))
+
+    def select(self, indices: Tensor | slice | Sequence[int]) -> Dataset:
+        """The samples at `indices` (or where a (N,) bool mask is True), in that order.
+
+        Raises:
+            UsageError: an index outside the data, a repeated one, or none at all.
+        """
+        index = self._positions(indices)
+        return dataclasses.replace(
+            self,
+            images=self.images[index],
+            labels=self.labels[index],
+            ids=tuple(self.ids[i] for i in index.tolist()),
+        )
+
+    def take(self, n: int, seed: int | None = None) -> Dataset:
+        """At most n samples: the first ones, or with a seed a random draw, in the order of the data.
+
+        The draw of n samples is part of the draw of n + 1 with the same seed.
+        """
+        if n < 1:
+            raise UsageError(f"take needs at least one sample, got n={n}")
+        if seed is None:
+            return self.select(slice(0, n))
+        return self.select(self._permutation(seed)[:n].sort().values)
+
+    def divide(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+        """Two parts, (training, validation): `fraction` of the samples, drawn by `seed`, are validation.
+
+        Raises:
+            UsageError: the fraction is not within (0, 1) or leaves a part without samples.
+        """
+        count = round(len(self) * fraction) if 0 < fraction < 1 else 0
+        if not 0 < count < len(self):
+            raise UsageError(
+                f"fraction={fraction:g} of {len(self)} samples leaves one part empty: "
+                "give the share of validation samples, such as 0.1"
+            )
+        order = self._permutation(seed)
+        return self.select(order[count:].sort().values), self.select(order[:count].sort().values)
+
+    def _permutation(self, seed: int) -> Tensor:
+        return torch.randperm(len(self), generator=fresh(seed))
+
+    def _positions(self, indices: Tensor | slice | Sequence[int]) -> Tensor:
+        everything = torch.arange(len(self))
+        try:
+            return everything[indices] if isinstance(indices, slice) else everything[torch.as_tensor(indices)]
+        except IndexError as error:
+            raise UsageError(f"{self} cannot be indexed so: {error}") from None
+
+
+def two_classes(data: Dataset) -> Dataset:
+    """The data, if at least two classes occur in it; with one class there is nothing to tell apart."""
+    if int(data.labels.bincount().count_nonzero()) < 2:
+        raise UsageError(
+            f"all {len(data)} samples of {data.name}/{data.split} are of class {data.classes[int(data.labels[0])]!r}: "
+            "a classifier needs samples of at least two classes"
+        )
+    return data
+
+
+def _check_shapes(data: Dataset) -> None:
+    where = f"{data.name}/{data.split}"
+    if len(data.images) == 0:
+        raise UsageError(f"the data set {where} is empty: it must have at least one sample")
+    if data.images.ndim not in (2, 4) or data.images.dtype not in (torch.uint8, torch.float32):
+        raise UsageError(
+            f"the samples of {where} must be images (N, C, H, W) of uint8 or float32 in [0, 1], or features (N, D) "
+            f"of float32, got {data.images.dtype} of shape {tuple(data.images.shape)}"
+        )
+    if data.images.ndim == 2 and data.images.dtype == torch.uint8:
+        raise UsageError(f"the features of {where} must be float32 in [0, 1], got uint8: divide them by 255")
+    if len(data.ids) != len(data.images) or len(set(data.ids)) != len(data.ids):
+        raise UsageError(
+            f"the ids of {where} must be different, one per sample: got {len(set(data.ids))} different ids "
+            f"for {len(data.images)} samples"
+        )
+
+
+def _check_labels(data: Dataset) -> None:
+    where, labels, count = f"{data.name}/{data.split}", data.labels, len(data.classes)
+    if labels.shape != data.images.shape[:1] or labels.dtype != torch.int64:
+        raise UsageError(
+            f"the labels of {where} must be int64 of shape ({len(data.images)},), "
+            f"got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+    wrong = ((labels < 0) | (labels >= count)).nonzero().flatten()
+    if len(wrong):
+        first = int(wrong[0])
+        why = " (-1 marks unlabeled samples on the Hub: choose a labeled split)" if int(labels[first]) == -1 else ""
+        raise UsageError(
+            f"the labels of {where} must be within 0..{count - 1} ({count} classes), but {len(wrong)} of {len(labels)} "
+            f"are not; the first is {int(labels[first])} at {data.ids[first]!r}{why}"
+        )
+
+
+def _check_values(data: Dataset) -> None:
+    smallest, largest = (float(v) for v in data.images.aminmax())
+    if smallest >= 0 and largest <= 1:
+        return
+    where = f"{data.name}/{data.split}"
+    wrong = (~((data.images >= 0) & (data.images <= 1))).flatten(1).any(1).nonzero().flatten()
+    first = f"{len(wrong)} of {len(data)} samples, the first is {data.ids[int(wrong[0])]!r}"
+    if smallest != smallest:
+        raise UsageError(f"{where} holds NaN ({first}): remove or fill these values")
+    raise UsageError(
+        f"the values of {where} must lie within [0, 1], got [{smallest:.4g}, {largest:.4g}] ({first}): did you "
+        "normalize them? Give raw pixels as uint8 or scaled to [0, 1]; mean and std belong to sg.Classifier"
+    )

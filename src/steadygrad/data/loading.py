@@ -1,0 +1,116 @@
+"""Data by name: bundled, local folders, the Hub, or a path."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from steadygrad.data.arrays import load_npz, numbered
+from steadygrad.data.dataset import Dataset, two_classes
+from steadygrad.data.folders import load_folder
+from steadygrad.data.hub import load_hub
+from steadygrad.data.images import Form, reshape
+from steadygrad.data.names import DATASETS
+from steadygrad.data.parquet import load_parquet, parquet_files
+from steadygrad.data.splits import holdout
+from steadygrad.errors import UsageError, unknown_name
+
+__all__ = ["load"]
+
+_FOLDER = "STEADYGRAD_DATA"
+_DIGITS_TEST_PER_CLASS = 50
+
+
+def load(
+    name: str | Path, split: str = "train", *, size: int | tuple[int, int] | None = None, color: str | None = None
+) -> Dataset:
+    """Load a split of a data set.
+
+    Args:
+        name: a name of `DATASETS` or of a folder in $STEADYGRAD_DATA (which comes first, but for the
+            bundled digits); `hub:owner/name` or `hub:owner/name:config`; or a path to an image
+            folder, a Parquet file or folder, or an `.npz` file.
+        split: "train", "test", or another split that the source has.
+        size: resize images to (height, width), or to a square; None keeps the size.
+        color: "grey" or "rgb" converts images; None keeps them as they are.
+
+    Raises:
+        UsageError: unknown name or split, missing path, columns or keys, images of unequal size,
+            values outside [0, 1], labels outside the classes, no samples, or one class only.
+        Failure: a file is truncated, or the Hub cannot be reached.
+
+    >>> load("digits", "test")
+    Dataset(digits/test: 500 samples of shape (1, 8, 8), 10 classes)
+    """
+    form = Form.of(size, color)
+    if isinstance(name, Path) or _is_path(name):
+        path = Path(name).expanduser()
+        return two_classes(_load_path(path, path.resolve().name if path.is_dir() else path.stem, split, form))
+    if name.startswith("hub:"):
+        repository, _, config = name[4:].partition(":")
+        return two_classes(load_hub(repository, config or None, repository, split, form))
+    return two_classes(_load_name(name, split, form))
+
+
+def _is_path(name: str) -> bool:
+    if name.startswith("hub:"):
+        return False
+    looks = os.sep in name or "/" in name or name.startswith((".", "~"))
+    return looks or name.endswith((".npz", ".parquet"))
+
+
+def _load_name(name: str, split: str, form: Form) -> Dataset:
+    if name == "digits":
+        return _load_digits(split, form)
+    local = _local_folder()
+    if local is not None and name and (local / name).is_dir():
+        return _load_path(local / name, name, split, form)
+    source = next((row for row in DATASETS if row.name == name), None)
+    if source is not None:
+        return load_hub(source.hub, source.config, name, split, form)
+    if name and Path(name).exists():
+        return _load_path(Path(name), Path(name).stem, split, form)
+    found = [p.name for p in local.iterdir() if p.is_dir()] if local is not None else []
+    raise unknown_name("data set, file or folder", name, {*(row.name for row in DATASETS), *found})
+
+
+def _local_folder() -> Path | None:
+    value = os.environ.get(_FOLDER)
+    if not value:
+        return None
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"${_FOLDER} is {value!r}, which is not a folder: correct or unset it")
+    return folder
+
+
+def _load_path(path: Path, name: str, split: str, form: Form) -> Dataset:
+    if not path.exists():
+        raise UsageError(
+            f"there is no file or folder {path}: give a path that exists, hub:owner/name, or a name ({_names()})"
+        )
+    if path.is_dir():
+        return (load_parquet if parquet_files(path) else load_folder)(path, name, split, form)
+    if path.suffix == ".npz":
+        return load_npz(path, name, split, form)
+    if path.suffix == ".parquet":
+        return load_parquet(path, name, split, form)
+    raise UsageError(f"cannot read {path}: data is an image folder, a Parquet file or folder, or an .npz file")
+
+
+def _names() -> str:
+    return ", ".join(row.name for row in DATASETS)
+
+
+def _load_digits(split: str, form: Form) -> Dataset:
+    from sklearn.datasets import load_digits
+
+    bundle = load_digits()
+    # 17 grey levels, 0 to 16: sixteenths are exact in float32.
+    images = torch.from_numpy(bundle.images).to(torch.float32).unsqueeze(1) / 16  # (N, 1, 8, 8)
+    labels = torch.from_numpy(bundle.target).to(torch.int64)
+    keep = holdout(numbered("", range(len(labels))), labels.tolist(), split, per_class=_DIGITS_TEST_PER_CLASS)
+    classes = tuple(str(name) for name in bundle.target_names)
+    return Dataset(reshape(images[keep], form), labels[keep], classes, numbered("digits/", keep), "digits", split)

@@ -1,0 +1,144 @@
+"""Data from Parquet files in the layout of the Hub, read without copying them into a cache."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from steadygrad.data.arrays import class_names, numbered
+from steadygrad.data.columns import find_columns
+from steadygrad.data.dataset import Dataset
+from steadygrad.data.images import Form, stack
+from steadygrad.data.splits import holdout, missing_split
+from steadygrad.errors import Failure, UsageError
+
+__all__ = ["load_parquet", "parquet_files"]
+
+_SHARD = re.compile(r"^(?P<split>.+?)[-_](?P<shard>\d+)(-of-(?P<total>\d+))?(-[0-9a-f]+)?$")
+_SPLITS = frozenset({"train", "test", "validation", "valid", "val", "extra", "unsupervised"})
+
+
+def load_parquet(path: Path, name: str, split: str, form: Form) -> Dataset:
+    """A split of a Parquet file or folder with an image column and a column of integer labels.
+
+    Files belong to a split by name (`train-00000-of-00005.parquet`, `test.parquet`) or by folder
+    (`train/0000.parquet`). One set of files that says no split is divided by `holdout`. Class names
+    come from the Hub's schema metadata, else they are numbers.
+
+    Raises:
+        UsageError: missing split, columns, class or image.
+        Failure: a file or an image is truncated, or a shard is missing.
+    """
+    groups = _groups(parquet_files(path))
+    divided = len(groups) > 1 or not groups.keys().isdisjoint(_SPLITS)
+    if divided and split not in groups:
+        raise missing_split(str(path), split, groups)
+    files = groups[split] if divided else next(iter(groups.values()))
+    if path.is_dir():
+        _check_shards(files)
+    labels = [label for file in files for label in _labels(file)]
+    known = _class_names(files[0])
+    if known is None:
+        # Counted over all splits: the last class may be absent from one of them.
+        everything = [v for group in groups.values() for file in group for v in _labels(file)]
+        known = class_names(None, torch.tensor(everything, dtype=torch.int64))
+    keep = range(len(labels)) if divided else holdout(numbered("", range(len(labels))), labels, split)
+    images = stack(_images(files, set(keep)), len(keep), form, f"{name}/{split}")
+    ids = numbered(f"{name}/{split}/" if divided else f"{name}/", keep)
+    kept = torch.tensor([labels[i] for i in keep], dtype=torch.int64)
+    return Dataset(images, kept, known, ids, name, split)
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """The Parquet file, or those in the folder and its subfolders."""
+    if path.is_file():
+        return [path]
+    return sorted([*path.glob("*.parquet"), *path.glob("*/*.parquet")])
+
+
+def _groups(files: Sequence[Path]) -> dict[str, list[Path]]:
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        match = _SHARD.match(file.stem)
+        split = file.parent.name if file.stem.isdigit() else match["split"] if match else file.stem
+        groups[split].append(file)
+    for split, members in groups.items():
+        folders = sorted({str(file.parent) for file in members})
+        if len(folders) > 1:
+            raise UsageError(f"the split {split!r} is in several folders, give one of them: {', '.join(folders)}")
+    return groups
+
+
+def _check_shards(files: Sequence[Path]) -> None:
+    """A data set with a missing shard looks like a smaller one; refuse it."""
+    matches = [m for m in (_SHARD.match(file.stem) for file in files) if m is not None and m["total"]]
+    if not matches:
+        return
+    total = int(matches[0]["total"])
+    missing = sorted(set(range(total)) - {int(m["shard"]) for m in matches})
+    if missing:
+        raise Failure(f"{files[0].parent} lacks shard {missing[0]} of {total} beside {files[0].name}: copy it there")
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(path) as file:
+            yield file
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise Failure(f"{path} is not a readable Parquet file (truncated?): {error}; copy it again") from error
+
+
+def _class_names(path: Path) -> tuple[str, ...] | None:
+    with _open(path) as file:
+        schema = file.schema_arrow
+    label = find_columns(schema.names, str(path))[1]
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return tuple(str(name) for name in features[label]["names"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _labels(path: Path) -> list[int]:
+    from pyarrow import types
+
+    with _open(path) as file:
+        label = find_columns(file.schema_arrow.names, str(path))[1]
+        column = file.read(columns=[label]).column(label)
+    if not types.is_integer(column.type) or column.null_count:
+        found = f"{column.type} with {column.null_count} empty rows" if column.null_count else str(column.type)
+        raise UsageError(f"the column {label!r} of {path} must hold integer labels, got {found}")
+    return [int(v) for v in column.to_pylist()]
+
+
+def _images(files: Sequence[Path], keep: set[int]) -> Iterator[tuple[str, bytes | Path]]:
+    """Where and content of the images in the kept rows, counted over all files."""
+    position = 0
+    for path in files:
+        with _open(path) as file:
+            image = find_columns(file.schema_arrow.names, str(path))[0]
+            row = 0
+            for batch in file.iter_batches(batch_size=1024, columns=[image]):
+                for content in batch.column(0).to_pylist():
+                    if position in keep:
+                        where = f"the image in row {row} of {path}"
+                        yield where, _content(content, where)
+                    row, position = row + 1, position + 1
+
+
+def _content(value: Any, where: str) -> bytes:
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(content, bytes):
+        raise Failure(f"{where} holds no bytes of an image file")
+    return content

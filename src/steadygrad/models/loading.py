@@ -1,0 +1,236 @@
+"""`load`: one string for a model, whatever it is, to a classifier that is ready to be audited."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from steadygrad.classifier import Classifier, read_weights
+from steadygrad.errors import Failure, UsageError, unknown_name
+from steadygrad.models import sources
+from steadygrad.models.architectures import ARCHITECTURES, build
+
+__all__ = ["load"]
+
+_FORMS = (
+    "a model is a .safetensors file, a run folder, an architecture name, module:callable, "
+    "timm:NAME, torchvision:NAME or hub:owner/name"
+)
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl")
+_LIBRARIES: dict[str, Callable[..., tuple[nn.Module, dict[str, Any]]]] = {
+    "timm": sources.from_timm,
+    "torchvision": sources.from_torchvision,
+}
+
+Classes = int | Sequence[str]
+
+
+class HasShape(Protocol):
+    """What `load` reads of a data set."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def classes(self) -> Sequence[str]: ...
+
+
+def load(
+    spec: str | Path,
+    *,
+    weights: str | Path | None = None,
+    input_shape: Sequence[int] | None = None,
+    classes: int | Sequence[str] | None = None,
+    data: HasShape | None = None,
+) -> Classifier:
+    """A classifier in evaluation mode from what the user has.
+
+    Args:
+        spec: a safetensors file written by `Classifier.save`, or a run folder with one model; an
+            architecture name, also with settings (`mlp:hidden=[50]`); `module:callable`, which
+            returns a module or Classifier; `timm:NAME`; `torchvision:NAME`; `hub:owner/name`.
+        weights: a safetensors file, where `spec` brings no weights; what it says of normalization,
+            input shape and classes is used too.
+        input_shape: of one sample: used where the model does not say, checked where it does.
+        classes: names or number, used and checked likewise.
+        data: a data set to take input shape and classes from.
+
+    Raises:
+        UsageError: nothing of that name, weights of another architecture, a pickle, other shapes.
+        Failure: a truncated file, a missing library, a download or the user's code that fails.
+
+    >>> load("mlp:hidden=[20]", input_shape=(1, 8, 8)).architecture
+    {'name': 'mlp', 'hidden': [20]}
+    """
+    shape = tuple(input_shape) if input_shape is not None else data.shape if data is not None else None
+    classes = classes if classes is not None else data.classes if data is not None else None
+    classifier = _resolve(str(spec), weights, shape, classes)
+    return _agree(classifier, str(spec), shape, classes).eval()
+
+
+def _resolve(
+    spec: str, weights: str | Path | None, shape: tuple[int, ...] | None, classes: Classes | None
+) -> Classifier:
+    head, colon, rest = spec.partition(":")
+    if head == "hub" and colon:
+        return _from_file(sources.from_hub(rest), weights, shape, classes)
+    if head in _LIBRARIES and colon:
+        count = classes if classes is None or isinstance(classes, int) else len(classes)
+        module, settings = _LIBRARIES[head](rest, pretrained=weights is None, classes=count)
+        # The size the library names is the one of its weights; most of its models take others.
+        settings["input_shape"] = shape or settings["input_shape"]
+        if weights is not None and classes is not None:
+            settings["classes"] = classes
+        return _with_weights(module, spec, weights, settings)
+    path = Path(spec).expanduser()
+    if path.is_dir() and not (spec in ARCHITECTURES and not _models_in(path)):
+        if spec in ARCHITECTURES:
+            raise UsageError(f"{spec!r} is a run folder and an architecture: write ./{spec}, or {spec}: with a colon")
+        return _from_file(_only_model(path), weights, shape, classes)
+    if path.is_file() or (not colon and (path.suffix in _SUFFIXES or len(path.parts) > 1)):
+        if not path.exists() and path.suffix not in _SUFFIXES:
+            raise UsageError(f"there is no file or folder {spec} (for a Hub model write hub:{spec}; {_FORMS})")
+        return _from_file(path, weights, shape, classes)
+    if head in ARCHITECTURES:
+        return _from_name(head, _parsed(spec, rest), weights, shape, classes)
+    if colon:
+        return _with_weights(sources.from_callable(spec), spec, weights, {})
+    raise UsageError(f"{unknown_name('model', spec, [row.name for row in ARCHITECTURES])}; {_FORMS}")
+
+
+def _parsed(spec: str, text: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    # Commas inside brackets belong to a list.
+    for item in filter(None, re.split(r",(?![^\[]*\])", text)):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise UsageError(f"{spec!r}: {item!r} is not key=value (example: mlp:hidden=[500,150])")
+        try:
+            settings[key.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[key.strip()] = value.strip()
+    return settings
+
+
+def _models_in(folder: Path) -> list[Path]:
+    # Names with a dot are files that are being written; the checkpoint is the state of a training, not its outcome.
+    files = [*folder.glob("models/*.safetensors"), *folder.glob("*.safetensors")]
+    return sorted(file for file in files if not file.name.startswith(".") and file.name != "checkpoint.safetensors")
+
+
+def _only_model(folder: Path) -> Path:
+    files = _models_in(folder)
+    if not files:
+        raise UsageError(f"the folder {folder} holds no models/*.safetensors: has its training finished?")
+    if len(files) > 1:
+        raise UsageError(f"the folder {folder} holds {len(files)} models, give one: {', '.join(map(str, files))}")
+    return files[0]
+
+
+def _saved(path: str | Path) -> dict[str, Any]:
+    """The settings that `Classifier.save` wrote into a file; empty for files of other origin."""
+    _, settings = read_weights(path)
+    if not isinstance(settings, dict) or not isinstance(settings.get("architecture"), dict | None):
+        raise Failure(f"{path} has damaged metadata: 'steadygrad' must hold the settings of a classifier")
+    return settings
+
+
+def _from_file(
+    path: Path, weights: str | Path | None, shape: tuple[int, ...] | None, classes: Classes | None
+) -> Classifier:
+    if weights is not None:
+        raise UsageError(f"{path} holds its own weights: leave out the weights {weights}, or give an architecture")
+    settings = _saved(path)
+    name = (settings.get("architecture") or {}).get("name")
+    if isinstance(name, str) and name in ARCHITECTURES:
+        return _rebuilt(path, settings, shape, classes)
+    # A weights file must not make us import code: only the user names what is imported.
+    if not settings:
+        raise UsageError(
+            f"{path} does not say its architecture (it was not saved by steadygrad): give an architecture name "
+            f"or module:callable, with these as weights (--weights {path})"
+        )
+    maker = f"{name!r}" if name else "a module of its own"
+    again = name if isinstance(name, str) and ":" in name else "module:callable"
+    raise UsageError(
+        f"{path} holds the weights of {maker}, which is not a registered architecture: "
+        f"load {again} with these as weights (--weights {path})"
+    )
+
+
+def _rebuilt(
+    path: str | Path, settings: Mapping[str, Any], shape: tuple[int, ...] | None, classes: Classes | None
+) -> Classifier:
+    values = dict(settings["architecture"])
+    name = values.pop("name")
+    shape = settings.get("input_shape") or shape
+    classes = settings.get("classes") or classes
+    if shape is None or classes is None:
+        raise UsageError(f"{path} does not say its input shape and classes: give input_shape and classes, or the data")
+    try:
+        classifier = build(name, shape, classes, **_normalization(settings), **values)
+        classifier.name = str(settings.get("name") or name)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise Failure(f"{path} has damaged metadata: {error}") from error
+    return classifier.load_weights(path)
+
+
+def _normalization(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: settings[key] for key in ("mean", "std", "bounds") if settings.get(key) is not None}
+
+
+def _from_name(
+    name: str,
+    values: dict[str, Any],
+    weights: str | Path | None,
+    shape: tuple[int, ...] | None,
+    classes: Classes | None,
+) -> Classifier:
+    saved = _saved(weights) if weights is not None else {}
+    if weights is not None and not values and (saved.get("architecture") or {}).get("name") == name:
+        return _rebuilt(weights, saved, shape, classes)
+    shape = shape or saved.get("input_shape") or ARCHITECTURES[name].input_shape
+    classifier = build(name, shape, classes or saved.get("classes") or 10, **_normalization(saved), **values)
+    return classifier if weights is None else classifier.load_weights(weights)
+
+
+def _with_weights(module: nn.Module, spec: str, weights: str | Path | None, settings: Mapping[str, Any]) -> Classifier:
+    """Wrap a module with what is known of it and, above that, of its weights file."""
+    saved = _saved(weights) if weights is not None else {}
+    known = {**settings, **{k: v for k, v in saved.items() if v is not None}}
+    if isinstance(module, Classifier):
+        classifier = module
+        theirs, mine = _normalization(saved), _normalization(classifier.settings)
+        differing = [key for key in theirs if theirs[key] != mine.get(key)]
+        if differing:
+            rows = "; ".join(f"{key}: model {mine.get(key)}, file {theirs[key]}" for key in differing)
+            raise UsageError(f"{weights} was saved with other settings than {spec} has: {rows}")
+        classifier.architecture = classifier.architecture or {"name": spec}
+    else:
+        known.update(architecture={"name": spec})
+        try:
+            classifier = Classifier(module, **known)
+        except (TypeError, ValueError) as error:
+            raise Failure(f"{weights} has damaged metadata: {error}") from error
+    return classifier if weights is None else classifier.load_weights(weights)
+
+
+def _agree(classifier: Classifier, spec: str, shape: tuple[int, ...] | None, classes: Classes | None) -> Classifier:
+    """Fill in what the model does not say; refuse what contradicts it."""
+    if shape is not None:
+        if classifier.input_shape is not None and classifier.input_shape != tuple(shape):
+            raise UsageError(f"{spec} takes inputs of shape {classifier.input_shape}, got data of shape {tuple(shape)}")
+        classifier.input_shape = tuple(shape)
+    if classes is not None:
+        names = tuple(str(i) for i in range(classes)) if isinstance(classes, int) else tuple(classes)
+        if classifier.classes is not None and len(classifier.classes) != len(names):
+            raise UsageError(f"{spec} has {len(classifier.classes)} classes, got data with {len(names)}")
+        classifier.classes = classifier.classes or names
+    return classifier
