@@ -1,0 +1,140 @@
+"""What every attribution is: a frozen value that turns a model and inputs into maps."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad.classifier import Classifier, check_inputs, check_logits, frozen, unwrap
+from steadygrad.derivatives import Smooth, math_attention
+from steadygrad.errors import Failure, UsageError, unknown_name
+from steadygrad.registry import Method, Registry
+
+__all__ = ["ATTRIBUTIONS", "Attribution", "Forward", "Of", "check_of", "score"]
+
+Of = Literal["logit", "log_probability", "probability", "loss"]
+Forward = Callable[[Tensor], Tensor]
+
+
+def score(logits: Tensor, target: Tensor, of: Of) -> Tensor:
+    """The number per sample (N,) that is explained, of logits (N, K) and classes (N,).
+
+    "logit": z_t; "log_probability": log softmax(z)_t; "probability": softmax(z)_t;
+    "loss": the cross-entropy, which is minus the log probability.
+
+    >>> score(torch.tensor([[1.0, 3.0]]), torch.tensor([1]), "logit")
+    tensor([3.])
+    """
+    values = logits
+    if of != "logit":
+        values = logits.softmax(1) if of == "probability" else logits.log_softmax(1)
+    chosen = values.gather(1, target.long()[:, None])[:, 0]
+    return -chosen if of == "loss" else chosen
+
+
+def check_of(of: str) -> None:
+    """Refuse an unknown name of what is explained, with the near ones."""
+    if of not in get_args(Of):
+        raise unknown_name("score to explain", of, get_args(Of))
+
+
+@dataclass(frozen=True)
+class Attribution(Method, abc.ABC):
+    """A way to explain a prediction; the fields are its settings.
+
+    Two kinds of call:
+
+    * inference (the default): the model runs in evaluation mode, is left as it was, after errors
+      too, and the maps carry no graph;
+    * `create_graph=True`: the maps are to be differentiated, with respect to the weights and, if x
+      requires a gradient, to x. The model runs exactly as the caller set it (mode, requires_grad),
+      with attention on the math kernel. A batch-norm layer in training mode then sees the points
+      this method evaluates, and dropout draws for them.
+
+    >>> from steadygrad.attributions import Saliency
+    >>> model = nn.Linear(2, 3)
+    >>> maps = Saliency()(model, torch.rand(5, 2), torch.zeros(5, dtype=torch.long))
+    >>> maps.shape, torch.equal(maps[0], model.weight[0])
+    (torch.Size([5, 2]), True)
+    """
+
+    def __call__(self, model: nn.Module, x: Tensor, target: Tensor, *, create_graph: bool = False) -> Tensor:
+        """Maps of the shape of x (N, *) for the classes target (N,), signed.
+
+        Raises:
+            UsageError: inputs outside the bounds, targets that are not classes, no logits; with
+                create_graph and an x that requires a gradient, a score without curvature.
+            Failure: logits or maps that are not finite.
+        """
+        check_inputs(x, target, _bounds(model))
+        target = target.to(x.device)
+        forward = _checked(model, target)
+        if create_graph:
+            if x.requires_grad:
+                self.require_curvature(model, x, target)
+            with torch.enable_grad(), math_attention():
+                maps = self.maps(forward, x, target, create_graph=True)
+        else:
+            with frozen(model):
+                maps = self.maps(forward, x, target, create_graph=False)
+        return self._finite(maps)
+
+    @abc.abstractmethod
+    def maps(self, forward: Forward, x: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:
+        """The maps (N, *) alone: no checks, no freezing, for loops that have done both once."""
+
+    def require_curvature(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
+        """Refuse a model whose maps cannot be moved by following their derivatives.
+
+        Methods that take gradients override this; it leaves no trace on the model, whatever its mode.
+        """
+        return
+
+    def _finite(self, maps: Tensor) -> Tensor:
+        finite = torch.isfinite(maps.detach()).flatten(1).all(1)
+        if not bool(finite.all()):
+            raise Failure(
+                f"{type(self).__name__} gives NaN or infinite maps for {int((~finite).sum())} of {len(maps)} "
+                "inputs: the gradient of the model is not finite there"
+            )
+        return maps
+
+
+ATTRIBUTIONS: Registry[Attribution] = Registry("attribution")
+
+
+def _bounds(model: nn.Module) -> tuple[float, float]:
+    module = unwrap(model)
+    while isinstance(module, Smooth):
+        module = unwrap(module.model)
+    return module.bounds if isinstance(module, Classifier) else (-math.inf, math.inf)
+
+
+def _checked(model: nn.Module, target: Tensor) -> Forward:
+    # The number of classes is known after a forward only; checking the first one costs no extra pass.
+    checked = False
+
+    def forward(x: Tensor) -> Tensor:
+        nonlocal checked
+        logits: Tensor = model(x)
+        if not checked:
+            check_logits(logits, len(x))
+            _check_target(target, logits.shape[1])
+            checked = True
+        return logits
+
+    return forward
+
+
+def _check_target(target: Tensor, classes: int) -> None:
+    if not bool(((target >= 0) & (target < classes)).all()):
+        raise UsageError(
+            f"target must be within 0..{classes - 1} (the model has {classes} classes), "
+            f"got {int(target.min())}..{int(target.max())}"
+        )

@@ -1,0 +1,234 @@
+"""Attributions from input gradients: at the input, along a path, under noise."""
+
+from __future__ import annotations
+
+import functools
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from steadygrad import derivatives, randomness
+from steadygrad.attributions.base import ATTRIBUTIONS, Attribution, Forward, Of, check_of, score
+from steadygrad.classifier import frozen
+from steadygrad.errors import UsageError
+
+__all__ = ["GradientAttribution", "InputXGradient", "IntegratedGradients", "Saliency", "SmoothGrad"]
+
+
+class GradientAttribution(Attribution):
+    """An attribution made of gradients of one score per sample, named by its setting `of`."""
+
+    of: Of
+
+    def __post_init__(self) -> None:
+        check_of(self.of)
+
+    def require_curvature(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
+        """Refuse a score without second derivative (a logit of an all-ReLU network), leaving no trace.
+
+        Costs one forward and two backwards of at most four samples, in evaluation mode.
+        """
+        with frozen(model):
+            derivatives.require_curvature(lambda p: score(model(p), target[: len(p)], self.of), x)
+
+    def _gradient(self, forward: Forward, x: Tensor, target: Tensor, create_graph: bool) -> Tensor:
+        return derivatives.gradient(lambda p: score(forward(p), target, self.of), x, create_graph=create_graph)[1]
+
+
+@ATTRIBUTIONS.register(
+    "saliency",
+    summary="gradient of the score",
+    reference="Simonyan et al. 2014, arXiv:1312.6034",
+    cost="1 forward + 1 backward",
+    soundness="estimate",
+    order=1,
+)
+@dataclass(frozen=True)
+class Saliency(GradientAttribution):
+    """The gradient of the score with respect to the input, signed.
+
+    Args:
+        of: the score: "logit", "log_probability", "probability" or "loss".
+
+    Source: Simonyan et al. 2014, section 3, without the absolute value, which `similarity.pixel_maps` takes.
+    """
+
+    of: Of = "logit"
+
+    def maps(self, forward: Forward, x: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:
+        """Gradients (N, *): one forward, one backward."""
+        return self._gradient(forward, x, target, create_graph)
+
+
+@ATTRIBUTIONS.register(
+    "input_x_gradient",
+    summary="input times the gradient of the score",
+    reference="Shrikumar et al. 2016, arXiv:1605.01713",
+    cost="1 forward + 1 backward",
+    soundness="estimate",
+    order=1,
+)
+@dataclass(frozen=True)
+class InputXGradient(GradientAttribution):
+    """Input times gradient, element by element; pixels at 0 get nothing.
+
+    Args:
+        of: the score: "logit", "log_probability", "probability" or "loss".
+    """
+
+    of: Of = "logit"
+
+    def maps(self, forward: Forward, x: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:
+        """Products (N, *): one forward, one backward."""
+        return (x if create_graph else x.detach()) * self._gradient(forward, x, target, create_graph)
+
+
+class _Averaged(GradientAttribution):
+    """A weighted mean of the gradients at several points per sample, `chunk` points at a time."""
+
+    chunk: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least_one("chunk", self.chunk)
+
+    @abstractmethod
+    def _points(self, x: Tensor, which: range) -> Tensor:
+        """The points (len(which), N, *) of inputs (N, *)."""
+
+    def _average(self, forward: Forward, x: Tensor, target: Tensor, weights: list[float], create_graph: bool) -> Tensor:
+        x = x if create_graph else x.detach()
+        parts = []
+        for first in range(0, len(x), self.chunk):
+            some, classes = x[first : first + self.chunk], target[first : first + self.chunk]
+            at_once = max(1, self.chunk // len(some))
+            total = torch.zeros_like(some)
+            for start in range(0, len(weights), at_once):
+                which = range(start, min(start + at_once, len(weights)))
+                points = self._points(some, which).flatten(0, 1)
+                slope = self._gradient(forward, points, classes.repeat(len(which)), create_graph)
+                share = torch.tensor([weights[j] for j in which], dtype=slope.dtype, device=slope.device)
+                total = total + torch.tensordot(share, slope.reshape(len(which), *some.shape), 1)
+            parts.append(total)
+        return torch.cat(parts)
+
+
+@ATTRIBUTIONS.register(
+    "integrated_gradients",
+    summary="input minus baseline, times the mean gradient on the line between them",
+    reference="Sundararajan et al. 2017, arXiv:1703.01365",
+    cost="`steps` forwards + `steps` backwards",
+    soundness="estimate",
+    order=1,
+)
+@dataclass(frozen=True)
+class IntegratedGradients(_Averaged):
+    """Integrated gradients: (x - b) times the mean of the gradients at b + a (x - b), a in [0, 1].
+
+    The mean is a Gauss-Legendre sum: its weights are positive and sum to 1, it is exact for polynomials
+    in a of degree 2 steps - 1. On a network with kinks it errs by about 1 / steps; `delta` says how much.
+
+    Args:
+        steps: points on the path.
+        baseline: the value of every entry of b, in units of the inputs.
+        of: the score: "logit", "log_probability", "probability" or "loss".
+        chunk: points (of all samples together) in one pass; bounds the memory, changes no value.
+
+    Source: Sundararajan et al. 2017, equation 1.
+    """
+
+    steps: int = 32
+    baseline: float = 0.0
+    of: Of = "logit"
+    chunk: int = 128
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least_one("steps", self.steps)
+        if not math.isfinite(self.baseline):
+            raise UsageError(f"baseline must be a finite number in units of the inputs, got {self.baseline}")
+
+    def maps(self, forward: Forward, x: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:
+        """Maps (N, *) whose sums come to F(x) - F(baseline): `steps` forwards and backwards per sample."""
+        mean = self._average(forward, x, target, _gauss_legendre(self.steps)[1], create_graph)
+        return ((x if create_graph else x.detach()) - self.baseline) * mean
+
+    def _points(self, x: Tensor, which: range) -> Tensor:
+        nodes = torch.tensor([_gauss_legendre(self.steps)[0][j] for j in which], dtype=x.dtype, device=x.device)
+        return self.baseline + nodes.view(-1, *[1] * x.ndim) * (x - self.baseline)
+
+    def delta(self, model: nn.Module, x: Tensor, target: Tensor, maps: Tensor) -> Tensor:
+        """Completeness error (N,) of maps (N, *): their sum minus (F(x) - F(baseline)), ideally 0.
+
+        Two forwards per sample; leaves no trace.
+        """
+        with frozen(model), torch.no_grad():
+            ends = [score(model(p), target.to(x.device), self.of) for p in (x, torch.full_like(x, self.baseline))]
+        return maps.detach().flatten(1).sum(1) - (ends[0] - ends[1])
+
+
+@ATTRIBUTIONS.register(
+    "smooth_grad",
+    summary="mean gradient of the score under Gaussian noise",
+    reference="Smilkov et al. 2017, arXiv:1706.03825",
+    cost="`samples` forwards + `samples` backwards",
+    soundness="estimate",
+    order=1,
+)
+@dataclass(frozen=True)
+class SmoothGrad(_Averaged):
+    """The mean of the gradients at x + sigma n_j with standard normal n_j.
+
+    The noise follows from the seed and j alone and is the same for all samples: two calls, and the
+    clean and the attacked input, see the same noise, and a sample's map does not depend on its batch.
+    Noisy points may leave the bounds of the inputs, as in the paper.
+
+    Args:
+        samples: noisy copies per input.
+        sigma: standard deviation of the noise, absolute, in units of the inputs.
+        seed: decides the noise.
+        of: the score: "logit", "log_probability", "probability" or "loss".
+        chunk: noisy points (of all samples together) in one pass; bounds the memory, changes no value.
+        antithetic: use n and -n in turn, which cancels the error of first order in sigma.
+
+    Source: Smilkov et al. 2017, section 3.
+    """
+
+    samples: int = 32
+    sigma: float = 0.1
+    seed: int = 0
+    of: Of = "logit"
+    chunk: int = 128
+    antithetic: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least_one("samples", self.samples)
+        if not (math.isfinite(self.sigma) and self.sigma > 0):
+            raise UsageError(f"sigma must be finite and positive, in units of the inputs, got {self.sigma}")
+
+    def maps(self, forward: Forward, x: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:
+        """Mean gradients (N, *): `samples` forwards and backwards per sample."""
+        return self._average(forward, x, target, [1 / self.samples] * self.samples, create_graph)
+
+    def _points(self, x: Tensor, which: range) -> Tensor:
+        return x + self.sigma * torch.stack([self._noise(x, j) for j in which])
+
+    def _noise(self, x: Tensor, j: int) -> Tensor:
+        draw, sign = (j // 2, 1 - 2 * (j % 2)) if self.antithetic else (j, 1)
+        return sign * randomness.normal(torch.tensor([self.seed]), x[:1].detach(), draw)  # (1, *)
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise UsageError(f"{name} must be at least 1, got {value}")
+
+
+@functools.cache
+def _gauss_legendre(steps: int) -> tuple[list[float], list[float]]:
+    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    return [float(v) for v in (nodes + 1) / 2], [float(v) for v in weights / 2]
