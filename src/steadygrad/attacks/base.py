@@ -1,0 +1,126 @@
+"""What every attack is: settings, a loop, and two verbs, judged and raw."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from steadygrad import randomness
+from steadygrad.attacks.engine import AttackResult, Run, check_target, check_threat
+from steadygrad.attacks.search import smallest_by_bisection
+from steadygrad.classifier import check_inputs, frozen
+from steadygrad.errors import UsageError
+from steadygrad.registry import Method, Registry
+from steadygrad.threat import Threat
+
+__all__ = ["ATTACKS", "Attack"]
+
+ATTACKS: Registry[Attack] = Registry("attack")
+
+
+@dataclass(frozen=True)
+class Attack(Method, abc.ABC):
+    """Searches for allowed inputs that change the prediction.
+
+    `attack(model, x, y, threat)` returns what was found as judged by the engine. With a radius it
+    looks for any allowed wrong input; with eps=None for the nearest one, natively or, for an attack
+    made for a fixed radius, by bisection per sample. Subclasses write `search`.
+    """
+
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+    minimum_norm: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def search(self, run: Run) -> Tensor | None:
+        """Look for wrong points among the active samples of the run.
+
+        Returns the last points (A, *) if the run has not looked at them yet, else None.
+        """
+
+    @property
+    def ascends(self) -> str:
+        """The name of the loss whose gradient the attack follows."""
+        return str(getattr(self, "loss", "margin"))
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        target: Tensor | str | None = None,
+        generator: randomness.Seeds = None,
+    ) -> AttackResult:
+        """Attack inputs x (N, *) with labels y (N,) under a threat; the model is left as it was.
+
+        Args:
+            target: labels (N,) to reach, or "least-likely", "second-best", "random"; None means
+                any wrong label.
+            generator: gives one seed per sample, in order; or the seeds (N,) themselves; None means
+                seed 0.
+
+        Raises:
+            UsageError: inputs, labels, threat, target or the model's output are not as expected.
+        """
+        self._check(model, x, y, threat, target)
+        seeds = randomness.sample_seeds(len(x), generator)
+        with frozen(model):
+            if threat.eps is None and not self.minimum_norm:
+                return smallest_by_bisection(self._run, model, x, y, threat, target, seeds)
+            return self._run(model, x, y, threat, target, seeds)
+
+    def _run(
+        self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, target: Tensor | str | None, seeds: Tensor
+    ) -> AttackResult:
+        run = Run(model, x.detach(), y, threat, seeds=seeds, loss=self.ascends, smallest=self.minimum_norm)
+        run.begin(target)
+        if len(run.index):
+            last = self.search(run)
+            if last is not None and len(run.index):
+                run.look(last)
+        return run.result()
+
+    def perturb(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        target: Tensor | str | None = None,
+        generator: randomness.Seeds = None,
+    ) -> Tensor:
+        """Raw allowed points (N, *) for every sample, fooled or not: for training and for transfer.
+
+        Nothing is judged and no sample leaves early, so that a sample that the model resists still
+        gets its strongest point.
+        """
+        self._check(model, x, y, threat, target)
+        if self.minimum_norm:
+            # Where the nearest wrong point is too far, the point of the ball on the way to it is the strongest.
+            found = self(model, x, y, threat.at(None), target=target, generator=generator).inputs
+            return found if threat.eps is None else threat.constrain(x.detach(), found)
+        if threat.eps is None:
+            raise UsageError("perturb needs a radius: give the threat an eps")
+        seeds = randomness.sample_seeds(len(x), generator)
+        with frozen(model):
+            run = Run(model, x.detach(), y, threat, seeds=seeds, loss=self.ascends, judged=False)
+            if target is not None or self.ascends in ("kl", "rivals"):
+                run.begin(target)
+            points = self.search(run)
+        assert points is not None
+        return points.detach()
+
+    def _check(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, target: Tensor | str | None) -> None:
+        if threat.norm not in self.norms:
+            raise UsageError(f"{type(self).__name__} works for {', '.join(self.norms)}, not for {threat.norm}")
+        check_threat(model, threat)
+        check_inputs(x, y, threat.bounds)
+        if isinstance(target, Tensor):
+            check_target(target, y)
+        if threat.eps is not None:
+            threat.radius(x)

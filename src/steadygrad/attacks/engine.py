@@ -1,0 +1,337 @@
+"""One attack on one batch: active samples, passes, and a verdict the attack has no say in.
+
+An attack is written as a loop over `Run`: it asks for gradients of its loss at points of its
+choice. The run counts the passes of each sample, remembers the best wrong point it has seen, lets
+solved samples leave the batch, and at the end judges every remembered point again in another batch
+composition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad import randomness
+from steadygrad.attacks.losses import attack_loss, is_adversarial, margin
+from steadygrad.classifier import Classifier, check_inputs, check_logits, unwrap
+from steadygrad.errors import UsageError, unknown_name
+from steadygrad.threat import Threat
+
+__all__ = ["AttackResult", "Run", "check_target", "check_threat", "judge", "resolve_target"]
+
+TARGETS = ("least-likely", "second-best", "random")
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What an attack found, as judged by the engine.
+
+    Attributes:
+        inputs: the adversarial inputs (N, *); the clean ones where nothing was found.
+        success: (N,) bool; a clean mistake is a success at distance 0.
+        distance: (N,) in the threat's norm; infinite where nothing was found.
+        forwards, backwards: (N,) passes spent on each sample, the judge's included.
+        zero_gradient: (N,) bool; the loss had no gradient at all at some point of the search.
+    """
+
+    inputs: Tensor
+    success: Tensor
+    distance: Tensor
+    forwards: Tensor
+    backwards: Tensor
+    zero_gradient: Tensor
+
+
+class Run:
+    """The state of one attack on one batch; x, y, target, threat and seeds are those of the active samples.
+
+    `index` (A,) maps active samples to their place in the batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        seeds: Tensor,
+        target: Tensor | None = None,
+        loss: str = "margin",
+        judged: bool = True,
+        smallest: bool = False,
+        active_sets: bool = True,
+    ) -> None:
+        self.model, self.loss = model, loss
+        y = y.to(x.device, torch.int64)
+        self.x, self.y, self.target, self.threat, self.seeds = x, y, target, threat, seeds
+        self.index = torch.arange(len(x), device=x.device)
+        self.clean_logits: Tensor | None = None
+        self.rival: Tensor | None = None
+        self.wrong = torch.zeros_like(y, dtype=torch.bool)  # of the points seen last (A,)
+        self.margin = torch.zeros_like(y, dtype=torch.float32)  # likewise, positive where wrong
+        self.all_x, self.all_y, self.all_target, self.all_threat = x, y, target, threat
+        self.all_seeds, self.all_clean = seeds, self.clean_logits
+        self.judged, self.smallest, self.active_sets = judged, smallest, active_sets
+        self.found = x.clone() if judged else x
+        self.best = x.new_full((len(x),), torch.inf, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+        self.forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        self.backwards = torch.zeros_like(self.forwards)
+        self.zero_gradient = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        # On an accelerator a look at the success mask waits for the queue: look every few steps.
+        self._poll_every = 1 if x.device.type == "cpu" else 5
+        self._since_poll = 0
+        self._checked = False
+
+    @property
+    def solved(self) -> Tensor:
+        """Which samples of the batch (N,) have a wrong point on record."""
+        return torch.isfinite(self.best)
+
+    @property
+    def settled(self) -> Tensor:
+        """Which samples of the batch (N,) need no further search.
+
+        For a fixed radius the solved ones; in a search for the smallest change the clean mistakes and,
+        where a radius is given, those that have come within it.
+        """
+        if not self.smallest:
+            return self.solved
+        if self.all_threat.eps is None:
+            return self.best == 0
+        return self.best <= self.all_threat.radius(self.all_x).to(self.best.dtype)
+
+    def look(self, points: Tensor) -> Tensor:
+        """Logits (A, K) at points (A, *) without a gradient; wrong ones are remembered."""
+        with torch.no_grad():
+            logits: Tensor = self.model(points)
+        self.forwards[self.index] += 1
+        self._remember(points, logits)
+        return logits
+
+    def gradient(self, points: Tensor, loss: str | None = None) -> tuple[Tensor, Tensor]:
+        """Loss (A,) and its input gradient (A, *) at points (A, *): one forward, one backward."""
+        with torch.enable_grad():
+            points = points.detach().requires_grad_()
+            logits = self.model(points)
+            if not self._checked:
+                self._check(logits)
+            name = loss or self.loss
+            if name == "rivals" and self.rival is None and self.target is None:
+                self.aim(0)
+            values = attack_loss(name, logits, self.y, self.target, self.clean_logits, self.rival)
+            if not values.requires_grad:
+                raise UsageError(
+                    "the model's output carries no gradient to its input (is there a detach, a no_grad or a "
+                    "conversion to NumPy in its forward?): an attack that follows gradients would find nothing"
+                )
+            # A sum: a mean over the batch would underflow in half precision and tie samples together.
+            (slope,) = torch.autograd.grad(values.sum(), points)
+        self.forwards[self.index] += 1
+        self.backwards[self.index] += 1
+        self._remember(points.detach(), logits.detach())
+        slope = torch.nan_to_num(slope, nan=0.0, posinf=0.0, neginf=0.0)
+        # A wrong point needs no direction, and some losses are constant beyond the boundary.
+        flat = (slope == 0).flatten(1).all(1)
+        self.zero_gradient[self.index] |= flat & ~self.wrong if self.judged else flat
+        return values.detach(), slope
+
+    def differences(self, points: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Differences (A, C) of the nearest rival logits to the label's, with their slopes (A, C, *).
+
+        The C = min(count, K - 1) rivals are those with the largest logits; with a target it is the
+        only rival, whose difference to the largest other logit is taken. Returns differences, slopes
+        and the wrong mask (A,): one forward, C backwards.
+        """
+        with torch.enable_grad():
+            points = points.detach().requires_grad_()
+            logits = self.model(points)
+            if logits.dtype.itemsize < 4:
+                logits = logits.float()
+            label = self.y if self.target is None else self.target
+            rest = logits.detach().scatter(1, label[:, None], -torch.inf)
+            count = min(count, rest.shape[1] - 1) if self.target is None else 1
+            rivals = rest.topk(count, dim=1).indices  # (A, C)
+            own = logits.gather(1, label[:, None])
+            gaps = logits.gather(1, rivals) - own  # (A, C)
+            gaps = gaps if self.target is None else -gaps
+            slopes = [
+                torch.autograd.grad(gaps[:, c].sum(), points, retain_graph=c < count - 1)[0] for c in range(count)
+            ]
+        self.forwards[self.index] += 1
+        self.backwards[self.index] += count
+        self._remember(points.detach(), logits.detach())
+        stacked = torch.nan_to_num(torch.stack(slopes, 1), nan=0.0, posinf=0.0, neginf=0.0)
+        self.zero_gradient[self.index] |= (stacked == 0).flatten(1).all(1) & ~self.wrong
+        return gaps.detach(), stacked, (gaps.detach() > 0).any(1)
+
+    def _remember(self, points: Tensor, logits: Tensor) -> None:
+        if not self.judged:
+            return
+        self.margin = margin(logits, self.y, self.target)
+        self.wrong = wrong = torch.isfinite(logits).all(1) & (self.margin > 0)
+        if points.device.type == "cpu" and not bool(wrong.any()):
+            return
+        # A run for a fixed radius keeps the first point; a search for the smallest keeps the nearest.
+        before = self.best[self.index]
+        if self.smallest:
+            size = self.threat.distance(points - self.x).to(before.dtype)
+            better = wrong & (size < before)
+        else:
+            size = torch.zeros_like(before)
+            better = wrong & torch.isinf(before) & self.threat.allows(self.x, points)
+        self.best[self.index] = torch.where(better, size, before)
+        place = better.view(-1, *[1] * (points.ndim - 1))
+        self.found[self.index] = torch.where(place, points, self.found[self.index])
+
+    def drop_solved(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Let settled samples leave; returns the caller's per-sample tensors (A, ...) without them."""
+        if not self.judged or not self.active_sets or (self.smallest and self.all_threat.eps is None):
+            return tensors
+        self._since_poll += 1
+        if self._since_poll < self._poll_every:
+            return tensors
+        self._since_poll = 0
+        return self.keep(~self.settled[self.index], *tensors)
+
+    def keep(self, mask: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Keep the active samples under `mask` (A,) and the same rows of the caller's tensors."""
+        if bool(mask.all()):
+            return tensors
+        self._select(mask.nonzero().squeeze(1))
+        return tuple(t[mask] for t in tensors)
+
+    def restart(self) -> None:
+        """Make all samples of the batch that are not settled active again, from their clean inputs."""
+        self.index = torch.arange(len(self.all_x), device=self.all_x.device)
+        self.x, self.y, self.target, self.threat = self.all_x, self.all_y, self.all_target, self.all_threat
+        self.seeds, self.clean_logits, self.rival = self.all_seeds, self.all_clean, None
+        if self.judged and self.active_sets:
+            self.keep(~self.settled)
+
+    def aim(self, rank: int) -> None:
+        """Set the rival of each active sample: the wrong class that was `rank`-th most likely when clean."""
+        assert self.clean_logits is not None
+        order = self.clean_logits.scatter(1, self.y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
+        self.rival = order[:, rank % (order.shape[1] - 1)]
+
+    def _select(self, rows: Tensor) -> None:
+        self.index, self.x, self.y = self.index[rows], self.x[rows], self.y[rows]
+        self.seeds = self.seeds[rows.cpu()]
+        self.target = self.target[rows] if self.target is not None else None
+        self.clean_logits = self.clean_logits[rows] if self.clean_logits is not None else None
+        self.rival = self.rival[rows] if self.rival is not None else None
+        if isinstance(self.threat.eps, Tensor) and self.threat.eps.ndim == 1:
+            self.threat = self.threat.at(self.threat.eps.to(rows.device)[rows])
+
+    def begin(self, target: Tensor | str | None = None) -> None:
+        """Look at the clean inputs: check the model's output, settle the target, drop clean mistakes."""
+        with torch.no_grad():
+            logits = self.model(self.x)
+        self._check(logits)
+        self.forwards += 1
+        self.clean_logits = logits
+        self.all_target = self.target = resolve_target(target, logits, self.y, self.seeds)
+        self.all_clean = logits
+        self._remember(self.x, logits)
+        self.restart()
+
+    def _check(self, logits: Tensor) -> None:
+        check_logits(logits, len(self.x))
+        check_inputs(self.x, self.y, self.threat.bounds, logits.shape[1])
+        self._checked = True
+
+    def result(self) -> AttackResult:
+        """Judge what was remembered and close the run."""
+        success, passes = judge(
+            self.model, self.all_x, self.found, self.all_y, self.all_threat, self.all_target, self.solved
+        )
+        self.forwards += passes
+        place = success.view(-1, *[1] * (self.found.ndim - 1))
+        distance = self.all_threat.distance(self.found - self.all_x)
+        return AttackResult(
+            inputs=torch.where(place, self.found, self.all_x),
+            success=success,
+            distance=torch.where(success, distance, torch.inf),
+            forwards=self.forwards,
+            backwards=self.backwards,
+            zero_gradient=self.zero_gradient,
+        )
+
+
+def judge(
+    model: nn.Module,
+    x: Tensor,
+    candidates: Tensor,
+    y: Tensor,
+    threat: Threat,
+    target: Tensor | None = None,
+    considered: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Which candidates (N,) are allowed and wrong when run again in another batch composition.
+
+    The considered ones are run in reverse order beside their clean inputs, so that no candidate
+    meets the neighbors among which it was found. Returns success and forwards spent, both (N,).
+    """
+    success = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    passes = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    rows = torch.arange(len(x), device=x.device) if considered is None else considered.nonzero().squeeze(1)
+    if len(rows) == 0:
+        return success, passes
+    rows = rows.flip(0)
+    with torch.no_grad():
+        # In halves, so that the doubled batch needs no more memory than the search did.
+        parts = rows.chunk(2)
+        logits = torch.cat([model(torch.cat([candidates[part], x[part]]))[: len(part)] for part in parts])
+    wrong = is_adversarial(logits, y[rows], target[rows] if target is not None else None)
+    success[rows] = wrong
+    success &= threat.allows(x, candidates)
+    passes[rows] = 2
+    return success, passes
+
+
+def resolve_target(target: Tensor | str | None, logits: Tensor, y: Tensor, seeds: Tensor) -> Tensor | None:
+    """Target labels (N,): given ones checked, or chosen by rule from the clean logits (N, K).
+
+    "least-likely" and "second-best" never choose the true label; "random" draws another class
+    uniformly by the sample's seed.
+    """
+    if target is None:
+        return None
+    classes = logits.shape[1]
+    if isinstance(target, Tensor):
+        check_target(target, y)
+        if not bool(((target >= 0) & (target < classes)).all()):
+            raise UsageError(f"target must hold labels 0..{classes - 1}, got {int(target.min())}..{int(target.max())}")
+        return target.to(y.device, torch.int64)
+    if target == "least-likely":
+        return logits.scatter(1, y[:, None], torch.inf).argmin(1)
+    if target == "second-best":
+        return logits.scatter(1, y[:, None], -torch.inf).argmax(1)
+    if target == "random":
+        ones = torch.empty(len(y), 1, device=y.device)
+        # A number just below 1 may be rounded up to the number of classes, and so to the label itself.
+        step = (randomness.uniform(seeds, ones, draw=-1).squeeze(1) * (classes - 1)).long().clamp_max(classes - 2)
+        return (y + 1 + step) % classes
+    raise unknown_name("target", str(target), TARGETS)
+
+
+def check_target(target: Tensor, y: Tensor) -> None:
+    """Refuse target labels that are not integers (N,)."""
+    if target.shape != y.shape or target.is_floating_point() or target.dtype == torch.bool:
+        raise UsageError(
+            f"target must hold integer labels of shape {tuple(y.shape)}, got {target.dtype} of shape "
+            f"{tuple(target.shape)}"
+        )
+
+
+def check_threat(model: nn.Module, threat: Threat) -> None:
+    """Refuse a threat whose bounds are not those of the classifier."""
+    inner = unwrap(model)
+    if isinstance(inner, Classifier) and inner.bounds != tuple(threat.bounds):
+        raise UsageError(
+            f"the threat has bounds {tuple(threat.bounds)} but the classifier {inner.bounds}: "
+            f"give bounds={inner.bounds} to the threat"
+        )

@@ -1,0 +1,248 @@
+"""FAB-T: the nearest wrong input, by steps onto the linearised boundary that stay near the clean one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad import randomness
+from steadygrad.attacks.apgd import APGD
+from steadygrad.attacks.base import ATTACKS, Attack
+from steadygrad.attacks.engine import Run
+from steadygrad.attacks.losses import attack_loss
+from steadygrad.errors import UsageError
+from steadygrad.threat import Threat
+
+__all__ = ["FAB", "onto_hyperplane"]
+
+_LARGEST_PULL = 0.1  # of the clean input in a step
+_CHECKS = (16, 32, 64, 128, 256, 512)
+# Newton's method on a concave piecewise linear function ends by itself, mostly within ten steps.
+_NEWTON = 60
+_REFINEMENTS = 3
+
+
+@ATTACKS.register(
+    "fab",
+    summary="nearest wrong input: projections onto the linearised boundary to each of the likeliest classes",
+    reference="Croce and Hein 2020, arXiv 1907.02044",
+    cost="restarts x targets x (steps x (1 forward + 1 backward) + 1 forward) + 4 forwards",
+    soundness="attack",
+    order=1,
+    norms=("linf", "l2", "l1"),
+)
+@dataclass(frozen=True)
+class FAB(Attack):
+    """Fast adaptive boundary attack, one class after the other; a sample leaves once it is within eps.
+
+    Args:
+        steps: gradient steps per class.
+        targets: how many of the classes that were most likely when clean are tried, at most all wrong ones.
+        restarts: later ones begin at random points at half the smallest distance found so far.
+        eta: overshoot over the boundary.
+        beta: share of the change that is kept when a step back is taken from a wrong point.
+        optimism: with a radius, a sample gives a class up at step 16, 32, 64, ... if it would stay outside
+            even with this many times the gain of the last doubling of the steps in each doubling to come;
+            None never gives up.
+
+    A wrong point gives the next linearisation itself, where the paper evaluates the model a second time
+    after the step back: one forward and one backward in every step.
+
+    >>> FAB(steps=20).targets
+    9
+    """
+
+    steps: int = 100
+    targets: int = 9
+    restarts: int = 1
+    eta: float = 1.05
+    beta: float = 0.9
+    optimism: float | None = None
+    minimum_norm: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.restarts, self.targets) < 1:
+            raise UsageError(
+                f"steps, restarts and targets must be at least 1, got {self.steps}, {self.restarts} and {self.targets}"
+            )
+        if not self.eta >= 1 or not 0 < self.beta < 1:
+            raise UsageError(f"eta must be at least 1 and beta within (0, 1), got {self.eta} and {self.beta}")
+        if self.optimism is not None and not self.optimism > 0:
+            raise UsageError(f"optimism must be positive, or None to never give up, got {self.optimism}")
+
+    def search(self, run: Run) -> Tensor | None:
+        assert run.clean_logits is not None
+        classes = 1 if run.target is not None else min(self.targets, run.clean_logits.shape[1] - 1)
+        for restart in range(self.restarts):
+            for rank in range(classes):
+                run.restart()
+                if len(run.index) == 0:
+                    return None
+                run.aim(rank)
+                self._approach(run, restart, restart * classes + rank)
+        run.restart()
+        self._refine(run)
+        return None
+
+    def perturb(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        target: Tensor | str | None = None,
+        generator: randomness.Seeds = None,
+    ) -> Tensor:
+        """Raw points (N, *): the nearest wrong ones, or of the ball those on the way to them.
+
+        Where no wrong point was found there is no way to it: there they are APGD's.
+        """
+        seeds = randomness.sample_seeds(len(x), generator)
+        found = super().perturb(model, x, y, threat, target=target, generator=seeds)
+        rows = (found == x).flatten(1).all(1).nonzero().squeeze(1)
+        if threat.eps is None or len(rows) == 0:
+            return found
+        aim = target[rows] if isinstance(target, Tensor) else target
+        inner, own = threat.at(threat.radius(x)[rows]), seeds[rows.cpu()]
+        instead = APGD(steps=self.steps, loss="margin").perturb(
+            model, x[rows], y[rows], inner, target=aim, generator=own
+        )
+        return found.index_copy(0, rows, instead)
+
+    def _approach(self, run: Run, restart: int, draw: int) -> None:
+        """Walk along one boundary from the clean input, or from a random point in later restarts."""
+        ball = run.threat.at(None)
+        points = run.x
+        if restart:
+            half = torch.minimum(run.best[run.index].to(run.x.dtype), ball.largest(run.x)) / 2
+            points = ball.at(half).random(run.x, run.seeds, draw)
+        nearest = torch.full_like(run.best[run.index], torch.inf)
+        before = nearest
+        for i in range(self.steps):
+            value, slope = run.gradient(points, "rivals")
+            size = ball.distance(points - run.x).to(nearest.dtype)
+            nearest = torch.where(run.wrong, torch.minimum(nearest, size), nearest)
+            points, value, slope, wrong, nearest, before = run.drop_solved(
+                points, value, slope, run.wrong, nearest, before
+            )
+            if i in _CHECKS:
+                hopeless = self._hopeless(run, before, nearest, i)
+                points, value, slope, wrong, nearest = run.keep(~hopeless, points, value, slope, wrong, nearest)
+                before = nearest
+            elif 2 * i == _CHECKS[0]:
+                before = nearest
+            if len(run.index) == 0:
+                return
+            points = self._step(ball, run.x, points, value, slope, wrong)
+        run.look(points)
+
+    def _hopeless(self, run: Run, before: Tensor, nearest: Tensor, steps: int) -> Tensor:
+        """Which samples (A,) would not come within the radius even if they gained faster than they did."""
+        if self.optimism is None or run.threat.eps is None:
+            return torch.zeros_like(nearest, dtype=torch.bool)
+        hope = self.optimism * max(0.0, math.log2(self.steps / steps)) * (before - nearest)
+        return nearest - run.threat.radius(run.x).to(nearest.dtype) > hope
+
+    def _step(self, ball: Threat, x: Tensor, points: Tensor, value: Tensor, slope: Tensor, wrong: Tensor) -> Tensor:
+        """From points (A, *) past the boundary as seen there, drawn toward the clean input's own projection."""
+        wide = slope if slope.dtype.itemsize >= 4 else slope.float()
+        back = x + self.beta * (points - x)
+        base = torch.where(wrong.view(-1, *[1] * (x.ndim - 1)), back, points)
+
+        def shift(origin: Tensor) -> Tensor:
+            gap = value.to(wide.dtype) + (wide * (origin - points)).flatten(1).sum(1)
+            return onto_hyperplane(ball, origin, wide, -gap)
+
+        from_base, from_clean = shift(base), shift(x)
+        near, far = ball.distance(from_base), ball.distance(from_clean)
+        tiny = torch.finfo(near.dtype).tiny
+        pull = (near / (near + far).clamp_min(tiny)).clamp_max(_LARGEST_PULL).view(-1, *[1] * (x.ndim - 1))
+        moved = (1 - pull) * (base + self.eta * from_base) + pull * (x + self.eta * from_clean)
+        return moved.clamp(*ball.bounds).to(x.dtype)
+
+    def _refine(self, run: Run) -> None:
+        """Move the nearest wrong points back along the line to the clean inputs, to where the margin is zero."""
+        run.keep(torch.isfinite(run.best[run.index]) & (run.best[run.index] > 0))
+        if len(run.index) == 0:
+            return
+        assert run.clean_logits is not None
+        right = _margin(run, run.clean_logits)
+        start, end = torch.zeros_like(right), torch.ones_like(right)
+        delta = run.found[run.index] - run.x
+        wrong = _margin(run, run.look(run.x + delta))
+        for _ in range(_REFINEMENTS):
+            share = start + (end - start) * (right / (right - wrong).clamp_max(-1e-12)).clamp(0, 1)
+            points = run.x + share.to(delta.dtype).view(-1, *[1] * (delta.ndim - 1)) * delta
+            value = _margin(run, run.look(points))
+            beyond = run.wrong
+            end, wrong = torch.where(beyond, share, end), torch.where(beyond, value, wrong)
+            start, right = torch.where(beyond, start, share), torch.where(beyond, right, value)
+            end, wrong, start, right, delta = run.drop_solved(end, wrong, start, right, delta)
+            if len(run.index) == 0:
+                return
+
+
+def _margin(run: Run, logits: Tensor) -> Tensor:
+    return attack_loss("margin", logits, run.y, run.target, None)
+
+
+def onto_hyperplane(threat: Threat, x: Tensor, slope: Tensor, gain: Tensor) -> Tensor:
+    """The smallest changes d (N, *) in the norm with slope . d = gain that keep x + d within the bounds.
+
+    Where the bounds leave no such change, every entry goes to its bound, which gains most. Every
+    entry moves with or against the sign of its slope by what room it has: in linf and l2 by
+    min(room, t) and min(room, t |slope|) with one t, in l1 the entries of largest slope by all of
+    it, one after the other.
+
+    >>> onto_hyperplane(Threat("l2"), torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]), torch.tensor([2.5]))
+    tensor([[0.3000, 0.4000]])
+    """
+    low, high = threat.bounds
+    way = (slope * gain.sign().view(-1, *[1] * (x.ndim - 1))).flatten(1)
+    flat = x.flatten(1).to(way.dtype)
+    room = torch.where(way > 0, high - flat, flat - low).clamp_min(0)
+    size = way.abs()
+    # The largest slope becomes 1: its squares stay within the range of the type.
+    scale = size.amax(1, keepdim=True).clamp_min(torch.finfo(size.dtype).tiny)
+    size, need = size / scale, (gain.abs().to(way.dtype) / scale.squeeze(1))
+    if threat.norm == "l1":
+        moved = _greedy(size, room, need)
+    elif threat.norm == "linf":
+        moved = torch.minimum(room, _level(size, room, need)[:, None])
+    else:
+        moved = torch.minimum(room, size * _level(size * size, room / size, need)[:, None])
+    return (way.sign() * moved).view_as(x)
+
+
+def _level(weight: Tensor, bends: Tensor, need: Tensor) -> Tensor:
+    """The t (N,) at which sum weight min(bends, t) reaches what is needed; the largest bend where it never does.
+
+    The sum is concave in t, so Newton's method from 0 rises to the answer and never passes it.
+    """
+    bends = torch.where(weight > 0, bends, 0.0)
+    t = torch.zeros_like(need)
+    for _ in range(_NEWTON):
+        open_ = bends > t[:, None]
+        rate = (weight * open_).sum(1)
+        rest = need - (weight * torch.minimum(bends, t[:, None])).sum(1)
+        going = (rate > 0) & (rest > 4 * torch.finfo(need.dtype).eps * need)
+        if not bool(going.any()):
+            break
+        t = torch.where(going, t + rest / torch.where(rate > 0, rate, 1.0), t)
+    return torch.minimum(t, bends.amax(1))
+
+
+def _greedy(size: Tensor, room: Tensor, need: Tensor) -> Tensor:
+    """How far each entry moves (N, D) when those of largest slope go first."""
+    order = size.argsort(dim=1, descending=True, stable=True)
+    ordered, rooms = size.gather(1, order), room.gather(1, order)
+    gains = ordered * rooms
+    left = (need[:, None] - (gains.cumsum(1) - gains)).clamp_min(0)
+    moved = torch.minimum(rooms, left / ordered.clamp_min(torch.finfo(size.dtype).tiny))
+    moved = torch.where(ordered > 0, moved, 0.0)
+    return torch.zeros_like(size).scatter(1, order, moved)

@@ -1,0 +1,225 @@
+"""The Jacobian-based saliency map attack: few entries, changed all the way, two at a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad import randomness
+from steadygrad.attacks.base import ATTACKS, Attack
+from steadygrad.attacks.engine import AttackResult, Run
+from steadygrad.errors import UsageError
+from steadygrad.threat import Threat
+
+__all__ = ["JSMA", "best_pair"]
+
+# Numbers held at once while candidate pairs are compared.
+_BLOCK = 2**22
+
+
+@ATTACKS.register(
+    "jsma",
+    summary="greedy pairs of entries that raise the target's logit and lower the sum of the others'",
+    reference="Papernot et al. 2016, arXiv 1511.07528, algorithm 3",
+    cost="up to gamma x entries / 2 / theta steps of 1 forward + 2 backwards, fewer for samples that fall early",
+    soundness="attack",
+    order=1,
+    norms=("l0",),
+)
+@dataclass(frozen=True)
+class JSMA(Attack):
+    """Moves, at each step, the pair of entries of largest saliency by `theta`, until the prediction changes.
+
+    The saliency of a pair is the product of how much it raises the target's logit and how much it
+    lowers the sum of all others; both must be positive. Entries at their bound leave the search.
+    Without a target the goal is the wrong class that was most likely when clean, and any wrong
+    prediction ends the search. The radius is the largest number of changed entries; `gamma` limits
+    it too, and alone if the threat has no eps. Where room for a single entry is left, the best
+    single one moves.
+
+    Args:
+        theta: change per step in ranges of the inputs; negative ones decrease entries.
+        gamma: largest share of entries changed (the paper's 14.5 %).
+
+    >>> JSMA(theta=-1.0).gamma
+    0.145
+    """
+
+    theta: float = 1.0
+    gamma: float = 0.145
+    norms = ("l0",)
+
+    def __post_init__(self) -> None:
+        if not 0 < abs(self.theta) <= 1:
+            raise UsageError(f"theta must be within [-1, 1] (in ranges of the inputs) and not 0, got {self.theta}")
+        if not 0 < self.gamma <= 1:
+            raise UsageError(f"gamma must be a share of the entries within (0, 1], got {self.gamma}")
+
+    @property
+    def ascends(self) -> str:
+        """One wrong class against the rest; it is chosen from the clean logits."""
+        return "rivals"
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        target: Tensor | str | None = None,
+        generator: randomness.Seeds = None,
+    ) -> AttackResult:
+        """As for every attack; the first success of a greedy path is its smallest, so eps=None costs one run."""
+        return super().__call__(model, x, y, self._within(x, threat), target=target, generator=generator)
+
+    def perturb(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        target: Tensor | str | None = None,
+        generator: randomness.Seeds = None,
+    ) -> Tensor:
+        """The points (N, *) after all steps that the radius and gamma allow, fooled or not."""
+        return super().perturb(model, x, y, self._within(x, threat), target=target, generator=generator)
+
+    def _within(self, x: Tensor, threat: Threat) -> Threat:
+        return threat if threat.eps is not None else threat.at(float(math.prod(x.shape[1:])))
+
+    def search(self, run: Run) -> Tensor | None:
+        low, high = run.threat.bounds
+        way, points, goal = (1 if self.theta > 0 else -1), run.x, _goal(run)
+        most = int(self.gamma * points[0].numel() + 1e-9)
+        budget = torch.as_tensor(run.threat.eps, device=points.device).expand(len(points)).floor().clamp_max(most)
+        changed = torch.zeros_like(points, dtype=torch.bool).flatten(1)
+        while True:
+            raised, lowered = _slopes(run, points, goal)  # (A, D)
+            points, goal, budget, changed, raised, lowered = run.drop_solved(
+                points, goal, budget, changed, raised, lowered
+            )
+            if len(points) == 0:
+                return None
+            flat = points.flatten(1)
+            room = budget - changed.sum(1)
+            able = ((flat < high) if way > 0 else (flat > low)) & (changed | (room > 0)[:, None])
+            chosen = _choose(way * raised, way * lowered, able, room)
+            moved = torch.where(chosen, (flat + self.theta * (high - low)).clamp(low, high), flat)
+            going = (moved != flat).any(1)
+            points, changed = moved.view_as(points), changed | chosen
+            if run.judged:
+                points, goal, budget, changed = run.keep(going, points, goal, budget, changed)
+            if not bool(going.any()):
+                return None if run.judged else points
+
+
+def _goal(run: Run) -> Tensor:
+    """The class (A,) whose logit is to rise."""
+    if run.target is not None:
+        return run.target
+    run.aim(0)
+    assert run.rival is not None
+    return run.rival
+
+
+def _slopes(run: Run, points: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients (A, D) of the goal's logit and of minus the sum of the others: one forward, two backwards."""
+    with torch.enable_grad():
+        points = points.detach().requires_grad_()
+        logits = run.model(points)
+        if not logits.requires_grad:
+            raise UsageError(
+                "the model's output carries no gradient to its input (is there a detach, a no_grad or a "
+                "conversion to NumPy in its forward?): an attack that follows gradients would find nothing"
+            )
+        row = torch.zeros_like(logits).scatter_(1, goal[:, None], 1.0)
+        (raised,) = torch.autograd.grad(logits, points, row, retain_graph=True)
+        (lowered,) = torch.autograd.grad(logits, points, row - 1)
+    run.forwards[run.index] += 1
+    run.backwards[run.index] += 2
+    run._remember(points.detach(), logits.detach())
+    raised, lowered = (_clean(slope) for slope in (raised, lowered))
+    run.zero_gradient[run.index] |= ((raised == 0) & (lowered == 0)).all(1)
+    return raised, lowered
+
+
+def _clean(slope: Tensor) -> Tensor:
+    """Finite rows (A, D) in at least float32, where products of tiny gradients do not vanish."""
+    flat = slope.flatten(1)
+    flat = flat.float() if flat.dtype.itemsize < 4 else flat
+    flat = torch.nan_to_num(flat, nan=0.0, posinf=0.0, neginf=0.0)
+    return flat / flat.abs().amax(1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
+
+
+def _choose(raised: Tensor, lowered: Tensor, able: Tensor, room: Tensor) -> Tensor:
+    """Which entries (A, D) move: the best pair, the best single one where room for one is left, or none."""
+    pair, found = best_pair(raised, lowered, able)
+    single = room == 1
+    if bool(single.any()):
+        score = torch.where(able & (raised > 0) & (lowered > 0), raised * lowered, -1.0)
+        value, entry = score.max(1)
+        pair = torch.where(single[:, None], entry[:, None], pair)
+        found = torch.where(single, value >= 0, found)
+    return torch.zeros_like(able).scatter_(1, pair, found[:, None].expand(-1, 2))
+
+
+def best_pair(a: Tensor, c: Tensor, able: Tensor) -> tuple[Tensor, Tensor]:
+    """The pair p, q of able entries with the largest (a_p + a_q)(c_p + c_q), both sums positive.
+
+    Exact, in memory of the order of the entries. Both sums only grow when a member of a pair is
+    exchanged for an entry that is larger in a and in c; so there is a best pair among the entries
+    that at most one other exceeds in both. In order of falling a, these are the entries whose c lies
+    above the second largest c so far.
+
+    Args:
+        a, c: (N, D).
+        able: (N, D) bool.
+
+    Returns:
+        Indices (N, 2), and whether there is such a pair (N,).
+
+    >>> best_pair(torch.tensor([[3.0, 1.0, -1.0]]), torch.tensor([[-1.0, 2.0, 9.0]]), torch.ones(1, 3) > 0)
+    (tensor([[0, 2]]), tensor([True]))
+    """
+    lowest = -torch.inf
+    a, order = torch.where(able, a, lowest).sort(dim=1, descending=True, stable=True)
+    c = torch.where(able, c, lowest).gather(1, order)
+    first = c.cummax(1).values
+    loser = torch.minimum(c[:, 1:], first[:, :-1])  # of each entry and the largest before it
+    second = torch.nn.functional.pad(loser, (2, 0), value=lowest)[:, :-1].cummax(1).values
+    keep = c > second
+    rows, columns = keep.nonzero(as_tuple=True)
+    slot = (keep.cumsum(1) - 1)[rows, columns]
+    width = max(2, int(slot.max()) + 1) if len(slot) else 2
+    place = torch.zeros(len(a), width, dtype=torch.int64, device=a.device)
+    place[rows, slot] = columns
+    real = torch.arange(width, device=a.device) < keep.sum(1, keepdim=True)
+    chosen, found = _search_pairs(
+        torch.where(real, a.gather(1, place), lowest), torch.where(real, c.gather(1, place), lowest)
+    )
+    return order.gather(1, place.gather(1, chosen)), found
+
+
+def _search_pairs(a: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The best pair among few candidates (N, M): all are compared, a block of first members at a time."""
+    count, width = a.shape
+    best = a.new_zeros(count)
+    chosen = torch.zeros(count, 2, dtype=torch.int64, device=a.device)
+    found = torch.zeros(count, dtype=torch.bool, device=a.device)
+    block = max(1, _BLOCK // (count * width))
+    column = torch.arange(width, device=a.device)
+    for start in range(0, width, block):
+        rows = column[start : start + block]
+        sums, drops = (t[:, rows, None] + t[:, None, :] for t in (a, c))  # (N, block, M)
+        valid = (sums > 0) & (drops > 0) & (column > rows[:, None])
+        value, at = torch.where(valid, sums * drops, -1.0).flatten(1).max(1)
+        better = (value >= 0) & (~found | (value > best))
+        pair = torch.stack([start + at // width, at % width], 1)
+        best, chosen = torch.where(better, value, best), torch.where(better[:, None], pair, chosen)
+        found = found | better
+    return chosen, found

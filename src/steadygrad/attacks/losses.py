@@ -1,0 +1,116 @@
+"""What an attack ascends: one number per sample, larger where the prediction is more wrong.
+
+Margin and DLR do not saturate: multiplying the logits by a constant leaves the sign and the
+direction of their gradients as they are. Cross-entropy saturates where the model is certain and
+stands here for the papers that use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from steadygrad.errors import UsageError, unknown_name
+
+__all__ = ["LossName", "attack_loss", "cross_entropy", "dlr", "is_adversarial", "margin", "soft"]
+
+LossName = Literal["soft", "margin", "rivals", "dlr", "ce", "kl"]
+
+
+def attack_loss(
+    name: str, logits: Tensor, y: Tensor, target: Tensor | None, clean: Tensor | None, rival: Tensor | None = None
+) -> Tensor:
+    """The loss (N,) to be raised; half-precision logits are taken to float32 first.
+
+    `clean` (N, K) are the logits of the clean inputs, which only "kl" needs; `rival` (N,) the wrong
+    classes at which "rivals" and "dlr-targets" aim.
+    """
+    if logits.dtype.itemsize < 4:
+        logits = logits.float()
+    if name == "kl":
+        if target is not None:
+            raise UsageError("the loss kl leads away from the clean prediction, not to a target: use margin, dlr or ce")
+        assert clean is not None
+        reference = clean.to(logits.dtype).log_softmax(1)
+        return F.kl_div(logits.log_softmax(1), reference, reduction="none", log_target=True).sum(1)
+    if name == "rivals" and target is None:
+        assert rival is not None
+        return (logits.gather(1, rival[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
+    if name == "dlr-targets":
+        return dlr(logits, y, rival if target is None else target)
+    losses: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
+        "soft": soft,
+        "margin": margin,
+        "rivals": margin,
+        "dlr": dlr,
+        "ce": cross_entropy,
+    }
+    if name not in losses:
+        raise unknown_name("attack loss", name, [*losses, "kl"])
+    return losses[name](logits, y, target)
+
+
+def cross_entropy(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """Cross-entropy of the label, or minus that of the target (N,)."""
+    if target is not None:
+        return -F.cross_entropy(logits, target, reduction="none")
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def soft(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """Cross-entropy at a temperature that follows the logits, in their units (N,).
+
+    The logits are divided by their own largest excess over the mean, which is taken as a constant,
+    and multiplied by 8: the softmax then weighs a few rivals, whatever the scale. Like the margin it
+    does not saturate; unlike it, it does not commit to the rival that is nearest at the moment, and
+    so finds nearer and more wrong points in as many steps.
+    """
+    scale = (logits.amax(1) - logits.mean(1)).detach().clamp_min(torch.finfo(logits.dtype).tiny) / 8
+    return cross_entropy(logits / scale[:, None], y, target) * scale
+
+
+def _without(logits: Tensor, label: Tensor) -> Tensor:
+    """The logits with one class per row taken out of the running (minus infinity)."""
+    return logits.scatter(1, label[:, None], -torch.inf)
+
+
+def margin(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """Best other logit minus the label's; with a target, the target's minus the best other (N,).
+
+    Positive exactly where the attack has succeeded (Carlini and Wagner 2017).
+    """
+    label = target if target is not None else y
+    own = logits.gather(1, label[:, None]).squeeze(1)
+    other = _without(logits, label).amax(1)
+    return own - other if target is not None else other - own
+
+
+def dlr(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """Difference of logits ratio (Croce and Hein 2020, eq. 6 and 7), for any number of classes.
+
+    The paper's denominators need three classes, or four with a target; with a target among three
+    the two smaller logits are used, and with two classes, where the ratio would be constant, the
+    margin alone.
+    """
+    classes = logits.shape[1]
+    if classes == 2:
+        return margin(logits, y, target)
+    ordered = logits.sort(dim=1, descending=True).values
+    tiny = torch.finfo(logits.dtype).tiny
+    if target is None:
+        scale = ordered[:, 0] - ordered[:, 2]
+        return margin(logits, y) / scale.clamp_min(tiny)
+    # The third and fourth logit; of three, the second and third: the third twice would make the
+    # ratio to the smallest logit constant, and its gradient zero.
+    scale = ordered[:, 0] - ordered[:, :4][:, -2:].mean(1)
+    return (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1) / scale.clamp_min(tiny)
+
+
+def is_adversarial(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    """Which finite predictions (N,) are wrong, or reach the target; a tie with the label is not wrong."""
+    finite = torch.isfinite(logits).all(1)
+    return finite & (margin(logits, y, target) > 0)

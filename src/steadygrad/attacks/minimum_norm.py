@@ -1,0 +1,186 @@
+"""DDN and FMN: smallest changes by gradient steps under a radius that adapts itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from steadygrad.attacks.base import ATTACKS, Attack
+from steadygrad.attacks.engine import Run
+from steadygrad.attacks.losses import LossName
+from steadygrad.errors import UsageError
+from steadygrad.threat import Threat
+
+__all__ = ["DDN", "FMN"]
+
+
+def _cosine(start: float, end: float, i: int, steps: int) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * i / max(1, steps))) / 2
+
+
+def _per_sample(value: Tensor, like: Tensor) -> Tensor:
+    return value.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
+
+
+def _unit(slope: Tensor) -> Tensor:
+    norm = torch.linalg.vector_norm(slope.flatten(1).double(), dim=1).clamp_min(torch.finfo(torch.float64).tiny)
+    unit: Tensor = slope / norm.view(-1, *[1] * (slope.ndim - 1))
+    return unit.to(slope.dtype)
+
+
+@ATTACKS.register(
+    "ddn",
+    summary="l2: direction by gradient, radius up where right and down where wrong",
+    reference="Rony et al. 2019, arXiv 1811.09600",
+    cost="steps x (1 forward + 1 backward)",
+    soundness="attack",
+    order=1,
+    norms=("l2",),
+)
+@dataclass(frozen=True)
+class DDN(Attack):
+    """Decoupled direction and norm: the nearest wrong point in l2.
+
+    Args:
+        steps: gradient steps.
+        gamma: share by which the radius changes in each step.
+        radius: the first radius, as a share of the range of the inputs.
+        loss: what is ascended; "soft" does not depend on the scale of the logits, "ce" is the paper's.
+
+    >>> DDN(steps=50).gamma
+    0.05
+    """
+
+    steps: int = 100
+    gamma: float = 0.05
+    radius: float = 1.0
+    loss: LossName = "soft"
+    norms: ClassVar[tuple[str, ...]] = ("l2",)
+    minimum_norm: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check(self.steps, self.gamma)
+        if not self.radius > 0:
+            raise UsageError(f"radius must be positive (a share of the range of the inputs), got {self.radius}")
+
+    def search(self, run: Run) -> Tensor | None:
+        low, high = run.threat.bounds
+        delta = torch.zeros_like(run.x)
+        radius = run.x.new_full((len(run.x),), self.radius * (high - low))
+        for i in range(self.steps):
+            _, slope = run.gradient(run.x + delta)
+            wrong = run.wrong
+            delta, slope, radius, wrong = run.drop_solved(delta, slope, radius, wrong)
+            if len(run.index) == 0:
+                return None
+            delta = delta + _cosine(1.0, 0.01, i, self.steps) * (high - low) * _unit(slope)
+            radius = torch.where(wrong, radius * (1 - self.gamma), radius * (1 + self.gamma))
+            delta = _per_sample(radius, delta) * _unit(delta)
+            delta = (run.x + delta).clamp(low, high) - run.x
+        return run.x + delta
+
+
+@ATTACKS.register(
+    "fmn",
+    summary="all norms: gradient steps projected onto a ball whose radius follows the boundary",
+    reference="Pintor et al. 2021, arXiv 2102.12827",
+    cost="steps x (1 forward + 1 backward)",
+    soundness="attack",
+    order=1,
+    norms=("linf", "l2", "l1", "l0"),
+)
+@dataclass(frozen=True)
+class FMN(Attack):
+    """Fast minimum-norm attack: the nearest wrong point in linf, l2, l1 or l0.
+
+    Args:
+        steps: gradient steps.
+        step: length of the first step in l2, as a share of the range of the inputs; falls to `last`.
+        gamma: share by which the radius changes at first; falls to gamma_last.
+        loss: what is ascended; "margin" is the paper's, None means that for l0 and "soft" otherwise.
+
+    >>> FMN(steps=50).step
+    1.0
+    """
+
+    steps: int = 100
+    step: float = 1.0
+    last: float = 1e-5
+    gamma: float = 0.05
+    gamma_last: float = 1e-3
+    loss: LossName | None = None
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0")
+    minimum_norm: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check(self.steps, self.gamma)
+        if not 0 < self.gamma_last < 1:
+            raise UsageError(f"gamma_last must be within (0, 1), got {self.gamma_last}")
+        if not self.step > 0 or not self.last > 0:
+            raise UsageError(f"step and last must be positive, got {self.step} and {self.last}")
+
+    def search(self, run: Run) -> Tensor | None:
+        low, high = run.threat.bounds
+        loss = self.loss or ("margin" if run.threat.norm == "l0" else "soft")
+        ball = Threat(run.threat.norm, None, run.threat.bounds)
+        delta = torch.zeros_like(run.x)
+        radius = run.best.new_full((len(run.x),), torch.inf)
+        for i in range(self.steps):
+            _, slope = run.gradient(run.x + delta, loss)
+            wrong, gap, nearest = run.wrong, run.margin, run.best[run.index]
+            delta, slope, radius, wrong, gap, nearest = run.drop_solved(delta, slope, radius, wrong, gap, nearest)
+            if len(run.index) == 0:
+                return None
+            gamma = _cosine(self.gamma, self.gamma_last, i, self.steps)
+            radius = self._radius(ball, radius, nearest, wrong, gamma, delta, gap, slope)
+            moved = delta + _cosine(self.step, self.last, i, self.steps) * (high - low) * _unit(slope)
+            moved = (run.x + moved).clamp(low, high)
+            delta = ball.at(radius.clamp_max(float(ball.largest(run.x)[0]))).constrain(run.x, moved) - run.x
+        return run.x + delta
+
+    def _radius(
+        self,
+        ball: Threat,
+        radius: Tensor,
+        nearest: Tensor,
+        wrong: Tensor,
+        gamma: float,
+        delta: Tensor,
+        gap: Tensor,
+        slope: Tensor,
+    ) -> Tensor:
+        if ball.norm == "l0":
+            smaller = torch.minimum(nearest - 1, (radius * (1 - gamma)).floor()).clamp_min(1)
+            larger = torch.maximum(radius + 1, (radius * (1 + gamma)).floor())
+        else:
+            # The paper takes min(radius * (1 - gamma), nearest), which rests a step where the ball was cut short.
+            smaller, larger = torch.minimum(radius, nearest) * (1 - gamma), radius * (1 + gamma)
+        guess = (ball.distance(delta).double() + _to_boundary(ball, gap, slope)).to(radius.dtype)
+        right = torch.where(torch.isinf(nearest), guess, larger)
+        # Where the logits are not numbers there is nothing to follow: turn back.
+        right = torch.where(torch.isfinite(gap), right, radius / 2)
+        return torch.where(wrong, smaller, right)
+
+
+def _to_boundary(ball: Threat, gap: Tensor, slope: Tensor) -> Tensor:
+    """The linear estimate (A,) of the distance to the boundary, never zero: a tie is not yet wrong."""
+    width = ball.bounds[1] - ball.bounds[0]
+    flat, gap = slope.flatten(1).double(), gap.abs().double()
+    dual = {"linf": 1, "l2": 2, "l1": math.inf, "l0": math.inf}[ball.norm]
+    size = torch.linalg.vector_norm(flat, ord=dual, dim=1).clamp_min(torch.finfo(torch.float64).tiny)
+    if ball.norm == "l0":
+        ahead: Tensor = (gap / (size * width)).ceil().clamp_min(1)
+    else:
+        ahead = (gap / size).clamp_min(1e-6 * width)
+    return ahead
+
+
+def _check(steps: int, gamma: float) -> None:
+    if steps < 1:
+        raise UsageError(f"steps must be at least 1, got {steps}")
+    if not 0 < gamma < 1:
+        raise UsageError(f"gamma must be within (0, 1), got {gamma}")

@@ -1,0 +1,163 @@
+"""The AutoAttack standard suite as one attack: four that fail in different ways, one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad import randomness
+from steadygrad.attacks.apgd import APGD
+from steadygrad.attacks.base import ATTACKS, Attack
+from steadygrad.attacks.engine import AttackResult, Run
+from steadygrad.attacks.fab import FAB
+from steadygrad.attacks.losses import attack_loss
+from steadygrad.attacks.square import Square
+from steadygrad.classifier import frozen
+from steadygrad.errors import UsageError
+from steadygrad.threat import Threat
+
+__all__ = ["Standard"]
+
+_BAR_STEPS = 20
+
+
+@ATTACKS.register(
+    "standard",
+    summary="AutoAttack: APGD on cross-entropy, APGD on targeted DLR, FAB-T and Square on the samples that stand",
+    reference="Croce and Hein 2020, arXiv 2003.01690",
+    cost="the sum of its members' on the samples that still stand",
+    soundness="attack",
+    order=1,
+    norms=("linf", "l2", "l1"),
+)
+@dataclass(frozen=True)
+class Standard(Attack):
+    """Runs its members in order, each on the samples that stood up to those before it.
+
+    Args:
+        steps: gradient steps per start and class.
+        queries: points that Square looks at per sample.
+        targets: classes that the targeted members try, at most all wrong ones.
+        optimism: FAB-T gives a sample up once its progress, continued this many times faster, would not
+            break it; Square does so where it is also behind the margin that gradients reached, so that
+            masked gradients always meet all queries. None runs both to the end, as the paper does.
+
+    With fewer than four classes the targeted loss falls back as in `losses.dlr`.
+
+    >>> [name for name, _ in Standard().members()]
+    ['apgd-ce', 'apgd-t', 'fab-t', 'square']
+    """
+
+    steps: int = 100
+    queries: int = 5000
+    targets: int = 9
+    optimism: float | None = 2.0
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.queries, self.targets) < 1:
+            raise UsageError(
+                f"steps, queries and targets must be at least 1, got {self.steps}, {self.queries} and {self.targets}"
+            )
+        if self.optimism is not None and not self.optimism > 0:
+            raise UsageError(f"optimism must be positive, or None to never give up, got {self.optimism}")
+
+    def members(self) -> tuple[tuple[str, Attack], ...]:
+        """The attacks by name, in the order in which they run."""
+        return (
+            ("apgd-ce", APGD(steps=self.steps, loss="ce")),
+            ("apgd-t", APGD(steps=self.steps, loss="dlr-targets", targets=self.targets)),
+            ("fab-t", FAB(steps=self.steps, targets=self.targets, optimism=self.optimism)),
+            ("square", Square(queries=self.queries)),
+        )
+
+    def by_member(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        target: Tensor | str | None = None,
+        generator: randomness.Seeds = None,
+    ) -> tuple[AttackResult, Tensor]:
+        """What a call gives, and for each sample (N,) the number of the member that broke it.
+
+        -1 stands for samples that no member broke: those that stand and the clean mistakes, which are
+        successes at distance 0.
+
+        Raises:
+            UsageError: as a call; and for a threat without a radius.
+        """
+        self._check(model, x, y, threat, target)
+        if threat.eps is None:
+            raise UsageError("which member broke a sample is told for a radius: give the threat an eps")
+        with frozen(model):
+            return self._run_members(model, x, y, threat, target, randomness.sample_seeds(len(x), generator))
+
+    def _run(
+        self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, target: Tensor | str | None, seeds: Tensor
+    ) -> AttackResult:
+        return self._run_members(model, x, y, threat, target, seeds)[0]
+
+    def _run_members(
+        self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, target: Tensor | str | None, seeds: Tensor
+    ) -> tuple[AttackResult, Tensor]:
+        radius = threat.radius(x)
+        rows = torch.arange(len(x), device=x.device)
+        broken_by = torch.full_like(rows, -1)
+        total: AttackResult | None = None
+        for number, (_, attack) in enumerate(self.members()):
+            aim = target[rows] if isinstance(target, Tensor) else target
+            case = (model, x[rows], y[rows], threat.at(radius[rows]), aim, seeds[rows.cpu()])
+            found = self._square(attack, *case) if isinstance(attack, Square) else attack._run(*case)
+            broken_by[rows[found.success & (found.distance > 0)]] = number
+            total = found if total is None else _merge(total, found, rows)
+            rows = rows[~found.success]
+            if len(rows) == 0:
+                break
+        assert total is not None
+        return total, broken_by
+
+    def _square(
+        self,
+        attack: Square,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        target: Tensor | str | None,
+        seeds: Tensor,
+    ) -> AttackResult:
+        """Square, told the margins that a short gradient attack reaches."""
+        if self.optimism is None:
+            return attack._run(model, x, y, threat, target, seeds)
+        raw = Run(model, x, y, threat, seeds=seeds, judged=False)
+        raw.begin(target)
+        points = APGD(steps=_BAR_STEPS, loss="margin").search(raw)
+        assert points is not None
+        bar = attack_loss("margin", raw.look(points), y, raw.target, None)
+        run = Run(model, x, y, threat, seeds=seeds)
+        run.begin(target)
+        attack.climb(run, bar[run.index], self.optimism)
+        run.forwards += raw.forwards
+        run.backwards += raw.backwards
+        run.zero_gradient |= raw.zero_gradient
+        return run.result()
+
+    def search(self, run: Run) -> Tensor | None:
+        """The points of the first member: what a run that nobody judges asks for."""
+        return self.members()[0][1].search(run)
+
+
+def _merge(total: AttackResult, found: AttackResult, rows: Tensor) -> AttackResult:
+    """The results of all samples with those of some rows taken in: passes add up, zero gradients are or-ed."""
+    return AttackResult(
+        inputs=total.inputs.index_copy(0, rows, found.inputs),
+        success=total.success.index_copy(0, rows, found.success),
+        distance=total.distance.index_copy(0, rows, found.distance),
+        forwards=total.forwards.index_add(0, rows, found.forwards),
+        backwards=total.backwards.index_add(0, rows, found.backwards),
+        zero_gradient=total.zero_gradient.index_copy(0, rows, total.zero_gradient[rows] | found.zero_gradient),
+    )

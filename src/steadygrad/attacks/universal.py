@@ -1,0 +1,132 @@
+"""One perturbation for all inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad import randomness
+from steadygrad.attacks.aside import aside
+from steadygrad.attacks.base import ATTACKS, Attack
+from steadygrad.attacks.engine import Run, resolve_target
+from steadygrad.attacks.losses import LossName
+from steadygrad.classifier import frozen
+from steadygrad.errors import UsageError
+from steadygrad.threat import Threat
+
+__all__ = ["Universal"]
+
+# Cross-entropies: of a label that is far from predicted, and of one with half of the probability.
+_CERTAIN, _LIKELY = 2.0, 0.7
+
+
+@ATTACKS.register(
+    "universal",
+    summary="one perturbation that fools as many inputs of a set as possible",
+    reference="Moosavi-Dezfooli et al. 2017, arXiv 1610.08401; by ascent as Shafahi et al. 2018, 1811.11304",
+    cost="steps x (1 forward + 1 backward)",
+    soundness="attack",
+    order=1,
+    norms=("linf", "l2"),
+)
+@dataclass(frozen=True)
+class Universal(Attack):
+    """Ascends the mean of min(loss, clip) over the inputs, with respect to one perturbation for all.
+
+    `fit` finds it on a data set, in batches; other inputs are judged by adding it to them. As an
+    attack it is found on the given batch, clean mistakes apart, and judged on each sample of it: what
+    happens to a sample then depends on the others in its batch, as for no other attack. A radius per
+    sample scales the one perturbation for each.
+
+    Args:
+        steps: gradient steps, each on one batch.
+        step: length of the first step in radii; the others fall linearly to zero.
+        loss: what is ascended.
+        clip: the loss from which on a sample counts no more, so that a few very wrong ones do not
+            outweigh the rest. By default the end of the margin, 0; for "ce" 2, with a target -0.7.
+        batch_size: samples per step in `fit`.
+
+    >>> Universal(steps=20).per_sample
+    False
+    """
+
+    steps: int = 50
+    step: float = 0.25
+    loss: LossName = "margin"
+    clip: float | None = None
+    batch_size: int = 256
+    norms = ("linf", "l2")
+    per_sample: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1:
+            raise UsageError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
+        if not self.step > 0:
+            raise UsageError(f"step must be positive (in radii), got {self.step}")
+        if self.loss in ("kl", "rivals"):
+            raise UsageError(f"loss must be margin, dlr or ce, got {self.loss}")
+
+    def fit(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        *,
+        target: Tensor | None = None,
+    ) -> Tensor:
+        """The perturbation (1, *) within the threat for inputs x (N, *) with labels y (N,).
+
+        Add it to any input and clip to the bounds: `threat.constrain(x, x + found)`.
+
+        Args:
+            target: labels (N,) to reach; None means any wrong label.
+
+        Raises:
+            UsageError: as for an attack; no radius, or one per sample.
+        """
+        self._check(model, x, y, threat, target)
+        if threat.eps is None or (isinstance(threat.eps, Tensor) and threat.eps.ndim):
+            raise UsageError(f"one perturbation for all needs one radius for all, got eps={threat.eps}")
+        x, way = x.detach(), torch.zeros_like(x[:1])
+        batches = [slice(at, at + self.batch_size) for at in range(0, len(x), self.batch_size)]
+        seeds = randomness.sample_seeds(len(x), None)
+        with frozen(model):
+            if target is not None:
+                with torch.no_grad():
+                    target = resolve_target(target, model(x[:1]), y.to(x.device), seeds)
+            for i in range(self.steps):
+                rows = batches[i % len(batches)]
+                aim = None if target is None else target[rows]
+                run = Run(model, x[rows], y[rows], threat, seeds=seeds[rows], target=aim, loss=self.loss, judged=False)
+                way = self._step(run, way, i)
+        return threat.radius(way).view(-1, *[1] * (x.ndim - 1)) * way
+
+    def search(self, run: Run) -> Tensor | None:
+        way = torch.zeros_like(run.x[:1])
+        with aside(run, self.loss) as inner:
+            for i in range(self.steps):
+                way = self._step(inner, way, i)
+        return _moved(run, way)
+
+    def _step(self, run: Run, way: Tensor, i: int) -> Tensor:
+        """One step of the perturbation (1, *), which is kept in a ball of radius 1."""
+        values, slope = run.gradient(_moved(run, way))
+        counts = (values <= self._most(run)).view(-1, *[1] * (slope.ndim - 1))
+        mean = torch.where(counts, slope, 0.0).to(torch.promote_types(slope.dtype, torch.float32)).mean(0, keepdim=True)
+        length = self.step * (1 - i / self.steps)
+        return run.threat.at(1.0).project(way + length * run.threat.steepest(mean).to(way.dtype))
+
+    def _most(self, run: Run) -> float:
+        if self.clip is not None or self.loss != "ce":
+            return self.clip or 0.0
+        return _CERTAIN if run.target is None else -_LIKELY
+
+
+def _moved(run: Run, way: Tensor) -> Tensor:
+    """The inputs (A, *) under the perturbation, scaled to the radius of each."""
+    radius = run.threat.radius(run.x).view(-1, *[1] * (run.x.ndim - 1))
+    return run.threat.constrain(run.x, run.x + radius * way)
