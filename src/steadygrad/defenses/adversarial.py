@@ -1,0 +1,117 @@
+"""Training on adversarial examples: Madry's, Goodfellow's and TRADES."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from steadygrad.attacks import PGD, Attack
+from steadygrad.defenses.base import DEFENSES, Defense, Step, check_positive
+from steadygrad.errors import UsageError, unknown_name
+from steadygrad.threat import Norm
+
+__all__ = ["TRADES", "AdversarialTraining"]
+
+_CROSS_ENTROPY = PGD(steps=7, loss="ce")
+_DIVERGENCE = PGD(steps=7, loss="kl")
+
+
+@DEFENSES.register(
+    "adversarial",
+    summary="cross-entropy at the points of an attack (FGSM, PGD, ...), with a share of the clean loss",
+    reference="Madry et al. 2018, arXiv 1706.06083; half and half: Goodfellow et al. 2015, arXiv 1412.6572",
+    cost="the attack + 1 forward + 1 backward, one more of both for a clean share",
+    soundness="estimate",
+    order=1,
+    norms=("linf", "l2", "l1", "l0"),
+)
+@dataclass(frozen=True, kw_only=True)
+class AdversarialTraining(Defense):
+    """Cross-entropy at adversarial points made anew for every batch.
+
+    The attack sees the network in evaluation mode, the loss in the mode of training.
+
+    Args:
+        eps: radius of the attack, in units of the inputs.
+        norm: its norm.
+        attack: FGSM(loss="ce") for FGSM training, PGD for PGD training.
+        clean_weight: share of the clean loss: 0 is Madry's, 0.5 Goodfellow's and Ross's.
+        label: which label the attack leads away from; "predicted" is the model's own, so that the
+            example does not give the true label away (Kurakin et al. 2017).
+
+    >>> AdversarialTraining(eps=0.3).clean_weight
+    0.0
+    """
+
+    eps: float
+    norm: Norm = "linf"
+    attack: Attack = _CROSS_ENTROPY
+    clean_weight: float = 0.0
+    label: Literal["true", "predicted"] = "true"
+    fits = True
+
+    def __post_init__(self) -> None:
+        _check_threat(self.eps, self.norm, self.attack)
+        if not 0 <= self.clean_weight < 1:
+            raise UsageError(f"clean_weight must be within [0, 1), got {self.clean_weight}")
+        if self.label not in ("true", "predicted"):
+            raise unknown_name("label", str(self.label), ("true", "predicted"))
+
+    def terms(self, step: Step) -> dict[str, Tensor]:
+        away_from = step.y if self.label == "true" else step.logits_of(step.model).argmax(1)
+        points = step.perturb(self.attack, self.norm, self.eps, away_from)
+        wrong = F.cross_entropy(step.at(points), step.y, reduction="none")
+        if self.clean_weight == 0:
+            return {"adversarial": wrong}
+        return {"clean": self.clean_weight * step.cross_entropy, "adversarial": (1 - self.clean_weight) * wrong}
+
+
+@DEFENSES.register(
+    "trades",
+    summary="cross-entropy plus the divergence of the worst prediction nearby from the clean one",
+    reference="Zhang et al. 2019, arXiv 1901.08573",
+    cost="the attack + 2 forwards + 2 backwards",
+    soundness="estimate",
+    order=1,
+    norms=("linf", "l2", "l1", "l0"),
+)
+@dataclass(frozen=True, kw_only=True)
+class TRADES(Defense):
+    """Cross-entropy at x plus beta times KL(p(x) || p(x')), x' where the attack found it large.
+
+    Args:
+        eps: radius of the attack, in units of the inputs.
+        norm: its norm.
+        beta: weight of the divergence (1 / lambda in the paper).
+        attack: ascends the divergence; it must start away from x, where the divergence is flat.
+
+    >>> TRADES(eps=0.1).beta
+    6.0
+    """
+
+    eps: float
+    norm: Norm = "linf"
+    beta: float = 6.0
+    attack: Attack = _DIVERGENCE
+    fits = True
+
+    def __post_init__(self) -> None:
+        _check_threat(self.eps, self.norm, self.attack)
+        check_positive("beta", self.beta)
+        if self.attack.ascends == "kl" and not getattr(self.attack, "random_start", False):
+            raise UsageError("an attack on the divergence must start away from the input: give PGD(random_start=True)")
+
+    def terms(self, step: Step) -> dict[str, Tensor]:
+        points = step.perturb(self.attack, self.norm, self.eps, step.y)
+        clean, moved = step.logits.log_softmax(1), step.at(points).log_softmax(1)
+        divergence = F.kl_div(moved, clean, reduction="none", log_target=True).sum(1)
+        return {"cross_entropy": step.cross_entropy, "divergence": self.beta * divergence}
+
+
+def _check_threat(eps: float, norm: str, attack: Attack) -> None:
+    check_positive("eps", eps)
+    if norm not in attack.norms:
+        raise UsageError(f"{type(attack).__name__} works for {', '.join(attack.norms)}, not for {norm!r}")

@@ -1,0 +1,255 @@
+"""What every defense is: settings, and the terms that it adds to the loss of one batch.
+
+A defense either says how to fit the data (cross-entropy, adversarial examples, a teacher) or adds a
+penalty. A penalty needs something to fit: plain cross-entropy is added exactly once where no
+member of a sum fits the data itself.
+"""
+
+from __future__ import annotations
+
+import abc
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from steadygrad import derivatives, randomness, registry
+from steadygrad.attacks import Attack
+from steadygrad.classifier import frozen, unwrap
+from steadygrad.errors import UsageError
+from steadygrad.files import key
+from steadygrad.registry import Method, Registry
+from steadygrad.threat import Norm, Threat
+
+__all__ = ["DEFENSES", "Defense", "Loss", "Plain", "State", "Step", "Sum", "parse"]
+
+DEFENSES: Registry[Defense] = Registry("defense")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of one batch: `total` with a graph, and its parts, which add up to it.
+
+    Both are means over the samples, so they do not depend on the size of the batch.
+    """
+
+    total: Tensor
+    parts: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class State:
+    """What a loss may use besides the model and the batch.
+
+    Args:
+        teacher: the trained network that a defense with a `teacher` learns from.
+        seed: all that is random in the loss follows from it; training gives every step another one.
+        offset: how many samples of the step precede this batch, where processes share one batch.
+    """
+
+    teacher: nn.Module | None = None
+    seed: int = 0
+    offset: int = 0
+
+
+class Step:
+    """One batch on its way through the model; what several terms need is computed once."""
+
+    def __init__(self, model: nn.Module, x: Tensor, y: Tensor, state: State, *, input_gradients: bool) -> None:
+        self.model, self.y, self.state = model, y, state
+        self.x = x.detach().requires_grad_() if input_gradients else x.detach()
+        self._second_order = input_gradients
+        self._streams = 0
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """Clean logits (N, K) with a graph, in the mode the model is in; at least float32."""
+        if not self._second_order:
+            return _wide(self.model(self.x))
+        with derivatives.math_attention():
+            return _wide(self.model(self.x))
+
+    @cached_property
+    def cross_entropy(self) -> Tensor:
+        """Cross-entropy of the labels at the clean inputs (N,)."""
+        return F.cross_entropy(self.logits, self.y, reduction="none")
+
+    def input_gradient(self, values: Tensor) -> Tensor:
+        """Gradient (N, *) of values (N,), made of `logits`, with a graph to the weights."""
+        with derivatives.math_attention():
+            (slope,) = torch.autograd.grad(values.sum(), self.x, create_graph=True)
+        return slope
+
+    def at(self, x: Tensor) -> Tensor:
+        """Logits (N, K) at other points with a graph to the weights; at least float32."""
+        return _wide(self.model(x))
+
+    def perturb(self, attack: Attack, norm: Norm, eps: float, y: Tensor) -> Tensor:
+        """Points (N, *) of an attack on the model in evaluation mode; the weights take no part."""
+        threat = Threat(norm, eps, getattr(unwrap(self.model), "bounds", (0.0, 1.0)))
+        self._streams += 1
+        generator = randomness.fresh(int(key(self.state.seed, self._streams)[:15], 16))
+        if self.state.offset:
+            randomness.sample_seeds(self.state.offset, generator)
+        # In float16 small input gradients underflow, and with them the attack.
+        narrow = torch.is_autocast_enabled(self.x.device.type)
+        narrow = narrow and torch.get_autocast_dtype(self.x.device.type) != torch.float16
+        with torch.autocast(self.x.device.type, enabled=narrow):
+            return attack.perturb(self.model, self.x, y, threat, generator=generator)
+
+    def logits_of(self, model: nn.Module) -> Tensor:
+        """Logits (N, K) of the clean inputs by a model in evaluation mode, without a graph."""
+        with frozen(model), torch.no_grad():
+            return _wide(model(self.x))
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype.itemsize < 4 else logits
+
+
+@dataclass(frozen=True)
+class Defense(Method, abc.ABC):
+    """A training objective; `a + b` trains with both.
+
+    Subclasses write `terms`; their class attributes say whether they `fit` the data (else they are
+    penalties) and whether they take input gradients of the clean logits.
+    """
+
+    fits: ClassVar[bool] = False
+    input_gradients: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def terms(self, step: Step) -> dict[str, Tensor]:
+        """Named terms (N,), weighted, to be added up."""
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, state: State | None = None) -> Loss:
+        """The loss of inputs x (N, *) with labels y (N,); the model stays in the mode it is in.
+
+        Raises:
+            UsageError: a defense with a teacher was given none.
+        """
+        step = Step(model, x, y, state or State(), input_gradients=any(d.input_gradients for d in self.members))
+        terms: dict[str, Tensor] = {}
+        if not any(d.fits for d in self.members):
+            terms["cross_entropy"] = step.cross_entropy
+        for defense in self.members:
+            for name, values in defense.terms(step).items():
+                terms[_unused(name, terms)] = values
+        parts = {name: values.mean() for name, values in terms.items()}
+        return Loss(torch.stack(list(parts.values())).sum(), {name: value.detach() for name, value in parts.items()})
+
+    @property
+    def members(self) -> tuple[Defense, ...]:
+        """The defenses that this one is a sum of: itself, for all but `Sum`."""
+        return (self,)
+
+    @property
+    def teacher(self) -> Defense | None:
+        """What the network in `State.teacher` must have been trained with; None for no teacher."""
+        return None
+
+    @property
+    def mixed_precision(self) -> bool | str:
+        """True, or the reason why the loss must be computed in float32."""
+        return True
+
+    def __add__(self, other: object) -> Defense:
+        return Sum((self, other)) if isinstance(other, Defense) else NotImplemented
+
+
+def _unused(name: str, terms: Mapping[str, Tensor]) -> str:
+    count = 2
+    fresh = name
+    while fresh in terms:
+        fresh, count = f"{name} {count}", count + 1
+    return fresh
+
+
+@DEFENSES.register(
+    "plain",
+    summary="cross-entropy and nothing else",
+    reference="baseline",
+    cost="1 forward + 1 backward",
+    soundness="estimate",
+    order=0,
+)
+@dataclass(frozen=True)
+class Plain(Defense):
+    """Cross-entropy of the logits divided by a temperature.
+
+    >>> Plain()
+    Plain(temperature=1.0)
+    """
+
+    temperature: float = 1.0
+    fits = True
+
+    def __post_init__(self) -> None:
+        check_positive("temperature", self.temperature)
+
+    def terms(self, step: Step) -> dict[str, Tensor]:
+        if self.temperature == 1:
+            return {"cross_entropy": step.cross_entropy}
+        return {"cross_entropy": F.cross_entropy(step.logits / self.temperature, step.y, reduction="none")}
+
+
+@DEFENSES.register(
+    "sum",
+    summary="several defenses at once, written a + b; the clean forward pass is shared",
+    reference="composition rule of this library",
+    cost="that of its members, less the clean forward passes they share",
+    soundness="estimate",
+    order=2,
+)
+@dataclass(frozen=True)
+class Sum(Defense):
+    """All terms of its members; cross-entropy is added once where none of them fits the data.
+
+    >>> (Plain() + Plain(2.0) + Plain(3.0)).members
+    (Plain(temperature=1.0), Plain(temperature=2.0), Plain(temperature=3.0))
+    """
+
+    parts: tuple[Defense, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", tuple(member for part in self.parts for member in part.members))
+        if not self.parts:
+            raise UsageError("a sum of defenses needs at least one member")
+        if len({part.teacher for part in self.parts} - {None}) > 1:
+            raise UsageError("the defenses of a sum need different teachers, and training has one: leave one out")
+
+    def terms(self, step: Step) -> dict[str, Tensor]:
+        raise TypeError("a sum has no terms of its own: its members have")
+
+    @property
+    def members(self) -> tuple[Defense, ...]:
+        return self.parts
+
+    @property
+    def teacher(self) -> Defense | None:
+        return next((part.teacher for part in self.parts if part.teacher), None)
+
+    @property
+    def mixed_precision(self) -> bool | str:
+        return next((part.mixed_precision for part in self.parts if part.mixed_precision is not True), True)
+
+
+def check_positive(name: str, value: float, *, zero: bool = False) -> None:
+    """Refuse settings that are not positive and finite (with `zero`, zero is fine)."""
+    if not (0 < value < float("inf") or (zero and value == 0)):
+        raise UsageError(f"{name} must be {'at least 0' if zero else 'positive'} and finite, got {value}")
+
+
+def parse(text: str) -> Defense:
+    """Make a defense from a flag such as `adversarial:eps=0.3` or `plain+input_gradient:weight=10`.
+
+    >>> len(parse("plain+plain:temperature=2").members)
+    2
+    """
+    members: list[Defense] = [registry.parse("defense", part) for part in re.split(r"\+(?=\s*[a-z_])", text)]
+    return members[0] if len(members) == 1 else Sum(tuple(members))

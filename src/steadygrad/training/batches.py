@@ -1,0 +1,79 @@
+"""The order of the training data, the share of each process and random crops and flips.
+
+All of it follows from (seed, epoch, step), for the whole batch and then cut: a run that is
+continued, or spread over processes, sees the same inputs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from steadygrad.data import Dataset
+from steadygrad.errors import UsageError, unknown_name
+from steadygrad.files import key
+from steadygrad.randomness import fresh
+
+__all__ = ["Augment", "augmented", "check_augment", "on_device", "seed_of", "steps_of"]
+
+Augment = Literal["none", "flip", "crop_flip"]
+
+_MOST_BYTES = 4 << 30
+
+
+def seed_of(*parts: int | str) -> int:
+    """A seed that follows from its parts: runs, epochs, steps, purposes."""
+    return int(key(*parts)[:15], 16)
+
+
+def steps_of(count: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
+    """The batches of one epoch as positions in the data.
+
+    Their sizes differ by one at most, so that no sample weighs more because it came last.
+
+    >>> [len(batch) for batch in steps_of(10, 4, seed=0, epoch=0)]
+    [4, 3, 3]
+    """
+    order = torch.randperm(count, generator=fresh(seed_of("order", seed, epoch)))
+    return order.tensor_split(-(-count // batch_size))
+
+
+def on_device(data: Dataset, device: torch.device) -> Dataset:
+    """The data set in the memory of the device if it is not very large, else as it is."""
+    size = data.images.numel() * data.images.element_size()
+    if device.type == "cpu" or size > _MOST_BYTES:
+        return data
+    return dataclasses.replace(data, images=data.images.to(device), labels=data.labels.to(device))
+
+
+def check_augment(kind: str, shape: tuple[int, ...]) -> None:
+    """Refuse augmentations that do not exist, or of samples that are no images."""
+    if kind not in get_args(Augment):
+        raise unknown_name("augmentation", kind, get_args(Augment))
+    if kind != "none" and len(shape) != 3:
+        raise UsageError(f"augment={kind!r} is for images (C, H, W), and the samples have shape {shape}: use 'none'")
+
+
+def augmented(x: Tensor, kind: Augment, seed: int, count: int, part: slice) -> Tensor:
+    """Images x (n, C, H, W), the `part` of a batch of `count`, flipped and shifted at random.
+
+    Shifts go up to an eighth of the image, filled with zeros (4 pixels of 32, as is usual).
+    """
+    if kind == "none":
+        return x
+    generator = fresh(seed)
+    flip = (torch.rand(count, generator=generator) < 0.5)[part].to(x.device)
+    x = torch.where(flip[:, None, None, None], x.flip(3), x)
+    if kind == "flip":
+        return x
+    reach = max(1, min(x.shape[2:]) // 8)
+    shift = torch.randint(2 * reach + 1, (2, count), generator=generator)[:, part].to(x.device)
+    padded = F.pad(x, (reach,) * 4)
+    rows = shift[0][:, None] + torch.arange(x.shape[2], device=x.device)  # (n, H)
+    columns = shift[1][:, None] + torch.arange(x.shape[3], device=x.device)  # (n, W)
+    samples = torch.arange(len(x), device=x.device)[:, None, None]
+    return padded[samples, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)  # (n, C, H, W)

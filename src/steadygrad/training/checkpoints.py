@@ -1,0 +1,116 @@
+"""The state of a training run in one safetensors file, whole or not at all; nothing is pickled.
+
+There is no random state to keep: all that is random follows from the seed, the epoch and the step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad.errors import Failure, UsageError
+from steadygrad.files import write_tensors
+
+__all__ = ["Progress", "fingerprint", "load", "remove_leftovers", "save"]
+
+NAME = "checkpoint.safetensors"
+
+
+@dataclass
+class Progress:
+    """How far a run has come: `step` steps of `epoch` are done, and all epochs before it.
+
+    `sums` are the loss terms of the epoch so far, added up over samples; `best` are the weights
+    chosen on validation data so far, with the epoch and the score they reached.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Tensor] | None = None
+    best_epoch: int = 0
+    best_score: float = -1.0
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Short hash of all weights and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        # Byte by byte, since NumPy lacks some of the types.
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:20]
+
+
+def save(folder: Path, run: str, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    """Write the checkpoint of a run into its folder, over the last one."""
+    tensors = _prefixed("model", module.state_dict()) | _prefixed("best", progress.best or {})
+    tensors |= _prefixed("sums", progress.sums)
+    for index, values in optimizer.state_dict()["state"].items():
+        tensors |= _prefixed(f"optimizer.{index}", {k: v for k, v in values.items() if isinstance(v, Tensor)})
+    plain = {k: v for k, v in vars(progress).items() if k not in ("best", "sums")}
+    write_tensors(folder / NAME, tensors, {"run": run, "progress": json.dumps(plain)})
+
+
+def load(
+    folder: Path, run: str, module: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+) -> Progress | None:
+    """Put the module and the optimizer back to where the folder's checkpoint left them.
+
+    Returns None where there is no checkpoint.
+
+    Raises:
+        Failure: the file cannot be read.
+        UsageError: it belongs to another configuration.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return None
+    tensors, metadata = _read(path)
+    if metadata.get("run") != run:
+        raise UsageError(f"{path} is from another configuration: choose another --out, or delete it")
+    module.load_state_dict(_under("model", tensors))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _under("optimizer", tensors).items():
+        index, _, part = name.partition(".")
+        state.setdefault(int(index), {})[part] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    progress = Progress(**json.loads(metadata["progress"]))
+    progress.best = _under("best", tensors) or None
+    progress.sums = {name: tensor.to(device) for name, tensor in _under("sums", tensors).items()}
+    return progress
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            # Clones: the file may be replaced while its memory is mapped.
+            return {k: file.get_tensor(k).clone() for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise Failure(f"the checkpoint {path} cannot be read ({error}): delete it to train from the start") from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the unfinished files of a run that was killed while it wrote."""
+    for pattern in (".*.safetensors.*", ".history.csv.*", ".config.toml.*"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k[len(prefix) + 1 :]: v for k, v in tensors.items() if k.startswith(prefix + ".")}

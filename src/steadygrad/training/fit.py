@@ -1,0 +1,149 @@
+"""fit(): train any classifier with any defense, on any number of devices, to be continued exactly."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from steadygrad import files, registry
+from steadygrad.classifier import Classifier
+from steadygrad.data import Dataset
+from steadygrad.defenses import Defense
+from steadygrad.training import checkpoints
+from steadygrad.training.checks import check_call
+from steadygrad.training.loop import Loop
+from steadygrad.training.processes import Processes
+from steadygrad.training.settings import FitSettings
+
+__all__ = ["FitResult", "fit"]
+
+_DEFAULTS = FitSettings()
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A trained classifier, in evaluation mode, and how it came about.
+
+    `history` has one row per epoch; `best_epoch` (from 1) is the one whose weights were chosen.
+    """
+
+    classifier: Classifier
+    history: list[dict[str, Any]]
+    best_epoch: int
+    epochs_done: int
+
+
+def fit(
+    classifier: Classifier,
+    defense: Defense,
+    train: Dataset,
+    validation: Dataset | None = None,
+    *,
+    settings: FitSettings = _DEFAULTS,
+    out: str | Path | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> FitResult:
+    """Train a copy of the classifier with the defense; the one that is given stays as it is.
+
+    Args:
+        classifier: starts from the weights it has.
+        defense: the training objective; where it needs a teacher, that is trained first.
+        train: the data to fit.
+        validation: its accuracy is followed, and chooses the weights if `settings.select` says so.
+        settings: see `FitSettings`.
+        out: folder for checkpoints, `history.csv` and `model.safetensors`. A run that was stopped,
+            however roughly, continues there, to the same weights; a finished one returns at once.
+        seed: of the order of the data, augmentation, attacks and dropout. The global random state
+            is left as it is.
+        device: "cpu", "cuda", "cuda:1", "mps". Under `accelerate launch` or `torchrun` the batches
+            are shared by all processes.
+
+    Raises:
+        UsageError: data and model do not fit each other, no such device, a precision that the
+            defense does not allow, or `out` belongs to another configuration.
+        Failure: the loss is no longer finite; the last checkpoint stays.
+    """
+    check_call(classifier, defense, train, validation, settings, out)
+    processes = Processes(device)
+    folder = Path(out) if out is not None else None
+    if folder is not None:
+        config = _configuration(classifier, defense, train, validation, settings, seed)
+        if processes.main:
+            files.output_folder(folder, config)
+            checkpoints.remove_leftovers(folder)
+        processes.wait()
+    run = _key(config) if folder is not None else ""
+    teacher: Classifier | None = None
+    if defense.teacher is not None:
+        below = folder / "teacher" if folder is not None else None
+        taught = fit(
+            classifier, defense.teacher, train, validation, settings=settings, out=below, seed=seed, device=device
+        )
+        teacher = taught.classifier
+    about = (classifier, defense, train, validation, settings)
+    loop = Loop(*about, processes=processes, teacher=teacher, seed=seed, folder=folder, key=run)
+    gpus = [processes.device] if processes.device.type == "cuda" else []
+    with torch.random.fork_rng(gpus), _stop_between_steps(loop):
+        loop.run()
+    progress = loop.progress
+    return FitResult(loop.result(), progress.history, progress.best_epoch or progress.epoch, progress.epoch)
+
+
+def _configuration(
+    classifier: Classifier,
+    defense: Defense,
+    train: Dataset,
+    validation: Dataset | None,
+    settings: FitSettings,
+    seed: int,
+) -> dict[str, Any]:
+    """All that decides what the weights become, by the words that an error will name."""
+    return {
+        "classifier": classifier.settings,
+        "starting weights": checkpoints.fingerprint(classifier.module),
+        "defense": registry.describe(defense),
+        "settings": settings.outcome,
+        "training data": train.fingerprint,
+        "validation data": validation.fingerprint if validation is not None else None,
+        "seed": seed,
+    }
+
+
+def _key(config: dict[str, Any]) -> str:
+    # As in TOML, 1 and 1.0 are the same setting.
+    return files.key(json.loads(json.dumps(config, default=str), parse_int=float))
+
+
+@contextlib.contextmanager
+def _stop_between_steps(loop: Loop) -> Iterator[None]:
+    """On Ctrl-C finish the step, write a checkpoint and only then stop; at once on a second one.
+
+    Without a folder there is nothing to write; several processes would stop at different steps, so
+    they keep the checkpoint of their last epoch. A handler that the caller has set stays.
+    """
+    possible = loop.folder is not None and loop.processes.size == 1
+    possible = possible and threading.current_thread() is threading.main_thread()
+    if not possible or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        loop.interrupted = True
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if loop.interrupted:
+        raise KeyboardInterrupt

@@ -1,0 +1,252 @@
+"""The training loop: steps, epochs, checkpoints."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad import randomness
+from steadygrad.attacks import PGD
+from steadygrad.classifier import Classifier, frozen
+from steadygrad.data import Dataset
+from steadygrad.defenses import Defense, State
+from steadygrad.errors import Failure, UsageError
+from steadygrad.progress import Advance, task
+from steadygrad.threat import Threat
+from steadygrad.training import checkpoints
+from steadygrad.training.batches import augmented, on_device, seed_of, steps_of
+from steadygrad.training.checks import check_model
+from steadygrad.training.processes import Processes
+from steadygrad.training.settings import FitSettings
+from steadygrad.training.tracking import tracker, write_history
+
+__all__ = ["Loop"]
+
+# Steps between looks at the loss, each of which waits for the device.
+_POLL = 50
+
+
+class Loop:
+    """One run: the model, the optimizer and how far they are."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        defense: Defense,
+        train: Dataset,
+        validation: Dataset | None,
+        settings: FitSettings,
+        *,
+        processes: Processes,
+        teacher: Classifier | None,
+        seed: int,
+        folder: Path | None,
+        key: str,
+    ) -> None:
+        self.defense, self.settings, self.processes = defense, settings, processes
+        self.teacher, self.seed, self.folder, self.key = teacher, seed, folder, key
+        self.interrupted = False
+        self.title = f"train {classifier.name}"
+        self.device = processes.device
+        self.model = copy.deepcopy(classifier).to(self.device)
+        self.model.zero_grad(set_to_none=True)
+        self.weights = [p for p in self.model.parameters() if p.requires_grad]
+        self.data = on_device(train, self.device)
+        self.validation = on_device(validation, self.device) if validation is not None else None
+        check_model(self.model, self.data)
+        self.steps = len(steps_of(len(train), settings.batch_size, seed, 0))
+        if len(train) // self.steps < processes.size:
+            raise UsageError(f"batch_size={settings.batch_size} is too small for {processes.size} processes")
+        processes.same_start(self.model)
+        self.optimizer = _optimizer(self.weights, settings, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
+        self.progress = checkpoints.Progress()
+        if folder is not None:
+            found = checkpoints.load(folder, key, self.model.module, self.optimizer, self.device)
+            self.progress = found or self.progress
+            if self.progress.scaler:
+                self.scaler.load_state_dict(self.progress.scaler)
+
+    def run(self) -> None:
+        """Train the epochs that are left."""
+        done = self.progress.epoch * self.steps + self.progress.step
+        if self.progress.epoch == self.settings.epochs:
+            return
+        board = self.folder if self.settings.tensorboard and self.processes.main else None
+        with (
+            tracker(board, self.progress.epoch) as track,
+            task(self.title, self.settings.epochs * self.steps) as advance,
+        ):
+            advance(done)
+            while self.progress.epoch < self.settings.epochs:
+                self.epoch(advance)
+                track(self.progress.history[-1])
+                advance(0, note=_note(self.progress.history[-1]))
+
+    def epoch(self, advance: Advance) -> None:
+        """Train the steps that are left of an epoch, validate and write the checkpoint."""
+        progress, every = self.progress, self.settings.checkpoint_steps
+        batches = steps_of(len(self.data), self.settings.batch_size, self.seed, progress.epoch)
+        self.model.train()
+        while progress.step < self.steps:
+            self.step(batches[progress.step])
+            progress.step += 1
+            advance()
+            if progress.step % _POLL == 0:
+                self.check_finite()
+            # The end of the epoch is a checkpoint of its own.
+            due = self.interrupted or (every is not None and progress.step % every == 0)
+            if due and progress.step < self.steps:
+                self.check_finite()
+                self.save()
+        self.check_finite()
+        self.close_epoch()
+        last = progress.epoch == self.settings.epochs
+        if last or self.interrupted or progress.epoch % self.settings.checkpoint_every == 0:
+            self.save()
+
+    def step(self, batch: Tensor) -> None:
+        """One step of the optimizer on this process's share of a batch (positions in the data)."""
+        progress, settings = self.progress, self.settings
+        place = (self.seed, progress.epoch, progress.step)
+        self.seed_dropout(seed_of("dropout", self.processes.rank, *place))
+        part = self.processes.share(len(batch))
+        x, y = self.data.batch(batch[part].to(self.data.images.device))
+        x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+        x = augmented(x, settings.augment, seed_of("augment", *place), len(batch), part)
+        state = State(self.teacher, seed_of("attack", *place), part.start)
+        half = torch.float16 if settings.precision == "fp16" else torch.bfloat16
+        with torch.autocast(self.device.type, half, enabled=settings.precision != "float32"):
+            loss = self.defense.loss(self.model, x, y, state)
+        # Processes with more samples count for more: the sum over them is the mean over the batch.
+        total = loss.total * (len(x) / len(batch)) if self.processes.size > 1 else loss.total
+        slopes = torch.autograd.grad(self.scaler.scale(total), self.weights, allow_unused=True)
+        for weight, slope in zip(self.weights, slopes):
+            weight.grad = torch.zeros_like(weight) if slope is None else slope
+        self.processes.sum_all([w.grad for w in self.weights if w.grad is not None])
+        # At every step, so that any step may be the one at which a run is continued.
+        self.processes.average_buffers(self.model)
+        self.update()
+        for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
+            progress.sums[name] = progress.sums.get(name, 0) + value * len(x)
+
+    def update(self) -> None:
+        """Move the weights along their gradients."""
+        rate = self.settings.rate(
+            self.progress.epoch * self.steps + self.progress.step, self.settings.epochs * self.steps
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if self.settings.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.weights, self.settings.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def seed_dropout(self, seed: int) -> None:
+        """Seed what layers draw from: the global generators, which `fit` puts back at its end."""
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
+    def check_finite(self) -> None:
+        """Stop if the loss of the epoch so far, or a weight, is NaN or infinite."""
+        loss = self.processes.sum(self.progress.sums["loss"].clone())
+        finite = torch.stack([loss.isfinite(), *(w.isfinite().all() for w in self.weights)])
+        if not bool(finite.all()):
+            kept = f"; the last checkpoint stays in {self.folder}" if self.folder is not None else ""
+            raise Failure(
+                f"the loss is no longer finite in epoch {self.progress.epoch + 1}, step {self.progress.step}: "
+                f"lower lr={self.settings.lr:g}, or set clip{kept}"
+            )
+
+    def close_epoch(self) -> None:
+        """Write the row of the epoch and keep the weights if they are the best so far."""
+        progress, settings = self.progress, self.settings
+        # Sorted, since a checkpoint within the first epoch does not keep their order.
+        names = sorted(progress.sums, key=lambda name: (name != "loss", name))
+        sums = self.processes.sum(torch.stack([progress.sums[name] for name in names]))
+        rate = settings.rate((progress.epoch + 1) * self.steps - 1, settings.epochs * self.steps)
+        row: dict[str, Any] = {"epoch": progress.epoch + 1, "lr": rate}
+        row |= dict(zip(names, (sums / len(self.data)).tolist()))
+        row |= self.scores()
+        progress.history.append(row)
+        progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
+        if settings.select != "last" and row[f"validation_{settings.select}"] > progress.best_score:
+            progress.best_epoch, progress.best_score = progress.epoch, row[f"validation_{settings.select}"]
+            progress.best = {k: v.detach().clone() for k, v in self.model.module.state_dict().items()}
+
+    def scores(self) -> dict[str, float]:
+        """Accuracy on the validation data, clean and, where an eps is set, under PGD."""
+        data, settings = self.validation, self.settings
+        if data is None:
+            return {}
+        hits = torch.zeros(2, dtype=torch.int64, device=self.device)
+        for start in range(0, len(data), settings.batch_size):
+            count = min(settings.batch_size, len(data) - start)
+            part = self.processes.share(count)
+            if part.stop == part.start:
+                continue
+            x, y = (t.to(self.device) for t in data.batch(slice(start + part.start, start + part.stop)))
+            with frozen(self.model), torch.no_grad():
+                hits[0] += (self.model(x).argmax(1) == y).sum()
+            if settings.robust_eps is not None:
+                hits[1] += self.resisting(x, y, start + part.start)
+        shares = [count / len(data) for count in self.processes.sum(hits).tolist()]
+        names = ("validation_accuracy", "validation_robust")[: 2 if settings.robust_eps is not None else 1]
+        return dict(zip(names, shares))
+
+    def resisting(self, x: Tensor, y: Tensor, offset: int) -> Tensor:
+        """How many samples x (n, *), which follow `offset` others, PGD does not fool."""
+        generator = randomness.fresh(seed_of("validation", self.seed))
+        randomness.sample_seeds(offset, generator)
+        threat = Threat(self.settings.robust_norm, self.settings.robust_eps, self.model.bounds)
+        return (~PGD(steps=self.settings.robust_steps)(self.model, x, y, threat, generator=generator).success).sum()
+
+    def save(self) -> None:
+        """Write the checkpoint; after a Ctrl-C, stop here."""
+        if self.folder is not None:
+            self.progress.scaler = self.scaler.state_dict()
+            if self.processes.main:
+                checkpoints.save(self.folder, self.key, self.model.module, self.optimizer, self.progress)
+                write_history(self.folder, self.progress.history)
+            self.processes.wait()
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+    def result(self) -> Classifier:
+        """The chosen weights in a classifier in evaluation mode; also written to the folder."""
+        if self.progress.best is not None:
+            self.model.module.load_state_dict(self.progress.best)
+        self.model.zero_grad(set_to_none=True)
+        self.model.eval()
+        if self.folder is not None and self.processes.main:
+            write_history(self.folder, self.progress.history)
+            if not (self.folder / "model.safetensors").exists():
+                self.model.save(self.folder / "model.safetensors")
+        self.processes.wait()
+        return self.model
+
+
+def _optimizer(weights: list[nn.Parameter], settings: FitSettings, device: torch.device) -> torch.optim.Optimizer:
+    # The gradient scaler of float16 wants to see each update; elsewhere one kernel does it all.
+    fused = settings.precision != "fp16" and device.type in ("cpu", "cuda")
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(
+            weights, settings.lr, eps=settings.adam_eps, weight_decay=settings.weight_decay, fused=fused
+        )
+    return torch.optim.SGD(
+        weights, settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=fused
+    )
+
+
+def _note(row: Mapping[str, Any]) -> str:
+    parts = [f"loss {row['loss']:.3g}"]
+    for name, word in (("validation_accuracy", "val"), ("validation_robust", "robust")):
+        parts += [f"{word} {row[name]:.1%}"] if name in row else []
+    return " ".join(parts)

@@ -1,0 +1,122 @@
+"""How long, how fast and with which care to train: the settings of `fit`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from steadygrad.errors import UsageError, unknown_name
+from steadygrad.threat import Norm
+from steadygrad.training.batches import Augment
+
+__all__ = ["FitSettings"]
+
+Schedule = Literal["constant", "cosine", "step", "linear"]
+Precision = Literal["float32", "bf16", "fp16"]
+Select = Literal["last", "accuracy", "robust"]
+
+_NO_EFFECT_ON_WEIGHTS = ("checkpoint_every", "checkpoint_steps", "tensorboard")
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """The settings of `fit`.
+
+    Args:
+        epochs, batch_size: passes over the data; samples per step, over all processes together.
+        optimizer: "adam" or "sgd".
+        lr: the largest learning rate.
+        momentum: of SGD.
+        weight_decay: added to the gradient as an l2 penalty.
+        adam_eps: the constant in Adam's denominator.
+        schedule: "constant"; "cosine" or "linear" down to zero; "step": a tenth after half of the
+            training, a hundredth after three quarters.
+        warmup: share of the training in which the learning rate rises linearly.
+        augment: "none", "flip" (left and right) or "crop_flip" (shifts as well).
+        precision: "float32", or "bf16" or "fp16" where the defense allows it.
+        select: which weights to return: the "last", or those of the epoch with the best "accuracy"
+            or "robust" accuracy on the validation data.
+        robust_eps, robust_norm, robust_steps: the PGD attack of the robust accuracy, which is
+            followed wherever an eps is given.
+        clip: largest l2 norm of the weight gradient; None for no limit.
+        checkpoint_every: epochs between checkpoints.
+        checkpoint_steps: steps between checkpoints within an epoch; None for none.
+        tensorboard: write TensorBoard files as well (needs the extra "tensorboard").
+
+    Raises:
+        UsageError: a setting is out of range.
+
+    >>> FitSettings(epochs=2, schedule="linear").rate(step=5, total=10)
+    0.0005
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    adam_eps: float = 1e-8
+    schedule: Schedule = "constant"
+    warmup: float = 0.0
+    augment: Augment = "none"
+    precision: Precision = "float32"
+    select: Select = "last"
+    robust_eps: float | None = None
+    robust_norm: Norm = "linf"
+    robust_steps: int = 10
+    clip: float | None = None
+    checkpoint_every: int = 1
+    checkpoint_steps: int | None = None
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "robust_steps", "checkpoint_every", "checkpoint_steps"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UsageError(f"{name} must be an integer of at least 1, got {value!r}")
+        for name in ("lr", "adam_eps", "clip", "robust_eps"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{name} must be positive and finite, got {value!r}")
+        for name in ("momentum", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name} must be within [0, 1), got {getattr(self, name)!r}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise UsageError(f"weight_decay must be at least 0, got {self.weight_decay!r}")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise unknown_name(name, str(getattr(self, name)), known)
+        if self.select == "robust" and self.robust_eps is None:
+            raise UsageError("select='robust' needs robust_eps, the radius of the attack on the validation data")
+
+    def rate(self, step: int, total: int) -> float:
+        """The learning rate of a step (from 0) of `total` steps."""
+        rising = round(self.warmup * total)
+        if step < rising:
+            return self.lr * (step + 1) / rising
+        done = (step - rising) / (total - rising)
+        if self.schedule == "cosine":
+            return self.lr * (1 + math.cos(math.pi * done)) / 2
+        if self.schedule == "linear":
+            return self.lr * (1 - done)
+        if self.schedule == "step":
+            return self.lr * 0.1 ** ((done >= 0.5) + (done >= 0.75))
+        return self.lr
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """The settings on which the trained weights depend."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in _NO_EFFECT_ON_WEIGHTS}
+
+
+_CHOICES = {
+    "optimizer": ("adam", "sgd"),
+    "schedule": get_args(Schedule),
+    "augment": get_args(Augment),
+    "precision": get_args(Precision),
+    "select": get_args(Select),
+    "robust_norm": ("linf", "l2", "l1"),
+}

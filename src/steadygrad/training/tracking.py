@@ -1,0 +1,58 @@
+"""The history of a run for spreadsheets and, if asked for, TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from steadygrad.errors import UsageError
+from steadygrad.files import write_text
+
+__all__ = ["require_tensorboard", "tracker", "write_history"]
+
+
+def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write `history.csv`, one row per epoch, whole or not at all."""
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "history.csv", text.getvalue())
+
+
+def require_tensorboard() -> Any:
+    """TensorBoard's writer class.
+
+    Raises:
+        UsageError: the package is not installed.
+    """
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError:
+        raise UsageError("tensorboard=True needs the package: pip install 'steadygrad[tensorboard]'") from None
+    return SummaryWriter
+
+
+@contextlib.contextmanager
+def tracker(folder: Path | None, epochs_done: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A function that takes the row of an epoch to TensorBoard files in the folder; None for nowhere."""
+    if folder is None:
+        yield lambda row: None
+        return
+    # Epochs that a killed run wrote beyond its last checkpoint are hidden.
+    writer = require_tensorboard()(str(folder / "tensorboard"), purge_step=epochs_done + 1)
+
+    def track(row: Mapping[str, Any]) -> None:
+        for name, value in row.items():
+            if name != "epoch":
+                writer.add_scalar(name, value, row["epoch"])
+
+    try:
+        yield track
+    finally:
+        writer.close()
