@@ -1,0 +1,85 @@
+"""Estimates with their intervals: shares, means, quantiles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from steadygrad.errors import UsageError
+
+__all__ = ["Estimate", "mean", "quantiles", "wilson"]
+
+_Z = 1.959963984540054  # 97.5 % point of the normal distribution
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval and the number of samples behind it.
+
+    >>> print(wilson(41, 100))
+    41.0 % [31.9, 50.8]
+    """
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+    def plain(self) -> dict[str, Any]:
+        """The estimate as plain data for `summary.json`."""
+        return {"value": self.value, "low": self.low, "high": self.high, "count": self.count}
+
+
+def wilson(successes: int, count: int) -> Estimate:
+    """A share with its Wilson score interval (Wilson 1927), which stays within [0, 1].
+
+    Raises:
+        UsageError: no samples, or more successes than samples.
+
+    >>> wilson(0, 10).high > 0
+    True
+    """
+    if count < 1 or not 0 <= successes <= count:
+        raise UsageError(f"a share needs 0 <= successes <= count and a count of at least 1, got {successes} of {count}")
+    share, square = successes / count, _Z * _Z
+    center = (share + square / (2 * count)) / (1 + square / count)
+    half = _Z / (1 + square / count) * math.sqrt(share * (1 - share) / count + square / (4 * count * count))
+    return Estimate(share, min(share, max(0.0, center - half)), max(share, min(1.0, center + half)), count)
+
+
+def mean(values: ArrayLike) -> Estimate:
+    """A mean over samples with its 95 % interval by Student's t (a single sample has no width to show)."""
+    from scipy.stats import t
+
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0 or not np.isfinite(array).all():
+        raise UsageError(f"a mean needs finite values, got {array.size} values")
+    center = float(array.mean())
+    if array.size == 1:
+        return Estimate(center, center, center, 1)
+    half = float(t.ppf(0.975, array.size - 1) * array.std(ddof=1) / math.sqrt(array.size))
+    return Estimate(center, center - half, center + half, array.size)
+
+
+def quantiles(values: ArrayLike, at: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95)) -> dict[str, float | None]:
+    """Quantiles by level; infinite values count as censored, and a quantile among them is None.
+
+    >>> quantiles([1.0, 2.0, float("inf")], at=(0.5, 0.9))
+    {'0.5': 2.0, '0.9': None}
+    """
+    array = np.sort(np.asarray(values, dtype=np.float64))
+    if array.size == 0:
+        return {str(q): None for q in at}
+    # The empirical quantile is always one of the values: nothing is interpolated with infinity.
+    # 0.07 * 100 is above 7 in floating point and must not slip to the eighth value.
+    places = [max(0, math.ceil(q * array.size - 1e-9) - 1) for q in at]
+    picked = [float(array[min(array.size - 1, place)]) for place in places]
+    return {str(q): (v if math.isfinite(v) else None) for q, v in zip(at, picked, strict=True)}
