@@ -1,0 +1,5 @@
+"""The command `steadygrad`: one file per subcommand."""
+
+from steadygrad.cli.app import main as main
+
+__all__ = ["main"]

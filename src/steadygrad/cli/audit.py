@@ -1,0 +1,131 @@
+"""`steadygrad audit`: attack, check, explain, and write the report."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from steadygrad.cli.common import Debug, Device, Json, Seed, command_line, emit, pick_device, shown
+from steadygrad.cli.models import load_named
+from steadygrad.errors import UsageError
+
+__all__ = ["audit", "show"]
+
+
+def audit(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="A model file or run folder, module:callable, timm:NAME, torchvision:NAME or hub:owner/name; "
+            "NAME=MODEL to name it.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[str, typer.Option(help="Data by name, hub:owner/name or path.")] = "digits",
+    split: Annotated[str, typer.Option(help="Split of the data.")] = "test",
+    norm: Annotated[str, typer.Option(help="Size of a change: linf, l2 or l1.")] = "linf",
+    eps: Annotated[str, typer.Option(help="Radius in units of the data (0 to 1), e.g. 0.1 or 8/255.")] = "8/255",
+    samples: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Samples to attack, the first ones of the split.")
+    ] = 500,
+    suite: Annotated[str, typer.Option(help="Attacks by the name of their suite.")] = "fast",
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An attack instead of the suite, e.g. pgd:steps=100; may be repeated, the leading one first."
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Safetensors file for an architecture or module:callable.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Side to which images are resized.")] = None,
+    checked: Annotated[int, typer.Option(min=1, metavar="N", help="Samples for the validity checks.")] = 300,
+    batch_size: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Samples per batch; does not change the result.")
+    ] = 200,
+    out: Annotated[Path, typer.Option(help="Run folder; an interrupted run continues there.")] = Path("runs/audit"),
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Audit one or several models: robust accuracy with checks, curves, transfer, explanations, pictures.
+
+    Examples:
+
+      steadygrad audit runs/lenet --data mnist --norm linf --eps 0.1
+
+      steadygrad audit plain=runs/a hard=runs/b --eps 0.1 --out runs/compare
+
+      steadygrad audit nets:make --weights my.safetensors --data ./images
+    """
+    from steadygrad import evaluation, registry
+    from steadygrad.data import load
+    from steadygrad.threat import Threat
+
+    where = pick_device(device)
+    threat = Threat(norm, number("--eps", eps))  # type: ignore[arg-type]
+    attacks: Any = [registry.parse("attack", text) for text in attack] if attack else suite
+    _suited(attacks, norm)
+    dataset = load(data, split, size=size)
+    named, files = load_named(models, weights, dataset)
+    with shown():
+        found = evaluation.audit(
+            named,
+            dataset,
+            threat,
+            attacks=attacks,
+            samples=samples,
+            checked=checked,
+            out=out,
+            seed=seed,
+            device=where,
+            batch_size=batch_size,
+            files=files,
+            command=command_line(),
+        )
+    show(found.summary, out, json)
+
+
+def show(summary: dict[str, Any], out: Path, json: bool) -> None:
+    """Write the page and print the headline, or the whole summary as JSON."""
+    from rich.console import Console
+
+    from steadygrad import report
+
+    page = report.write(out)
+    if json:
+        emit({**summary, "report": str(page)})
+        return
+    Console().print(report.table(summary))
+    print(f"report: {page}\nsummary: {out / 'summary.json'}")
+
+
+def number(name: str, text: str) -> float:
+    """A positive number or a fraction such as 8/255."""
+    upper, slash, lower = text.partition("/")
+    try:
+        value = float(upper) / float(lower) if slash else float(upper)
+    except (ValueError, ZeroDivisionError):
+        raise UsageError(f"{name} must be a number or a fraction such as 8/255, got {text!r}") from None
+    if not 0 < value < math.inf:
+        raise UsageError(f"{name} must be positive and finite, got {text!r}")
+    return value
+
+
+def _suited(attacks: Any, norm: str) -> None:
+    """Refuse attacks that do not work in the norm, before a folder is made for them."""
+    from steadygrad.attacks import ATTACKS
+    from steadygrad.evaluation import SUITES
+
+    for attack in SUITES.get(attacks, ()) if isinstance(attacks, str) else attacks:
+        row = ATTACKS[ATTACKS.name_of(attack)]
+        if norm not in row.norms:
+            others = ", ".join(r.name for r in ATTACKS if norm in r.norms)
+            raise UsageError(
+                f"the attack {row.name} works for --norm {', '.join(row.norms)}, not for {norm}; "
+                f"attacks for {norm}: {others}"
+            )

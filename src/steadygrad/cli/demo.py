@@ -1,0 +1,87 @@
+"""`steadygrad demo`: six models on the bundled digits, trained, attacked, explained and reported."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from steadygrad.cli.audit import show
+from steadygrad.cli.common import Debug, Device, Json, Seed, command_line, pick_device, shown
+from steadygrad.cli.train import resolve, run
+
+__all__ = ["DEFENSES", "EPS", "demo"]
+
+EPS = 0.14
+"""Radius of the audit: about where the plain model falls to 30 % on the validation samples."""
+
+_ATTACK = {"name": "pgd", "steps": 5, "loss": "ce"}
+_PENALTY = {"name": "input_gradient"}
+
+DEFENSES: dict[str, dict[str, Any]] = {
+    "plain": {"name": "plain"},
+    "distilled": {"name": "distillation", "temperature": 50},
+    "FGSM-trained": {
+        "name": "adversarial",
+        "eps": 0.15,
+        "attack": {"name": "fgsm", "loss": "ce"},
+        "clean_weight": 0.5,
+    },
+    "PGD-trained": {"name": "adversarial", "eps": 0.15, "attack": _ATTACK},
+    "gradient-penalized": {**_PENALTY, "weight": 1.0},
+    "PGD + penalty": {
+        "name": "sum",
+        "parts": [
+            {"name": "adversarial", "eps": 0.15, "attack": _ATTACK},
+            {**_PENALTY, "weight": 0.01},
+        ],
+    },
+}
+"""Chosen on the validation split, but for the penalty within the sum, which was not searched."""
+
+_FITTING = {"epochs": 20, "batch_size": 64, "lr": 4e-3, "schedule": "cosine", "warmup": 0.2}
+_PLAN = {"model": "digits_cnn", "settings": _FITTING}
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder; what is finished is not done again.")] = Path("runs/demo"),
+    samples: Annotated[int, typer.Option(min=1, metavar="N", help="Test samples to attack.")] = 300,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train six models on digits, audit them side by side, and write the report: about two minutes.
+
+    Examples:
+
+      steadygrad demo
+
+      steadygrad demo --out /tmp/demo --seed 1
+    """
+    from steadygrad import evaluation
+    from steadygrad.data import load
+    from steadygrad.threat import linf
+
+    where = pick_device(device)
+    test = load("digits", "test")
+    models: dict[str, Any] = {}
+    with shown():
+        for name, defense in DEFENSES.items():
+            plan = resolve(None, {**_PLAN, "defense": defense, "name": name, "seed": seed})
+            folder = out / "models" / re.sub(r"\W+", "-", name.lower())
+            models[name] = run(plan, folder, where).classifier
+        found = evaluation.audit(
+            models,
+            test,
+            linf(EPS),
+            samples=samples,
+            checked=300,
+            out=out / "audit",
+            seed=seed,
+            device=where,
+            command=command_line(),
+        )
+    show(found.summary, out / "audit", json)

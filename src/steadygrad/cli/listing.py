@@ -1,0 +1,83 @@
+"""`steadygrad list`: what there is, from the registries."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from steadygrad.cli.common import Debug, Json, emit
+from steadygrad.errors import unknown_name
+
+__all__ = ["listing"]
+
+_METHODS = ("name", "summary", "cost", "norms", "order", "soundness", "reference")
+
+
+def listing(
+    kind: Annotated[str, typer.Argument(help="attacks, attributions, defenses, models or data", show_default=False)],
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what there is: cost in passes, what it needs, how sound it is, where it comes from.
+
+    Examples:
+
+      steadygrad list attacks
+
+      steadygrad list models --json
+    """
+    rows = _rows(kind)
+    if json:
+        emit({"kind": kind, "rows": rows})
+        return
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    for row in rows:
+        console.print(Text(str(row["name"]), "bold"))
+        console.print(Padding(Text(str(row["summary"])), (0, 0, 0, 4)))
+        for key in row:
+            if key not in ("name", "summary"):
+                line = Text.assemble((f"{key.replace('_', ' ')}: ", "dim"), _cell(row[key]))
+                console.print(Padding(line, (0, 0, 0, 4)))
+
+
+def _rows(kind: str) -> list[dict[str, Any]]:
+    from steadygrad import attacks, attributions, data, defenses, models
+
+    registries: dict[str, Any] = {
+        "attacks": attacks.ATTACKS,
+        "attributions": attributions.ATTRIBUTIONS,
+        "defenses": defenses.DEFENSES,
+    }
+    if kind in registries:
+        return [
+            {
+                **{c: getattr(row, c) for c in _METHODS if kind == "attacks" or c != "norms"},
+                "settings": _text(row.settings),
+            }
+            for row in registries[kind]
+        ]
+    if kind == "models":
+        columns = ("name", "summary", "reference", "input_shape", "settings")
+        return [{c: _text(getattr(row, c)) for c in columns} for row in models.ARCHITECTURES]
+    if kind == "data":
+        return [{"name": row.name, "hub": row.hub or "not needed", "summary": row.summary} for row in data.DATASETS]
+    raise unknown_name("list", kind, [*registries, "models", "data"])
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: v if isinstance(v, str | int | float | bool | None) else str(v) for k, v in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k}={v}" for k, v in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)
