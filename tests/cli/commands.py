@@ -1,0 +1,169 @@
+"""Commands run as a user runs them: in this process, or in forked ones that can be interrupted and killed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from steadygrad.cli import main
+
+TRAIN = ("train", "--limit", "200", "--epochs", "2", "--set", "batch_size=32", "--set", "lr=5e-3")
+"""Under a second of training on the digits."""
+
+AUDIT = ("--attack", "fgsm", "--eps", "0.1", "--samples", "24", "--checked", "10")
+"""Under a second of audit per model."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+def call(*arguments: str | Path) -> Result:
+    """Run a command in this process."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main([str(a) for a in arguments])
+        except SystemExit as left:
+            code = int(left.code or 0)
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def done(*arguments: str | Path) -> Result:
+    """Run a command that must succeed."""
+    result = call(*arguments)
+    assert result.code == 0, result.err
+    return result
+
+
+def refused(code: int, *arguments: str | Path) -> str:
+    """Run a command that must fail with this exit code; its message, which is no traceback."""
+    result = call(*arguments)
+    assert result.code == code, result.err
+    assert "Traceback" not in result.err
+    assert result.out == ""
+    return result.err
+
+
+# Imports once, then forks a child per line of input.
+NURSERY = """
+import json, os, resource, signal, sys
+sys.path[:0] = json.loads(sys.argv[1])
+import torch
+torch.set_num_threads(1)
+import matplotlib, pandas, pyarrow.parquet, rich.table, safetensors.torch, scipy.stats, sklearn.datasets
+from steadygrad.cli import main
+print("ready", flush=True)
+for line in sys.stdin:
+    given = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(given[name], os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
+        if given["limit"]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (given["limit"], given["limit"]))
+        code = 0
+        try:
+            main(given["arguments"])
+        except SystemExit as left:
+            code = int(left.code or 0)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    print(child, flush=True)
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), flush=True)
+"""
+
+
+class Nursery:
+    """Runs commands in processes of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        paths = json.dumps([p for p in sys.path if p])
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", NURSERY, paths], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=environment,
+        )  # fmt: skip
+        assert self._line() == "ready"
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def run(
+        self,
+        *arguments: str | Path,
+        sent: signal.Signals | None = None,
+        when: Callable[[], bool] = lambda: False,
+        limit: int = 0,
+    ) -> Result:
+        """Run a command; send it a signal once the condition holds; let no file grow above `limit` bytes."""
+        files = {name: str(self.folder / name) for name in ("out", "err")}
+        given = {"arguments": [str(a) for a in arguments], "limit": limit, **files}
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(given) + "\n")
+        self.process.stdin.flush()
+        child = int(self._line())
+        deadline = time.monotonic() + 120
+        while sent is not None and _alive(child) and time.monotonic() < deadline:
+            if when():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, sent)
+                break
+            time.sleep(0.001)
+        code = int(self._line())
+        return Result(code, *(Path(files[name]).read_text() for name in ("out", "err")))
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(60)
+        self.process.stdout.close()
+
+
+def _alive(child: int) -> bool:
+    try:
+        os.kill(child, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    """Whether two safetensors files hold the same tensors, bit for bit."""
+    from safetensors.torch import load_file
+
+    mine, theirs = load_file(a), load_file(b)
+    return mine.keys() == theirs.keys() and all(torch.equal(v, theirs[k]) for k, v in mine.items())
+
+
+def lasting(folder: Path) -> dict[str, object]:
+    """The summary of an audit without what differs from run to run."""
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return {k: v for k, v in summary.items() if k not in ("created", "seconds", "command", "machine")}
+
+
+def times(folder: Path) -> dict[str, int]:
+    """When each cell of an audit was written."""
+    return {p.name: p.stat().st_mtime_ns for p in (folder / "records").glob("[!.]*")}

@@ -1,0 +1,127 @@
+"""`steadygrad audit` from model files to a folder with records, a summary and a page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.commands import AUDIT, TRAIN, call, done, lasting, times
+from steadygrad.attacks import Attack
+from steadygrad.cli.audit import number
+from steadygrad.evaluation import Records
+
+
+@pytest.fixture(scope="module")
+def pair(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of an audit of two named models, and what it printed; read-only."""
+    root = tmp_path_factory.mktemp("pair")
+    done(*TRAIN, "--defense", "input_gradient:weight=1", "--out", root / "hard")
+    result = done("audit", f"plain={trained}", f"hard={root / 'hard'}", *AUDIT, "--out", root / "audit")
+    assert "plain: FGSM" in result.err
+    return root / "audit", result.out
+
+
+def test_two_named_models_are_compared(pair: tuple[Path, str]) -> None:
+    folder, text = pair
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [model["name"] for model in summary["models"]] == ["plain", "hard"]
+    assert summary["threat"] == {"norm": "linf", "eps": 0.1, "bounds": [0.0, 1.0]}
+    assert summary["data"]["samples"] == 24
+    assert summary["transfer"]["names"] == ["plain", "hard"]
+    assert set(Records.read(folder / "records").frame["model"]) == {"plain", "hard"}
+    page = (folder / "report" / "index.html").read_text()
+    assert "plain" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    # The table, and where everything lies; nothing wider than a terminal.
+    lines = text.splitlines()
+    assert any(line.split()[:1] == ["plain"] and "%" in line for line in lines)
+    assert any(line.split()[:1] == ["hard"] and "%" in line for line in lines)
+    assert f"report: {folder / 'report' / 'index.html'}" in lines
+    assert f"summary: {folder / 'summary.json'}" in lines
+    assert max(len(line) for line in lines if "%" in line) <= 80
+
+
+def test_the_summary_keeps_the_command_that_makes_it_again(pair: tuple[Path, str]) -> None:
+    summary = json.loads((pair[0] / "summary.json").read_text())
+    assert summary["command"].startswith("steadygrad audit plain=")
+    assert f"--out {pair[0]}" in summary["command"]
+    assert summary["models"][0]["file"].endswith("trained0/small")
+
+
+def test_a_second_run_attacks_nothing(pair: tuple[Path, str], trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, text = pair
+
+    def attacked(*_: object, **__: object) -> None:
+        raise AssertionError("an attack was run")
+
+    monkeypatch.setattr(Attack, "__call__", attacked)
+    monkeypatch.setattr(Attack, "perturb", attacked)
+    before = times(folder), (folder / "summary.json").read_bytes()
+    line = ("audit", f"plain={trained}", f"hard={folder.parent / 'hard'}", *AUDIT, "--out", folder)
+    assert done(*line).out == text
+    assert (times(folder), (folder / "summary.json").read_bytes()) == before
+
+
+def test_json_is_the_summary_and_the_page(trained: Path) -> None:
+    result = done("audit", trained, *AUDIT, "--out", "run", "--json")
+    assert result.out.count("\n") == 1
+    found = json.loads(result.out)
+    assert found.pop("report") == "run/report/index.html"
+    assert found == json.loads(Path("run/summary.json").read_text())
+    assert [model["name"] for model in found["models"]] == ["digits_cnn"]
+    assert "FGSM" in result.err
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_numbers_and_another_one_others(trained: Path) -> None:
+    line = ("audit", trained, *AUDIT[2:], "--attack", "random_noise:draws=2", "--eps", "0.3")
+    for out, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        done(*line, "--out", out, "--seed", seed)
+    assert lasting(Path("a")) == lasting(Path("b"))
+    frames = [Records.read(Path(out) / "records").frame for out in "abc"]
+    confidences = [sorted(f["confidence"]) for f in frames]
+    assert confidences[0] == confidences[1] != confidences[2]
+
+
+@pytest.mark.slow
+def test_the_batch_size_changes_nothing(trained: Path) -> None:
+    for out, size in (("a", "200"), ("b", "7")):
+        done("audit", trained, *AUDIT, "--out", out, "--batch-size", size)
+    assert lasting(Path("a"))["models"][0]["robust"] == lasting(Path("b"))["models"][0]["robust"]  # type: ignore[index]
+
+
+def test_a_radius_is_a_number_or_a_fraction(trained: Path) -> None:
+    assert [number("--eps", text) for text in ("8/255", "0.25", "1e-1")] == [8 / 255, 0.25, 0.1]
+    found = json.loads(done("audit", trained, *AUDIT, "--eps", "8/255", "--out", "run", "--json").out)
+    assert found["threat"]["eps"] == 8 / 255
+
+
+def test_attacks_are_taken_in_their_order_and_norm(trained: Path) -> None:
+    attacks = ("--attack", "pgd:steps=3,loss=ce", "--attack", "random_noise", "--norm", "l2", "--eps", "0.5")
+    found = json.loads(done("audit", trained, *AUDIT[2:], *attacks, "--out", "run", "--json").out)
+    assert [a["name"] for a in found["models"][0]["attacks"]] == ["pgd", "random_noise"]
+    assert found["models"][0]["attacks"][0]["settings"]["steps"] == 3
+    assert found["threat"]["norm"] == "l2"
+
+
+@pytest.mark.slow
+def test_unnamed_models_are_called_after_their_folders(trained: Path, pair: tuple[Path, str]) -> None:
+    found = json.loads(done("audit", trained, pair[0].parent / "hard", *AUDIT, "--out", "run", "--json").out)
+    assert [model["name"] for model in found["models"]] == ["small", "hard"]
+
+
+def test_an_architecture_with_its_weights(trained: Path) -> None:
+    line = ("audit", "mine=digits_cnn", "--weights", trained / "model.safetensors", *AUDIT, "--json")
+    found = json.loads(done(*line).out)
+    assert found["models"][0]["name"] == "mine"
+    assert found["models"][0]["clean"]["value"] > 0.5
+
+
+def test_another_audit_may_not_share_the_folder(trained: Path, pair: tuple[Path, str]) -> None:
+    before = (pair[0] / "summary.json").read_bytes()
+    result = call("audit", trained, *AUDIT, "--out", pair[0])
+    assert result.code == 2
+    assert "differs in: models" in result.err
+    assert (pair[0] / "summary.json").read_bytes() == before

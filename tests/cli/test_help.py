@@ -1,0 +1,70 @@
+"""Help, version and the way commands are found."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import steadygrad
+from cli.commands import done
+
+COMMANDS = ("demo", "train", "audit", "list")
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",)])
+def test_without_a_command_there_is_help(arguments: tuple[str, ...]) -> None:
+    text = _plain(done(*arguments).out)
+    assert "Usage: steadygrad [OPTIONS] COMMAND" in text
+    assert all(re.search(rf"│ {name} ", text) for name in COMMANDS)
+
+
+def test_version() -> None:
+    assert done("--version").out == f"{steadygrad.__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_each_example_on_its_own_line(command: str) -> None:
+    lines = [line.strip() for line in _plain(done(command, "--help").out).splitlines()]
+    assert max(map(len, lines)) <= 80
+    examples = [line for line in lines if line.startswith(f"steadygrad {command}")]
+    assert len(examples) >= 2
+    start = lines.index("Examples:")
+    # Only examples and blank lines between here and the boxes: no example was broken or joined.
+    between = [line for line in lines[start + 1 : next(i for i, s in enumerate(lines) if s.startswith("╭"))] if line]
+    assert between == examples
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_name_options_that_exist(command: str) -> None:
+    text = _plain(done(command, "--help").out)
+    examples, options = text.split("╭", 1)
+    for line in examples.splitlines():
+        if line.strip().startswith("steadygrad "):
+            flags = [word for word in shlex.split(line) if word.startswith("--")]
+            assert all(re.search(rf"│ {flag}\b", options) for flag in flags), line
+
+
+def test_defaults_are_shown() -> None:
+    text = _plain(done("train", "--help").out)
+    for default in ("digits_cnn", "digits", "plain", "0.1", "yes", "runs/train"):
+        assert f"({default})" in text or default in text.partition("--out")[2]
+    assert "bool" not in text.replace("--help", "").partition("--json")[2].partition("<bool>")[0]
+
+
+@pytest.mark.slow
+def test_the_entry_point_in_a_process_of_its_own() -> None:
+    code = "from steadygrad.cli import main; main()"
+    paths = {"PYTHONPATH": str(Path(steadygrad.__file__).parents[1]), "PATH": ""}
+    for arguments, expected in ((["--version"], 0), (["lsit"], 2)):
+        run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=paths)
+        assert run.returncode == expected
+        assert "Traceback" not in run.stderr

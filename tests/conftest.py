@@ -1,0 +1,48 @@
+"""What all tests share: one thread, seeded generators, the folder of real data sets."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+# Derandomized: a run's outcome depends on the code alone; no deadline, since timings are not tests.
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None, max_examples=60, database=None)
+hypothesis.settings.load_profile("steady")
+
+# Tiny tensors gain nothing from threads, and one thread sums in one order.
+torch.set_num_threads(1)
+
+# A job started in the background ignores Ctrl-C, and so would every test of what Ctrl-C leaves behind.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A fresh CPU generator with seed 0."""
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _same_global_state() -> Iterator[None]:
+    """Every test starts from the same global random state, so their order does not matter."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def data_root() -> Path:
+    """The folder of real data sets; the test is skipped, visibly, without one."""
+    value = os.environ.get("STEADYGRAD_DATA")
+    if not value:
+        pytest.skip("needs real data: set STEADYGRAD_DATA to a folder with mnist, cifar10, notmnist")
+    root = Path(value)
+    if not root.is_dir():
+        pytest.skip(f"needs real data: STEADYGRAD_DATA={value} is not a folder")
+    return root

@@ -1,0 +1,179 @@
+"""Walks a summary along `docs/summary.md`: keys, types, estimates, no NaN, the same after JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+TOP = "schema version created machine seconds command code config data threat models transfer gallery"
+MODEL = (
+    "name file architecture parameters weights clean robust verdict attacks curve gradient_norm confidence explanations"
+)
+ATTACK = (
+    "name label settings accuracy success_rate after_rounding zero_gradient forwards backwards median_distance verdict"
+)
+CAPTION = (
+    "index id label clean_prediction adversarial_prediction clean_confidence adversarial_confidence distance attack"
+)
+LEVELS = "0.05 0.25 0.5 0.75 0.95"
+
+
+def check(summary: Mapping[str, Any]) -> None:
+    """Raise AssertionError, naming the place, where a summary is not as documented."""
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary, "the summary changes in JSON"
+    _keys(summary, TOP, "summary")
+    assert summary["schema"] == 1
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", summary["created"]), summary["created"]
+    _keys(summary["machine"], "platform python torch device threads", "machine")
+    _number(summary["seconds"], "seconds", low=0)
+    _texts(summary, "version command code", "summary")
+    _data(summary["data"])
+    _keys(summary["threat"], "norm eps bounds", "threat")
+    assert summary["threat"]["norm"] in ("linf", "l2", "l1", "l0")
+    _number(summary["threat"]["eps"], "threat.eps", low=0)
+    assert len(summary["threat"]["bounds"]) == 2
+    assert summary["models"]
+    for i, model in enumerate(summary["models"]):
+        _model(model, f"models[{i}]", summary["data"]["samples"])
+    _transfer(summary["transfer"], [m["name"] for m in summary["models"]], summary["data"]["samples"])
+    _gallery(summary["gallery"], summary)
+
+
+def _data(data: Mapping[str, Any]) -> None:
+    _keys(data, "name split samples classes shape fingerprint", "data")
+    _texts(data, "name split fingerprint", "data")
+    assert isinstance(data["samples"], int)
+    assert all(isinstance(c, str) for c in data["classes"])
+    assert all(isinstance(s, int) for s in data["shape"])
+
+
+def _model(model: Mapping[str, Any], where: str, samples: int) -> None:
+    _keys(model, MODEL, where)
+    _texts(model, "name weights", where)
+    assert model["file"] is None or isinstance(model["file"], str)
+    assert model["architecture"] is None or "name" in model["architecture"]
+    assert isinstance(model["parameters"], int)
+    for key in ("clean", "robust"):
+        assert _estimate(model[key], f"{where}.{key}") == samples
+    assert model["robust"]["value"] <= model["clean"]["value"]
+    _verdict(model["verdict"], f"{where}.verdict")
+    assert model["attacks"]
+    for i, attack in enumerate(model["attacks"]):
+        _attack(attack, f"{where}.attacks[{i}]", samples)
+    _keys(model["curve"], "attack points", f"{where}.curve")
+    radii = []
+    for i, point in enumerate(model["curve"]["points"]):
+        _keys(point, "eps accuracy", f"{where}.curve.points[{i}]")
+        _estimate(point["accuracy"], f"{where}.curve.points[{i}].accuracy")
+        radii.append(point["eps"])
+    assert radii[0] == 0
+    assert radii == sorted(set(radii))
+    _keys(model["gradient_norm"], "quantiles next_class", f"{where}.gradient_norm")
+    _keys(model["confidence"], "clean adversarial", f"{where}.confidence")
+    for key in ("gradient_norm", "confidence"):
+        for name, levels in model[key].items():
+            _quantiles(levels, f"{where}.{key}.{name}")
+    for i, row in enumerate(model["explanations"]):
+        place = f"{where}.explanations[{i}]"
+        _keys(row, "attribution under measure mean low high count", place)
+        assert row["under"] in ("attack on the prediction", "random noise"), place
+        assert row["low"] <= row["mean"] <= row["high"], place
+
+
+def _attack(attack: Mapping[str, Any], where: str, samples: int) -> None:
+    _keys(attack, ATTACK, where)
+    _texts(attack, "name label", where)
+    assert isinstance(attack["settings"], dict)
+    for key in ("accuracy", "after_rounding"):
+        assert _estimate(attack[key], f"{where}.{key}") == samples
+    if attack["success_rate"] is not None:
+        assert _estimate(attack["success_rate"], f"{where}.success_rate") <= samples
+    _number(attack["zero_gradient"], f"{where}.zero_gradient", low=0, high=1)
+    for key in ("forwards", "backwards"):
+        _number(attack[key], f"{where}.{key}", low=0)
+    if attack["median_distance"] is not None:
+        _number(attack["median_distance"], f"{where}.median_distance", low=0)
+    _keys(attack["verdict"], "trustworthy text", f"{where}.verdict")
+
+
+def _verdict(verdict: Mapping[str, Any], where: str) -> None:
+    _keys(verdict, "trustworthy text checks", where)
+    for i, row in enumerate(verdict["checks"]):
+        place = f"{where}.checks[{i}]"
+        _keys(row, "name passed value limit text", place)
+        _texts(row, "name limit text", place)
+        assert row["passed"] in (True, False, None), place
+        if row["value"] is not None:
+            _number(row["value"], f"{place}.value")
+    trusted = all(row["passed"] is not False for row in verdict["checks"])
+    assert verdict["trustworthy"] is trusted, where
+    assert verdict["text"] == "trustworthy" if trusted else verdict["text"].startswith("not trustworthy, because ")
+
+
+def _transfer(transfer: Mapping[str, Any] | None, names: Sequence[str], samples: int) -> None:
+    if transfer is None:
+        return
+    _keys(transfer, "attack eps names accuracy note", "transfer")
+    assert transfer["names"] == names
+    assert [len(row) for row in transfer["accuracy"]] == [len(names)] * len(names)
+    for i, row in enumerate(transfer["accuracy"]):
+        for j, cell in enumerate(row):
+            assert _estimate(cell, f"transfer.accuracy[{i}][{j}]") == samples
+
+
+def _gallery(gallery: Mapping[str, Any] | None, summary: Mapping[str, Any]) -> None:
+    if gallery is None:
+        return
+    _keys(gallery, "file models attributions grid", "gallery")
+    assert set(gallery["models"]) == {m["name"] for m in summary["models"]}
+    for name, captions in gallery["models"].items():
+        for i, caption in enumerate(captions):
+            where = f"gallery.models[{name!r}][{i}]"
+            _keys(caption, CAPTION, where)
+            for key in ("label", "clean_prediction", "adversarial_prediction"):
+                assert caption[key] in summary["data"]["classes"], where
+            for key in ("clean_confidence", "adversarial_confidence"):
+                _number(caption[key], f"{where}.{key}", low=0, high=1)
+    grid = gallery["grid"]
+    if grid is not None:
+        _keys(grid, "model attack classes success", "gallery.grid")
+        size = len(grid["classes"])
+        assert [len(row) for row in grid["success"]] == [size] * size
+        for r, row in enumerate(grid["success"]):
+            for c, flag in enumerate(row):
+                assert (flag is None) == (r == c), f"gallery.grid.success[{r}][{c}]"
+
+
+def _keys(value: Mapping[str, Any], keys: str, where: str) -> None:
+    assert isinstance(value, dict), where
+    assert set(value) == set(keys.split()), f"{where}: {sorted(set(value) ^ set(keys.split()))}"
+
+
+def _texts(value: Mapping[str, Any], keys: str, where: str) -> None:
+    for key in keys.split():
+        assert isinstance(value[key], str), f"{where}.{key}"
+
+
+def _number(value: Any, where: str, low: float = -math.inf, high: float = math.inf) -> None:
+    assert isinstance(value, int | float), where
+    assert not isinstance(value, bool), where
+    assert math.isfinite(value), where
+    assert low <= value <= high, f"{where}: {value}"
+
+
+def _estimate(value: Any, where: str) -> int:
+    _keys(value, "value low high count", where)
+    assert 0 <= value["low"] <= value["value"] <= value["high"] <= 1, where
+    assert value["low"] < value["high"], where
+    assert isinstance(value["count"], int), where
+    assert value["count"] > 0, where
+    return value["count"]
+
+
+def _quantiles(value: Any, where: str) -> None:
+    _keys(value, LEVELS, where)
+    numbers = [value[level] for level in LEVELS.split() if value[level] is not None]
+    assert numbers == sorted(numbers), where

@@ -1,0 +1,398 @@
+"""The audit: its summary as documented, its numbers from its records, its folder, its refusals."""
+
+from __future__ import annotations
+
+import copy
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import nets
+import steadygrad as sg
+from evaluation import schema, victims
+from oracles import intervals
+from steadygrad.attacks import FGSM, PGD, Attack, RandomNoise
+from steadygrad.attributions import Saliency
+from steadygrad.classifier import Classifier
+from steadygrad.data import Dataset
+from steadygrad.errors import UsageError
+from steadygrad.evaluation import SUITES, Audit, transfer_matrix, validity
+from steadygrad.evaluation.records import Records
+from steadygrad.evaluation.robustness import label_of
+from steadygrad.files import read_toml
+
+SUITE = (PGD(steps=8), PGD(steps=8, loss="ce"), FGSM(), RandomNoise(draws=3))
+LABELS = tuple(label_of(attack) for attack in SUITE)
+SAMPLES = 50
+THREAT = sg.linf(0.1)
+SMALL: dict[str, Any] = {"attacks": [FGSM()], "attributions": (Saliency(),), "checked": 20, "gallery": 2}
+
+
+@pytest.fixture(scope="module")
+def models(honest: Classifier, other: Classifier) -> dict[str, nn.Module]:
+    # The distilled one must be found out; a plain module has no name, shape or classes of its own.
+    return {"honest": honest, "other": other, "distilled": victims.Sharp(honest, 100.0)}
+
+
+@pytest.fixture(scope="module")
+def some(digits: Dataset) -> Dataset:
+    return digits.take(SAMPLES)
+
+
+@pytest.fixture(scope="module")
+def done(models: dict[str, nn.Module], some: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Audit:
+    return _audit(models, some, tmp_path_factory.mktemp("audit") / "run")
+
+
+def _audit(models: Any, data: Dataset, out: Path | None, **changes: Any) -> Audit:
+    settings: dict[str, Any] = {
+        "attacks": SUITE, "attributions": (Saliency(), Saliency(of="loss")), "checked": 30, "gallery": 4, "seed": 1,
+        "files": {"honest": "runs/h.safetensors"}, "command": "steadygrad audit runs/h.safetensors",
+    }  # fmt: skip
+    return sg.audit(models, data, changes.pop("threat", THREAT), out=out, **{**settings, **changes})
+
+
+def _without_times(summary: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in summary.items() if k not in ("created", "seconds", "machine")}
+
+
+def _folder(found: Audit) -> Path:
+    assert found.folder is not None
+    return found.folder
+
+
+def test_the_summary_is_as_documented(done: Audit) -> None:
+    schema.check(done.summary)
+    written = json.loads((_folder(done) / "summary.json").read_text(encoding="utf-8"))
+    assert written == done.summary
+
+
+def _damaged(summary: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
+    copied = copy.deepcopy(summary)
+    *path, last = [int(p) if p.isdigit() else p for p in place.split("/")]
+    inner: Any = copied
+    for step in path:
+        inner = inner[step]
+    inner[last] = value
+    return copied
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("schema", 2),
+        ("extra", 1),
+        ("seconds", float("nan")),
+        ("models/0/clean/low", 0.999),
+        ("models/0/robust/count", 49),
+        ("models/1/verdict/trustworthy", None),
+        ("models/0/curve/points/0/eps", 0.01),
+        ("models/0/attacks/0/median_distance", float("inf")),
+        ("transfer/names", ["honest"]),
+        ("gallery/grid", {"model": "honest"}),
+        ("gallery/models/other/0/label", "none"),
+    ],
+)
+def test_the_schema_sees_what_is_not_as_documented(done: Audit, place: str, value: Any) -> None:
+    with pytest.raises((AssertionError, ValueError)):
+        schema.check(_damaged(done.summary, place, value))
+
+
+def test_every_documented_key_is_in_the_document() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "summary.md").read_text(encoding="utf-8")
+    for keys in (schema.TOP, schema.MODEL, schema.ATTACK, schema.CAPTION, schema.LEVELS):
+        assert [k for k in keys.split() if f"`{k}`" not in text and f'"{k}"' not in text] == []
+
+
+def test_the_records_hold_every_model_attack_and_sample_once(done: Audit, some: Dataset) -> None:
+    frame = done.records.frame
+    assert len(frame) == 3 * len(SUITE) * SAMPLES
+    assert not frame.duplicated(["model", "attack", "sample"]).any()
+    assert set(frame["attack"]) == set(LABELS)
+    assert set(frame["sample"]) == set(some.ids)
+    assert (frame["eps"] == 0.1).all()
+    assert (frame["seed"] == 1).all()
+
+
+def test_every_number_follows_from_the_records(done: Audit) -> None:
+    for model in done.summary["models"]:
+        frame = done.records.where(model=model["name"]).frame
+        standing = ~frame.groupby("sample")["success"].any()
+        clean = frame.groupby("sample").first()
+        clean_right = clean["clean_prediction"] == clean["label"]
+        _is_share(model["robust"], standing.to_numpy())
+        _is_share(model["clean"], clean_right.to_numpy())
+        assert model["robust"]["value"] < min(a["accuracy"]["value"] for a in model["attacks"]) + 1e-12
+        for attack, label, method in zip(model["attacks"], LABELS, SUITE, strict=True):
+            mine = frame[frame["attack"] == label]
+            right = mine[mine["clean_prediction"] == mine["label"]]
+            assert attack["label"] == label
+            assert sg.registry.build("attack", attack["name"], attack["settings"]) == method
+            _is_share(attack["accuracy"], ~mine["success"].to_numpy())
+            _is_share(attack["after_rounding"], ~mine["rounded_success"].to_numpy())
+            _is_share(attack["success_rate"], right["success"].to_numpy())
+            for key in ("zero_gradient", "forwards", "backwards"):
+                assert attack[key] == pytest.approx(mine[key].mean())
+            median = intervals.quantile(mine["distance"].tolist(), Fraction(1, 2))
+            assert attack["median_distance"] == (median if np.isfinite(median) else None)
+
+
+def _is_share(estimate: dict[str, Any], flags: Any) -> None:
+    low, high = intervals.score_interval(int(flags.sum()), len(flags))
+    assert estimate["count"] == len(flags)
+    assert (estimate["value"], estimate["low"], estimate["high"]) == pytest.approx((flags.mean(), low, high), abs=1e-9)
+
+
+def test_the_curve_starts_clean_and_leaves_no_more_than_its_attack_at_the_audited_radius(done: Audit) -> None:
+    for model in done.summary["models"]:
+        points = {p["eps"]: p["accuracy"]["value"] for p in model["curve"]["points"]}
+        assert points[0.0] == model["clean"]["value"]
+        # A sample that falls at a smaller radius counts at all larger ones; seeds differ, so one may escape.
+        assert points[0.1] <= model["attacks"][0]["accuracy"]["value"] + 0.021
+        assert list(points) == pytest.approx([0.1 * g for g in (0, 0.125, 0.25, 0.375, 0.5, 0.75, 1, 1.5, 2)])
+
+
+def test_verdicts_are_those_of_the_checks_and_find_the_distilled_number(
+    done: Audit, models: dict[str, nn.Module], some: Dataset
+) -> None:
+    for model in done.summary["models"]:
+        alone = validity(models[model["name"]], some, SUITE[0], THREAT, count=30, name=model["name"], seed=1)
+        assert model["verdict"] == json.loads(json.dumps(alone.plain()))
+    by_name = {m["name"]: {a["label"]: a for a in m["attacks"]} for m in done.summary["models"]}
+    masked = by_name["distilled"][LABELS[1]]
+    assert not masked["verdict"]["trustworthy"]
+    assert masked["verdict"]["text"].startswith("not trustworthy, because ")
+    assert masked["zero_gradient"] > 0.5
+    same = [by_name[name][LABELS[0]]["accuracy"] for name in ("honest", "distilled")]
+    assert same[0] == same[1]
+
+
+def test_transfer_is_the_matrix_of_the_leading_attack(done: Audit, models: dict[str, nn.Module], some: Dataset) -> None:
+    assert done.summary["transfer"] == transfer_matrix(models, some, SUITE[0], THREAT, seed=1).plain()
+    for i, model in enumerate(done.summary["models"]):
+        assert done.summary["transfer"]["accuracy"][i][i] == model["attacks"][0]["accuracy"]
+
+
+def test_what_is_written_down_about_models_and_run(done: Audit, models: dict[str, nn.Module]) -> None:
+    first, _, last = done.summary["models"]
+    assert (first["name"], first["file"], last["file"]) == ("honest", "runs/h.safetensors", None)
+    assert first["architecture"]["name"] == "mlp"
+    assert last["architecture"] is None
+    assert first["parameters"] == sum(p.numel() for p in models["honest"].parameters())
+    assert first["weights"] != last["weights"]
+    assert done.summary["command"] == "steadygrad audit runs/h.safetensors"
+    assert done.summary["version"] == sg.__version__
+    assert done.summary["data"]["samples"] == SAMPLES
+
+
+def test_the_folder_holds_what_the_design_says(done: Audit) -> None:
+    folder = _folder(done)
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "config.toml",
+        "gallery.npz",
+        "records",
+        "records.parquet",
+        "summary.json",
+    ]
+    cells = sorted((folder / "records").iterdir())
+    assert cells
+    assert all(p.suffix == ".parquet" and p.name[0] != "." for p in cells)
+    assert set(Records.read(folder / "records").frame["model"]) == {"honest", "other", "distilled"}
+    config = read_toml(folder / "config.toml")
+    assert config["seed"] == done.summary["config"]["seed"] == 1
+    assert config["threat"] == done.summary["threat"]
+    assert list(config["models"].values()) == [m["weights"] for m in done.summary["models"]]
+
+
+def test_the_gallery_file_holds_what_the_summary_promises(done: Audit) -> None:
+    with np.load(_folder(done) / done.summary["gallery"]["file"], allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    assert all(a.dtype in (np.float16, np.float32) and np.isfinite(a).all() for a in arrays.values())
+    expected = {"grid"}
+    for i, model in enumerate(done.summary["models"]):
+        pictures, side = len(done.summary["gallery"]["models"][model["name"]]), (8, 8)
+        assert pictures == 4
+        for kind in ("clean", "adversarial"):
+            assert arrays[f"{kind}_{i}"].shape == (pictures, 1, *side)
+            for a in range(len(done.summary["gallery"]["attributions"])):
+                assert arrays[f"map_{kind}_{i}_{a}"].shape == (pictures, *side)
+                expected.add(f"map_{kind}_{i}_{a}")
+        distributions = {
+            "gradient_norms": model["gradient_norm"]["quantiles"],
+            "next_gradient_norms": model["gradient_norm"]["next_class"],
+            "confidence_clean": model["confidence"]["clean"],
+            "confidence_adversarial": model["confidence"]["adversarial"],
+        }
+        for name, levels in distributions.items():
+            values = arrays[f"{name}_{i}"]
+            assert values.shape == (SAMPLES,)
+            for level, value in levels.items():
+                assert value == pytest.approx(intervals.quantile(values.tolist(), Fraction(level)), rel=1e-6)
+        expected |= {f"clean_{i}", f"adversarial_{i}", *(f"{name}_{i}" for name in distributions)}
+    assert set(arrays) == expected
+    classes = len(done.summary["gallery"]["grid"]["classes"])
+    assert arrays["grid"].shape == (classes, classes, 1, 8, 8)
+
+
+def test_pictures_are_found_and_captioned_by_sample(done: Audit, some: Dataset) -> None:
+    frame = done.records.where(model="honest", attack=LABELS[0]).frame.set_index("sample")
+    captions = done.summary["gallery"]["models"]["honest"]
+    assert len({c["label"] for c in captions}) == 4  # one class after the other
+    for caption in captions:
+        row = frame.loc[caption["id"]]
+        assert some.ids[caption["index"]] == caption["id"] or caption["index"] < 4
+        assert some.classes[row["label"]] == caption["label"]
+        assert some.classes[row["clean_prediction"]] == caption["clean_prediction"]
+        assert row["success"]
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        pytest.fail("something was attacked again")
+
+    monkeypatch.setattr(Attack, "__call__", refuse)
+    monkeypatch.setattr(Attack, "perturb", refuse)
+
+
+@pytest.mark.usefixtures("no_work")
+def test_a_second_run_attacks_nothing(done: Audit, models: dict[str, nn.Module], some: Dataset) -> None:
+    before = {p: p.stat().st_mtime_ns for p in _folder(done).rglob("*") if p.is_file()}
+    again = _audit(models, some, _folder(done))
+    assert again.summary == done.summary
+    assert {p: p.stat().st_mtime_ns for p in _folder(done).rglob("*") if p.is_file()} == before
+    order = ["model", "attack", "sample"]
+    a, b = (r.frame.sort_values(order).reset_index(drop=True) for r in (again.records, done.records))
+    assert a[list(b.columns)].to_dict() == b.to_dict()
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "seed": {"seed": 2},
+    "threat": {"threat": sg.linf(0.05)},
+    "attacks": {"attacks": [FGSM()]},
+    "data": {"samples": 20},
+    "checked": {"checked": 10},
+    "gallery": {"gallery": 1},
+    "grid": {"grid": (1.0,)},
+    "attributions": {"attributions": (Saliency(),)},
+    "transfer": {"transfer": False},
+}
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize("what", CHANGES)
+def test_another_configuration_in_the_same_folder_is_refused(
+    done: Audit, models: dict[str, nn.Module], some: Dataset, what: str
+) -> None:
+    with pytest.raises(UsageError, match=rf"from another configuration \(differs in: {what}\)"):
+        _audit(models, some, _folder(done), **CHANGES[what])
+
+
+@pytest.mark.usefixtures("no_work")
+def test_other_weights_in_the_same_folder_are_refused(done: Audit, models: dict[str, nn.Module], some: Dataset) -> None:
+    changed = copy.deepcopy(models)
+    with torch.no_grad():
+        next(changed["other"].parameters()).add_(1e-6)
+    with pytest.raises(UsageError, match=r"differs in: models"):
+        _audit(changed, some, _folder(done))
+    with pytest.raises(UsageError, match=r"differs in: models"):
+        _audit({**models, "distilled": victims.Sharp(models["honest"], 50.0)}, some, _folder(done))
+
+
+def test_one_model_without_a_folder_or_pictures(honest: Classifier, some: Dataset) -> None:
+    found = sg.audit(honest, some, THREAT, **{**SMALL, "gallery": 0})
+    schema.check(found.summary)
+    assert found.folder is None
+    assert found.summary["gallery"] is None
+    assert found.summary["transfer"] is None
+    assert [m["name"] for m in found.summary["models"]] == [honest.name]
+
+
+def test_samples_takes_the_first_and_equals_auditing_them_alone(honest: Classifier, some: Dataset) -> None:
+    by_samples = sg.audit(honest, some, THREAT, samples=20, **SMALL)
+    alone = sg.audit(honest, some.take(20), THREAT, **SMALL)
+    assert _without_times(by_samples.summary) == _without_times(alone.summary)
+
+
+def test_the_batch_size_moves_no_decision(honest: Classifier, some: Dataset) -> None:
+    whole, pieces = (sg.audit(honest, some, THREAT, batch_size=b, **SMALL).summary["models"][0] for b in (200, 7))
+    for key in ("clean", "robust", "verdict", "curve"):
+        assert whole[key] == pieces[key]
+
+
+def test_several_classifiers_in_a_list_and_no_transfer(honest: Classifier, other: Classifier, some: Dataset) -> None:
+    found = sg.audit([honest, other], some, THREAT, transfer=False, **SMALL)
+    assert [m["name"] for m in found.summary["models"]] == ["mlp32", "mlp24"]
+    assert found.summary["transfer"] is None
+
+
+def test_a_plain_module_goes_by_its_class(some: Dataset) -> None:
+    found = sg.audit(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), some, THREAT, **SMALL)
+    schema.check(found.summary)
+    assert found.summary["models"][0]["name"] == "Sequential"
+
+
+@pytest.mark.parametrize("threat", [sg.l2(0.5), sg.l1(2.0)], ids=str)
+def test_other_norms(honest: Classifier, some: Dataset, threat: sg.Threat) -> None:
+    summary = sg.audit(honest, some, threat, **SMALL).summary
+    schema.check(summary)
+    assert summary["threat"]["norm"] == threat.norm
+
+
+def test_a_change_that_does_not_survive_rounding_is_told_apart() -> None:
+    data = victims.features([[100 / 255], [100.6 / 255]], [0, 1])
+    summary = sg.audit(
+        victims.Halfspace([1.0], 100.2 / 255), data, sg.linf(0.45 / 255), **{**SMALL, "gallery": 0}
+    ).summary
+    schema.check(summary)
+    attack = summary["models"][0]["attacks"][0]
+    assert (attack["accuracy"]["value"], attack["after_rounding"]["value"]) == (0.0, 0.5)
+
+
+def test_color_images_and_many_channels() -> None:
+    x = nets.inputs(12, shape=(3, 4, 4))
+    data = Dataset(x, torch.arange(12) % 3, ("a", "b", "c"), tuple(f"s{i}" for i in range(12)))
+    found = sg.audit(nets.build("conv", shape=(3, 4, 4)), data, THREAT, **SMALL)
+    schema.check(found.summary)
+
+
+def test_models_are_left_as_they_were(some: Dataset) -> None:
+    model = sg.models.build("digits_cnn", some.shape, some.classes, width=4).train()
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    sg.audit(model, some.take(20), THREAT, **SMALL)
+    assert model.training
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_fast_suite_leads_with_restarts_and_is_all_different() -> None:
+    assert len(SUITES["fast"]) == len(set(SUITES["fast"]))
+    lead = SUITES["fast"][0]
+    assert isinstance(lead, PGD)
+    assert lead.restarts > 1
+    assert lead.loss not in ("ce", "kl")  # their gradients vanish where the model is certain
+
+
+@pytest.mark.slow
+def test_the_report_can_be_made_of_the_folder(done: Audit, tmp_path: Path) -> None:
+    import shutil
+
+    from steadygrad import report
+
+    folder = shutil.copytree(_folder(done), tmp_path / "run")
+    page = report.write(folder)
+    assert page.read_text(encoding="utf-8").count("distilled") > 1
+
+
+def test_the_curve_never_contradicts_the_headline(done: Audit) -> None:
+    for model in done.summary["models"]:
+        at = {round(p["eps"], 9): p["accuracy"]["value"] for p in model["curve"]["points"]}
+        assert at[0.1] == model["robust"]["value"]
+        assert list(at.values()) == sorted(at.values(), reverse=True)

@@ -1,0 +1,158 @@
+"""Accuracy against eps: the halving finds what separate attacks at every radius find, for fewer passes."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+import nets
+import steadygrad as sg
+from evaluation.victims import Counting, Halfspace, features
+from steadygrad import randomness
+from steadygrad.attacks import BIM, FGSM, PGD, Attack
+from steadygrad.classifier import Classifier
+from steadygrad.errors import UsageError
+from steadygrad.evaluation.curves import GRID, curve, curve_points, smallest_in_grid
+from steadygrad.evaluation.robustness import Bench
+
+RADII = (0.02, 0.05, 0.08, 0.12, 0.2, 0.3, 0.45)
+
+
+def _model(kind: str = "mlp") -> Classifier:
+    return Classifier(nets.build(kind), mean=0.5, std=0.1, name="tiny")
+
+
+def _batch(model: nn.Module, count: int = 40) -> tuple[Tensor, Tensor, Tensor]:
+    x = nets.inputs(count)
+    y = model(x).argmax(1)
+    y[::8] = (y[::8] + 1) % 3
+    return x, y, randomness.sample_seeds(count, randomness.fresh(4))
+
+
+def _separately(
+    attack: Attack, model: nn.Module, x: Tensor, y: Tensor, seeds: Tensor, threat: sg.Threat
+) -> tuple[Tensor, int]:
+    """The first place of the grid that any of one attack per radius reaches, and the forwards they cost."""
+    best, forwards = torch.full((len(x),), len(RADII)), 0
+    for eps in RADII:
+        found = attack(model, x, y, threat.at(eps), generator=seeds)
+        forwards += int(found.forwards.sum())
+        for i in found.success.nonzero().squeeze(1).tolist():
+            size = float(found.distance[i])
+            place = -1 if size == 0 else next(k for k, r in enumerate(RADII) if size <= r * (1 + 1e-5))
+            best[i] = min(int(best[i]), place)
+    return best, forwards
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("attack", [PGD(steps=15), BIM(steps=15)], ids=str)
+@pytest.mark.parametrize("kind", ["mlp", "conv"])
+def test_the_curve_equals_separate_attacks_at_every_radius(kind: str, attack: Attack, norm: str) -> None:
+    model = _model(kind)
+    x, y, seeds = _batch(model)
+    threat = sg.Threat(norm)  # type: ignore[arg-type]
+    want, _ = _separately(attack, model, x, y, seeds, threat)
+    got, _, _ = smallest_in_grid(attack, model, x, y, threat, RADII, seeds)
+    assert len(want.unique()) >= 4  # the grid is met in several places
+    assert bool((got >= want).all())  # it tried some of the same attacks, none that they did not
+    assert bool((got == want).float().mean() >= 0.95)
+    for place in range(-1, len(RADII)):
+        assert float((got > place).float().mean()) == pytest.approx(float((want > place).float().mean()), abs=0.051)
+
+
+def test_the_curve_of_a_linear_model_is_its_closed_form() -> None:
+    w, bias = [1.0, -2.0, 0.5], -0.2
+    x = 0.45 + 0.1 * torch.rand(50, 3, generator=torch.Generator().manual_seed(3))
+    score = x.double() @ torch.tensor(w, dtype=torch.float64) - bias
+    y = (score > 0).long()
+    nearest = score.abs() / 3.5  # linf distance to the boundary
+    grid = [float(q) for q in nearest.quantile(torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9], dtype=torch.float64))]
+    got, _, _ = smallest_in_grid(FGSM(), Halfspace(w, bias), x, y, sg.linf(), grid, torch.arange(50))
+    want = torch.searchsorted(torch.tensor(grid, dtype=torch.float64), nearest)
+    assert sorted(set(got.tolist())) == [0, 1, 2, 3, 4, 5]
+    assert got.tolist() == want.tolist()
+
+
+def test_passes_are_counted_and_fewer_than_one_attack_per_radius() -> None:
+    attack, model = PGD(steps=10), _model()
+    x, y, seeds = _batch(model)
+    _, separate = _separately(attack, model, x, y, seeds, sg.linf())
+    counting = Counting(model)
+    _, forwards, backwards = smallest_in_grid(attack, counting, x, y, sg.linf(), RADII, seeds)
+    assert forwards.shape == backwards.shape == (len(x),)
+    assert 0 <= counting._rows - int(forwards.sum()) <= counting._calls  # a judge of one adds the clean input
+    assert int(forwards.sum()) < 0.6 * separate
+    assert bool((backwards <= forwards).all())
+
+
+def test_no_sample_is_attacked_more_often_than_halving_needs() -> None:
+    x = torch.full((30, 1), 0.5)
+    grid = [0.01 * i for i in range(1, 16)]  # 15 radii: 17 places, 4 halvings
+    counting = Counting(Halfspace([1.0], 2.0))  # out of reach: every radius fails
+    _, forwards, _ = smallest_in_grid(FGSM(), counting, x, torch.zeros(30).long(), sg.linf(), grid, torch.arange(30))
+    each = FGSM()(Halfspace([1.0], 2.0), x, torch.zeros(30).long(), sg.linf(0.1)).forwards
+    assert bool((forwards <= 4 * each).all())
+
+
+def test_clean_mistakes_fall_at_zero_and_cost_one_look() -> None:
+    model = _model()
+    x, y, seeds = _batch(model)
+    place, _, backwards = smallest_in_grid(PGD(steps=5), model, x, y, sg.linf(), RADII, seeds)
+    mistake = model(x).argmax(1) != y
+    assert mistake.sum() == 5
+    assert torch.equal(place == -1, mistake)
+    assert bool((backwards[mistake] == 0).all())
+
+
+def test_a_sample_that_nothing_breaks_is_censored() -> None:
+    data = features([[0.5], [0.5]], [0, 1])
+    bench = Bench(data)
+    records = curve(bench, Halfspace([1.0], 0.6), "m", FGSM(), sg.linf(0.1), [0.01, 0.05])
+    assert records.frame["eps"].tolist() == [float("inf"), 0.0]
+    assert records.frame["success"].tolist() == [False, True]
+    assert [(e, a.value) for e, a in curve_points(records, [0.01, 0.05])] == [(0.0, 0.5), (0.01, 0.5), (0.05, 0.5)]
+
+
+def _bench(batch_size: int = 200) -> tuple[Classifier, Bench]:
+    model = _model()
+    x, y, _ = _batch(model)
+    data = sg.data.Dataset(x, y, ("a", "b", "c"), tuple(f"s{i}" for i in range(len(x))))
+    return model, Bench(data, batch_size=batch_size)
+
+
+def test_points_fall_from_clean_accuracy_and_count_the_records() -> None:
+    model, bench = _bench()
+    records = curve(bench, model, "m", PGD(steps=5), sg.linf(0.1), RADII)
+    points = curve_points(records, RADII)
+    assert [e for e, _ in points] == [0.0, *RADII]
+    assert points[0][1].value == (records.frame["clean_prediction"] == records.frame["label"]).mean() == 35 / 40
+    assert all(b.value <= a.value for (_, a), (_, b) in pairwise(points))
+    assert points[-1][1].value < points[0][1].value
+    for eps, estimate in points:
+        assert estimate.value == pytest.approx(sum(e > eps for e in records.frame["eps"]) / 40)
+        assert estimate.count == 40
+
+
+def test_the_curve_does_not_depend_on_the_batch_size_and_is_made_once() -> None:
+    frames = []
+    for batch_size in (40, 7):
+        model, bench = _bench(batch_size)
+        frames.append(curve(bench, model, "m", PGD(steps=5), sg.linf(0.1), RADII).frame)
+        curve(bench, model, "m", PGD(steps=5), sg.linf(0.1), RADII)
+        assert bench.cells.computed == 1
+    pd.testing.assert_frame_equal(*frames, check_exact=False, rtol=1e-4)
+
+
+@pytest.mark.parametrize("grid", [[], [0.0, 0.1], [0.2, 0.1], [0.1, 0.1], [-0.1, 0.1]])
+def test_a_grid_that_does_not_rise_from_above_zero_is_refused(grid: list[float]) -> None:
+    model, bench = _bench()
+    with pytest.raises(UsageError, match="must be positive and rising"):
+        curve(bench, model, "m", FGSM(), sg.linf(0.1), grid)
+
+
+def test_the_default_grid_holds_the_audited_radius() -> None:
+    assert 1.0 in GRID

@@ -1,0 +1,282 @@
+"""The bench: one record per sample, whatever the batches, against closed forms of linear models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+import nets
+import steadygrad as sg
+from evaluation import victims
+from evaluation.victims import Halfspace, features
+from steadygrad.attacks import BIM, FGSM, PGD, RandomNoise
+from steadygrad.classifier import Classifier
+from steadygrad.data import Dataset
+from steadygrad.errors import Failure, UsageError
+from steadygrad.evaluation import evaluate, robust_accuracy, robustness
+from steadygrad.evaluation.records import COLUMNS, Records
+from steadygrad.evaluation.robustness import Bench, label_of, predict, weights_key
+
+THREAT = sg.linf(0.15)
+
+
+def _model() -> Classifier:
+    # Normalized, so that the tiny network uses all of its classes.
+    return Classifier(nets.build(), mean=0.5, std=0.1, name="tiny")
+
+
+def _data(count: int = 23) -> Dataset:
+    x = nets.inputs(count)
+    labels = _model()(x).argmax(1)
+    assert len(labels.unique()) == 3
+    labels[::6] = (labels[::6] + 1) % 3  # some clean mistakes
+    return Dataset(x, labels, ("a", "b", "c"), tuple(f"sample/{i}" for i in range(count)))
+
+
+def _same(a: Records, b: Records) -> None:
+    """Equal but for the last digits that another batch shape rounds differently."""
+    assert len(a)
+    pd.testing.assert_frame_equal(
+        a.frame.reset_index(drop=True), b.frame.reset_index(drop=True), check_exact=False, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_one_row_per_sample_and_attack_in_the_order_of_the_data() -> None:
+    data = _data()
+    records = evaluate(_model(), data, [FGSM(), RandomNoise()], THREAT, seed=5)
+    assert set(records.frame.columns) == set(COLUMNS)
+    assert records.frame["sample"].tolist() == [*data.ids, *data.ids]
+    assert records.frame["label"].tolist() == data.labels.tolist() * 2
+    assert records.frame["attack"].unique().tolist() == ["FGSM", "RandomNoise"]
+    row = records.frame.iloc[0]
+    assert (row["model"], row["source"], row["norm"], row["eps"], row["seed"]) == (
+        "tiny", "tiny", "linf", 0.15, 5
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("attack", [PGD(steps=4, restarts=2), RandomNoise(draws=2), FGSM()], ids=label_of)
+@pytest.mark.parametrize("batch_size", [1, 7, 22])
+def test_results_do_not_depend_on_the_batch_size(attack: sg.attacks.Attack, batch_size: int) -> None:
+    model, data = _model(), _data()
+    _same(evaluate(model, data, attack, THREAT, batch_size=batch_size), evaluate(model, data, attack, THREAT))
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 22])
+def test_results_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    model, data, attack = _model(), _data(), PGD(steps=3)
+    whole = evaluate(model, data, attack, THREAT)
+    monkeypatch.setattr(robustness, "CHUNK", chunk)
+    bench = Bench(data, batch_size=4)
+    _same(bench.run(model, "tiny", attack, THREAT), whole)
+    assert bench.cells.computed == -(-len(data) // chunk)
+
+
+def test_a_sample_fares_the_same_in_any_order_and_any_part_of_the_data() -> None:
+    model, data, attack = _model(), _data(), RandomNoise(draws=1)
+    order = [7, 3, 20, 4]
+    part = evaluate(model, data.select(order), attack, THREAT)
+    whole = evaluate(model, data, attack, THREAT).frame.set_index("sample").loc[[data.ids[i] for i in order]]
+    _same(part, Records(whole.reset_index()[part.frame.columns]))
+
+
+def test_count_takes_the_first_samples() -> None:
+    model, data = _model(), _data()
+    bench = Bench(data)
+    _same(bench.run(model, "m", FGSM(), THREAT, count=9), Records(bench.run(model, "m", FGSM(), THREAT).frame.head(9)))
+
+
+def test_the_seed_decides_the_random_numbers() -> None:
+    model, data = _model(), _data()
+    runs = [evaluate(model, data, RandomNoise(draws=1), THREAT, seed=s) for s in (0, 0, 1)]
+    _same(runs[0], runs[1])
+    moved = runs[0].frame["confidence"] != runs[2].frame["confidence"]
+    fooled = runs[0].frame["success"] | runs[2].frame["success"]
+    assert moved[fooled & (runs[0].frame["distance"] != 0)].all()
+    assert moved.any()
+
+
+def test_success_of_a_linear_model_is_as_in_closed_form() -> None:
+    # The nearest wrong point of w.x = b lies |w.x - b| / |w|_1 away in linf, while the box does not cut it off.
+    w, bias = [1.0, -2.0, 0.5], -0.2
+    x = 0.3 + 0.4 * torch.rand(60, 3, generator=torch.Generator().manual_seed(3))
+    score = x.double() @ torch.tensor(w, dtype=torch.float64) - bias
+    data = features(x.tolist(), (score > 0).long().tolist())
+    for eps in (0.02, 0.1, 0.25):
+        records = evaluate(Halfspace(w, bias), data, FGSM(), sg.linf(eps))
+        want = (score.abs() / 3.5 < eps).numpy()
+        assert records.frame["success"].tolist() == want.tolist()
+        assert robust_accuracy(records).value == pytest.approx(1 - want.mean())
+
+
+def test_clean_mistakes_are_successes_at_distance_zero_and_failures_at_infinity() -> None:
+    frame = evaluate(_model(), _data(), BIM(steps=3), sg.linf(0.02)).frame
+    mistake = frame["clean_prediction"] != frame["label"]
+    assert mistake.sum() >= 4
+    assert (frame.loc[mistake, "success"]).all()
+    assert (frame.loc[mistake, "distance"] == 0).all()
+    failed = frame[~frame["success"]]
+    assert len(failed)
+    assert np.isinf(failed["distance"]).all()
+    assert (failed["prediction"] == failed["clean_prediction"]).all()
+    assert (failed["confidence"] == failed["clean_confidence"]).all()
+    fallen = frame[frame["success"] & ~mistake]
+    assert len(fallen)
+    assert (fallen["prediction"] != fallen["label"]).all()
+    assert ((fallen["distance"] > 0) & (fallen["distance"] <= 0.02 * 1.001)).all()
+
+
+def test_clean_columns_equal_a_softmax_in_float64() -> None:
+    model, data = _model(), _data()
+    frame = evaluate(model, data, FGSM(), THREAT).frame
+    best = model(data.images).double().softmax(1).max(1)
+    assert frame["clean_prediction"].tolist() == best.indices.tolist()
+    assert frame["clean_confidence"].to_numpy() == pytest.approx(best.values.detach().numpy(), rel=1e-6)
+
+
+def test_rounded_success_equals_an_oracle_in_whole_numbers() -> None:
+    model, data, attack, threat = _model(), _data(), FGSM(), sg.linf(0.05)
+    frame = evaluate(model, data, attack, threat).frame
+    found = attack(model, data.images, data.labels, threat).inputs
+    levels = np.rint(found.double().numpy() * 255).astype(np.uint8)
+    again = model(torch.from_numpy(levels.astype(np.float32) / 255)).argmax(1)
+    assert frame["rounded_success"].tolist() == (again != data.labels).tolist()
+
+
+def test_a_change_below_half_a_level_does_not_survive_rounding() -> None:
+    data = features([[100 / 255]], [0])
+    for bias, eps, survives in ((100.2 / 255, 0.4 / 255, False), (100.6 / 255, 1.0 / 255, True)):
+        row = evaluate(Halfspace([1.0], bias), data, FGSM(), sg.linf(eps)).frame.iloc[0]
+        assert row["success"]
+        assert bool(row["rounded_success"]) is survives
+
+
+def test_passes_are_those_the_model_saw() -> None:
+    data = _data()
+    counting = victims.Counting(_model())
+    frame = evaluate(counting, data, PGD(steps=3), THREAT).frame
+    looked = 3 * len(data)  # clean, found and rounded inputs for the columns
+    judged_alone = int((frame["success"].sum()) == 1)
+    assert counting._rows == frame["forwards"].sum() + looked + judged_alone
+
+
+def test_models_are_left_as_they_were() -> None:
+    model = nets.build("conv").train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    state = torch.get_rng_state()
+    evaluate(model, _data(), PGD(steps=2), THREAT)
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"attacks": []}, "attacks is empty"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"threat": sg.linf(0.1, bounds=(0.4, 0.6))}, "inputs must lie within"),
+    ],
+)
+def test_wrong_calls_are_refused(arguments: dict[str, Any], message: str) -> None:
+    call = {"attacks": [FGSM()], "threat": THREAT, **arguments}
+    with pytest.raises(UsageError, match=message):
+        evaluate(_model(), _data(), **call)
+
+
+class _Returns(nn.Module):
+    def __init__(self, make: Any) -> None:
+        super().__init__()
+        self.make = make
+
+    def forward(self, x: Tensor) -> Any:
+        return self.make(x.flatten(1)[:, :3])
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda x: x.softmax(1), UsageError, "returns probabilities"),
+        (lambda x: x * float("nan"), Failure, "NaN or infinite logits"),
+        (lambda x: x[:, 0], UsageError, r"must return logits \(N, K\)"),
+        (lambda x: x[:1], UsageError, r"must return logits \(N, K\)"),
+        (lambda x: (x,), UsageError, "got tuple"),
+        (lambda x: x[:, :2], UsageError, r"labels must be within 0..1"),
+    ],
+    ids=["probabilities", "nan", "vector", "one row", "tuple", "too few classes"],
+)
+def test_models_that_return_no_logits_are_refused(make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        evaluate(_Returns(make), _data(), FGSM(), THREAT)
+
+
+def test_predict_leaves_no_graph() -> None:
+    x = nets.inputs().requires_grad_()
+    classes, confidence = predict(nets.build(), x)
+    assert not confidence.requires_grad
+    assert classes.dtype == torch.int64
+
+
+def test_labels_show_the_settings_that_differ() -> None:
+    assert label_of(PGD()) == "PGD"
+    label = label_of(PGD(loss="ce", steps=10))
+    assert label.startswith("PGD")
+    assert "ce" in label
+    assert "10" in label
+    assert label_of(sg.attributions.Saliency()) == "Saliency"
+    different = [PGD(), PGD(steps=10), PGD(restarts=10), PGD(loss="ce"), PGD(random_start=False), BIM(), BIM(steps=20)]
+    assert len({label_of(attack) for attack in different}) == len(different)
+
+
+def _changed(model: nn.Module, **changes: Any) -> nn.Module:
+    for name, value in changes.items():
+        setattr(model, name, value)
+    return model
+
+
+def _classifier(activation: type[nn.Module] = nn.ReLU, **settings: Any) -> Classifier:
+    return Classifier(nets.build(activation=activation), **{"classes": 3, "name": "a", **settings})
+
+
+DIFFERENT: dict[str, tuple[nn.Module, nn.Module]] = {
+    "weights": (nets.build(), nets.build(seed=1)),
+    "layers without tensors": (_classifier(), _classifier(nn.Tanh)),
+    "a setting of a layer": (nn.LeakyReLU(0.1), nn.LeakyReLU(0.2)),
+    "normalization": (_classifier(), _classifier(mean=0.5)),
+    "bounds": (_classifier(), _classifier(bounds=(-1.0, 1.0))),
+    "a plain attribute": (victims.Sharp(nets.build(), 2.0), victims.Sharp(nets.build(), 3.0)),
+    "type of the numbers": (nets.build(), nets.build(dtype=torch.float64)),
+}
+
+
+@pytest.mark.parametrize("kind", DIFFERENT)
+def test_models_that_compute_something_else_have_other_keys(kind: str) -> None:
+    a, b = DIFFERENT[kind]
+    assert weights_key(a) != weights_key(b)
+
+
+def test_a_buffer_that_is_not_saved_counts() -> None:
+    a, b = nn.Module(), nn.Module()
+    a.register_buffer("mask", torch.zeros(2), persistent=False)
+    b.register_buffer("mask", torch.ones(2), persistent=False)
+    assert weights_key(a) != weights_key(b)
+
+
+def test_name_mode_and_addresses_do_not_count() -> None:
+    assert weights_key(_classifier()) == weights_key(_classifier(name="b"))
+    assert weights_key(_classifier().train()) == weights_key(_classifier().eval())
+    assert weights_key(_changed(nets.build(), hook=lambda: 0)) == weights_key(_changed(nets.build(), hook=lambda: 1))
+
+
+def test_a_radius_per_sample_follows_its_sample() -> None:
+    data = features([[0.5], [0.5], [0.5]], [0, 0, 0])
+    threat = replace(sg.linf(), eps=torch.tensor([0.05, 0.2, 0.15]))
+    records = evaluate(Halfspace([1.0], 0.6), data, FGSM(), threat)
+    assert records.frame["success"].tolist() == [False, True, True]
+    assert records.frame["eps"].isna().all()

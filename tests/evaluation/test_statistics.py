@@ -1,0 +1,115 @@
+"""Intervals and quantiles: against root finding, SciPy, exact sums and simulation."""
+
+from __future__ import annotations
+
+import functools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from oracles import intervals as oracle
+from steadygrad.errors import UsageError
+from steadygrad.evaluation.statistics import Estimate, mean, quantiles, wilson
+
+_shares = st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+_values = st.lists(st.floats(-1e3, 1e3, width=32), min_size=2, max_size=30)
+
+
+@given(_shares)
+def test_wilson_solves_the_score_equation(share: tuple[int, int]) -> None:
+    got = wilson(*share)
+    low, high = oracle.score_interval(*share)
+    assert (got.low, got.high) == pytest.approx((low, high), abs=1e-9)
+
+
+@given(_shares)
+def test_wilson_equals_scipy(share: tuple[int, int]) -> None:
+    got, want = wilson(*share), stats.binomtest(*share).proportion_ci(method="wilson")
+    assert (got.low, got.high) == pytest.approx((want.low, want.high), abs=1e-12)
+    assert got.value == share[0] / share[1]
+    assert got.count == share[1]
+
+
+@given(_shares)
+def test_wilson_holds_its_value_and_mirrors(share: tuple[int, int]) -> None:
+    successes, count = share
+    got, other = wilson(successes, count), wilson(count - successes, count)
+    assert 0 <= got.low <= got.value <= got.high <= 1
+    assert (got.low, got.high) == pytest.approx((1 - other.high, 1 - other.low), abs=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("count", [30, 200])
+def test_wilson_covers_the_truth_in_95_of_100_draws(share: float, count: int) -> None:
+    draws = np.random.default_rng(0).binomial(count, share, size=4000).tolist()
+    interval = functools.lru_cache(None)(lambda k: wilson(k, count))
+    covered = sum(interval(k).low <= share <= interval(k).high for k in draws) / len(draws)
+    assert 0.92 <= covered <= 0.985
+
+
+def test_wilson_covers_95_percent_on_average_over_shares() -> None:
+    count, shares = 40, np.linspace(0.01, 0.99, 197)
+    inside = np.array([[wilson(k, count).low <= p <= wilson(k, count).high for k in range(count + 1)] for p in shares])
+    weight = stats.binom.pmf(np.arange(count + 1)[None], count, shares[:, None])
+    assert (inside * weight).sum(1).mean() == pytest.approx(0.95, abs=0.005)
+
+
+@pytest.mark.parametrize(("successes", "count"), [(0, 0), (3, 2), (-1, 2)])
+def test_wilson_refuses_what_is_no_share(successes: int, count: int) -> None:
+    with pytest.raises(UsageError, match=f"got {successes} of {count}"):
+        wilson(successes, count)
+
+
+@given(_values)
+def test_mean_equals_its_formula(values: list[float]) -> None:
+    got = mean(values)
+    assert (got.value, got.low, got.high) == pytest.approx(oracle.student_interval(values), rel=1e-9, abs=1e-9)
+    assert got.count == len(values)
+
+
+def test_mean_equals_scipys_one_sample_t_test() -> None:
+    values = np.random.default_rng(1).normal(3, 2, size=17)
+    got, want = mean(values), stats.ttest_1samp(values, 0).confidence_interval()
+    assert (got.low, got.high) == pytest.approx((want.low, want.high))
+
+
+def test_mean_of_one_value_has_no_width() -> None:
+    assert mean([0.25]) == Estimate(0.25, 0.25, 0.25, 1)
+
+
+@pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf]])
+def test_mean_refuses_nothing_and_what_is_not_finite(values: list[float]) -> None:
+    with pytest.raises(UsageError, match=f"finite values, got {len(values)}"):
+        mean(values)
+
+
+@given(st.lists(st.one_of(st.floats(0, 10, width=32), st.just(math.inf)), min_size=1, max_size=120))
+def test_quantiles_equal_their_definition_and_censored_ones_are_none(values: list[float]) -> None:
+    got = quantiles(values)
+    assert list(got) == ["0.05", "0.25", "0.5", "0.75", "0.95"]
+    for level, value in got.items():
+        want = oracle.quantile(values, Fraction(level))
+        assert value == (want if math.isfinite(want) else None)
+
+
+@pytest.mark.parametrize("count", [20, 100, 140, 700, 1000])
+def test_quantiles_do_not_slip_where_the_level_meets_a_sample(count: int) -> None:
+    for text in ("0.05", "0.07", "0.25", "0.29", "0.5", "0.75", "0.95"):
+        want = oracle.quantile(range(count), Fraction(text))
+        assert quantiles(np.arange(count), at=(float(text),))[text] == want
+
+
+def test_quantiles_of_nothing_are_none() -> None:
+    assert quantiles([], at=(0.5,)) == {"0.5": None}
+    assert quantiles([math.inf, math.inf], at=(0.0, 0.5)) == {"0.0": None, "0.5": None}
+
+
+def test_an_estimate_prints_percent_and_is_plain() -> None:
+    estimate = Estimate(0.5, 0.25, 0.75, 4)
+    assert str(estimate) == "50.0 % [25.0, 75.0]"
+    assert estimate.plain() == {"value": 0.5, "low": 0.25, "high": 0.75, "count": 4}

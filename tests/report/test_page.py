@@ -1,0 +1,325 @@
+"""The page: complete, self-contained, accessible, safe with foreign names, and equal for equal summaries."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from report.fake_summary import NAMES, full, minimal, save
+from steadygrad import report
+from steadygrad.errors import Failure, UsageError
+from steadygrad.report import gallery, page, wording
+
+VOID = {"meta", "link", "img", "br", "input", "hr"}
+SVG_EMPTY = {"path", "use", "line", "circle", "rect"}
+
+
+class Page(HTMLParser):
+    """Every start tag with its attributes, and the text, of a page; wrong nesting is an error."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len(attrs) == len(dict(attrs)), f"repeated attribute in <{tag}>"
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> without a start"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "script"} & set(self.open[-1:]):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", "".join(self.words).replace("\N{NO-BREAK SPACE}", " "))
+
+    def all(self, *names: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag in names]
+
+
+@pytest.fixture(scope="module")
+def rendered() -> tuple[dict[str, Any], str]:
+    summary, arrays = full()
+    return summary, page.render(summary, arrays)
+
+
+def test_page_is_written_whole_and_small(tmp_path: Path) -> None:
+    path = report.write(save(tmp_path / "run", *full()))
+    assert path == tmp_path / "run" / "report" / "index.html"
+    assert 20_000 < path.stat().st_size < 3_000_000
+    assert [p.name for p in path.parent.iterdir()] == ["index.html"]
+    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_equal_summaries_give_equal_bytes(tmp_path: Path) -> None:
+    first = report.write(save(tmp_path / "a", *full())).read_bytes()
+    assert first == report.write(save(tmp_path / "b", *full())).read_bytes()
+    assert first == report.write(tmp_path / "a").read_bytes()
+
+
+def test_nothing_is_fetched(rendered: tuple[dict[str, Any], str]) -> None:
+    found = Page(rendered[1])
+    for _, attributes in found.tags:
+        for name in ("src", "href", "srcset", "action", "data", "poster"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:", "#")), value
+    assert not re.search(r"https?://|//[a-z]|@import|url\((?!#)", re.sub(r"data:[^\"]*", "", rendered[1]))
+
+
+def test_landmarks_language_and_headings(rendered: tuple[dict[str, Any], str]) -> None:
+    found = Page(rendered[1])
+    assert found.all("html")[0]["lang"] == "en"
+    for landmark in ("header", "nav", "main", "footer", "h1", "title"):
+        assert len(found.all(landmark)) == 1, landmark
+    levels = [int(tag[1]) for tag, _ in found.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_ids_are_unique_and_references_resolve(rendered: tuple[dict[str, Any], str]) -> None:
+    found = Page(rendered[1])
+    ids = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    wanted = {(a.get("href") or "")[1:] for a in found.all("a", "use")}
+    wanted |= {a["aria-labelledby"] or "" for _, a in found.tags if "aria-labelledby" in a}
+    wanted |= set(re.findall(r"url\(#([^)]+)\)", rendered[1]))
+    assert wanted <= set(ids)
+
+
+def test_pictures_say_what_they_show(rendered: tuple[dict[str, Any], str]) -> None:
+    found = Page(rendered[1])
+    alts = [a.get("alt") or "" for a in found.all("img")]
+    assert len(alts) == 6 * 5 * 7 + 100
+    assert all(len(alt) > 8 for alt in alts)
+    assert "Sample digits-test-00000, labeled 7, perturbed: predicted 0 · 91.0 %" in alts
+    assert any("drawn from -0.1 to 0.1" in alt for alt in alts)
+    figures = [a for a in found.all("svg") if a.get("aria-hidden") != "true"]
+    assert len(figures) == 2 + 2 * 6
+    for figure in figures:
+        assert figure["role"] == "img"
+        assert re.search(r"\d", figure["aria-label"] or "")
+
+
+def test_tables_have_captions_scopes_and_a_box_to_scroll_in(rendered: tuple[dict[str, Any], str]) -> None:
+    found = Page(rendered[1])
+    assert len(found.all("table")) == len(found.all("caption")) >= 11
+    assert all(a.get("scope") in ("col", "row", "rowgroup") for a in found.all("th"))
+    boxes = [a for a in found.all("div") if "scroll" in (a.get("class") or "").split()]
+    assert len(boxes) >= len(found.all("table"))
+    assert all(a["tabindex"] == "0" and ("aria-labelledby" in a or "aria-label" in a) for a in boxes)
+
+
+def test_every_number_of_the_headline_is_there(rendered: tuple[dict[str, Any], str]) -> None:
+    summary, text = rendered
+    words = Page(text).text
+    for model in summary["models"]:
+        for value in (model["clean"], model["robust"]):
+            assert wording.estimate(value) in words
+        for attack in model["attacks"]:
+            for key in ("accuracy", "success_rate", "after_rounding"):
+                assert wording.estimate(attack[key]) in words
+        assert model["verdict"]["text"] in words
+    assert wording.sentence(summary) in words
+    for row in summary["transfer"]["accuracy"]:
+        assert all(wording.estimate(cell) in words for cell in row)
+    assert summary["command"] in words
+
+
+def test_a_refused_number_is_struck_and_explained_without_color(rendered: tuple[dict[str, Any], str]) -> None:
+    text = rendered[1]
+    headline = text[text.index('<section id="result"') : text.index('<section id="attacks"')]
+    assert headline.count("<s ") == 1
+    row = next(row for row in headline.split("<tr") if ">distilled<" in row)
+    assert re.search(r"<s class=\"value\">62\.0\N{NO-BREAK SPACE}%</s>", row)
+    assert "✗</span> not trustworthy, because logits × 100" in row
+    assert headline.count("✓</span> trustworthy") == 5
+
+
+def test_failed_checks_are_open_and_passed_ones_closed(rendered: tuple[dict[str, Any], str]) -> None:
+    text = rendered[1]
+    checks = text[text.index('<section id="checks"') : text.index('<section id="transfer"')]
+    found = re.findall(r"<details( open)?>\s*<summary><h3>([^<]+)", checks)
+    assert [name for opened, name in found if opened] == ["distilled"]
+    assert len(found) == 6
+
+
+def test_the_smallest_summary_gives_a_page(tmp_path: Path) -> None:
+    text = report.write(save(tmp_path, *minimal())).read_text(encoding="utf-8")
+    found = Page(text)
+    ids = {attributes.get("id") for _, attributes in found.tags}
+    assert not ids & {"transfer", "curves", "c-grid"}
+    assert {"result", "attacks", "checks", "gallery", "reproduce"} <= ids
+    assert "not measured" in found.text
+    assert "None" not in found.text
+    assert "Median distance" not in found.text
+    assert len(found.all("img")) == 5 * 3
+
+
+def test_a_summary_without_gallery_gives_a_page(tmp_path: Path) -> None:
+    summary, _ = minimal()
+    summary["gallery"] = None
+    summary["models"][0] |= {"robust": None, "clean": None, "curve": None, "gradient_norm": None, "confidence": None}
+    summary["threat"]["eps"] = None
+    summary["command"] = ""
+    found = Page(report.write(save(tmp_path, summary, {})).read_text(encoding="utf-8"))
+    assert not found.all("img")
+    assert "as small as possible" in found.text
+    assert "started from Python" in found.text
+
+
+def test_foreign_names_are_escaped() -> None:
+    evil = '<script>alert("1")</script> id="main" $x^$ 名前'
+    summary, arrays = full([evil, *NAMES[1:]])
+    summary["data"]["classes"][7] = '"><img src=x onerror=alert(1)>'
+    summary["command"] = "steadygrad audit '<b>' && echo </code>"
+    text = page.render(summary, arrays)
+    found = Page(text)
+    assert len(found.all("script")) == 1
+    assert not found.all("b") or all("onerror" not in a for a in found.all("img"))
+    assert all(a.get("src") != "x" for a in found.all("img"))
+    assert evil in found.text
+    ids = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
+    assert ids.count("main") == 1
+
+
+def test_large_color_pictures_are_reduced_and_the_page_says_so() -> None:
+    summary, arrays = full(NAMES[:2])
+    rng = np.random.default_rng(0)
+    for name in list(arrays):
+        if name.startswith(("clean_", "adversarial_")):
+            arrays[name] = rng.random((5, 3, 224, 224))
+        if name.startswith("map_"):
+            arrays[name] = rng.random((5, 224, 224))
+    summary["data"]["shape"] = [3, 224, 224]
+    text = page.render(summary, arrays)
+    assert len(text) < 3_000_000
+    assert re.search(r"averaged over blocks of (\d) × \1 pixels", text)
+
+
+def test_features_without_a_plane_are_drawn_as_a_row() -> None:
+    summary, arrays = minimal()
+    flat = {name: a.reshape(len(a), -1) if a.ndim > 1 else a for name, a in arrays.items()}
+    assert len(Page(page.render(summary, flat)).all("img")) == 5 * 3
+
+
+def test_an_inexistent_or_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no run folder .*nowhere"):
+        report.write(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match=r"no summary\.json in"):
+        report.write(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"schema": NaN}', "[1]"])
+def test_a_damaged_summary_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(Failure, match=r"summary\.json.*run the audit again"):
+        report.write(tmp_path)
+
+
+def _drop(summary: dict[str, Any], path: str) -> None:
+    *parents, last = path.split(".")
+    place: Any = summary
+    for key in parents:
+        place = place[int(key) if key.isdigit() else key]
+    del place[int(last) if last.isdigit() else last]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("schema", "schema None, this version reads 1"),
+        ("threat", "the summary: missing threat"),
+        ("models.2.robust", r"models\[2\]: missing robust"),
+        ("models.1.attacks.0.accuracy.low", r"models\[1\]\.attacks\[0\]\.accuracy: missing low"),
+        ("models.0.curve.points.3.eps", r"models\[0\]\.curve\.points\[3\]: missing eps"),
+        ("transfer.accuracy.1.1", "expected 6 rows of 6"),
+        ("gallery.models.plain.0.distance", r"gallery\.models\['plain'\]\[0\]: missing distance"),
+    ],
+)
+def test_a_missing_key_is_named(tmp_path: Path, path: str, message: str) -> None:
+    summary, arrays = full()
+    _drop(summary, path)
+    with pytest.raises(Failure, match=message):
+        report.write(save(tmp_path, summary, arrays))
+
+
+def test_a_newer_schema_and_a_wrong_share_are_refused(tmp_path: Path) -> None:
+    summary, arrays = full()
+    newer = {**summary, "schema": 2}
+    with pytest.raises(Failure, match="schema 2, this version reads 1"):
+        report.write(save(tmp_path, newer, arrays))
+    percent = copy.deepcopy(summary)
+    percent["models"][0]["robust"]["value"] = 41.0
+    with pytest.raises(Failure, match=r"models\[0\]\.robust\.value: expected a share in \[0, 1\], found 41.0"):
+        report.write(save(tmp_path, percent, arrays))
+
+
+def test_a_missing_or_damaged_gallery_is_refused(tmp_path: Path) -> None:
+    summary, arrays = full()
+    folder = save(tmp_path, summary, arrays)
+    (folder / "gallery.npz").write_bytes(b"PK nothing")
+    with pytest.raises(Failure, match=r"cannot read .*gallery\.npz"):
+        report.write(folder)
+    (folder / "gallery.npz").unlink()
+    with pytest.raises(Failure, match=r"no gallery\.npz beside"):
+        report.write(folder)
+    del arrays["map_clean_3_1"]
+    with pytest.raises(Failure, match="missing the array map_clean_3_1"):
+        report.write(save(tmp_path, summary, arrays))
+    summary["gallery"]["models"]["plain"].pop()
+    with pytest.raises(Failure, match="clean_0 holds 5 rows, the summary has 4"):
+        report.write(save(tmp_path, summary, arrays))
+    assert not (folder / "report").exists()
+
+
+def test_the_gallery_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
+    summary, arrays = minimal()
+    save(tmp_path, summary, arrays)
+    summary["gallery"]["file"] = "../gallery.npz"
+    save(tmp_path / "run", summary, arrays)
+    (tmp_path / "run" / "gallery.npz").unlink()
+    with pytest.raises(Failure, match=r"no gallery\.npz beside"):
+        report.write(tmp_path / "run")
+
+
+def test_a_grid_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    summary, arrays = full()
+    summary["gallery"]["grid"]["success"][0].pop()
+    with pytest.raises(Failure, match=r"gallery\.grid: success and classes do not fit"):
+        report.write(save(tmp_path, summary, arrays))
+
+
+def test_what_an_attack_did_is_said_in_words() -> None:
+    summary, arrays = full()
+    entries = summary["gallery"]["models"]["plain"]
+    entries[1]["clean_prediction"] = 9
+    entries[2]["distance"] = None
+    entries[3] |= {"adversarial_prediction": 0, "distance": None}
+    assert [sample.outcome for sample in gallery.samples(summary, arrays, 0)] == [
+        "changed by PGD-40 at distance 0.1",
+        "wrong before any attack",
+        "changed by PGD-40",
+        "PGD-40 did not change this prediction",
+        "no attack changed this prediction",
+    ]

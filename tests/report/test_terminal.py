@@ -1,0 +1,75 @@
+"""The headline in the terminal and the words around the numbers."""
+
+from __future__ import annotations
+
+import doctest
+import io
+
+import pytest
+from rich.console import Console
+
+from report.fake_summary import full, minimal
+from steadygrad import report
+from steadygrad.report import curves, wording
+
+
+def test_headline_is_aligned_and_complete() -> None:
+    summary, _ = full()
+    lines = report.headline(summary)
+    assert len(lines) == 7
+    assert len({line.index("%") for line in lines[1:]}) == 1
+    for model, line in zip(summary["models"], lines[1:], strict=True):
+        assert line.startswith(model["name"])
+        assert wording.estimate(model["clean"]) in line
+        assert wording.estimate(model["robust"]) in line
+        assert line.endswith(wording.verdict(model))
+
+
+def test_table_prints_the_numbers_of_the_page_and_no_markup() -> None:
+    summary, _ = full(["[red]x[/red]", *(m["name"] for m in full()[0]["models"][1:])])
+    console = Console(file=io.StringIO(), width=220, color_system=None)
+    console.print(report.table(summary))
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "[red]x[/red]" in printed
+    for model in summary["models"]:
+        assert wording.estimate(model["robust"]) in printed
+        assert wording.verdict(model) in printed
+
+
+def test_a_refused_number_is_struck_in_the_table() -> None:
+    console = Console(file=io.StringIO(), width=220, force_terminal=True, color_system="standard")
+    console.print(report.table(full()[0]))
+    row = next(line for line in console.file.getvalue().splitlines() if "62.0 %" in line)  # type: ignore[attr-defined]
+    assert "\x1b[2;9m" in row
+
+
+def test_missing_numbers_are_words() -> None:
+    summary, _ = minimal()
+    summary["models"][0]["robust"] = None
+    assert "not measured" in report.headline(summary)[1]
+
+
+def test_sentence_names_the_best_number_that_stands() -> None:
+    summary, _ = full()
+    sentence = wording.sentence(summary)
+    assert sentence.startswith("PGD + gradient penalty withstands every attack tried within ℓ∞ ≤ 0.1 on 86.0 %")
+    assert "the number of one other model is not trustworthy" in sentence
+    summary["models"][5]["verdict"]["trustworthy"] = False
+    assert wording.sentence(summary).startswith("PGD-trained withstands")
+    assert "the numbers of 2 other models are not trustworthy" in wording.sentence(summary)
+
+
+def test_sentence_claims_nothing_when_no_number_stands() -> None:
+    summary, _ = full()
+    for model in summary["models"]:
+        model["verdict"]["trustworthy"] = False
+    sentence = wording.sentence(summary)
+    assert "do not let any robust accuracy in this report stand" in sentence
+    assert "%" not in sentence
+
+
+@pytest.mark.parametrize("module", [wording, curves])
+def test_examples_in_the_documentation_run(module: object) -> None:
+    outcome = doctest.testmod(module)  # type: ignore[arg-type]
+    assert outcome.attempted
+    assert not outcome.failed

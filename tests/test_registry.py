@@ -1,0 +1,155 @@
+"""Methods go to plain data and flags and come back; wrong names and settings are named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from steadygrad import attacks, attributions, defenses, registry
+from steadygrad.errors import UsageError
+from steadygrad.registry import Method, Registry
+
+ROW = {"summary": "s", "reference": "r", "cost": "1 forward", "soundness": "attack", "order": 1}
+
+REGISTERED = [
+    (rows.kind, row) for rows in (attacks.ATTACKS, attributions.ATTRIBUTIONS, defenses.DEFENSES) for row in rows
+]
+NAMES = [f"{kind} {row.name}" for kind, row in REGISTERED]
+
+
+@dataclass(frozen=True)
+class Toy(Method):
+    steps: int = 10
+    loss: Literal["margin", "ce"] = "margin"
+    sizes: tuple[float, ...] = (0.1, 0.2)
+    inner: Method | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UsageError(f"steps must be at least 1, got {self.steps}")
+
+
+@dataclass(frozen=True)
+class Bare(Method):
+    width: float
+    names: tuple[str, ...] = field(default_factory=tuple)
+
+
+@pytest.fixture
+def toys(monkeypatch) -> Iterator[Registry[Method]]:
+    monkeypatch.setattr(registry, "_REGISTRIES", {})
+    rows: Registry[Method] = Registry("toy")
+    rows.register("toy", **ROW)(Toy)
+    rows.register("bare", **ROW, norms=("linf",))(Bare)
+    return rows
+
+
+# Laws of every registered method
+
+
+def test_every_kind_has_methods():
+    assert {kind for kind, _ in REGISTERED} == {"attack", "attribution", "defense"}
+
+
+@pytest.mark.parametrize(("kind", "row"), REGISTERED, ids=NAMES)
+def test_every_default_survives_plain_data(kind, row):
+    required = [name for name, value in row.settings.items() if value == "required"]
+    if required:
+        with pytest.raises(UsageError, match=required[0]):
+            registry.parse(kind, row.name)
+        return
+    method = registry.build(kind, row.name)
+    plain = registry.describe(method)
+    # As it is after a trip through a file.
+    settings = json.loads(json.dumps(plain))
+    name = settings.pop("name")
+    assert name == row.name
+    assert registry.build(kind, name, settings) == method
+    assert registry.parse(kind, row.name) == method
+    assert hash(registry.build(kind, name, settings)) == hash(method)
+
+
+@pytest.mark.parametrize(("kind", "row"), REGISTERED, ids=NAMES)
+def test_every_method_is_a_frozen_value_with_a_full_row(kind, row):
+    assert row.method.__dataclass_params__.frozen
+    assert issubclass(row.method, Method)
+    assert row.summary
+    assert row.reference
+    assert row.cost
+    assert row.order in (0, 1, 2)
+    assert row.soundness in ("estimate", "attack", "linearised", "certified")
+    assert set(row.norms) <= {"linf", "l2", "l1", "l0"}
+
+
+@pytest.mark.parametrize(("kind", "row"), REGISTERED, ids=NAMES)
+def test_every_method_refuses_an_unknown_setting(kind, row):
+    with pytest.raises(UsageError, match=f"there is no setting of {row.name} 'nonsense'"):
+        registry.build(kind, row.name, {"nonsense": 1})
+
+
+# Building
+
+
+def test_settings_come_from_mappings_and_flags(toys):
+    expected = Toy(steps=3, loss="ce")
+    assert registry.build("toy", "toy", {"steps": 3, "loss": "ce"}) == expected
+    assert registry.parse("toy", "toy:steps=3,loss=ce") == expected
+    assert registry.parse("toy", " toy : steps=3 , loss=ce ,") == expected
+    assert registry.parse("toy", "toy") == Toy()
+
+
+def test_methods_may_hold_methods(toys):
+    outer = Toy(inner=Toy(steps=2, inner=Bare(width=1.5, names=("a",))))
+    plain = registry.describe(outer)
+    assert plain["inner"]["inner"] == {"name": "bare", "width": 1.5, "names": ["a"]}
+    settings = {k: v for k, v in plain.items() if k != "name"}
+    assert registry.build("toy", "toy", settings) == outer
+
+
+def test_rows_know_the_defaults(toys):
+    assert [row.name for row in toys] == ["toy", "bare"]
+    assert toys["toy"].settings == {"steps": 10, "loss": "margin", "sizes": (0.1, 0.2), "inner": None}
+    assert toys["bare"].settings == {"width": "required", "names": ()}
+    assert toys.name_of(Toy()) == "toy"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tyo", "there is no toy 'tyo'; did you mean 'toy'"),
+        ("toy:stesp=3", "there is no setting of toy 'stesp'; did you mean 'steps'"),
+        ("toy:steps", r"'steps' is not key=value \(example: pgd:steps=10,loss=ce\)"),
+        ("toy:steps=many", r"setting 'steps' of toy: .* \(got 'many'\)"),
+        ("toy:steps=2.5", "setting 'steps' of toy"),
+        ("toy:loss=mse", "setting 'loss' of toy: .*'margin' or 'ce'"),
+        ("toy:steps=0", r"^toy: steps must be at least 1, got 0$"),
+        ("bare", "setting 'width' of bare: .*required"),
+    ],
+)
+def test_wrong_flags_are_refused(toys, text, message):
+    with pytest.raises(UsageError, match=message):
+        registry.parse("toy", text)
+
+
+def test_an_unknown_inner_method_is_refused(toys):
+    with pytest.raises(UsageError, match="there is no method 'bear'; did you mean 'bare'"):
+        registry.build("toy", "toy", {"inner": {"name": "bear"}})
+
+
+def test_a_method_outside_the_registry_cannot_be_described(toys):
+    @dataclass(frozen=True)
+    class Stranger(Method):
+        pass
+
+    with pytest.raises(UsageError, match="Stranger is not registered"):
+        registry.describe(Stranger())
+
+
+def test_methods_are_immutable():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Toy().steps = 3  # type: ignore[misc]
