@@ -55,7 +55,11 @@ class Loop:
         self.device = processes.device
         self.model = copy.deepcopy(classifier).to(self.device)
         self.model.zero_grad(set_to_none=True)
-        self.weights = [p for p in self.model.parameters() if p.requires_grad]
+        self.norms = normalizations(self.model) if settings.freeze_norms else []
+        fixed = {id(p) for norm in self.norms for p in norm.parameters()}
+        self.weights = [p for p in self.model.parameters() if p.requires_grad and id(p) not in fixed]
+        if not self.weights and fixed:
+            raise UsageError("freeze_norms leaves no weight to train: batch normalization is all that can learn here")
         self.data = on_device(train, self.device)
         self.validation = on_device(validation, self.device) if validation is not None else None
         check_model(self.model, self.data)
@@ -93,6 +97,8 @@ class Loop:
         progress, every = self.progress, self.settings.checkpoint_steps
         batches = steps_of(len(self.data), self.settings.batch_size, self.seed, progress.epoch)
         self.model.train()
+        for norm in self.norms:
+            norm.eval()
         while progress.step < self.steps:
             self.step(batches[progress.step])
             progress.step += 1
@@ -231,6 +237,11 @@ class Loop:
                 self.model.save(self.folder / "model.safetensors")
         self.processes.wait()
         return self.model
+
+
+def normalizations(model: nn.Module) -> list[nn.Module]:
+    """The layers that keep running statistics of the batches: batch normalization and its kin."""
+    return [m for m in model.modules() if getattr(m, "running_mean", None) is not None]
 
 
 def _optimizer(weights: list[nn.Parameter], settings: FitSettings, device: torch.device) -> torch.optim.Optimizer:

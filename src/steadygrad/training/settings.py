@@ -41,6 +41,8 @@ class FitSettings:
         robust_eps, robust_norm, robust_steps: the PGD attack of the robust accuracy, which is
             followed wherever an eps is given.
         clip: largest l2 norm of the weight gradient; None for no limit.
+        freeze_norms: keep batch normalization as it is, in evaluation mode with fixed parameters, as
+            is usual where a trained network is fine-tuned.
         checkpoint_every: epochs between checkpoints.
         checkpoint_steps: steps between checkpoints within an epoch; None for none.
         tensorboard: write TensorBoard files as well (needs the extra "tensorboard").
@@ -68,6 +70,7 @@ class FitSettings:
     robust_norm: Norm = "linf"
     robust_steps: int = 10
     clip: float | None = None
+    freeze_norms: bool = False
     checkpoint_every: int = 1
     checkpoint_steps: int | None = None
     tensorboard: bool = False
