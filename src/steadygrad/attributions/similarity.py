@@ -5,8 +5,10 @@
 * Every sample is compared on its own: (N, *), (N, *) -> (N,).
 * k is a share of the pixels; at least one pixel is taken.
 * Ties: in a top k the lower pixel index comes first; Kendall is tau-b, Spearman takes average ranks.
-* A map that says nothing (constant, for ranks and top k; zero, for cosine and Euclidean) is as similar as
-  can be to another such map (1, or distance 0), and not at all to any other map (0, or distance sqrt(2)).
+* Where a pixel lies counts for SSIM, the center of mass and the locality-tolerant top k only; these need
+  maps (N, C, H, W) or (N, H, W).
+* A map that says nothing (constant, for ranks and top k; zero, for the others) is as similar as can be to
+  another such map (1, or distance 0), and not at all to any other map (0, or the largest distance).
 * NaN and infinite values are refused.
 """
 
@@ -20,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steadygrad.errors import UsageError
+from steadygrad.attributions.pixels import constant, count_of, pair, pixel_maps, settle, top, unit, zero
+from steadygrad.attributions.structure import local_top_k_intersection, mass_center_displacement, ssim
 
 __all__ = [
     "SIMILARITIES",
@@ -28,31 +31,13 @@ __all__ = [
     "cosine",
     "euclidean",
     "kendall",
+    "local_top_k_intersection",
+    "mass_center_displacement",
     "pixel_maps",
     "spearman",
+    "ssim",
     "top_k_intersection",
 ]
-
-
-def pixel_maps(maps: Tensor, name: str = "maps") -> Tensor:
-    """One non-negative number per pixel, (N, P): the sum of absolute values over channels.
-
-    Raises:
-        UsageError: maps of another form, or NaN or infinite values in them.
-
-    >>> pixel_maps(torch.tensor([[[[1.0, -2.0]], [[-3.0, 0.0]]]]))
-    tensor([[4., 2.]])
-    """
-    if not maps.is_floating_point() or maps.ndim not in (2, 3, 4) or maps.numel() == 0:
-        raise UsageError(
-            f"{name} must be floating-point maps (N, C, H, W), (N, H, W) or (N, D), "
-            f"got {maps.dtype} of shape {tuple(maps.shape)}"
-        )
-    finite = torch.isfinite(maps.detach()).flatten(1).all(1)
-    if not bool(finite.all()):
-        raise UsageError(f"{name} holds NaN or infinite values in {int((~finite).sum())} of {len(maps)} maps")
-    magnitude = maps.abs()
-    return magnitude.sum(1).flatten(1) if maps.ndim == 4 else magnitude.flatten(1)
 
 
 def top_k_intersection(a: Tensor, b: Tensor, k: float = 0.1) -> Tensor:
@@ -68,12 +53,10 @@ def top_k_intersection(a: Tensor, b: Tensor, k: float = 0.1) -> Tensor:
     >>> top_k_intersection(torch.tensor([[3.0, 2.0, 1.0, 0.0]]), torch.tensor([[3.0, 0.0, 1.0, 2.0]]), k=0.5)
     tensor([0.5000])
     """
-    if not 0 < k <= 1:
-        raise UsageError(f"k must be a share of the pixels in (0, 1], got {k}")
-    a, b = _pair(a, b)
-    count = max(1, round(k * a.shape[1]))
-    common = (_top(a, count) & _top(b, count)).sum(1).to(a.dtype) / count
-    return _settle(common, _constant(a), _constant(b))
+    a, b = pair(a, b)
+    count = count_of(k, a.shape[1])
+    common = (top(a, count) & top(b, count)).sum(1).to(a.dtype) / count
+    return settle(common, constant(a), constant(b))
 
 
 def kendall(a: Tensor, b: Tensor) -> Tensor:
@@ -84,12 +67,12 @@ def kendall(a: Tensor, b: Tensor) -> Tensor:
     """
     from scipy.stats import kendalltau
 
-    a, b = _pair(a, b)
-    empty_a, empty_b = _constant(a), _constant(b)
+    a, b = pair(a, b)
+    empty_a, empty_b = constant(a), constant(b)
     rows = zip(_array(a), _array(b), (empty_a | empty_b).tolist(), strict=True)
     # The exact distribution serves the p-value only, and is slow.
     taus = [0.0 if skip else float(kendalltau(p, q, method="asymptotic").statistic) for p, q, skip in rows]
-    return _settle(torch.tensor(taus, dtype=a.dtype, device=a.device), empty_a, empty_b)
+    return settle(torch.tensor(taus, dtype=a.dtype, device=a.device), empty_a, empty_b)
 
 
 def spearman(a: Tensor, b: Tensor) -> Tensor:
@@ -100,11 +83,11 @@ def spearman(a: Tensor, b: Tensor) -> Tensor:
     """
     from scipy.stats import rankdata
 
-    a, b = _pair(a, b)
+    a, b = pair(a, b)
     ranks = [torch.from_numpy(rankdata(_array(m), axis=1)) for m in (a, b)]
     centered = [r - r.mean(1, keepdim=True) for r in ranks]
-    value = (_unit(centered[0]) * _unit(centered[1])).sum(1).clamp(-1, 1)
-    return _settle(value.to(a), _constant(a), _constant(b))
+    value = (unit(centered[0]) * unit(centered[1])).sum(1).clamp(-1, 1)
+    return settle(value.to(a), constant(a), constant(b))
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -113,8 +96,8 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     >>> cosine(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]]))
     tensor([0.7071])
     """
-    a, b = _pair(a, b)
-    return _settle((_unit(a) * _unit(b)).sum(1).clamp(0, 1), _zero(a), _zero(b))
+    a, b = pair(a, b)
+    return settle((unit(a) * unit(b)).sum(1).clamp(0, 1), zero(a), zero(b))
 
 
 def euclidean(a: Tensor, b: Tensor, normalize: bool = True) -> Tensor:
@@ -129,23 +112,24 @@ def euclidean(a: Tensor, b: Tensor, normalize: bool = True) -> Tensor:
     >>> euclidean(torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 4.0]]), normalize=False)
     tensor([5.])
     """
-    a, b = _pair(a, b)
+    a, b = pair(a, b)
     if not normalize:
         plain: Tensor = torch.linalg.vector_norm(a - b, dim=1)
         return plain
-    distance = torch.linalg.vector_norm(_unit(a) - _unit(b), dim=1)
-    return _settle(distance, _zero(a), _zero(b), same=0.0, different=math.sqrt(2))
+    distance = torch.linalg.vector_norm(unit(a) - unit(b), dim=1)
+    return settle(distance, zero(a), zero(b), same=0.0, different=math.sqrt(2))
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """What is known about a similarity without running it."""
+    """What is known about a similarity without running it; `needs_place` is False where maps (N, D) will do."""
 
     name: str
     function: Callable[[Tensor, Tensor], Tensor]
     range: tuple[float, float]
     higher_is_more_similar: bool
     summary: str
+    needs_place: bool = False
 
 
 SIMILARITIES: dict[str, Similarity] = {
@@ -158,41 +142,26 @@ SIMILARITIES: dict[str, Similarity] = {
         Similarity("spearman", spearman, (-1.0, 1.0), True, "Spearman's rank correlation of the pixel values"),
         Similarity("cosine", cosine, (0.0, 1.0), True, "cosine of the pixel maps"),
         Similarity("euclidean", euclidean, (0.0, math.sqrt(2)), False, "distance between the maps at unit l2 norm"),
+        Similarity("ssim", ssim, (-1.0, 1.0), True, "mean structural similarity of the maps at largest value 1", True),
+        Similarity(
+            "mass_center_displacement",
+            mass_center_displacement,
+            (0.0, 1.0),
+            False,
+            "distance between the centers of mass, as a share of the diagonal",
+            True,
+        ),
+        Similarity(
+            "local_top_k_intersection",
+            local_top_k_intersection,
+            (0.0, 1.0),
+            True,
+            "share of the top 10 % of pixels with one of the other map's beside it",
+            True,
+        ),
     )
 }
 
 
-def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    if a.shape != b.shape:
-        raise UsageError(f"maps a and b must have the same shape, got {tuple(a.shape)} and {tuple(b.shape)}")
-    return pixel_maps(a, "a"), pixel_maps(b, "b")
-
-
 def _array(maps: Tensor) -> Any:
     return maps.detach().double().cpu().numpy()
-
-
-def _top(maps: Tensor, count: int) -> Tensor:
-    order = torch.sort(maps, dim=1, descending=True, stable=True).indices[:, :count]
-    return torch.zeros_like(maps, dtype=torch.bool).scatter_(1, order, True)
-
-
-def _unit(maps: Tensor) -> Tensor:
-    # Divided by the largest entry first: the squares of small gradients underflow in float32.
-    largest = maps.detach().abs().amax(1, keepdim=True)
-    scaled = maps / torch.where(largest > 0, largest, 1.0)
-    norm = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
-    return scaled / torch.where(norm > 0, norm, 1.0)
-
-
-def _constant(maps: Tensor) -> Tensor:
-    return maps.amax(1) == maps.amin(1)
-
-
-def _zero(maps: Tensor) -> Tensor:
-    return maps.amax(1) == 0
-
-
-def _settle(value: Tensor, empty_a: Tensor, empty_b: Tensor, same: float = 1.0, different: float = 0.0) -> Tensor:
-    value = torch.where(empty_a ^ empty_b, different, value)
-    return torch.where(empty_a & empty_b, same, value)

@@ -1,0 +1,102 @@
+"""What maps are compared as: one non-negative number per pixel, and when such a map says nothing.
+
+`similarity` states the convention; this file carries it out.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from steadygrad.errors import UsageError
+
+__all__ = ["constant", "count_of", "pair", "pictures", "pixel_maps", "settle", "top", "unit", "zero"]
+
+
+def pixel_maps(maps: Tensor, name: str = "maps") -> Tensor:
+    """One non-negative number per pixel, (N, P): the sum of absolute values over channels.
+
+    Raises:
+        UsageError: maps of another form, or NaN or infinite values in them.
+
+    >>> pixel_maps(torch.tensor([[[[1.0, -2.0]], [[-3.0, 0.0]]]]))
+    tensor([[4., 2.]])
+    """
+    if not maps.is_floating_point() or maps.ndim not in (2, 3, 4) or maps.numel() == 0:
+        raise UsageError(
+            f"{name} must be floating-point maps (N, C, H, W), (N, H, W) or (N, D), "
+            f"got {maps.dtype} of shape {tuple(maps.shape)}"
+        )
+    finite = torch.isfinite(maps.detach()).flatten(1).all(1)
+    if not bool(finite.all()):
+        raise UsageError(f"{name} holds NaN or infinite values in {int((~finite).sum())} of {len(maps)} maps")
+    magnitude = maps.abs()
+    return magnitude.sum(1).flatten(1) if maps.ndim == 4 else magnitude.flatten(1)
+
+
+def pictures(maps: Tensor, name: str = "maps") -> Tensor:
+    """The pixel maps as pictures (N, H, W), for what depends on where a pixel lies.
+
+    Raises:
+        UsageError: as `pixel_maps`; and for maps (N, D), which have no place.
+
+    >>> pictures(torch.ones(1, 3, 2, 2)).shape
+    torch.Size([1, 2, 2])
+    """
+    if maps.ndim not in (3, 4):
+        raise UsageError(f"{name} must be maps (N, C, H, W) or (N, H, W) with a place, got shape {tuple(maps.shape)}")
+    return pixel_maps(maps, name).reshape(len(maps), *maps.shape[-2:])
+
+
+def pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The pixel maps (N, P) of two batches of maps of one shape."""
+    check_shapes(a, b)
+    return pixel_maps(a, "a"), pixel_maps(b, "b")
+
+
+def check_shapes(a: Tensor, b: Tensor) -> None:
+    """Refuse maps of different shapes."""
+    if a.shape != b.shape:
+        raise UsageError(f"maps a and b must have the same shape, got {tuple(a.shape)} and {tuple(b.shape)}")
+
+
+def count_of(k: float, pixels: int) -> int:
+    """How many pixels the share k is: rounded, at least one.
+
+    >>> count_of(0.1, 64)
+    6
+    """
+    if not 0 < k <= 1:
+        raise UsageError(f"k must be a share of the pixels in (0, 1], got {k}")
+    return max(1, round(k * pixels))
+
+
+def top(maps: Tensor, count: int) -> Tensor:
+    """Which pixels (N, P) bool are the `count` largest; among equals, the lower index."""
+    order = torch.sort(maps, dim=1, descending=True, stable=True).indices[:, :count]
+    return torch.zeros_like(maps, dtype=torch.bool).scatter_(1, order, True)
+
+
+def unit(maps: Tensor) -> Tensor:
+    """Rows (N, P) of l2 norm 1; a row of zeros stays one."""
+    # Divided by the largest entry first: the squares of small gradients underflow in float32.
+    largest = maps.detach().abs().amax(1, keepdim=True)
+    scaled = maps / torch.where(largest > 0, largest, 1.0)
+    norm = torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
+    return scaled / torch.where(norm > 0, norm, 1.0)
+
+
+def constant(maps: Tensor) -> Tensor:
+    """Which rows (N,) hold a single value."""
+    return maps.amax(1) == maps.amin(1)
+
+
+def zero(maps: Tensor) -> Tensor:
+    """Which rows (N,) of non-negative values hold zeros only."""
+    return maps.amax(1) == 0
+
+
+def settle(value: Tensor, empty_a: Tensor, empty_b: Tensor, same: float = 1.0, different: float = 0.0) -> Tensor:
+    """The values (N,), with the stated ones where one of the maps, or both, say nothing."""
+    value = torch.where(empty_a ^ empty_b, different, value)
+    return torch.where(empty_a & empty_b, same, value)
