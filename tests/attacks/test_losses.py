@@ -71,6 +71,19 @@ def test_losses_equal_their_formulas_wherever_the_logits_lie(name, classes, targ
     torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("logits", [[5.0, 5.0], [-3.0, -3.0, -3.0], [7.0, 7.0, 1.0]])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tied_logits_have_a_gradient(name, logits, dtype):
+    # A tie is not yet wrong, and in half precision it is common: an attack must not get stuck there.
+    leaf = torch.tensor([logits], dtype=dtype, requires_grad=True)
+    values = attack_loss(name, leaf, torch.tensor([0]), None, None)
+    (slope,) = torch.autograd.grad(values.sum(), leaf)
+    assert torch.isfinite(values).all()
+    assert torch.isfinite(slope).all()
+    assert slope[0, 0] < 0 < slope[0, 1]
+
+
 def test_kl_is_the_divergence_from_the_clean_prediction():
     clean, y, _ = _logits(4)
     logits = clean + torch.randn_like(clean)

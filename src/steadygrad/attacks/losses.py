@@ -70,7 +70,9 @@ def soft(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     so finds nearer and more wrong points in as many steps.
     """
     scale = (logits.amax(1) - logits.mean(1)).detach().clamp_min(torch.finfo(logits.dtype).tiny) / 8
-    return cross_entropy(logits / scale[:, None], y, target) * scale
+    # Shifted first: tied logits, whose scale is next to zero, would overflow and lose their gradient.
+    shifted = logits - logits.amax(1, keepdim=True).detach()
+    return cross_entropy(shifted / scale[:, None], y, target) * scale
 
 
 def _without(logits: Tensor, label: Tensor) -> Tensor:
