@@ -1,6 +1,6 @@
 """Maps that explain a prediction, and how alike two maps are."""
 
-from steadygrad.attributions import similarity
+from steadygrad.attributions import similarity, stability
 from steadygrad.attributions.base import ATTRIBUTIONS, Attribution, Of, score
 from steadygrad.attributions.gradients import InputXGradient, IntegratedGradients, Saliency, SmoothGrad
 
@@ -14,4 +14,5 @@ __all__ = [
     "SmoothGrad",
     "score",
     "similarity",
+    "stability",
 ]

@@ -1,0 +1,141 @@
+"""How much maps move under random changes of the input: estimates, per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad import randomness
+from steadygrad.attributions.base import Attribution
+from steadygrad.errors import UsageError
+from steadygrad.threat import Threat
+
+__all__ = ["StabilityEstimate", "local_lipschitz", "max_sensitivity"]
+
+
+@dataclass(frozen=True)
+class StabilityEstimate:
+    """The largest of a number over random points: an estimate, which more points can only raise.
+
+    It is no bound on the worst case; attacks on attributions search for that. Nothing is divided by
+    a statistic of the batch, so a sample's value does not depend on the others.
+
+    Attributes:
+        value: (N,), in the unit that the function names.
+        draws: random points per sample.
+        soundness: "estimate", the word of the soundness page.
+    """
+
+    value: Tensor
+    draws: int
+    soundness: str = "estimate"
+
+
+def max_sensitivity(
+    attribution: Attribution,
+    model: nn.Module,
+    x: Tensor,
+    target: Tensor,
+    threat: Threat,
+    *,
+    draws: int = 10,
+    relative: bool = True,
+    generator: randomness.Seeds = None,
+) -> StabilityEstimate:
+    """Largest l2 distance of the maps of random allowed points from the clean map; maps are signed.
+
+    Costs 1 + draws maps per sample; leaves no trace.
+
+    Args:
+        attribution: what explains.
+        model: maps inputs to logits (N, K).
+        x: inputs (N, *).
+        target: classes (N,) to explain.
+        threat: where the points come from.
+        draws: random points per sample.
+        relative: in units of the clean map's l2 norm (infinite where only that map is zero); otherwise
+            in units of the maps.
+        generator: gives one seed per sample.
+
+    Raises:
+        UsageError: draws below 1, no radius; as for the attribution.
+
+    Source: Yeh et al. 2019, arXiv:1901.09392, definition 2.
+
+    >>> from steadygrad.attributions import Saliency
+    >>> from steadygrad.threat import linf
+    >>> max_sensitivity(Saliency(), nn.Linear(4, 2), torch.rand(3, 4), torch.tensor([0, 1, 0]), linf(0.1)).value
+    tensor([0., 0., 0.])
+    """
+
+    def ratio(moved: Tensor, clean: Tensor, _: Tensor) -> Tensor:
+        return _over(_size(moved - clean), _size(clean)) if relative else _size(moved - clean)
+
+    return _largest(attribution, model, x, target, threat, draws, generator, ratio)
+
+
+def local_lipschitz(
+    attribution: Attribution,
+    model: nn.Module,
+    x: Tensor,
+    target: Tensor,
+    threat: Threat,
+    *,
+    draws: int = 10,
+    generator: randomness.Seeds = None,
+) -> StabilityEstimate:
+    """Largest ratio of the l2 distance of the maps to that of the inputs, over random allowed points.
+
+    In units of the maps per unit of the inputs; maps are signed. Arguments, errors and costs as
+    `max_sensitivity`.
+
+    Source: Alvarez-Melis and Jaakkola 2018, arXiv:1806.07538, equation 6.
+
+    >>> from steadygrad.attributions import InputXGradient
+    >>> from steadygrad.threat import l2
+    >>> model = nn.Linear(1, 2)
+    >>> value = local_lipschitz(InputXGradient(), model, torch.rand(3, 1), torch.tensor([0, 1, 0]), l2(0.1)).value
+    >>> torch.allclose(value, model.weight[[0, 1, 0], 0].abs(), rtol=1e-3)
+    True
+    """
+
+    def ratio(moved: Tensor, clean: Tensor, change: Tensor) -> Tensor:
+        return _over(_size(moved - clean), _size(change))
+
+    return _largest(attribution, model, x, target, threat, draws, generator, ratio)
+
+
+def _largest(
+    attribution: Attribution,
+    model: nn.Module,
+    x: Tensor,
+    target: Tensor,
+    threat: Threat,
+    draws: int,
+    generator: randomness.Seeds,
+    ratio: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> StabilityEstimate:
+    if draws < 1:
+        raise UsageError(f"draws must be at least 1, got {draws}")
+    x = x.detach()
+    threat.radius(x)  # refuses a threat without one
+    clean = attribution(model, x, target)
+    seeds = randomness.sample_seeds(len(x), generator)
+    value = torch.zeros(len(x), dtype=clean.dtype, device=clean.device)
+    for draw in range(draws):
+        points = threat.random(x, seeds, draw)
+        value = torch.maximum(value, ratio(attribution(model, points, target), clean, points - x))
+    return StabilityEstimate(value, draws)
+
+
+def _size(values: Tensor) -> Tensor:
+    size: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
+    return size
+
+
+def _over(change: Tensor, size: Tensor) -> Tensor:
+    # No change is none, whatever it is compared with.
+    return torch.where(change == 0, 0.0, change / size)
