@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from steadygrad.attacks import FGSM, PGD
+from steadygrad.attacks import FGSM, PGD, DeepFool
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.defenses import Defense, parse
@@ -52,6 +52,7 @@ def classifier(kind: str = "linear", *, seed: int = 0) -> Classifier:
 DEFENSES: dict[str, Defense] = {
     "fgsm": AdversarialTraining(eps=0.1, attack=FGSM("ce"), clean_weight=0.5),
     "pgd": AdversarialTraining(eps=0.05, attack=PGD(steps=2, loss="ce")),
+    "deepfool": AdversarialTraining(eps=None, norm="l2", attack=DeepFool(steps=5), clean_weight=0.5),
 }
 
 
@@ -64,7 +65,10 @@ def run(out: Path | None = None, defense: str = "plain", *, kind: str = "norm", 
     )
 
 
-SUITE = ("plain", "fgsm", "pgd", "input_gradient:weight=0.1", "distillation:temperature=2")
+SUITE = (
+    *("plain", "fgsm", "pgd", "deepfool"),
+    *("input_gradient:weight=0.1", "parseval:weight=0.1", "distillation:temperature=2"),
+)
 IN_SUITE: dict[str, Any] = {"kind": "linear", "optimizer": "sgd", "lr": 0.1, "select": "robust", "robust_eps": 0.1}
 
 

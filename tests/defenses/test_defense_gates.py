@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import gates
 import nets
 from steadygrad import registry
-from steadygrad.attacks import FGSM, PGD, RandomNoise
+from steadygrad.attacks import FGSM, PGD, DeepFool, RandomNoise
 from steadygrad.defenses import (
     DEFENSES,
     TRADES,
@@ -20,6 +20,7 @@ from steadygrad.defenses import (
     Defense,
     Distillation,
     InputGradientPenalty,
+    Parseval,
     Plain,
     State,
 )
@@ -33,6 +34,7 @@ FIXED: dict[str, Defense] = {
     "trades": TRADES(eps=0.2, attack=NOISE),
     "input_gradient": InputGradientPenalty(0.7),
     "distillation": Distillation(3.0),
+    "parseval": Parseval(0.3),
     "sum": AdversarialTraining(eps=0.2, attack=NOISE, clean_weight=0.5)
     + InputGradientPenalty(0.5, label="uniform")
     + InputGradientPenalty(0.1, norm="l1"),
@@ -49,6 +51,8 @@ EXTRA = {
     "l1": InputGradientPenalty(0.5, norm="l1"),
     "fgsm": AdversarialTraining(eps=0.2, attack=FGSM("ce")),
     "hot": Plain(20.0),
+    "scaled": Parseval(0.3, scaled=True),
+    "nearest": AdversarialTraining(eps=None, norm="l2", attack=DeepFool(steps=5), clean_weight=0.5, label="predicted"),
 }
 
 
@@ -119,6 +123,7 @@ def test_only_running_statistics_and_dropout_move_in_training_mode(name: str) ->
         (InputGradientPenalty(1.0) + InputGradientPenalty(1.0, label="uniform"), 1, 2),
         (Plain() + InputGradientPenalty(1.0), 1, 1),
         (Distillation(), 1, 0),
+        (Parseval(1.0), 1, 0),
         (AdversarialTraining(eps=0.1, attack=FGSM("ce")), 2, 1),
         (AdversarialTraining(eps=0.1, attack=PGD(steps=4, loss="ce")), 5, 4),
         (AdversarialTraining(eps=0.1, attack=FGSM("ce"), clean_weight=0.5), 3, 1),

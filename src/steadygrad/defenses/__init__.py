@@ -12,3 +12,4 @@ from steadygrad.defenses.base import Sum as Sum
 from steadygrad.defenses.base import parse as parse
 from steadygrad.defenses.distillation import Distillation as Distillation
 from steadygrad.defenses.input_gradient import InputGradientPenalty as InputGradientPenalty
+from steadygrad.defenses.parseval import Parseval as Parseval

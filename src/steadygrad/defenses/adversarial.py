@@ -1,4 +1,4 @@
-"""Training on adversarial examples: Madry's, Goodfellow's and TRADES."""
+"""Training on adversarial examples: Madry's, Goodfellow's, those of a search for the nearest, and TRADES."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DIVERGENCE = PGD(steps=7, loss="kl")
 
 @DEFENSES.register(
     "adversarial",
-    summary="cross-entropy at the points of an attack (FGSM, PGD, ...), with a share of the clean loss",
+    summary="cross-entropy at the points of an attack (FGSM, PGD, DeepFool, ...), with a share of the clean loss",
     reference="Madry et al. 2018, arXiv 1706.06083; half and half: Goodfellow et al. 2015, arXiv 1412.6572",
     cost="the attack + 1 forward + 1 backward, one more of both for a clean share",
     soundness="estimate",
@@ -35,18 +35,23 @@ class AdversarialTraining(Defense):
     The attack sees the network in evaluation mode, the loss in the mode of training.
 
     Args:
-        eps: radius of the attack, in units of the inputs.
+        eps: radius of the attack, in units of the inputs. None takes the nearest wrong point of each
+            sample, however near or far, and needs an attack that looks for it, such as DeepFool; with a
+            radius that point is drawn back into the ball.
         norm: its norm.
-        attack: FGSM(loss="ce") for FGSM training, PGD for PGD training.
+        attack: FGSM(loss="ce") for FGSM training, PGD for PGD training, DeepFool for DeepFool training.
         clean_weight: share of the clean loss: 0 is Madry's, 0.5 Goodfellow's and Ross's.
         label: which label the attack leads away from; "predicted" is the model's own, so that the
             example does not give the true label away (Kurakin et al. 2017).
 
     >>> AdversarialTraining(eps=0.3).clean_weight
     0.0
+    >>> from steadygrad.attacks import DeepFool
+    >>> AdversarialTraining(eps=None, norm="l2", attack=DeepFool(), clean_weight=0.5).attack.overshoot
+    0.02
     """
 
-    eps: float
+    eps: float | None
     norm: Norm = "linf"
     attack: Attack = _CROSS_ENTROPY
     clean_weight: float = 0.0
@@ -54,6 +59,11 @@ class AdversarialTraining(Defense):
     fits = True
 
     def __post_init__(self) -> None:
+        if self.eps is None and not self.attack.minimum_norm:
+            raise UsageError(
+                f"{type(self.attack).__name__} needs a radius: give eps; only attacks that look for the nearest "
+                "wrong point (deepfool, ddn, fmn) take eps=None"
+            )
         _check_threat(self.eps, self.norm, self.attack)
         if not 0 <= self.clean_weight < 1:
             raise UsageError(f"clean_weight must be within [0, 1), got {self.clean_weight}")
@@ -111,7 +121,8 @@ class TRADES(Defense):
         return {"cross_entropy": step.cross_entropy, "divergence": self.beta * divergence}
 
 
-def _check_threat(eps: float, norm: str, attack: Attack) -> None:
-    check_positive("eps", eps)
+def _check_threat(eps: float | None, norm: str, attack: Attack) -> None:
+    if eps is not None:
+        check_positive("eps", eps)
     if norm not in attack.norms:
         raise UsageError(f"{type(attack).__name__} works for {', '.join(attack.norms)}, not for {norm!r}")

@@ -89,7 +89,7 @@ class Step:
         """Logits (N, K) at other points with a graph to the weights; at least float32."""
         return _wide(self.model(x))
 
-    def perturb(self, attack: Attack, norm: Norm, eps: float, y: Tensor) -> Tensor:
+    def perturb(self, attack: Attack, norm: Norm, eps: float | None, y: Tensor) -> Tensor:
         """Points (N, *) of an attack on the model in evaluation mode; the weights take no part."""
         threat = Threat(norm, eps, getattr(unwrap(self.model), "bounds", (0.0, 1.0)))
         self._streams += 1
