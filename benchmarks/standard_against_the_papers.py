@@ -26,7 +26,7 @@ from steadygrad.defenses import AdversarialTraining, Plain
 from steadygrad.evaluation.statistics import wilson
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from oracles import standard as papers  # noqa: E402 - the tests are no package
+from oracles import standard as papers
 
 CHUNK = 50
 EPS = {"plain": 0.1, "pgd": 0.2}  # radii at which some samples fall and some stand
@@ -100,7 +100,7 @@ def line(row: dict[str, Any]) -> str:
     """The summary of one model in two lines."""
     a, b = row["robust_ours"], row["robust_papers"]
     return (
-        f"{row['model']}: linf {row['eps']}, {row['images']} images, clean {row['clean_accuracy_test']:.2%} (test set)\n"
+        f"{row['model']}: linf {row['eps']}, {row['images']} images, clean {row['clean_accuracy_test']:.2%} (all)\n"
         f"  robust: ours {a['value']:.1%} [{a['low']:.1%}, {a['high']:.1%}], papers {b['value']:.1%}; difference "
         f"{row['difference_points']:+.1f} points (broken by us alone {row['only_ours_breaks']}, by the papers alone "
         f"{row['only_papers_break']}); passes per sample {row['passes_ours']:.0f} against {row['passes_papers']:.0f}, "
