@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steadygrad.errors import UsageError
 
-__all__ = ["constant", "count_of", "pair", "pictures", "pixel_maps", "settle", "top", "unit", "zero"]
+__all__ = ["constant", "count_of", "magnitude", "pair", "pictures", "pixel_maps", "settle", "top", "unit", "zero"]
 
 
 def pixel_maps(maps: Tensor, name: str = "maps") -> Tensor:
@@ -30,8 +30,13 @@ def pixel_maps(maps: Tensor, name: str = "maps") -> Tensor:
     finite = torch.isfinite(maps.detach()).flatten(1).all(1)
     if not bool(finite.all()):
         raise UsageError(f"{name} holds NaN or infinite values in {int((~finite).sum())} of {len(maps)} maps")
-    magnitude = maps.abs()
-    return magnitude.sum(1).flatten(1) if maps.ndim == 4 else magnitude.flatten(1)
+    return magnitude(maps)
+
+
+def magnitude(maps: Tensor) -> Tensor:
+    """`pixel_maps` without its checks, for loops that have made them once."""
+    size = maps.abs()
+    return size.sum(1).flatten(1) if maps.ndim == 4 else size.flatten(1)
 
 
 def pictures(maps: Tensor, name: str = "maps") -> Tensor:

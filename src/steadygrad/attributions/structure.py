@@ -63,7 +63,11 @@ def center_of_mass(maps: Tensor) -> Tensor:
     >>> center_of_mass(torch.tensor([[[0.0, 1.0], [0.0, 3.0]]]))
     tensor([[0.7500, 1.0000]])
     """
-    picture = pictures(maps)
+    return center_of(pictures(maps))
+
+
+def center_of(picture: Tensor) -> Tensor:
+    """`center_of_mass` of non-negative pictures (N, H, W), unchecked."""
     # The scale is taken out first, and zeros weigh alike, so that no sum underflows.
     weights = torch.where(zero(picture.flatten(1))[:, None, None], 1.0, _to_one(picture))
     total = weights.sum((1, 2))
@@ -88,7 +92,7 @@ def mass_center_displacement(a: Tensor, b: Tensor, pixels: bool = False) -> Tens
     """
     first, second = _pictures(a, b)
     diagonal = math.hypot(*(n - 1 for n in first.shape[1:])) or 1.0
-    distance: Tensor = torch.linalg.vector_norm(center_of_mass(first) - center_of_mass(second), dim=1)
+    distance: Tensor = torch.linalg.vector_norm(center_of(first) - center_of(second), dim=1)
     # Two maps cannot be further apart than the corners, but for rounding.
     share = (distance / diagonal).clamp(0, 1)
     value = share * diagonal if pixels else share
