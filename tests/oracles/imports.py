@@ -10,6 +10,8 @@ from pathlib import Path
 FLOORS = [
     {"cli", "__main__"},
     {"papers"},
+    {"benchmarks"},
+    {"hardening"},
     {"report"},
     {"evaluation"},
     {"training"},
@@ -23,7 +25,7 @@ FLOORS = [
     {"derivatives"},
     {"classifier"},
     {"threat"},
-    {"registry", "randomness", "files", "errors", "progress", "provenance"},
+    {"registry", "recipes", "randomness", "files", "errors", "progress", "provenance"},
 ]
 LONGEST = 400
 

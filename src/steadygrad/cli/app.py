@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from steadygrad.cli import audit, demo, listing, train
+from steadygrad.cli import audit, bench, demo, harden, listing, train
 from steadygrad.cli.common import command_line, typed
 from steadygrad.errors import Failure, UsageError
 
@@ -29,7 +29,9 @@ _BadUsage: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__n
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("audit")(audit.audit)
+app.command("harden")(harden.harden)
 app.command("list")(listing.listing)
+app.command("bench")(bench.bench)
 
 
 @app.callback(invoke_without_command=True)

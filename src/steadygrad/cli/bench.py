@@ -1,0 +1,104 @@
+"""`steadygrad bench`: speed and strength of the attacks, next to other libraries."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from steadygrad.cli.common import Debug, Device, Json, Seed, emit, pick_device, shown
+from steadygrad.errors import unknown_name
+
+__all__ = ["bench"]
+
+
+def bench(
+    what: Annotated[str, typer.Argument(help="What to measure: attacks.")] = "attacks",
+    data: Annotated[
+        str | None, typer.Option(help="Data by name or path.", show_default="mnist if it is there, else digits")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A trained model; by default one is trained.", show_default=False)
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=2, metavar="N", help="Images: the first ones that the model classifies correctly.")
+    ] = 128,
+    eps: Annotated[str, typer.Option(help="Radius (linf) of the attacks that take one, e.g. 0.1 or 8/255.")] = "0.1",
+    libraries: Annotated[
+        str | None, typer.Option(help="Other libraries, e.g. foolbox,art; none for no other.", show_default="all")
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="A task by name, e.g. PGD; may be repeated.", show_default="all")
+    ] = None,
+    laps: Annotated[int, typer.Option(min=1, metavar="N", help="How often an attack is timed, if it is fast.")] = 5,
+    note: Annotated[str, typer.Option(help="Kept in the results, e.g. who else uses the machine.")] = "",
+    out: Annotated[Path, typer.Option(help="Run folder; an interrupted run continues there.")] = Path("runs/bench"),
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Compare attacks with foolbox, torchattacks and ART where installed: passes, time, success, distance.
+
+    Examples:
+
+      steadygrad bench attacks
+
+      steadygrad bench attacks --data digits --libraries foolbox,art
+
+      steadygrad bench attacks --model runs/lenet --data mnist --task PGD
+    """
+    from steadygrad.benchmarks import Pace, bench_attacks
+    from steadygrad.cli.audit import number
+
+    if what != "attacks":
+        raise unknown_name("benchmark", what, ["attacks"])
+    chosen = None if libraries is None else [name for name in libraries.split(",") if name not in ("", "none")]
+    with shown():
+        found = bench_attacks(
+            data or _at_hand(),
+            out=out,
+            model=model,
+            samples=samples,
+            eps=number("--eps", eps),
+            libraries=chosen,
+            only=task or None,
+            pace=Pace(laps),
+            seed=seed,
+            device=pick_device(device),
+            note=note,
+        )
+    if json:
+        emit({**found, "out": str(out)})
+        return
+    _print(found, out)
+
+
+def _at_hand() -> str:
+    """MNIST if it lies in the folder of data sets: the default downloads nothing."""
+    folder = os.environ.get("STEADYGRAD_DATA")
+    return "mnist" if folder and (Path(folder) / "mnist").is_dir() else "digits"
+
+
+def _print(found: dict[str, Any], out: Path) -> None:
+    from rich.console import Console
+
+    from steadygrad.benchmarks import table
+
+    console = Console()
+    console.print(table.view(found["rows"]))
+    machine, accuracy = found["machine"], found["accuracy"]["value"]
+    print(
+        f"time: in bare forward and backward passes of the batch. {found['samples']} images of {found['data']}, "
+        f"model accuracy {100 * accuracy:.1f} %,\n{machine['threads']} threads of {machine['cores']} cores, "
+        f"load before: {machine['load_before']}"
+    )
+    for row in found["rows"]:
+        if row["error"]:
+            print(f"failed: {row['library']} {row['attack']}: {row['error']}")
+    for name, reason in found["absent"].items():
+        print(f"not compared: {name} ({reason}; see docs/how-to/measure-speed.md)")
+    console.print(table.verdicts(found["claims"]))
+    print(f"results: {out / 'attacks.json'}\npicture: {out / 'attacks.png'}")
