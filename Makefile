@@ -12,7 +12,7 @@ export STEADYGRAD_DATA
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test bench check format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,8 +20,11 @@ help: ## show this list
 demo: $(VENV)/.installed ## train, attack, explain and report on the bundled digits
 	$(BIN)/steadygrad demo --out $(RUNS)/demo
 
-test: $(VENV)/.installed-dev ## run all tests
+test: $(VENV)/.installed-dev $(VENV)/.installed-bench ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+bench: $(VENV)/.installed $(VENV)/.installed-bench ## compare the attacks with other libraries, in about ten minutes
+	$(BIN)/steadygrad bench attacks --out $(RUNS)/bench
 
 check: $(VENV)/.installed-dev ## lint, format check, types and the fast tests, in under two minutes
 	$(BIN)/ruff check
@@ -47,3 +50,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e ".[dev]"
 	@touch $@ $(VENV)/.installed
+
+# torchattacks asks for torchvision, which must be of the same build as torch, and for a requests of 2021. Its attacks
+# import neither, so it goes in without what it asks for. Tests that miss a library are skipped, and say so.
+$(VENV)/.installed-bench: pyproject.toml constraints.txt | $(BIN)/python
+	@if $(PIP) -e ".[bench]" && $(PIP) --no-deps torchattacks; then touch $@ $(VENV)/.installed; \
+	else echo "other libraries could not be installed: the tests of parity with them will be skipped"; fi

@@ -17,8 +17,8 @@ __all__ = ["distances_csv", "rows_csv", "verdicts", "view"]
 
 _COLUMNS = (
     "task", "library", "variant", "attack", "norm", "eps", "success", "success_low", "success_high", "median",
-    "median_low", "median_high", "forwards", "backwards", "seconds", "bare_seconds", "ratio", "ratio_low", "ratio_high", "cpu_ratio",
-    "laps", "error",
+    "median_low", "median_high", "forwards", "backwards", "seconds", "bare_seconds", "ratio", "ratio_low",
+    "ratio_high", "cpu_ratio", "laps", "error",
 )  # fmt: skip
 
 
