@@ -1,6 +1,12 @@
 """Inputs that change the prediction."""
 
 from steadygrad.attacks.apgd import APGD as APGD
+from steadygrad.attacks.attribution import ATTRIBUTION_ATTACKS as ATTRIBUTION_ATTACKS
+from steadygrad.attacks.attribution import IFIA as IFIA
+from steadygrad.attacks.attribution import AttributionNoise as AttributionNoise
+from steadygrad.attacks.attribution import AttributionPGD as AttributionPGD
+from steadygrad.attacks.attribution import ExplanationAttack as ExplanationAttack
+from steadygrad.attacks.attribution_run import AttributionResult as AttributionResult
 from steadygrad.attacks.base import ATTACKS as ATTACKS
 from steadygrad.attacks.base import Attack as Attack
 from steadygrad.attacks.carlini_wagner import CarliniWagner as CarliniWagner
