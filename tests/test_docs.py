@@ -61,7 +61,7 @@ def parse(line: str) -> None:
     from steadygrad.cli.app import app
     from steadygrad.cli.audit import number
     from steadygrad.cli.listing import _rows
-    from steadygrad.cli.train import _pairs
+    from steadygrad.cli.train import pairs
 
     words = shlex.split(line, comments=True)[1:]
     group = typer.main.get_command(app)
@@ -79,7 +79,7 @@ def parse(line: str) -> None:
     if values.get("eps"):
         number("--eps", values["eps"])
     if values.get("set_"):
-        registry.configure(sg.FitSettings, "the training", _pairs(list(values["set_"])))
+        registry.configure(sg.FitSettings, "the training", pairs(list(values["set_"])))
     if values.get("kind"):
         _rows(values["kind"])
 

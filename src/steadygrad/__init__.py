@@ -8,6 +8,7 @@ from steadygrad import data as data
 from steadygrad import defenses as defenses
 from steadygrad import evaluation as evaluation
 from steadygrad import models as models
+from steadygrad import recipes as recipes
 from steadygrad import report as report
 from steadygrad.classifier import Classifier as Classifier
 from steadygrad.classifier import frozen as frozen
@@ -16,6 +17,7 @@ from steadygrad.errors import Failure as Failure
 from steadygrad.errors import UsageError as UsageError
 from steadygrad.evaluation import audit as audit
 from steadygrad.evaluation import evaluate as evaluate
+from steadygrad.hardening import harden as harden
 from steadygrad.threat import Threat as Threat
 from steadygrad.threat import l0 as l0
 from steadygrad.threat import l1 as l1

@@ -15,7 +15,10 @@ _METHODS = ("name", "summary", "cost", "norms", "order", "soundness", "reference
 
 
 def listing(
-    kind: Annotated[str, typer.Argument(help="attacks, attributions, defenses, models or data", show_default=False)],
+    kind: Annotated[
+        str,
+        typer.Argument(help="attacks, attributions, defenses, models, data or recipes", show_default=False),
+    ],
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -46,7 +49,7 @@ def listing(
 
 
 def _rows(kind: str) -> list[dict[str, Any]]:
-    from steadygrad import attacks, attributions, data, defenses, models
+    from steadygrad import attacks, attributions, data, defenses, models, recipes
 
     registries: dict[str, Any] = {
         "attacks": attacks.ATTACKS,
@@ -66,7 +69,16 @@ def _rows(kind: str) -> list[dict[str, Any]]:
         return [{c: _text(getattr(row, c)) for c in columns} for row in models.ARCHITECTURES]
     if kind == "data":
         return [{"name": row.name, "hub": row.hub or "not needed", "summary": row.summary} for row in data.DATASETS]
-    raise unknown_name("list", kind, [*registries, "models", "data"])
+    if kind == "recipes":
+        return [{"name": row.name, "summary": row.summary, **_flat(row.plan)} for row in recipes.RECIPES]
+    raise unknown_name("list", kind, [*registries, "models", "data", "recipes"])
+
+
+def _flat(plan: dict[str, Any]) -> dict[str, Any]:
+    """The defense of a recipe as a method prints itself, and its settings."""
+    from steadygrad.cli.train import defense_of
+
+    return {"defense": str(defense_of(plan["defense"])), "settings": plan.get("settings", {})}
 
 
 def _text(value: Any) -> Any:

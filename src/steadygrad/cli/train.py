@@ -29,7 +29,9 @@ _WORDS = {
 
 
 def train(
-    config: Annotated[Path | None, typer.Argument(help="TOML file; flags given beside it win.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(help="TOML file, or a recipe by name; flags given beside it win.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Architecture, or a model file to go on from.", show_default="digits_cnn")
     ] = None,
@@ -75,6 +77,8 @@ def train(
 
       steadygrad train --defense adversarial:eps=0.1,attack=fgsm --out runs/fgsm
 
+      steadygrad train pgd --model lenet --data mnist --out runs/pgd
+
       steadygrad train recipe.toml --set lr=5e-4
     """
     from steadygrad.data import load
@@ -90,7 +94,7 @@ def train(
         "seed": seed,
         "limit": limit,
         "name": name,
-        "settings": {**_pairs(set_ or []), **({"epochs": epochs} if epochs is not None else {})},
+        "settings": {**pairs(set_ or []), **({"epochs": epochs} if epochs is not None else {})},
     }
     plan = resolve(config, flags)
     with shown():
@@ -113,18 +117,19 @@ def train(
 
 
 def resolve(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
-    """The plan of a run: defaults, then the configuration file, then flags.
+    """The plan of a run: defaults, then the configuration file or recipe, then flags.
 
     Raises:
         UsageError: a missing or garbled file, or a key that does not exist (near ones named).
     """
+    from steadygrad import recipes
     from steadygrad.files import read_toml
 
     plan: dict[str, Any] = {
         "model": "digits_cnn", "data": "digits", "defense": "plain", "settings": {},
         "validation": 0.1, "normalize": True, "size": None, "seed": 0, "limit": None, "name": None,
     }  # fmt: skip
-    given = read_toml(config) if config is not None else {}
+    given = read_toml(recipes.find(config)[0]) if config is not None else {}
     for key, value in given.items():
         if key not in _KEYS:
             raise unknown_name(f"key of {config}", key, _KEYS)
@@ -142,26 +147,36 @@ def resolve(config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
 
 def run(plan: dict[str, Any], out: Path, device: str) -> Any:
     """Train by a plan; returns the result of `fit`."""
-    from steadygrad import defenses
-    from steadygrad.data import load
-    from steadygrad.registry import build, configure
+    from steadygrad.registry import configure
     from steadygrad.training import FitSettings, fit
 
-    written = plan["defense"]
-    if isinstance(written, dict):
-        if "name" not in written:
-            raise UsageError(f"the defense {written} needs a name, e.g. name = 'input_gradient'")
-        settings = {k: v for k, v in written.items() if k != "name"}
-        defense = build("defense", str(written["name"]), settings)
-    else:
-        defense = defenses.parse(written)
+    defense = defense_of(plan["defense"])
     fitting = configure(FitSettings, "the training", plan["settings"])
-    full = load(plan["data"], "train", size=plan["size"])
-    full = full if plan["limit"] is None else full.take(plan["limit"], seed=plan["seed"])
+    full = training_data(plan)
     training, validation = full.divide(plan["validation"], plan["seed"]) if plan["validation"] else (full, None)
     classifier = _start(plan, training)
     classifier.name = plan["name"] or classifier.name
     return fit(classifier, defense, training, validation, settings=fitting, out=out, seed=plan["seed"], device=device)
+
+
+def defense_of(written: str | dict[str, Any]) -> Any:
+    """The defense that a flag or the table of a configuration file names."""
+    from steadygrad import defenses
+    from steadygrad.registry import build
+
+    if isinstance(written, str):
+        return defenses.parse(written)
+    if "name" not in written:
+        raise UsageError(f"the defense {written} needs a name, e.g. name = 'input_gradient'")
+    return build("defense", str(written["name"]), {k: v for k, v in written.items() if k != "name"})
+
+
+def training_data(plan: dict[str, Any]) -> Any:
+    """All samples of a plan, those kept for validation among them."""
+    from steadygrad.data import load
+
+    full = load(plan["data"], "train", size=plan["size"])
+    return full if plan["limit"] is None else full.take(plan["limit"], seed=plan["seed"])
 
 
 def accuracy(classifier: Any, data: Any, device: str) -> Any:
@@ -195,7 +210,8 @@ def _moments(data: Any) -> tuple[list[float], list[float]]:
     return rows.mean(1).tolist(), rows.std(1).clamp_min(1e-3).tolist()
 
 
-def _pairs(items: list[str]) -> dict[str, Any]:
+def pairs(items: list[str]) -> dict[str, Any]:
+    """Settings as they are written after --set."""
     import json
 
     values: dict[str, Any] = {}
