@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from steadygrad.cli import audit, bench, demo, harden, listing, train
+from steadygrad.cli import audit, bench, demo, harden, listing, reproduce, train
 from steadygrad.cli.common import command_line, typed
 from steadygrad.errors import Failure, UsageError
 
@@ -32,6 +32,7 @@ app.command("audit")(audit.audit)
 app.command("harden")(harden.harden)
 app.command("list")(listing.listing)
 app.command("bench")(bench.bench)
+app.command("reproduce")(reproduce.reproduce)
 
 
 @app.callback(invoke_without_command=True)

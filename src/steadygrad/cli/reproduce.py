@@ -1,0 +1,89 @@
+"""`steadygrad reproduce`: a paper's experiment, with its tables next to the published numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from steadygrad.cli.common import Debug, Device, Json, Seed, command_line, emit, pick_device, shown
+
+__all__ = ["reproduce"]
+
+
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="ross2018 or yan2018.", show_default=False)],
+    data: Annotated[str, typer.Option(help="Data by name, hub:owner/name or path.")] = "mnist",
+    model: Annotated[
+        str | None,
+        typer.Option(help="Network of the paper; yan2018: mlp, lenet, convnet, nin, alexnet, resnet18."),
+    ] = None,
+    scale: Annotated[
+        str, typer.Option(help="smoke: does it run? short: do the signs hold? paper: its own lengths.")
+    ] = "short",
+    search: Annotated[
+        bool, typer.Option("--search", metavar="", help="Choose weights and rates on validation data first.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run folder; an interrupted run continues there.", show_default="runs/PAPER-DATA-MODEL-SCALE"
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="CPU threads.", show_default="PyTorch's choice")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train and measure what a paper did, and write its tables next to ours.
+
+    Examples:
+
+      steadygrad reproduce ross2018 --data mnist --scale short
+
+      steadygrad reproduce yan2018 --data mnist --model lenet --scale paper
+
+      steadygrad reproduce ross2018 --data digits --scale smoke
+    """
+    import torch
+
+    from steadygrad import papers
+    from steadygrad.errors import unknown_name
+
+    if paper not in papers.PAPERS:
+        raise unknown_name("paper", paper, papers.PAPERS)
+    where = pick_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    model = model if model is not None else papers.PAPERS[paper].models[0]
+    folder = out if out is not None else Path("runs") / f"{paper}-{Path(data).stem}-{model}-{scale}"
+    request = papers.Request(
+        data=data,
+        out=folder,
+        model=model,
+        scale=scale,
+        search=search,
+        seed=seed,
+        device=where,
+        command=command_line(),
+    )
+    with shown():
+        summary = papers.reproduce(paper, request)
+    page = folder / "index.html"
+    if json:
+        emit({**summary, "out": str(folder), "report": str(page)})
+        return
+    for claim in summary["claims"]:
+        print(_line(claim))
+    print(f"report: {page}\nsummary: {folder / 'summary.json'}")
+
+
+def _line(claim: dict[str, Any]) -> str:
+    from steadygrad.papers.page import claim_found
+
+    mark = "–" if claim["found"] is None else "✓" if claim["held"] else "✗"
+    return f"{mark} {claim['text']}: {claim_found(claim)}, needed {claim['needed']} ({claim['verdict']})"

@@ -1,0 +1,117 @@
+"""The six models, their weights per data set, and what each scale trains and measures."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from steadygrad.attacks import FGSM
+from steadygrad.defenses import AdversarialTraining, Defense, Distillation, InputGradientPenalty, Plain
+from steadygrad.training import FitSettings
+
+__all__ = ["GRIDS", "LABELS", "MODELS", "SCALES", "WEIGHTS", "Scale", "Weights", "defenses"]
+
+MODELS = ("normal", "distilled", "advtrain", "insensitive", "doubleback", "both")
+LABELS = {
+    "normal": "normal",
+    "distilled": "distilled",
+    "advtrain": "adversarially trained",
+    "insensitive": "certainty penalty (1/K)",
+    "doubleback": "gradient penalty (y)",
+    "both": "gradient penalty + adversarial",
+}
+
+_AUTHORS_BATCH = 256
+
+
+def ours(theirs: float) -> float:
+    """A weight of the authors' code per sample: they take half the square of the gradient of a batch mean.
+
+    >>> round(ours(56234.13), 1)
+    109.8
+    """
+    return theirs / (2 * _AUTHORS_BATCH)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the penalties, per sample and squared unit of the inputs."""
+
+    doubleback: float
+    insensitive: float
+    both: float
+
+
+WEIGHTS = {
+    "mnist": Weights(ours(56234.13), ours(1000.0), ours(56234.13)),
+    "notmnist": Weights(ours(562.34), ours(177.83), ours(562.34)),
+    "svhn": Weights(ours(10000.0), ours(1000.0), ours(10000.0)),
+}
+"""The authors' choices, by data set; other data start from those of MNIST, or from a search."""
+
+GRIDS = {
+    "doubleback": tuple(ours(10 ** (2 + 0.25 * i)) for i in range(13)),
+    "both": tuple(ours(10 ** (2 + 0.25 * i)) for i in range(13)),
+    "insensitive": tuple(ours(10 ** (0.25 * i)) for i in range(13)),
+}
+"""What the authors searched."""
+
+
+def defenses(weights: Weights, unit: float = 1.0) -> dict[str, Defense]:
+    """The six training objectives; `unit` is the size of one unit of epsilon in the inputs.
+
+    >>> list(defenses(WEIGHTS["mnist"])) == list(MODELS)
+    True
+    """
+    adversarial = AdversarialTraining(eps=0.3 * unit, attack=FGSM(loss="ce"), clean_weight=0.5, label="predicted")
+    return {
+        "normal": Plain(),
+        "distilled": Distillation(50.0),
+        "advtrain": adversarial,
+        "insensitive": InputGradientPenalty(weights.insensitive, label="uniform"),
+        "doubleback": InputGradientPenalty(weights.doubleback),
+        # The penalty belongs to the clean half of the loss.
+        "both": adversarial + InputGradientPenalty(weights.both / 2),
+    }
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is trained and measured.
+
+    Args:
+        settings: of all trainings.
+        training: largest number of training samples; None for all.
+        images: first test samples for FGSM and TGSM; the paper's tables use 256.
+        epsilons: radii of FGSM and TGSM.
+        targeted: first test samples for the attacks that try every target (iterated TGSM, JSMA).
+        curve: steps between two scores while training.
+        search: share of the training (in samples) that a candidate of a search gets, and every how
+            manieth weight of the grid is tried.
+    """
+
+    settings: FitSettings
+    training: int | None
+    images: int
+    epsilons: tuple[float, ...]
+    targeted: int
+    curve: int
+    search: tuple[float, int]
+
+
+_EPSILONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+
+SCALES = {
+    "smoke": Scale(FitSettings(epochs=2, batch_size=64, lr=2e-3), 600, 64, (0.1, 0.2, 0.3), 6, 5, (0.5, 6)),
+    "short": Scale(FitSettings(epochs=2, batch_size=64, lr=1e-3), None, 1000, _EPSILONS, 40, 200, (0.25, 3)),
+    # 15,000 batches of 256.
+    "paper": Scale(
+        FitSettings(epochs=70, batch_size=256, lr=2e-4, adam_eps=1e-4), None, 1000, _EPSILONS, 256, 500, (1.0, 1)
+    ),
+}
+
+
+def fitting(scale: Scale, part: float = 1.0) -> FitSettings:
+    """The settings of a training, or of one with a part of the epochs."""
+    epochs = max(1, round(scale.settings.epochs * part))
+    return dataclasses.replace(scale.settings, epochs=epochs, checkpoint_steps=scale.curve, checkpoint_every=1)

@@ -1,0 +1,151 @@
+"""The expectations, decided from the results and, image by image, from the measures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from steadygrad.papers.claims import Claim, at_least
+from steadygrad.papers.published import Difference, paired
+from steadygrad.papers.store import Array
+from steadygrad.papers.yan2018.recipes import LABELS
+
+if TYPE_CHECKING:
+    from steadygrad.papers.yan2018.experiment import Measured
+
+__all__ = ["judge", "median_ratio"]
+
+_RIVALS = ("parseval", "adversarial_fgs", "adversarial_deepfool")
+_RATIO = {"convnet": 1.8}
+
+
+def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
+    """Every expectation with what was found."""
+    rows, theirs = results["rows"], results["published"].get("deep_defense")
+    mine = rows["deep_defense"]
+    out = []
+    absolute = theirs is not None and results["network"] in ("mlp", "lenet")
+    if absolute:
+        out += [
+            at_least(
+                "Deep Defense: accuracy", _interval(mine["accuracy"]), theirs["accuracy"],
+                f"at least {100 * theirs['accuracy']:.2f} %", paper=f"{100 * theirs['accuracy']:.2f} %",
+            ),
+            at_least(
+                "Deep Defense: ρ₂, centered", _interval(mine["rho2_centered"]), theirs["rho2"],
+                f"at least {theirs['rho2']:.3f}", unit="", paper=f"{theirs['rho2']:.3f}",
+            ),
+        ]  # fmt: skip
+    else:
+        out += _relative(results, found)
+    for name in _RIVALS:
+        out.append(
+            at_least(
+                f"Deep Defense minus {LABELS[name]}: ρ₂, centered",
+                paired(
+                    found.changes["deep_defense"] / _safe(found.centered_norms),
+                    found.changes[name] / _safe(found.centered_norms),
+                ),
+                0.0,
+                "above 0",
+                unit="",
+            )
+        )
+        for multiple in (0.5, 1.0):
+            place = _multiples().index(multiple)
+            out.append(
+                at_least(
+                    f"Deep Defense minus {LABELS[name]}: accuracy at {multiple:g} ε_ref",
+                    paired(found.fgs["deep_defense"][place], found.fgs[name][place]),
+                    0.0,
+                    "above 0 points",
+                    unit="points",
+                    paper=_difference(results, name, multiple),
+                )
+            )
+    out.append(
+        at_least(
+            "Deep Defense: median DDN distance over the reference's",
+            median_ratio(found.distances["deep_defense"], found.distances["reference"]),
+            1.25,
+            "at least 1.25 times",
+            unit="times",
+            detail="a judge it was not trained on; clean mistakes count as distance 0",
+        )
+    )
+    return out
+
+
+def _relative(results: dict[str, Any], found: Measured) -> list[Claim]:
+    theirs = results["published"]
+    ratio = theirs["deep_defense"]["rho2"] / theirs["reference"]["rho2"] if "deep_defense" in theirs else None
+    bar = _RATIO.get(results["network"], 1.0)
+    return [
+        at_least(
+            "Deep Defense minus reference: accuracy",
+            paired(found.right["deep_defense"], found.right["reference"]),
+            0.0,
+            "at least 0 points",
+            unit="points",
+        ),
+        at_least(
+            "Deep Defense: ρ₂ over the reference's",
+            _mean_ratio(
+                found.changes["deep_defense"] / _safe(found.norms), found.changes["reference"] / _safe(found.norms)
+            ),
+            bar,
+            f"at least {bar:g} times",
+            unit="times",
+            paper=f"{ratio:.2f} times" if ratio is not None else "",
+        ),
+    ]
+
+
+def median_ratio(first: Array, second: Array) -> Difference:
+    """The ratio of two medians over the same images, with a 95 % bootstrap interval over images.
+
+    >>> median_ratio(np.array([2.0, 4.0, 6.0]), np.array([1.0, 2.0, 3.0])).value
+    2.0
+    """
+    return _bootstrap(first, second, lambda values: np.median(values, axis=-1))
+
+
+def _mean_ratio(first: Array, second: Array) -> Difference:
+    return _bootstrap(first, second, lambda values: np.mean(values, axis=-1))
+
+
+def _bootstrap(first: Array, second: Array, center: Any, draws: int = 2000) -> Difference:
+    # What no attack changes counts as farther than all that was found.
+    top = max((float(a[np.isfinite(a)].max(initial=1.0)) for a in (first, second)), default=1.0)
+    first, second = (np.where(np.isfinite(a), a, top) for a in (first, second))
+    generator = np.random.default_rng(0)
+    ratios = []
+    for _ in range(draws):
+        rows = generator.integers(len(first), size=len(first))
+        ratios.append(center(first[rows]) / max(float(center(second[rows])), 1e-12))
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return Difference(float(center(first) / max(float(center(second)), 1e-12)), float(low), float(high))
+
+
+def _interval(value: dict[str, float]) -> Difference:
+    return Difference(value["value"], value["low"], value["high"])
+
+
+def _safe(norms: Array) -> Array:
+    bounded: Array = np.maximum(norms, 1e-12)
+    return bounded
+
+
+def _multiples() -> list[float]:
+    from steadygrad.papers.yan2018.experiment import MULTIPLES
+
+    return list(MULTIPLES)
+
+
+def _difference(results: dict[str, Any], name: str, multiple: float) -> str:
+    rows = results["published"]
+    if name not in rows or "deep_defense" not in rows:
+        return ""
+    mine, other = (rows[n]["fgs"][f"{multiple:.1f}"] for n in ("deep_defense", name))
+    return f"{100 * (mine - other):+.1f} points"
