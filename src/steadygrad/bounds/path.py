@@ -1,0 +1,66 @@
+"""The common form of saliency and integrated gradients, which both kinds of bound rest on.
+
+g(x) = s(x) * h(x),  h(x) = sum_k w_k grad F(b + a_k (x - b)),  s(x) = x - b or 1.
+
+Its Jacobian is diag(s' h) + diag(s) sum_k w_k a_k H_k with the Hessians H_k of F at the points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from steadygrad.attributions.base import Attribution, Of
+from steadygrad.attributions.gradients import InputXGradient, IntegratedGradients, Saliency, _gauss_legendre
+from steadygrad.errors import UsageError
+
+__all__ = ["Path", "path_of"]
+
+
+@dataclass(frozen=True)
+class Path:
+    """An attribution as a weighted sum of gradients at points between a baseline and the input.
+
+    Args:
+        of: the score F.
+        nodes: where the points lie, a_k in [0, 1]; 1 is the input itself.
+        weights: w_k.
+        baseline: b, the value of every entry.
+        scaled: whether the sum is multiplied by x - b.
+    """
+
+    of: Of
+    nodes: tuple[float, ...] = (1.0,)
+    weights: tuple[float, ...] = (1.0,)
+    baseline: float = 0.0
+    scaled: bool = False
+
+    def points(self, x: Tensor) -> Tensor:
+        """The points (K, N, *) of inputs (N, *)."""
+        nodes = torch.tensor(self.nodes, dtype=x.dtype, device=x.device)
+        return self.baseline + nodes.view(-1, *[1] * x.ndim) * (x - self.baseline)
+
+    def scale(self, x: Tensor) -> Tensor:
+        """s(x), (N, *)."""
+        return x - self.baseline if self.scaled else torch.ones_like(x)
+
+
+def path_of(attribution: Attribution) -> Path:
+    """The path of an attribution that has bounds.
+
+    Raises:
+        UsageError: another attribution, with those that have bounds.
+    """
+    kind = type(attribution)
+    if kind is Saliency:
+        return Path(attribution.of)  # type: ignore[attr-defined]
+    if kind is InputXGradient:
+        return Path(attribution.of, scaled=True)  # type: ignore[attr-defined]
+    if isinstance(attribution, IntegratedGradients) and kind is IntegratedGradients:
+        nodes, weights = _gauss_legendre(attribution.steps)
+        return Path(attribution.of, tuple(nodes), tuple(weights), attribution.baseline, True)
+    raise UsageError(
+        f"there are no bounds for {kind.__name__}: they exist for Saliency, InputXGradient and IntegratedGradients"
+    )
