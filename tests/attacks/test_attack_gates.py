@@ -23,7 +23,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "fab": {"steps": 10, "targets": 2},
     "square": {"queries": 8},
     "jsma": {"gamma": 0.5},
-    "carlini_wagner": {"steps": 20},
+    "carlini_wagner": {"search_steps": 2, "steps": 12},
+    "deepfool": {"steps": 8},
+    "ddn": {"steps": 30},
+    "fmn": {"steps": 12},
     "universal": {"steps": 10},
     "standard": {"steps": 2, "queries": 4, "targets": 2},
 }
