@@ -25,7 +25,8 @@ class Side:
         samples: their ids (N,).
         right: (N,) bool, the clean prediction is right.
         stood: (N,) bool, no attack of the audit changed it.
-        distance: (M,) smallest changes found of the first M samples, infinite where none was.
+        distance: (M,) smallest changes found of the first M samples: 0 for a clean mistake, infinite
+            where none was.
         trustworthy: the verdict of the audit's checks, and `text` its words.
     """
 
