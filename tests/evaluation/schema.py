@@ -10,7 +10,8 @@ from typing import Any
 
 TOP = "schema version created machine seconds command code config data threat models transfer gallery"
 MODEL = (
-    "name file architecture parameters weights clean robust verdict attacks curve gradient_norm confidence explanations"
+    "name file architecture draws parameters weights clean robust verdict eligibility attacks broken_by curve "
+    "distances rho2 gradient_norm confidence explanations"
 )
 ATTACK = (
     "name label settings accuracy success_rate after_rounding zero_gradient forwards backwards median_distance verdict"
@@ -18,6 +19,10 @@ ATTACK = (
 CAPTION = (
     "index id label clean_prediction adversarial_prediction clean_confidence adversarial_confidence distance attack"
 )
+BROKEN = "attack member samples alone"
+DISTANCES = "attack count censored limit quantiles"
+RHO2 = "attack pixels centered turned"
+ELIGIBILITY = "deterministic gradients no_optimization"
 LEVELS = "0.05 0.25 0.5 0.75 0.95"
 
 
@@ -63,6 +68,13 @@ def _model(model: Mapping[str, Any], where: str, samples: int) -> None:
     assert model["attacks"]
     for i, attack in enumerate(model["attacks"]):
         _attack(attack, f"{where}.attacks[{i}]", samples)
+    _broken_by(model, where, samples)
+    _distances(model["distances"], f"{where}.distances", samples)
+    _rho2(model["rho2"], f"{where}.rho2", samples)
+    _keys(model["eligibility"], ELIGIBILITY, f"{where}.eligibility")
+    assert all(value in (True, False, None) for value in model["eligibility"].values()), where
+    assert isinstance(model["draws"], int)
+    assert model["draws"] >= 1
     _keys(model["curve"], "attack points", f"{where}.curve")
     radii = []
     for i, point in enumerate(model["curve"]["points"]):
@@ -97,6 +109,38 @@ def _attack(attack: Mapping[str, Any], where: str, samples: int) -> None:
     if attack["median_distance"] is not None:
         _number(attack["median_distance"], f"{where}.median_distance", low=0)
     _keys(attack["verdict"], "trustworthy text", f"{where}.verdict")
+
+
+def _broken_by(model: Mapping[str, Any], where: str, samples: int) -> None:
+    assert {row["attack"] for row in model["broken_by"]} == {attack["label"] for attack in model["attacks"]}, where
+    for i, row in enumerate(model["broken_by"]):
+        _keys(row, BROKEN, f"{where}.broken_by[{i}]")
+        assert row["member"] is None or isinstance(row["member"], str), where
+        assert 0 <= row["alone"] <= row["samples"] <= samples, f"{where}.broken_by[{i}]"
+
+
+def _distances(value: Mapping[str, Any], where: str, samples: int) -> None:
+    _keys(value, DISTANCES, where)
+    assert 0 <= value["censored"] <= value["count"] <= samples, where
+    _number(value["limit"], f"{where}.limit", low=0)
+    _keys(value["quantiles"], LEVELS, f"{where}.quantiles")
+    for level, row in value["quantiles"].items():
+        place = f"{where}.quantiles[{level}]"
+        _keys(row, "value low high", place)
+        ends = [math.inf if row[key] is None else row[key] for key in ("low", "value", "high")]
+        assert ends == sorted(ends), place
+        assert row["low"] is None or row["low"] >= 0, place
+
+
+def _rho2(value: Mapping[str, Any], where: str, samples: int) -> None:
+    _keys(value, RHO2, where)
+    _texts(value, "attack", where)
+    assert _estimate(value["turned"], f"{where}.turned") == samples
+    for key in ("pixels", "centered"):
+        if value[key] is not None:
+            _keys(value[key], "value low high count", f"{where}.{key}")
+            assert value[key]["low"] <= value[key]["value"] <= value[key]["high"], f"{where}.{key}"
+            assert value[key]["count"] <= samples, f"{where}.{key}"
 
 
 def _verdict(verdict: Mapping[str, Any], where: str) -> None:

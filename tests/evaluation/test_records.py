@@ -19,6 +19,7 @@ def table(success: list[bool], **values: Any) -> Records:
     defaults: dict[str, Any] = {
         "model": "m", "source": "m", "sample": [f"s{i}" for i in range(n)], "label": 1, "clean_prediction": 1,
         "clean_confidence": 0.9, "attack": "FGSM", "norm": "linf", "eps": 0.1, "success": success, "prediction": 1,
+        "broken_by": ["FGSM" if f else "" for f in success],
         "confidence": 0.5, "distance": [0.1 if s else float("inf") for s in success], "forwards": 2, "backwards": 1,
         "zero_gradient": False, "rounded_success": False, "seed": 0,
     }  # fmt: skip

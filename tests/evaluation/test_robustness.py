@@ -15,13 +15,14 @@ import nets
 import steadygrad as sg
 from evaluation import victims
 from evaluation.victims import Halfspace, features
-from steadygrad.attacks import BIM, FGSM, PGD, RandomNoise
+from steadygrad.attacks import BIM, FGSM, PGD, RandomNoise, Standard
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError
 from steadygrad.evaluation import evaluate, robust_accuracy, robustness
 from steadygrad.evaluation.records import COLUMNS, Records
 from steadygrad.evaluation.robustness import Bench, label_of, predict, weights_key
+from steadygrad.registry import describe
 
 THREAT = sg.linf(0.15)
 
@@ -274,9 +275,58 @@ def test_name_mode_and_addresses_do_not_count() -> None:
     assert weights_key(_changed(nets.build(), hook=lambda: 0)) == weights_key(_changed(nets.build(), hook=lambda: 1))
 
 
-def test_a_radius_per_sample_follows_its_sample() -> None:
-    data = features([[0.5], [0.5], [0.5]], [0, 0, 0])
-    threat = replace(sg.linf(), eps=torch.tensor([0.05, 0.2, 0.15]))
-    records = evaluate(Halfspace([1.0], 0.6), data, FGSM(), threat)
-    assert records.frame["success"].tolist() == [False, True, True]
-    assert records.frame["eps"].isna().all()
+RADII = torch.tensor([0.05, 0.2, 0.15, 0.09, 0.11, 0.3, 0.01])
+PER_SAMPLE = features([[0.5]] * 7, [0] * 7)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 200])
+@pytest.mark.parametrize("chunk", [2, 200])
+def test_a_radius_per_sample_follows_its_sample(monkeypatch: pytest.MonkeyPatch, batch_size: int, chunk: int) -> None:
+    monkeypatch.setattr(robustness, "CHUNK", chunk)
+    threat = replace(sg.linf(), eps=RADII)
+    records = evaluate(Halfspace([1.0], 0.6), PER_SAMPLE, FGSM(), threat, batch_size=batch_size)
+    assert records.frame["success"].tolist() == (RADII > 0.1).tolist()
+    assert records.frame["eps"].tolist() == pytest.approx(RADII.tolist())
+    with pytest.raises(UsageError, match="records of one eps"):
+        robust_accuracy(records)
+
+
+@pytest.mark.parametrize("count", [3, 8])
+def test_radii_for_another_number_of_samples_are_refused(count: int) -> None:
+    with pytest.raises(UsageError, match=f"eps has {count} entries for 7 samples"):
+        evaluate(Halfspace([1.0], 0.6), PER_SAMPLE, FGSM(), sg.linf(torch.full((count,), 0.1)))
+
+
+def test_who_broke_a_sample_is_written_down() -> None:
+    data = features([[0.5], [0.5], [0.9]], [0, 0, 0])
+    threat = replace(sg.linf(), eps=torch.tensor([0.05, 0.2, 0.1]))
+    frame = evaluate(Halfspace([1.0], 0.6), data, PGD(steps=3), threat).frame
+    assert frame["success"].tolist() == [False, True, True]
+    assert frame["broken_by"].tolist() == ["", "PGD, 3 steps", ""]  # the last one is a clean mistake
+
+
+def test_a_suite_names_the_member_that_broke_a_sample() -> None:
+    suite = Standard(steps=5, queries=200, targets=2)
+    data, stairs = _data(), victims.Quantized(_model(), levels=12)
+    for model in (_model(), stairs):
+        frame = evaluate(model, data, suite, THREAT).frame
+        x, y = data.tensors()
+        seeds = Bench(data).seeds(describe(suite), data.ids)
+        found, members = suite.by_member(model, x, y, THREAT, generator=seeds)
+        names = [*(name for name, _ in suite.members()), ""]
+        assert frame["broken_by"].tolist() == [names[number] for number in members.tolist()]
+        assert frame["success"].tolist() == found.success.tolist()
+    # Behind rounded inputs there is no gradient: the member that needs none breaks what falls.
+    assert set(frame["broken_by"]) - {""} >= {"square"}
+
+
+@pytest.mark.parametrize(
+    ("method", "label"),
+    [
+        (sg.attributions.Saliency(of="loss"), "Saliency, of=loss"),
+        (PGD(random_start=False, restarts=3), "PGD, 3 restarts, random_start=False"),
+        (PGD(loss="ce", step=0.1), "PGD ce, step=0.1"),
+    ],
+)
+def test_labels_read_as_they_are_said(method: Any, label: str) -> None:
+    assert label_of(method) == label

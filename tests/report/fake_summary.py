@@ -107,12 +107,25 @@ def _model(index: int, name: str, rng: np.random.Generator) -> dict[str, Any]:
         "name": name,
         "file": f"models/{index}.safetensors" if index else None,
         "architecture": {"name": "small_cnn", "width": 32},
+        "draws": 1,
         "parameters": 38_922,
         "weights": f"{index:02d}c0ffee5eed",
         "clean": estimate(clean),
         "robust": estimate(robust),
         "verdict": {**verdict, "checks": _checks(trusted)},
+        "eligibility": {"deterministic": True, "gradients": trusted, "no_optimization": True},
         "attacks": attacks,
+        "broken_by": [
+            {"attack": label, "member": None, "samples": 40 + 10 * order, "alone": order}
+            for order, (_, label) in enumerate(ATTACKS)
+        ],
+        "distances": _smallest(robust, trusted),
+        "rho2": {
+            "attack": "DeepFool, 5 steps",
+            "pixels": {"value": 0.1 + robust / 10, "low": 0.1, "high": 0.25, "count": SAMPLES},
+            "centered": None,
+            "turned": estimate(0.98 if trusted else 0.3),
+        },
         "curve": {
             "attack": "PGD-40",
             "points": [{"eps": float(e), "accuracy": estimate(float(a))} for e, a in zip(grid, curve, strict=True)],
@@ -127,6 +140,18 @@ def _model(index: int, name: str, rng: np.random.Generator) -> dict[str, Any]:
             for v in [0.95 - drop * (1.2 - robust) - shift + 0.05 * k]
         ],
     }
+
+
+def _smallest(robust: float, trusted: bool) -> dict[str, Any]:
+    values = dict(zip(("0.05", "0.25", "0.5", "0.75", "0.95"), (0.3, 0.7, 1.0, 1.3, 1.9), strict=True))
+    rows: dict[str, Any] = {
+        q: {"value": EPS * robust * v, "low": 0.9 * EPS * robust * v, "high": 1.1 * EPS * robust * v}
+        for q, v in values.items()
+    }
+    if not trusted:
+        rows["0.75"] = {"value": None, "low": 0.2, "high": None}
+        rows["0.95"] = {"value": None, "low": None, "high": None}
+    return {"attack": "FMN", "count": 292, "censored": 0 if trusted else 100, "limit": 1.0, "quantiles": rows}
 
 
 def _distributions(index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

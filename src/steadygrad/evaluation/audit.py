@@ -10,21 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from steadygrad import __version__, provenance
-from steadygrad.attacks import FGSM, PGD, Attack, RandomNoise
+from steadygrad.attacks import ATTACKS, FGSM, PGD, Attack, RandomNoise, Standard
+from steadygrad.attacks.engine import check_threat
 from steadygrad.attributions import Attribution, IntegratedGradients, Saliency
-from steadygrad.classifier import Classifier, check_inputs
+from steadygrad.classifier import Classifier, check_inputs, check_logits, frozen
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError, unknown_name
-from steadygrad.evaluation.curves import GRID
+from steadygrad.evaluation.curves import GRID, check_grid
 from steadygrad.evaluation.entry import Entry
 from steadygrad.evaluation.gallery import Gallery, spread
 from steadygrad.evaluation.records import Cells, Records
 from steadygrad.evaluation.robustness import Bench, code_key, label_of, weights_key
+from steadygrad.evaluation.steadiness import DRAWS, expected
 from steadygrad.evaluation.transfer import transfer_matrix
-from steadygrad.files import atomic, output_folder, write_json
+from steadygrad.files import atomic, key, output_folder, write_json
 from steadygrad.registry import describe
 from steadygrad.threat import Threat
 
@@ -32,8 +35,10 @@ __all__ = ["SUITES", "Audit", "audit"]
 
 SCHEMA = 1
 
+_LEAD = PGD(steps=30, restarts=5, loss="rivals")
 SUITES: dict[str, tuple[Attack, ...]] = {
-    "fast": (PGD(steps=30, restarts=5, loss="rivals"), PGD(restarts=3), PGD(loss="ce"), FGSM(), RandomNoise()),
+    "fast": (_LEAD, PGD(restarts=3), PGD(loss="ce"), FGSM(), RandomNoise()),
+    "standard": (_LEAD, Standard(), FGSM(), RandomNoise()),
 }
 """Attacks by suite name; the first one leads: it draws curves and pictures and is what the checks test."""
 
@@ -59,6 +64,8 @@ def audit(
     gallery: int = 6,
     transfer: bool = True,
     grid: Sequence[float] = GRID,
+    center: Tensor | None = None,
+    draws: int = DRAWS,
     out: str | Path | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -73,10 +80,12 @@ def audit(
         threat: with one finite radius, in units of the data.
         attacks: a suite's name, or the attacks themselves, the leading one first.
         samples: the first so many samples of the data; all by default.
-        checked: samples on which the validity checks run.
+        checked: samples on which the validity checks and the search for the smallest change run.
         gallery: pictures per model; 0 for none.
         transfer: also the transfer matrix, if there are several models.
         grid: radii of the curve as multiples of the threat's.
+        center: an input (*), such as the mean training image, for the centered rho2.
+        draws: over which the predictions of a model that draws random numbers are averaged.
         out: run folder; a killed run continues there. None keeps everything in memory.
         files: where the models came from, by name, written down; `command` likewise.
 
@@ -91,18 +100,24 @@ def audit(
     """
     if not isinstance(threat.eps, float | int) or threat.eps <= 0:
         raise UsageError("an audit needs a threat with one positive radius, e.g. sg.linf(8 / 255)")
+    # All that can be refused is refused here, before there is a folder.
     named = _named(models)
     data = data if samples is None else data.take(samples)
-    for model in named.values():
+    suite = _suite(attacks, threat)
+    check_grid(grid)
+    if center is not None and center.shape != data.shape:
+        raise UsageError(f"center must be one input of shape {data.shape}, got {tuple(center.shape)}")
+    bench = Bench(data, Cells(), seed, device, batch_size)
+    for name, model in named.items():
         model.to(device)
-        _fits(model, data, threat)
-    plan = _Plan(
-        named, data, threat, _suite(attacks), tuple(attributions), checked, gallery, transfer, tuple(grid), seed
-    )
+        _fits(model, bench, threat)
+        named[name] = expected(model, next(bench.batches(0, 2))[0], draws)
+    plan = _Plan(named, data, threat, suite, tuple(attributions), checked, gallery, transfer, tuple(grid), seed, center)
     folder = output_folder(out, plan.plain()) if out is not None else None
-    if folder is not None and (done := _finished(folder)) is not None:
-        return done
-    bench = Bench(data, Cells(folder / "records" if folder else None), seed, device, batch_size)
+    if folder is not None:
+        if (done := _finished(folder)) is not None:
+            return done
+        bench.cells = Cells(folder / "records")
     return _Auditing(plan, bench, folder, dict(files or {}), command).finish()
 
 
@@ -120,6 +135,7 @@ class _Plan:
     transfer: bool
     grid: tuple[float, ...]
     seed: int
+    center: Tensor | None
 
     def plain(self) -> dict[str, Any]:
         data = self.data
@@ -134,6 +150,7 @@ class _Plan:
             "transfer": self.transfer,
             "grid": list(self.grid),
             "seed": self.seed,
+            "center": None if self.center is None else key(self.center.double().flatten().tolist()),
         }
 
     def threat_plain(self) -> dict[str, Any]:
@@ -187,7 +204,9 @@ class _Auditing:
 
     def _model(self, index: int, name: str, model: nn.Module) -> None:
         plan, lead = self.plan, self.plan.suite[0]
-        entry = Entry(self.bench, name, model, plan.suite, plan.threat, plan.checked, plan.grid, plan.attributions)
+        entry = Entry(
+            self.bench, name, model, plan.suite, plan.threat, plan.checked, plan.grid, plan.attributions, plan.center
+        )
         self.entries.append({**entry.summary(self.gallery.arrays, index), "file": self.files.get(name)})
         self.tables.append(entry.records)
         if plan.gallery:
@@ -246,20 +265,24 @@ def _named(models: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module]) ->
     return named
 
 
-def _suite(attacks: Attack | Sequence[Attack] | str) -> tuple[Attack, ...]:
-    if isinstance(attacks, str):
-        if attacks not in SUITES:
-            raise unknown_name("suite", attacks, SUITES)
-        return SUITES[attacks]
-    suite = (attacks,) if isinstance(attacks, Attack) else tuple(attacks)
+def _suite(attacks: Attack | Sequence[Attack] | str, threat: Threat) -> tuple[Attack, ...]:
+    if isinstance(attacks, str) and attacks not in SUITES:
+        raise unknown_name("suite", attacks, SUITES)
+    listed = SUITES[attacks] if isinstance(attacks, str) else attacks
+    suite = (listed,) if isinstance(listed, Attack) else tuple(listed)
     labels = [label_of(a) for a in suite]
     if not labels or len(set(labels)) < len(labels):
         raise UsageError(f"attacks must be at least one and all different, got {labels}")
+    for attack in suite:
+        if threat.norm not in attack.norms:
+            fitting = ", ".join(row.name for row in ATTACKS if threat.norm in row.norms)
+            raise UsageError(f"{label_of(attack)} does not work for {threat.norm}; attacks that do: {fitting}")
     return suite
 
 
-def _fits(model: nn.Module, data: Dataset, threat: Threat) -> None:
-    x, y = data.batch(slice(0, 2))
+def _fits(model: nn.Module, bench: Bench, threat: Threat) -> None:
+    data = bench.data
+    x, y, _ = next(bench.batches(0, 2))
     if isinstance(model, Classifier):
         if model.input_shape is not None and model.input_shape != data.shape:
             raise UsageError(f"{model.name} takes inputs of shape {model.input_shape}, {data.name} has {data.shape}")
@@ -269,3 +292,13 @@ def _fits(model: nn.Module, data: Dataset, threat: Threat) -> None:
                 "audit it on the data it was trained for"
             )
     check_inputs(x, y, threat.bounds)
+    check_threat(model, threat)
+    with frozen(model), torch.enable_grad():
+        logits = model(x.requires_grad_())
+    check_logits(logits, len(x))
+    check_inputs(x.detach(), bench.data.labels[: len(x)].to(x.device), threat.bounds, logits.shape[1])
+    if not logits.requires_grad:
+        raise UsageError(
+            "the model's output carries no gradient to its input (is there a detach, a no_grad or a conversion to "
+            "NumPy in its forward?): attacks that follow gradients would find nothing"
+        )

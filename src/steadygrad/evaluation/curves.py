@@ -19,7 +19,7 @@ from steadygrad.files import key
 from steadygrad.registry import describe
 from steadygrad.threat import Threat
 
-__all__ = ["GRID", "curve", "curve_points", "smallest_in_grid"]
+__all__ = ["GRID", "check_grid", "curve", "curve_points", "smallest_in_grid"]
 
 GRID = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0)
 """Radii of a curve as multiples of the audited radius."""
@@ -63,6 +63,12 @@ def smallest_in_grid(
     return high, forwards, backwards
 
 
+def check_grid(grid: Sequence[float]) -> None:
+    """Refuse radii that are none, not positive or not rising."""
+    if not grid or grid[0] <= 0 or any(b <= a for a, b in pairwise(grid)):
+        raise UsageError(f"the grid of a curve must be positive and rising, got {list(grid)}")
+
+
 def _place(radii: Tensor, distance: Tensor) -> Tensor:
     """The first place whose radius reaches the distance (N,), len(radii) if none does."""
     return torch.searchsorted(radii, distance.to(radii) * (1 - 1e-6))
@@ -86,8 +92,7 @@ def curve(
         UsageError: the grid is empty, not rising, or not positive.
     """
     grid = [float(g) for g in grid]
-    if not grid or grid[0] <= 0 or any(b <= a for a, b in pairwise(grid)):
-        raise UsageError(f"the grid of a curve must be positive and rising, got {grid}")
+    check_grid(grid)
     nearest: dict[str, float] = {}
     if known is not None:
         smallest = known.frame.groupby("sample")["distance"].min()
@@ -133,6 +138,7 @@ def _compute(
             "clean_confidence": confidence,
             "eps": eps.tolist(),
             "success": torch.isfinite(eps).tolist(),
+            "broken_by": [f"{label_of(attack)} (curve)" if 0 < e < torch.inf else "" for e in eps.tolist()],
             "prediction": prediction,
             "confidence": confidence,
             "distance": eps.tolist(),

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
-from steadygrad.attacks import Attack
+from steadygrad.attacks import Attack, Expectation, Standard
 from steadygrad.attributions import Attribution
 from steadygrad.evaluation.curves import curve, curve_points
+from steadygrad.evaluation.distances import distances
 from steadygrad.evaluation.explanations import explanation_stability, gradient_norms
 from steadygrad.evaluation.records import Records, robust_accuracy
+from steadygrad.evaluation.rho import relative
 from steadygrad.evaluation.robustness import Bench, label_of, weights_key
 from steadygrad.evaluation.statistics import Estimate, quantiles, wilson
-from steadygrad.evaluation.validity import attack_verdict, checked
+from steadygrad.evaluation.validity import checked
+from steadygrad.evaluation.verdict import attack_verdict
 from steadygrad.registry import describe
 from steadygrad.threat import Threat
 
@@ -37,6 +40,7 @@ class Entry:
     checked: int
     grid: Sequence[float]
     attributions: Sequence[Attribution]
+    center: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.records = Records.join(self.bench.run(self.model, self.name, a, self.threat) for a in self.suite)
@@ -57,17 +61,24 @@ class Entry:
         before, after = mine["clean_confidence"].to_numpy(), mine["confidence"].to_numpy()
         for kind, values in zip(DISTRIBUTIONS, (norms, others, before, after), strict=True):
             arrays[f"{kind}_{index}"] = values.astype(np.float32)
+        near = distances(bench, self.model, self.name, self.threat, self.checked, self.records + searched)
+        score = relative(bench, self.model, self.name, bounds=self.threat.bounds, center=self.center)
         stability = explanation_stability(bench, self.model, self.attributions, lead, self.threat)
         return {
             "name": self.name,
-            "architecture": getattr(self.model, "architecture", None),
+            "architecture": getattr(_inner(self.model), "architecture", None),
+            "draws": self.model.passes if isinstance(self.model, Expectation) else 1,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "weights": weights_key(self.model),
             "clean": wilson(int(right.sum()), len(mine)).plain(),
             "robust": worst.plain(),
             "verdict": checks.plain(),
+            "eligibility": checks.eligibility(),
             "attacks": [self._attack(a, worst.value) for a in self.suite],
+            "broken_by": self._broken_by(),
             "curve": {"attack": label_of(lead), "points": [{"eps": e, "accuracy": a.plain()} for e, a in points]},
+            "distances": near.plain(),
+            "rho2": score.plain(),
             "gradient_norm": {"quantiles": quantiles(norms), "next_class": quantiles(others)},
             "confidence": {"clean": quantiles(before), "adversarial": quantiles(after)},
             "explanations": [s.plain() for s in stability],
@@ -80,11 +91,30 @@ class Entry:
         fell |= set(searched.frame.loc[searched.frame["eps"] <= eps * (1 + 1e-9), "sample"])
         return wilson(suite.count - len(fell), suite.count)
 
+    def _broken_by(self) -> list[dict[str, Any]]:
+        """How many samples each attack, or each member of a suite, broke, and how many nothing else did."""
+        frame = self.records.frame
+        broken = frame[frame["broken_by"] != ""]
+        attacks = broken.groupby("sample")["attack"].nunique()
+        alone = broken["sample"].map(attacks) == 1
+        rows = []
+        for attack in self.suite:
+            mine = broken["attack"] == label_of(attack)
+            members = [name for name, _ in attack.members()] if isinstance(attack, Standard) else [label_of(attack)]
+            for member in members:
+                hit = mine & (broken["broken_by"] == member)
+                counts = {"samples": int(hit.sum()), "alone": int((hit & alone).sum())}
+                named = member if isinstance(attack, Standard) else None
+                rows.append({"attack": label_of(attack), "member": named, **counts})
+        return rows
+
     def _attack(self, attack: Attack, worst: float) -> dict[str, Any]:
         records = self.records.where(attack=label_of(attack))
         frame = records.frame
         rate = records.success_rate()
-        judged = attack_verdict(records, worst, iterative=getattr(attack, "steps", 1) > 1)
+        # The last member of a standard suite needs no gradient.
+        needs = not isinstance(attack, Standard)
+        judged = attack_verdict(records, worst, getattr(attack, "steps", 1) > 1, needs)
         described = describe(attack)
         return {
             "name": described.pop("name"),
@@ -99,3 +129,7 @@ class Entry:
             "median_distance": quantiles(frame["distance"], at=(0.5,))["0.5"],
             "verdict": {"trustworthy": judged.trustworthy, "text": judged.text},
         }
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    return model.model if isinstance(model, Expectation) else model

@@ -26,6 +26,7 @@ COLUMNS: dict[str, str] = {
     "norm": "norm of the threat",
     "eps": "radius of the threat",
     "success": "the engine found an allowed wrong input (a clean mistake is one)",
+    "broken_by": "attack, or member of a suite, that found it; empty for clean mistakes and where nothing was found",
     "prediction": "class predicted for what was found, or for the clean input",
     "confidence": "its probability",
     "distance": "size of the change in the norm; infinite if nothing was found",

@@ -9,13 +9,13 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from steadygrad import progress
-from steadygrad.attacks import Attack
+from steadygrad.attacks import Attack, AttackResult, Standard
 from steadygrad.classifier import Classifier, check_inputs, check_logits, frozen
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
@@ -23,6 +23,9 @@ from steadygrad.evaluation.records import Cells, Records
 from steadygrad.files import key
 from steadygrad.registry import Method, describe
 from steadygrad.threat import Threat
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Bench", "evaluate", "label_of", "predict", "weights_key"]
 
@@ -34,13 +37,19 @@ def label_of(method: Method) -> str:
     """A short name that tells methods of one kind apart: the settings that differ from the defaults.
 
     >>> from steadygrad.attacks import PGD
-    >>> label_of(PGD(loss="ce"))
-    'PGD ce'
+    >>> label_of(PGD(steps=30, random_start=False, loss="ce"))
+    'PGD ce, 30 steps, random_start=False'
     """
     fields = dataclasses.fields(method)  # type: ignore[arg-type]
     changed = {f.name: getattr(method, f.name) for f in fields if getattr(method, f.name) != f.default}
     name = " ".join([type(method).__name__, *([str(changed.pop("loss"))] if "loss" in changed else [])])
-    return ", ".join([name, *(f"{value} {key}" for key, value in changed.items())])
+    return ", ".join([name, *(_setting(key, value) for key, value in changed.items())])
+
+
+def _setting(key: str, value: Any) -> str:
+    # "30 steps" reads as it is said; "loss of" and "False random_start" do not.
+    counts = isinstance(value, int) and not isinstance(value, bool) and key.endswith("s")
+    return f"{value} {key}" if counts else f"{key}={value}"
 
 
 def weights_key(model: nn.Module) -> str:
@@ -123,6 +132,9 @@ class Bench:
 
     def _finish(self, job: _Job, count: int | None) -> Records:
         count = len(self.data) if count is None else min(count, len(self.data))
+        eps = job.threat.eps
+        if isinstance(eps, Tensor) and eps.ndim == 1 and len(eps) != len(self.data):
+            raise UsageError(f"eps has {len(eps)} entries for {len(self.data)} samples: give one number, or one each")
         parts: list[Records] = []
         base = [job.key(), self.data.fingerprint, self.seed, torch.device(self.device).type, code_key()]
         with progress.task(str(job), count) as advance:
@@ -137,22 +149,16 @@ class Bench:
         import pandas as pd
 
         described = describe(job.attack)
-        rows = [
-            pd.DataFrame({"sample": ids, "label": y.tolist(), **columns})
-            for x, y, ids in self.batches(start, stop)
-            for columns in job.columns(x, y, self.seeds(described, ids))
-        ]
+        rows, place = [], start
+        for x, y, ids in self.batches(start, stop):
+            part = job.at(place, place + len(x))
+            place += len(x)
+            rows += [
+                pd.DataFrame({"sample": ids, "label": y.tolist(), **columns, "eps": part.radii()})
+                for columns in part.columns(x, y, self.seeds(described, ids))
+            ]
         frame = pd.concat(rows, ignore_index=True)
-        eps = job.threat.eps
-        return Records(
-            frame.assign(
-                source=job.source,
-                attack=job.label,
-                norm=job.threat.norm,
-                eps=float("nan") if eps is None or isinstance(eps, Tensor) else float(eps),
-                seed=self.seed,
-            )
-        )
+        return Records(frame.assign(source=job.source, attack=job.label, norm=job.threat.norm, seed=self.seed))
 
     def seeds(self, attack: Mapping[str, Any], ids: Sequence[str]) -> Tensor:
         # By the sample's own id: its result is the same in any batch, chunk, order or part of the data.
@@ -185,6 +191,18 @@ class _Job(abc.ABC):
         settings = [describe(self.attack), self.label, str(self.threat._key())]
         return key(self.source, weights_key(self.model), *settings)
 
+    def at(self, start: int, stop: int) -> Self:
+        """The same job with the radii of the samples start..stop, if each has its own."""
+        eps = self.threat.eps
+        if not isinstance(eps, Tensor) or eps.ndim == 0:
+            return self
+        return dataclasses.replace(self, threat=self.threat.at(eps[start:stop]))
+
+    def radii(self) -> float | list[float]:
+        """The radius, or the radii, for the records; NaN for a search for the smallest change."""
+        eps = self.threat.eps
+        return float("nan") if eps is None else eps.tolist() if isinstance(eps, Tensor) else float(eps)
+
     @abc.abstractmethod
     def columns(self, x: Tensor, y: Tensor, seeds: Tensor) -> Iterator[dict[str, Any]]:
         """Columns of the records of a batch, for each model that judges it."""
@@ -192,16 +210,27 @@ class _Job(abc.ABC):
 
 class _WhiteBox(_Job):
     def columns(self, x: Tensor, y: Tensor, seeds: Tensor) -> Iterator[dict[str, Any]]:
-        found = self.attack(self.model, x, y, self.threat, generator=seeds)
+        found, broken_by = self._attack(x, y, seeds)
         yield {
             "model": self.source,
             **_predictions(self.model, x, found.inputs, y, self.threat),
             "success": found.success.tolist(),
+            "broken_by": broken_by,
             "distance": found.distance.tolist(),
             "forwards": found.forwards.tolist(),
             "backwards": found.backwards.tolist(),
             "zero_gradient": found.zero_gradient.tolist(),
         }
+
+    def _attack(self, x: Tensor, y: Tensor, seeds: Tensor) -> tuple[AttackResult, list[str]]:
+        """What was found, and for each sample who found it."""
+        if isinstance(self.attack, Standard) and self.threat.eps is not None:
+            found, members = self.attack.by_member(self.model, x, y, self.threat, generator=seeds)
+            names = [*(name for name, _ in self.attack.members()), ""]
+            return found, [names[number] for number in members.tolist()]
+        found = self.attack(self.model, x, y, self.threat, generator=seeds)
+        fell = (found.success & (found.distance > 0)).tolist()
+        return found, [label_of(self.attack) if f else "" for f in fell]
 
 
 @dataclass(frozen=True)
@@ -229,6 +258,7 @@ class _Transfer(_Job):
                 "model": name,
                 **columns,
                 "success": success.tolist(),
+                "broken_by": [label_of(self.attack) if f else "" for f in (success & ~mistake).tolist()],
                 "distance": torch.where(success, distance, torch.inf).tolist(),
                 # The passes were spent on another model.
                 "forwards": 0,

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from steadygrad.errors import UsageError
 
-__all__ = ["Estimate", "mean", "quantiles", "wilson"]
+__all__ = ["Estimate", "critical_count", "mean", "quantile_intervals", "quantiles", "wilson"]
 
 _Z = 1.959963984540054  # 97.5 % point of the normal distribution
 
@@ -83,3 +83,49 @@ def quantiles(values: ArrayLike, at: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0
     places = [max(0, math.ceil(q * array.size - 1e-9) - 1) for q in at]
     picked = [float(array[min(array.size - 1, place)]) for place in places]
     return {str(q): (v if math.isfinite(v) else None) for q, v in zip(at, picked, strict=True)}
+
+
+def quantile_intervals(
+    values: ArrayLike, at: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95)
+) -> dict[str, dict[str, float | None]]:
+    """Quantiles of distances as in `quantiles`, each with its 95 % interval from order statistics.
+
+    The ends are the values at the ranks between which the quantile lies with 95 % probability,
+    whatever the distribution (Conover 1999, section 3.2). None stands for a value among the censored
+    ones, and for an upper end for which there are too few samples; a missing lower end is 0.
+
+    >>> quantile_intervals(range(1, 101), at=(0.5,))
+    {'0.5': {'value': 50.0, 'low': 40.0, 'high': 61.0}}
+    """
+    from scipy.stats import binom
+
+    array = np.sort(np.asarray(values, dtype=np.float64))
+    middle = quantiles(array, at)
+    found: dict[str, dict[str, float | None]] = {}
+    for q in at:
+        # P(value at rank r <= quantile) is that of at least r of the samples lying below it.
+        low, high = int(binom.ppf(0.025, array.size, q)), int(binom.ppf(0.975, array.size, q)) + 1
+        ends = [0.0 if low < 1 else array[low - 1], array[high - 1] if 0 < high <= array.size else math.inf]
+        lower, upper = (float(e) if math.isfinite(e) else None for e in ends)
+        found[str(q)] = {"value": middle[str(q)], "low": lower, "high": upper}
+    return found
+
+
+def critical_count(count: int, share: float, level: float = 0.01) -> int:
+    """The number of samples, of `count`, from which a share is shown to exceed `share`.
+
+    Exact one-sided binomial test: were the true share at most `share`, so many would be seen with a
+    probability below `level`. Above `count` where the samples are too few to show anything.
+
+    >>> critical_count(300, 0.01), critical_count(100, 0.05)
+    (9, 12)
+    """
+    from scipy.stats import binom
+
+    # The smallest k with P(at least k) < level.
+    k = int(binom.isf(level, count, share)) + 1
+    while k > 0 and binom.sf(k - 2, count, share) < level:
+        k -= 1
+    while binom.sf(k - 1, count, share) >= level:
+        k += 1
+    return k

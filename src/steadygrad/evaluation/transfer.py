@@ -61,6 +61,8 @@ def transfer_matrix(
         raise UsageError("models is empty: give a mapping of names to models")
     if not isinstance(threat.eps, float | int):
         raise UsageError("transfer needs a threat with one radius, e.g. sg.linf(0.1)")
+    for model in models.values():
+        model.to(device)
     bench = Bench(data, cells or Cells(), seed, device)
     rows: list[tuple[Estimate, ...]] = []
     for source, model in models.items():

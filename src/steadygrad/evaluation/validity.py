@@ -10,60 +10,26 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from steadygrad.attacks import FGSM, PGD, Attack, RandomNoise
+from steadygrad.attacks import FGSM, PGD, Attack, RandomNoise, Square
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
+from steadygrad.evaluation.planted import finds_planted
 from steadygrad.evaluation.records import Cells, Records
 from steadygrad.evaluation.robustness import Bench, label_of
+from steadygrad.evaluation.steadiness import deterministic, expected, no_derivatives, steady
+from steadygrad.evaluation.verdict import Check, Verdict, share_check, verdict
 from steadygrad.threat import Threat
 
-__all__ = ["Check", "Verdict", "attack_verdict", "validity", "verdict"]
+if TYPE_CHECKING:
+    import pandas as pd
 
-POINT = 0.01
-"""One point of accuracy: what a number may move before it counts as moved."""
+__all__ = ["Scaled", "checked", "validity"]
 
-
-@dataclass(frozen=True)
-class Check:
-    """One check: `passed` is None where it does not apply; `value` is what was measured."""
-
-    name: str
-    passed: bool | None
-    value: float | None
-    limit: str
-    text: str
-
-    def plain(self) -> dict[str, Any]:
-        """The check as plain data for `summary.json`."""
-        return dataclasses.asdict(self)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a number may be believed, in one sentence, with the checks behind it.
-
-    >>> verdict([Check("noise", False, 0.2, "< 1 %", "noise breaks what the attack does not")]).text
-    'not trustworthy, because noise breaks what the attack does not'
-    """
-
-    trustworthy: bool
-    text: str
-    checks: tuple[Check, ...] = ()
-
-    def plain(self) -> dict[str, Any]:
-        """The verdict as plain data for `summary.json`."""
-        return {"trustworthy": self.trustworthy, "text": self.text, "checks": [c.plain() for c in self.checks]}
-
-
-def verdict(checks: list[Check]) -> Verdict:
-    """The verdict that follows from the checks: all applicable ones must pass."""
-    failed = [c.text for c in checks if c.passed is False]
-    text = f"not trustworthy, because {'; '.join(failed)}" if failed else "trustworthy"
-    return Verdict(not failed, text, tuple(checks))
+_QUERIES = 300
 
 
 class Scaled(nn.Module):
@@ -92,6 +58,8 @@ def validity(
 ) -> Verdict:
     """Run all checks for the accuracy of a model under an attack, on the first `count` samples.
 
+    A model that answers the same inputs differently is checked, and attacked, as its mean over 16 draws.
+
     Args:
         threat: with a finite radius; its double, its half and the whole input range are tried too.
 
@@ -102,10 +70,11 @@ def validity(
     >>> data = sg.data.load("digits", "test").take(20)
     >>> model = sg.models.build("mlp", data.shape, data.classes)
     >>> len(sg.evaluation.validity(model, data, sg.attacks.PGD(steps=5), sg.linf(0.1)).checks)
-    8
+    13
     """
     bench = Bench(data, cells or Cells(), seed, device)
-    return checked(bench, model, name, attack, threat, count)
+    x, _, _ = next(iter(bench.batches(0, 2)))
+    return checked(bench, expected(model.to(device), x), name, attack, threat, count)
 
 
 def checked(
@@ -153,6 +122,7 @@ class _Checks:
 
     def all(self) -> list[Check]:
         return [
+            deterministic(self.bench, self.model, self.count),
             self.scale(),
             self.zero_gradient(),
             self.single_step(),
@@ -160,61 +130,51 @@ class _Checks:
             self.unbounded(),
             self.more_steps(),
             self.noise(),
+            self.square(),
+            finds_planted(self.bench, self.model, self.name, self.attack, self.threat, self.count),
             self.batch_size(),
+            steady(self.bench, self.model, self.threat.bounds, self.count),
+            no_derivatives(self.bench, self.model),
         ]
 
     def scale(self) -> Check:
-        moved = 0.0
-        for factor in (0.01, 100.0):
-            scaled = self._run(model=Scaled(self.model, factor), why=f"logits x {factor:g}").accuracy().value
-            moved = max(moved, abs(scaled - self.accuracy))
-        return Check(
-            "scale of the logits",
-            moved < POINT,
-            moved,
-            "moves by less than 1 point",
-            f"multiplying the logits by 0.01 and 100 moves the accuracy by {_points(moved)}",
+        moved = max(
+            (
+                self._run(model=Scaled(self.model, factor), why=f"logits x {factor:g}").accuracy().value - self.accuracy
+                for factor in (0.01, 100.0)
+            ),
+            key=abs,
         )
+        text = f"multiplying the logits by 0.01 and 100 moves the accuracy by {_points(abs(moved))}"
+        return share_check("scale of the logits", round(abs(moved) * self.count), self.count, text)
 
     def zero_gradient(self) -> Check:
         # A sample that fell is settled; one that stood must not have stood for want of a gradient.
         stood = self.base.frame[~self.base.frame["success"]]
-        share = float(stood["zero_gradient"].sum()) / len(self.base)
-        return Check(
-            "gradient there",
-            share < POINT,
-            share,
-            "less than 1 % of the samples stand with a zero gradient",
-            f"{100 * share:.1f} % of the samples count as robust while their gradient was exactly zero",
-        )
+        hits = int(stood["zero_gradient"].sum())
+        text = f"{self._percent(hits)} of the samples count as robust while their gradient was exactly zero"
+        return share_check("gradient there", hits, self.count, text)
 
     def single_step(self) -> Check:
+        name = "iterations help"
         if self.threat.norm not in PGD.norms:
-            return Check("iterations help", None, None, "", f"no gradient steps under {self.threat.norm}")
+            return Check(name, None, None, "", f"no gradient steps under {self.threat.norm}")
         loss: Any = getattr(self.attack, "loss", None)
         loss = loss if loss in ("margin", "dlr", "ce") else "soft"
-        if not hasattr(self.attack, "steps"):
-            # A single step, or mere noise, must not pass for the worst case either.
-            iterated = self._run(attack=PGD(loss=loss)).accuracy().value
-            excess = self.accuracy - iterated
-            text = f"an iterated attack leaves {100 * iterated:.1f} % and this one {100 * self.accuracy:.1f} %"
-            return Check("iterations help", excess < POINT, excess, "an iterated attack is not stronger", text)
-        single = self._run(attack=FGSM(loss=loss)).accuracy().value
-        excess = self.accuracy - single
-        text = f"a single step leaves {100 * single:.1f} % and the iterated attack {100 * self.accuracy:.1f} %"
-        return Check("iterations help", excess < POINT, excess, "a single step is not stronger", text)
+        # A single step, or mere noise, must not pass for the worst case either.
+        iterates = hasattr(self.attack, "steps")
+        rival = FGSM(loss=loss) if iterates else PGD(loss=loss)
+        hits = self._missed_by_me(self._run(attack=rival))
+        text = f"{'a single step' if iterates else 'an iterated attack'} breaks {self._percent(hits)} of the samples, "
+        return share_check(name, hits, self.count, f"{text}which the attack leaves standing")
 
     def monotone(self) -> Check:
-        half, double = (self._run(eps=self.eps * f, why=f"eps x {f:g}").accuracy().value for f in (0.5, 2.0))
-        excess = max(self.accuracy - half, double - self.accuracy)
-        left = ", ".join(f"{100 * a:.1f}" for a in (half, self.accuracy, double))
-        return Check(
-            "monotone in eps",
-            excess < POINT,
-            excess,
-            "a larger radius never leaves more",
-            f"half, once and twice the radius leave {left} %",
-        )
+        half, double = (self._run(eps=self.eps * f, why=f"eps x {f:g}") for f in (0.5, 2.0))
+        mine = self.base.frame["success"].to_numpy()
+        lost = max(self._missed_by_me(half), int((mine & ~double.frame["success"].to_numpy()).sum()))
+        left = ", ".join(f"{100 * a:.1f}" for a in (half.accuracy().value, self.accuracy, double.accuracy().value))
+        text = f"half, once and twice the radius leave {left} %, and more room saves {self._percent(lost)}"
+        return share_check("monotone in eps", lost, self.count, text)
 
     def unbounded(self) -> Check:
         x, _, _ = next(iter(self.bench.batches(0, 1)))
@@ -234,57 +194,46 @@ class _Checks:
         if steps is None:
             return Check("steps suffice", None, None, "", "the attack has no steps")
         longer = dataclasses.replace(self.attack, steps=2 * steps)  # type: ignore[call-arg]
-        again = self._run(attack=longer, why="twice the steps").frame
-        stood = ~self.base.frame["success"] & ~self.base.frame["sample"].isin(self.fallen)
-        gain = float((again["success"].to_numpy() & stood.to_numpy()).mean())
-        return Check(
-            "steps suffice",
-            gain < POINT,
-            gain,
-            "twice the steps take less than 1 point more",
-            f"twice the steps take {_points(gain)} more",
-        )
+        again = self._run(attack=longer, why="twice the steps").frame["success"]
+        hits = int((again.to_numpy() & self._standing().to_numpy()).sum())
+        return share_check("steps suffice", hits, self.count, f"twice the steps take {self._percent(hits)} more")
 
     def noise(self) -> Check:
-        noisy = self._run(attack=RandomNoise()).frame.set_index("sample")["success"]
-        mine = self.base.frame.set_index("sample")["success"]
-        share = float((noisy & ~mine).mean())
-        return Check(
-            "beats random noise",
-            share < POINT,
-            share,
-            "noise breaks less than 1 % of what the attack leaves",
-            f"random noise breaks {100 * share:.1f} % of the samples, which the attack leaves standing",
-        )
+        hits = self._missed_by_me(self._run(attack=RandomNoise()))
+        text = f"random noise breaks {self._percent(hits)} of the samples, which the attack leaves standing"
+        return share_check("beats random noise", hits, self.count, text)
+
+    def square(self) -> Check:
+        name = "beats a blind search"
+        if self.threat.norm not in Square.norms:
+            return Check(name, None, None, "", f"no blind search under {self.threat.norm}")
+        rows = self._standing().to_numpy().nonzero()[0].tolist()
+        hits = 0
+        if rows:
+            # What the suite broke needs no second proof, so only what stands is searched.
+            some = dataclasses.replace(self.bench, data=self.bench.data.select(rows))
+            found = some.run(self.model, self.name, Square(queries=_QUERIES), self.threat, label="Square (check)")
+            hits = int(found.frame["success"].sum())
+        text = f"{_QUERIES} blind queries (Square) break {self._percent(hits)} of the samples, which the attacks miss"
+        return share_check(name, hits, self.count, text)
 
     def batch_size(self) -> Check:
         other = dataclasses.replace(self.bench, batch_size=max(1, min(self.bench.batch_size, self.count) // 3 + 1))
         label = f"{label_of(self.attack)} (another batch size)"
         again = other.run(self.model, self.name, self.attack, self.threat, label=label, count=self.count)
-        differing = float((again.frame["success"].to_numpy() != self.base.frame["success"].to_numpy()).mean())
-        return Check(
-            "batch size does not matter",
-            differing < POINT,
-            differing,
-            "less than 1 % of the samples differ",
-            f"in another batch size {100 * differing:.1f} % of the samples end differently",
-        )
+        hits = int((again.frame["success"].to_numpy() != self.base.frame["success"].to_numpy()).sum())
+        text = f"in another batch size {self._percent(hits)} of the samples end differently"
+        return share_check("batch size does not matter", hits, self.count, text)
 
+    def _standing(self) -> pd.Series[bool]:
+        """Which of the samples neither the attack nor another of the suite broke."""
+        return ~self.base.frame["success"] & ~self.base.frame["sample"].isin(list(self.fallen))
 
-def attack_verdict(records: Records, worst: float, iterative: bool) -> Verdict:
-    """Whether the number of one attack of a suite may be believed by itself.
+    def _missed_by_me(self, other: Records) -> int:
+        return int((other.frame["success"].to_numpy() & ~self.base.frame["success"].to_numpy()).sum())
 
-    It may not if samples stood for want of a gradient, or if an iterated attack leaves over five
-    points more than the worst case: its gradients are masked.
-    """
-    frame = records.frame
-    accuracy = records.accuracy().value
-    stood = float((frame["zero_gradient"] & ~frame["success"]).mean())
-    if stood >= POINT:
-        return Verdict(False, f"not trustworthy, because {100 * stood:.1f} % stand with a zero gradient")
-    if iterative and accuracy - worst > 5 * POINT:
-        return Verdict(False, f"not trustworthy, because other attacks leave {_points(accuracy - worst)} less")
-    return Verdict(True, "upper bound" if accuracy > worst else "equals the worst case")
+    def _percent(self, hits: int) -> str:
+        return f"{100 * hits / self.count:.1f} %"
 
 
 def _points(share: float) -> str:

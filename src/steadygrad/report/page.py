@@ -54,6 +54,7 @@ def render(summary: Summary, arrays: Arrays) -> str:
             summary=summary,
             css=Markup(css),
             sentence=wording.sentence(summary),
+            broken_by=_broken_by(summary),
             curves=_curves(summary),
             curve_table=_curve_table(summary),
             distributions=_distributions(summary, arrays),
@@ -81,6 +82,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "budget": wording.budget,
+        "distance": lambda row, limit: wording.distance(row, limit).replace(" ", "\N{NO-BREAK SPACE}"),
         "duration": wording.duration,
         "heat": lambda share: min(9, int(10 * share)),
         "interval": lambda value: wording.interval(value).replace(" ", "\N{NO-BREAK SPACE}"),
@@ -106,6 +108,13 @@ def _inline(text: str) -> Markup:
     variables |= {style.INK: "--ink", style.MUTED: "--muted", style.GRID: "--line", style.PAPER: "--paper"}
     # The SVG was serialized by an XML writer, so every name in it is escaped already.
     return Markup(svg.inline(text, variables))
+
+
+def _broken_by(summary: Summary) -> list[tuple[str, str | None, list[dict[str, Any] | None]]]:
+    """Rows (attack, member, what it broke in each model) in the order in which attacks first come."""
+    found = [{(row["attack"], row["member"]): row for row in model["broken_by"]} for model in summary["models"]]
+    places = dict.fromkeys(place for rows in found for place in rows)
+    return [(attack, member, [rows.get((attack, member)) for rows in found]) for attack, member in places]
 
 
 def _curves(summary: Summary) -> tuple[Markup, Markup] | None:

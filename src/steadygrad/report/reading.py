@@ -24,7 +24,8 @@ Arrays: TypeAlias = dict[str, Array]
 _TOP = "version created machine seconds command config data threat models transfer gallery"
 _DATA = "name split samples classes shape fingerprint"
 _MODEL = (
-    "name file architecture parameters weights clean robust verdict attacks curve gradient_norm confidence explanations"
+    "name file architecture draws parameters weights clean robust verdict eligibility attacks broken_by curve "
+    "distances rho2 gradient_norm confidence explanations"
 )
 _ATTACK = (
     "name label settings accuracy success_rate after_rounding zero_gradient forwards backwards median_distance verdict"
@@ -107,6 +108,15 @@ def _check_model(model: Any, where: str) -> None:
         _need(attack["verdict"], "trustworthy text", f"{where}.attacks[{index}].verdict")
         for name in ("accuracy", "success_rate", "after_rounding"):
             _need_estimate(attack[name], f"{where}.attacks[{index}].{name}")
+    for index, row in enumerate(model["broken_by"]):
+        _need(row, "attack member samples alone", f"{where}.broken_by[{index}]")
+    if model["distances"] is not None:
+        _check_distances(model["distances"], f"{where}.distances")
+    if model["rho2"] is not None:
+        _need(model["rho2"], "attack pixels centered turned", f"{where}.rho2")
+        for name in ("pixels", "centered"):
+            if model["rho2"][name] is not None:
+                _need(model["rho2"][name], "value low high count", f"{where}.rho2.{name}")
     if model["curve"] is not None:
         _need(model["curve"], "attack points", f"{where}.curve")
         for index, point in enumerate(model["curve"]["points"]):
@@ -114,6 +124,12 @@ def _check_model(model: Any, where: str) -> None:
             _need_estimate(point["accuracy"], f"{where}.curve.points[{index}].accuracy")
     for index, row in enumerate(model["explanations"]):
         _need(row, "attribution under measure mean low high count", f"{where}.explanations[{index}]")
+
+
+def _check_distances(distances: Any, where: str) -> None:
+    _need(distances, "attack count censored limit quantiles", where)
+    for level, row in distances["quantiles"].items():
+        _need(row, "value low high", f"{where}.quantiles[{level}]")
 
 
 def _check_transfer(transfer: Any) -> None:

@@ -10,6 +10,7 @@ from steadygrad.report.reading import Summary
 __all__ = [
     "NOT_MEASURED",
     "budget",
+    "distance",
     "duration",
     "estimate",
     "interval",
@@ -65,6 +66,23 @@ def number(value: float | None, digits: int = 3) -> str:
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return f"{mantissa.rstrip('0').rstrip('.')}·10{power}"
+
+
+def distance(row: dict[str, float | None], limit: float) -> str:
+    """A quantile of distances with its interval; what was not found lies beyond the limit.
+
+    >>> distance({"value": 0.1, "low": 0.09, "high": None}, 1.0)
+    '0.1 [0.09, ∞)'
+    >>> distance({"value": None, "low": 0.2, "high": None}, 1.0)
+    'beyond 1 [0.2, ∞)'
+    >>> distance({"value": None, "low": None, "high": None}, 1.0)
+    'beyond 1'
+    """
+    beyond = f"beyond {number(limit)}"
+    if row["low"] is None:
+        return beyond
+    value = beyond if row["value"] is None else number(row["value"])
+    return f"{value} [{number(row['low'])}, {'∞)' if row['high'] is None else number(row['high']) + ']'}"
 
 
 def duration(seconds: float | None) -> str:
