@@ -114,9 +114,8 @@ def finds_planted(bench: Bench, model: nn.Module, name: str, attack: Attack, thr
     data = bench.data.take(min(count, _COUNT))
     parts = [weights_key(model), name, describe(attack), str(threat), data.fingerprint, bench.seed, code_key()]
     place = key("planted", parts, torch.device(bench.device).type)
-    records = bench.cells.get(
-        place, lambda: _attack_plant(dataclasses.replace(bench, data=data), model, attack, threat)
-    )
+    some = dataclasses.replace(bench, data=data)
+    records = bench.cells.get(place, lambda: _attack_plant(some, model, name, attack, threat))
     planted, missed = len(records), int((~records.frame["success"].astype(bool)).sum())
     if planted < len(data) / 2:
         text = f"the logits move too little to plant a point for {len(data) - planted} of {len(data)} samples"
