@@ -36,6 +36,7 @@ class Meter(nn.Module):
         super().__init__()
         self.model = model
         self.forwards = self.backwards = 0
+        self.train(model.training)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K) of inputs (N, *), as the model gives them."""
