@@ -82,7 +82,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "budget": wording.budget,
-        "distance": lambda row, limit: wording.distance(row, limit).replace(" ", "\N{NO-BREAK SPACE}"),
+        "distance": _distance,
         "duration": wording.duration,
         "heat": lambda share: min(9, int(10 * share)),
         "interval": lambda value: wording.interval(value).replace(" ", "\N{NO-BREAK SPACE}"),
@@ -94,6 +94,11 @@ def _environment() -> Environment:
         "tight": _tight,
     }
     return environment
+
+
+def _distance(row: dict[str, float | None], limit: float) -> tuple[str, str]:
+    value, ends = (text.replace(" ", "\N{NO-BREAK SPACE}") for text in wording.distance(row, limit))
+    return value, ends
 
 
 def _tight(text: str) -> str:

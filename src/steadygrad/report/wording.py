@@ -68,21 +68,20 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}·10{power}"
 
 
-def distance(row: dict[str, float | None], limit: float) -> str:
-    """A quantile of distances with its interval; what was not found lies beyond the limit.
+def distance(row: dict[str, float | None], limit: float) -> tuple[str, str]:
+    """A quantile of distances and its interval; what was not found lies beyond the limit.
 
     >>> distance({"value": 0.1, "low": 0.09, "high": None}, 1.0)
-    '0.1 [0.09, ∞)'
+    ('0.1', '[0.09, ∞)')
     >>> distance({"value": None, "low": 0.2, "high": None}, 1.0)
-    'beyond 1 [0.2, ∞)'
+    ('beyond 1', '[0.2, ∞)')
     >>> distance({"value": None, "low": None, "high": None}, 1.0)
-    'beyond 1'
+    ('beyond 1', '')
     """
-    beyond = f"beyond {number(limit)}"
+    value = f"beyond {number(limit)}" if row["value"] is None else number(row["value"])
     if row["low"] is None:
-        return beyond
-    value = beyond if row["value"] is None else number(row["value"])
-    return f"{value} [{number(row['low'])}, {'∞)' if row['high'] is None else number(row['high']) + ']'}"
+        return value, ""
+    return value, f"[{number(row['low'])}, {'∞)' if row['high'] is None else number(row['high']) + ']'}"
 
 
 def duration(seconds: float | None) -> str:
