@@ -23,6 +23,7 @@ NARROW = {
     "ross_cnn": {"hidden": 30},
     "vgg16": {"width": 4},
     "resnet18": {"width": 4},
+    "alexnet": {"width": 4, "hidden": 16},
     "vit": {"width": 16, "depth": 2},
 }
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 37, 41)]
@@ -82,6 +83,14 @@ def test_has_the_published_number_of_parameters(name):
 def test_lenet_has_no_rectifier_after_its_convolutions():
     kinds = [type(part).__name__ for part in build("lenet", (1, 28, 28), 10).module]
     assert kinds == ["Conv2d", "MaxPool2d", "Conv2d", "MaxPool2d", "Flatten", "Linear", "ReLU", "Linear"]
+
+
+def test_alexnet_has_the_channels_of_the_published_one():
+    # 64-192-384-256-256, the widths of the single-tower version.
+    model = build("alexnet", (3, 32, 32), 10, hidden=16)
+    assert [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)] == [64, 192, 384, 256, 256]
+    assert sum(isinstance(m, nn.MaxPool2d) for m in model.modules()) == 3
+    assert [m.out_features for m in model.modules() if isinstance(m, nn.Linear)] == [16, 16, 10]
 
 
 def test_nin_ends_in_the_class_maps_averaged():

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from steadygrad.models.architectures import ARCHITECTURES
 from steadygrad.models.small import he_initialize, relu
 
-__all__ = ["Residual", "resnet18", "vgg16"]
+__all__ = ["Residual", "alexnet", "resnet18", "vgg16"]
 
 # Channels in units of the width; 0 is max pooling.
 _VGG16 = (1, 1, 0, 2, 2, 0, 4, 4, 4, 0, 8, 8, 8, 0, 8, 8, 8, 0)
@@ -31,6 +31,34 @@ def vgg16(shape: tuple[int, ...], classes: int, *, width: int = 64) -> nn.Module
         else:
             layers.append(nn.MaxPool2d(2))
     return he_initialize(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)))
+
+
+@ARCHITECTURES.register(
+    "alexnet",
+    summary="AlexNet for small images: five convolutions, three poolings, two hidden linear layers, dropout",
+    reference="Krizhevsky, Sutskever & Hinton, NeurIPS 2012",
+    input_shape=(3, 32, 32),
+    smallest=8,
+)
+def alexnet(
+    shape: tuple[int, ...], classes: int, *, width: int = 64, hidden: int = 1024, dropout: float = 0.5
+) -> nn.Module:
+    """AlexNet with a 5x5 first convolution of stride 1; `width` channels first, 6 `width` at most."""
+    height, breadth = (s // 8 for s in shape[1:])
+    features = nn.Sequential(
+        *(nn.Conv2d(shape[0], width, 5, padding=2), relu(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(width, 3 * width, 5, padding=2), relu(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(3 * width, 6 * width, 3, padding=1), relu()),
+        *(nn.Conv2d(6 * width, 4 * width, 3, padding=1), relu()),
+        *(nn.Conv2d(4 * width, 4 * width, 3, padding=1), relu(), nn.MaxPool2d(2)),
+    )
+    return nn.Sequential(
+        *he_initialize(features).children(),
+        nn.Flatten(),
+        *(nn.Dropout(dropout), nn.Linear(4 * width * height * breadth, hidden), relu()),
+        *(nn.Dropout(dropout), nn.Linear(hidden, hidden), relu()),
+        nn.Linear(hidden, classes),
+    )
 
 
 class Residual(nn.Module):

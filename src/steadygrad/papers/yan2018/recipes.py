@@ -77,7 +77,8 @@ class Recipe:
 
 
 def _way(table: Mapping[str, Any], base: Mapping[str, Any]) -> Way:
-    settings = {k: v for k, v in table["defense"].items() if k != "name"}
+    # TOML has no null: "none" stands for it.
+    settings = {k: None if v == "none" else v for k, v in table["defense"].items() if k != "name"}
     fitting = configure(FitSettings, "the training", {**base, **table.get("training", {})})
     return Way(build("defense", table["defense"]["name"], settings), fitting)
 
