@@ -7,7 +7,7 @@ import json
 import pytest
 
 from cli.commands import done
-from steadygrad import attacks, attributions, data, defenses, models
+from steadygrad import attacks, attributions, data, defenses, models, recipes
 
 KINDS = {
     "attacks": attacks.ATTACKS,
@@ -15,6 +15,7 @@ KINDS = {
     "defenses": defenses.DEFENSES,
     "models": models.ARCHITECTURES,
     "data": data.DATASETS,
+    "recipes": recipes.RECIPES,
 }
 
 

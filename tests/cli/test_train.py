@@ -88,6 +88,27 @@ def test_flags_win_over_the_configuration_file() -> None:
     assert config["seed"] == 3
 
 
+def test_a_recipe_by_name_is_a_configuration_that_ships() -> None:
+    _found("train", "penalty_and_adversarial", *SMALL, "--out", "run")
+    config = read_toml("run/config.toml")
+    parts = config["defense"]["parts"]
+    assert [part["name"] for part in parts] == ["adversarial", "input_gradient"]
+    assert parts[0]["attack"] == {"name": "fgsm", "loss": "ce"}
+    assert (config["settings"]["epochs"], config["settings"]["schedule"]) == (1, "cosine")
+    _found("train", "pgd", *SMALL, "--defense", "trades:eps=0.2", "--out", "other")
+    assert read_toml("other/config.toml")["defense"]["name"] == "trades"
+
+
+def test_norms_stay_as_they_are_where_training_goes_on(trained: Path) -> None:
+    from safetensors.torch import load_file
+
+    _found("train", *SMALL, "--model", trained, "--set", "freeze_norms=true", "--out", "more")
+    before, after = (load_file(folder / "model.safetensors") for folder in (trained, Path("more")))
+    layers = {name.rpartition(".")[0] for name in before if name.endswith("running_mean")}
+    for name, value in before.items():
+        assert torch.equal(value, after[name]) == (name.rpartition(".")[0] in layers), name
+
+
 def test_flags_and_a_configuration_file_say_the_same_thing() -> None:
     Path("recipe.toml").write_text(
         "limit = 120\ndefense = 'input_gradient:weight=1'\n[settings]\nepochs = 1\nbatch_size = 32\n"

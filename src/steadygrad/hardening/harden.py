@@ -13,15 +13,17 @@ import torch
 from torch import nn
 
 from steadygrad import __version__, provenance, report
-from steadygrad.attacks import DDN, FMN, Attack
+from steadygrad.attacks import Attack
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.defenses import Defense
-from steadygrad.errors import UsageError
-from steadygrad.evaluation import Audit, audit
+from steadygrad.errors import UsageError, unknown_name
+from steadygrad.evaluation import SUITES, Audit, audit
 from steadygrad.evaluation.curves import curve
+from steadygrad.evaluation.distances import nearest as nearest_of
 from steadygrad.evaluation.records import Cells
-from steadygrad.evaluation.robustness import Bench
+from steadygrad.evaluation.robustness import Bench, label_of
+from steadygrad.evaluation.steadiness import expected
 from steadygrad.files import write_json
 from steadygrad.hardening.comparison import Comparison, Side, compare
 from steadygrad.registry import build, describe
@@ -119,7 +121,9 @@ def harden(
     classifier = _classifier(model, data, threat)
     parts = data.divide(validation, seed) if isinstance(validation, float | int) else (data, validation)
     images = test if samples is None else test.take(samples)
+    _same_kind(images, data)
     _apart(images, parts)
+    _suited(attacks, threat)
     settings = settings or usual_settings(threat)
     folder = Path(out) if out is not None else None
     below = folder / "training" if folder is not None else None
@@ -173,6 +177,21 @@ def _classifier(model: nn.Module, data: Dataset, threat: Threat) -> Classifier:
     return Classifier(module, bounds=threat.bounds, classes=data.classes, input_shape=data.shape).eval()
 
 
+def _same_kind(test: Dataset, data: Dataset) -> None:
+    if (test.shape, test.classes) != (data.shape, data.classes):
+        raise UsageError(f"the test data must be like the training data, in shape and classes: got {test} and {data}")
+
+
+def _suited(attacks: Attack | Sequence[Attack] | str, threat: Threat) -> None:
+    """Refuse what the audit would refuse after the training."""
+    if isinstance(attacks, str) and attacks not in SUITES:
+        raise unknown_name("suite", attacks, SUITES)
+    listed = SUITES[attacks] if isinstance(attacks, str) else attacks
+    for attack in (listed,) if isinstance(listed, Attack) else listed:
+        if threat.norm not in attack.norms:
+            raise UsageError(f"{label_of(attack)} does not work for {threat.norm}, but for {', '.join(attack.norms)}")
+
+
 def _apart(test: Dataset, parts: Sequence[Dataset]) -> None:
     """Refuse test samples that are trained on, or that choose the epoch: same id and same pixels."""
     rows = {name: i for i, name in enumerate(test.ids)}
@@ -200,12 +219,13 @@ def _side(
     lead = dict(found.summary["config"]["attacks"][0])
     attack: Attack = build("attack", lead.pop("name"), lead)
     radii = [radius * place for place in found.summary["config"]["grid"]]
-    searched = curve(bench, model, name, attack, threat, radii, records)
+    # A model that answers differently each time was audited as its mean over draws.
+    judged = expected(model, next(bench.batches(0, 2))[0])
+    searched = curve(bench, judged, name, attack, threat, radii, records)
     fell |= set(searched.frame.loc[searched.frame["eps"] <= radius * (1 + 1e-9), "sample"])
     stood = [sample not in fell for sample in rows["sample"]]
     assert sum(stood) / len(stood) == entry["robust"]["value"], "the rows do not make up the headline"
-    search: Attack = DDN() if threat.norm == "l2" else FMN()
-    nearest = bench.run(model, name, search, threat.at(None), count=checked)
+    nearest = bench.run(judged, name, nearest_of(threat.norm), threat.at(None), count=checked)
     # A smaller change that another attack found counts.
     smallest = (nearest + records + searched).frame.groupby("sample")["distance"].min()
     return Side(
