@@ -155,8 +155,11 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 @contextlib.contextmanager
-def frozen(model: nn.Module) -> Iterator[nn.Module]:
+def frozen(model: nn.Module, seeds: Tensor | None = None) -> Iterator[nn.Module]:
     """The model in evaluation mode without weight gradients; left as it was, after errors too.
+
+    What the model itself draws (noise in its forward) follows from the seeds (N,), if given, and not
+    from the global generators.
 
     Training flags, `requires_grad`, buffers and the global random state are restored; `.grad` is
     never touched, since gradients are taken with `torch.autograd.grad` for the inputs alone.
@@ -168,6 +171,9 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
     devices = sorted({p.device.index for p, _ in gradients if p.device.type == "cuda"})
     with torch.random.fork_rng(devices, enabled=True):
         try:
+            if seeds is not None:
+                for generator in (torch.default_generator, *(torch.cuda.default_generators[d] for d in devices)):
+                    generator.manual_seed(int(seeds[0]) if len(seeds) else 0)
             model.eval()
             for parameter, _ in gradients:
                 parameter.requires_grad_(False)

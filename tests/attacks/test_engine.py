@@ -12,7 +12,8 @@ import gates
 import nets
 from steadygrad import randomness
 from steadygrad.attacks import ATTACKS, BIM, FGSM, PGD, Attack, AttackResult, RandomNoise
-from steadygrad.attacks.engine import Run, judge, resolve_target
+from steadygrad.attacks.engine import Run, judge
+from steadygrad.attacks.targets import resolve_target
 from steadygrad.threat import Threat, linf
 
 # What an attack claims is not what it gets

@@ -206,16 +206,6 @@ def test_half_precision_finds_as_much_and_radii_belong_to_samples(digits):
     assert mixed.success[1::2].float().mean() < 0.15
 
 
-def test_raw_points_exist_where_no_wrong_point_does():
-    class Fixed(nn.Module):
-        def forward(self, x):
-            return torch.stack([5 + x.sum(1), x.sum(1) * 0.5], 1)
-
-    x = torch.full((2, 4), 0.5)
-    points = FAB(steps=3).perturb(Fixed(), x, torch.zeros(2, dtype=torch.int64), Threat("linf", 0.1))
-    torch.testing.assert_close(points, torch.full((2, 4), 0.4))
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

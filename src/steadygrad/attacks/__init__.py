@@ -12,6 +12,8 @@ from steadygrad.attacks.base import Attack as Attack
 from steadygrad.attacks.carlini_wagner import CarliniWagner as CarliniWagner
 from steadygrad.attacks.deepfool import DeepFool as DeepFool
 from steadygrad.attacks.engine import AttackResult as AttackResult
+from steadygrad.attacks.expectation import Expectation as Expectation
+from steadygrad.attacks.expectation import is_deterministic as is_deterministic
 from steadygrad.attacks.fab import FAB as FAB
 from steadygrad.attacks.jsma import JSMA as JSMA
 from steadygrad.attacks.minimum_norm import DDN as DDN

@@ -9,8 +9,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.attacks.engine import AttackResult, Run, check_target, check_threat
+from steadygrad.attacks.engine import AttackResult, Run, check_threat
 from steadygrad.attacks.search import smallest_by_bisection
+from steadygrad.attacks.targets import check_target
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.errors import UsageError
 from steadygrad.registry import Method, Registry
@@ -66,9 +67,9 @@ class Attack(Method, abc.ABC):
         Raises:
             UsageError: inputs, labels, threat, target or the model's output are not as expected.
         """
-        self._check(model, x, y, threat, target)
+        threat = self._check(model, x, y, threat, target)
         seeds = randomness.sample_seeds(len(x), generator)
-        with frozen(model):
+        with frozen(model, seeds):
             if threat.eps is None and not self.minimum_norm:
                 return smallest_by_bisection(self._run, model, x, y, threat, target, seeds)
             return self._run(model, x, y, threat, target, seeds)
@@ -77,11 +78,7 @@ class Attack(Method, abc.ABC):
         self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, target: Tensor | str | None, seeds: Tensor
     ) -> AttackResult:
         run = Run(model, x.detach(), y, threat, seeds=seeds, loss=self.ascends, smallest=self.minimum_norm)
-        run.begin(target)
-        if len(run.index):
-            last = self.search(run)
-            if last is not None and len(run.index):
-                run.look(last)
+        self._search(run, target)
         return run.result()
 
     def perturb(
@@ -96,26 +93,44 @@ class Attack(Method, abc.ABC):
     ) -> Tensor:
         """Raw allowed points (N, *) for every sample, fooled or not: for training and for transfer.
 
-        Nothing is judged and no sample leaves early, so that a sample that the model resists still
-        gets its strongest point.
+        Nothing is judged, and under a fixed radius no sample leaves early, so that a sample that the
+        model resists still gets its strongest point. A search for the smallest change gives the nearest
+        wrong point it saw, or the one that came closest to being wrong; with a radius, the point of the
+        ball on the way there.
+
+        Raises:
+            UsageError: as a call; and no radius, for an attack that needs one.
         """
-        self._check(model, x, y, threat, target)
-        if self.minimum_norm:
-            # Where the nearest wrong point is too far, the point of the ball on the way to it is the strongest.
-            found = self(model, x, y, threat.at(None), target=target, generator=generator).inputs
-            return found if threat.eps is None else threat.constrain(x.detach(), found)
-        if threat.eps is None:
+        threat = self._check(model, x, y, threat, target)
+        if threat.eps is None and not self.minimum_norm:
             raise UsageError("perturb needs a radius: give the threat an eps")
-        seeds = randomness.sample_seeds(len(x), generator)
-        with frozen(model):
-            run = Run(model, x.detach(), y, threat, seeds=seeds, loss=self.ascends, judged=False)
+        seeds, x = randomness.sample_seeds(len(x), generator), x.detach()
+        with frozen(model, seeds):
+            if self.minimum_norm:
+                run = Run(
+                    model, x, y, threat.at(None), seeds=seeds, loss=self.ascends, smallest=True, keeps_closest=True
+                )  # fmt: skip
+                self._search(run, target)
+                return run.found if threat.eps is None else threat.constrain(x, run.found)
+            run = Run(model, x, y, threat, seeds=seeds, loss=self.ascends, judged=False)
             if target is not None or self.ascends in ("kl", "rivals"):
                 run.begin(target)
             points = self.search(run)
         assert points is not None
         return points.detach()
 
-    def _check(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, target: Tensor | str | None) -> None:
+    def _search(self, run: Run, target: Tensor | str | None) -> None:
+        run.begin(target)
+        if len(run.index):
+            last = self.search(run)
+            if last is not None and len(run.index):
+                run.look(last)
+
+    def admits(self, x: Tensor, threat: Threat) -> Threat:
+        """The threat under which the attack searches when it is given this one."""
+        return threat
+
+    def _check(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, target: Tensor | str | None) -> Threat:
         if threat.norm not in self.norms:
             raise UsageError(f"{type(self).__name__} works for {', '.join(self.norms)}, not for {threat.norm}")
         check_threat(model, threat)
@@ -124,3 +139,4 @@ class Attack(Method, abc.ABC):
             check_target(target, y)
         if threat.eps is not None:
             threat.radius(x)
+        return self.admits(x, threat)

@@ -87,7 +87,9 @@ class CarliniWagner(Attack):
                 rows = inner.index
                 state.adjust(rows, self._descend(inner, state))
         run.best[run.index] = state.size.to(run.best.dtype)
-        run.found[run.index] = state.points
+        # Where nothing was found the run has no distance, and takes these points for no more than a way there.
+        lost = _wide(torch.isinf(state.size), state.points)
+        run.found[run.index] = torch.where(lost, _points(run, state.start), state.points)
         return None
 
     def _descend(self, run: Run, state: _State) -> Tensor:

@@ -57,8 +57,8 @@ class DeepFool(Attack):
     def search(self, run: Run) -> Tensor | None:
         points = run.x
         for _ in range(self.steps):
-            gaps, slopes, wrong = run.differences(points, self.candidates)
-            points, gaps, slopes = run.keep(~wrong, points, gaps, slopes)
+            gaps, slopes = run.differences(points, self.candidates)
+            points, gaps, slopes = run.keep(~run.wrong, points, gaps, slopes)
             if len(run.index) == 0:
                 return None
             low, high = run.threat.bounds

@@ -8,20 +8,21 @@ composition.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from steadygrad import randomness
-from steadygrad.attacks.losses import attack_loss, is_adversarial, margin
+from steadygrad.attacks.losses import attack_loss, exceeds_rounding, is_adversarial, margin
+from steadygrad.attacks.targets import resolve_target
 from steadygrad.classifier import Classifier, check_inputs, check_logits, unwrap
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.errors import UsageError
 from steadygrad.threat import Threat
 
-__all__ = ["AttackResult", "Run", "check_target", "check_threat", "judge", "resolve_target"]
+__all__ = ["AttackResult", "Run", "check_threat", "judge", "passes_of"]
 
-TARGETS = ("least-likely", "second-best", "random")
+_TIE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Run:
         judged: bool = True,
         smallest: bool = False,
         active_sets: bool = True,
+        keeps_closest: bool = False,
     ) -> None:
         self.model, self.loss = model, loss
         y = y.to(x.device, torch.int64)
@@ -75,6 +77,8 @@ class Run:
         self.all_x, self.all_y, self.all_target, self.all_threat = x, y, target, threat
         self.all_seeds, self.all_clean = seeds, self.clean_logits
         self.judged, self.smallest, self.active_sets = judged, smallest, active_sets
+        # Where nothing wrong is found, `found` holds the point that came closest to it, not the clean input.
+        self.keeps_closest = keeps_closest
         self.found = x.clone() if judged else x
         self.best = x.new_full((len(x),), torch.inf, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
         self.forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
@@ -84,6 +88,8 @@ class Run:
         self._poll_every = 1 if x.device.type == "cpu" else 5
         self._since_poll = 0
         self._checked = False
+        self._cost = passes_of(model)
+        self._highest = torch.full_like(self.best, -torch.inf)
 
     @property
     def solved(self) -> Tensor:
@@ -107,82 +113,93 @@ class Run:
         """Logits (A, K) at points (A, *) without a gradient; wrong ones are remembered."""
         with torch.no_grad():
             logits: Tensor = self.model(points)
-        self.forwards[self.index] += 1
+        self.forwards[self.index] += self._cost
         self._remember(points, logits)
         return logits
 
     def gradient(self, points: Tensor, loss: str | None = None) -> tuple[Tensor, Tensor]:
         """Loss (A,) and its input gradient (A, *) at points (A, *): one forward, one backward."""
+        name = loss or self.loss
+
+        def ascended(logits: Tensor) -> Tensor:
+            if name == "rivals" and self.rival is None and self.target is None:
+                self.aim(0)
+            return attack_loss(name, logits, self.y, self.target, self.clean_logits, self.rival)[:, None]
+
+        values, slopes = self.slopes(points, ascended)
+        return values[:, 0], slopes[:, 0]
+
+    def differences(self, points: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Differences (A, C) of the nearest rival logits to the label's, with their slopes (A, C, *).
+
+        The C = min(count, K - 1) rivals are those with the largest logits; with a target it is the
+        only rival, whose difference to the largest other logit is taken. One forward, C backwards.
+        """
+
+        def gaps(logits: Tensor) -> Tensor:
+            logits = logits.float() if logits.dtype.itemsize < 4 else logits
+            label = self.y if self.target is None else self.target
+            rest = logits.detach().scatter(1, label[:, None], -torch.inf)
+            nearest = rest.topk(min(count, rest.shape[1] - 1) if self.target is None else 1, dim=1).indices  # (A, C)
+            gap = logits.gather(1, nearest) - logits.gather(1, label[:, None])
+            return gap if self.target is None else -gap
+
+        return self.slopes(points, gaps)
+
+    def slopes(self, points: Tensor, functions: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Functions (A, C) of the logits at points (A, *), with their slopes (A, C, *): one forward, C backwards."""
         with torch.enable_grad():
             points = points.detach().requires_grad_()
             logits = self.model(points)
             if not self._checked:
                 self._check(logits)
-            name = loss or self.loss
-            if name == "rivals" and self.rival is None and self.target is None:
-                self.aim(0)
-            values = attack_loss(name, logits, self.y, self.target, self.clean_logits, self.rival)
+            values = functions(logits)
             if not values.requires_grad:
                 raise UsageError(
                     "the model's output carries no gradient to its input (is there a detach, a no_grad or a "
                     "conversion to NumPy in its forward?): an attack that follows gradients would find nothing"
                 )
+            count = values.shape[1]
             # A sum: a mean over the batch would underflow in half precision and tie samples together.
-            (slope,) = torch.autograd.grad(values.sum(), points)
-        self.forwards[self.index] += 1
-        self.backwards[self.index] += 1
-        self._remember(points.detach(), logits.detach())
-        slope = torch.nan_to_num(slope, nan=0.0, posinf=0.0, neginf=0.0)
-        # A wrong point needs no direction, and some losses are constant beyond the boundary.
-        flat = (slope == 0).flatten(1).all(1)
-        self.zero_gradient[self.index] |= flat & ~self.wrong if self.judged else flat
-        return values.detach(), slope
-
-    def differences(self, points: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Differences (A, C) of the nearest rival logits to the label's, with their slopes (A, C, *).
-
-        The C = min(count, K - 1) rivals are those with the largest logits; with a target it is the
-        only rival, whose difference to the largest other logit is taken. Returns differences, slopes
-        and the wrong mask (A,): one forward, C backwards.
-        """
-        with torch.enable_grad():
-            points = points.detach().requires_grad_()
-            logits = self.model(points)
-            if logits.dtype.itemsize < 4:
-                logits = logits.float()
-            label = self.y if self.target is None else self.target
-            rest = logits.detach().scatter(1, label[:, None], -torch.inf)
-            count = min(count, rest.shape[1] - 1) if self.target is None else 1
-            rivals = rest.topk(count, dim=1).indices  # (A, C)
-            own = logits.gather(1, label[:, None])
-            gaps = logits.gather(1, rivals) - own  # (A, C)
-            gaps = gaps if self.target is None else -gaps
-            slopes = [
-                torch.autograd.grad(gaps[:, c].sum(), points, retain_graph=c < count - 1)[0] for c in range(count)
+            rows = [
+                torch.autograd.grad(values[:, c].sum(), points, retain_graph=c < count - 1)[0] for c in range(count)
             ]
-        self.forwards[self.index] += 1
-        self.backwards[self.index] += count
+        self.forwards[self.index] += self._cost
+        self.backwards[self.index] += count * self._cost
         self._remember(points.detach(), logits.detach())
-        stacked = torch.nan_to_num(torch.stack(slopes, 1), nan=0.0, posinf=0.0, neginf=0.0)
-        self.zero_gradient[self.index] |= (stacked == 0).flatten(1).all(1) & ~self.wrong
-        return gaps.detach(), stacked, (gaps.detach() > 0).any(1)
+        slopes = torch.nan_to_num(torch.stack(rows, 1), nan=0.0, posinf=0.0, neginf=0.0)
+        # A wrong point needs no direction, and some losses are constant beyond the boundary.
+        flat = (slopes == 0).flatten(1).all(1)
+        self.zero_gradient[self.index] |= flat & ~self.wrong if self.judged else flat
+        return values.detach(), slopes
 
     def _remember(self, points: Tensor, logits: Tensor) -> None:
         if not self.judged:
             return
         self.margin = margin(logits, self.y, self.target)
-        self.wrong = wrong = torch.isfinite(logits).all(1) & (self.margin > 0)
+        self.wrong = wrong = exceeds_rounding(logits, self.margin)
+        if self.keeps_closest:
+            self._remember_closest(points, logits)
         if points.device.type == "cpu" and not bool(wrong.any()):
             return
         # A run for a fixed radius keeps the first point; a search for the smallest keeps the nearest.
         before = self.best[self.index]
         if self.smallest:
             size = self.threat.distance(points - self.x).to(before.dtype)
-            better = wrong & (size < before)
+            # Points that tie but for rounding are one and the same: the first of them is kept.
+            better = wrong & (size < before * (1 - _TIE))
         else:
             size = torch.zeros_like(before)
             better = wrong & torch.isinf(before) & self.threat.allows(self.x, points)
         self.best[self.index] = torch.where(better, size, before)
+        place = better.view(-1, *[1] * (points.ndim - 1))
+        self.found[self.index] = torch.where(place, points, self.found[self.index])
+
+    def _remember_closest(self, points: Tensor, logits: Tensor) -> None:
+        before = self._highest[self.index]
+        gain = (self.margin - before).to(before.dtype) - _TIE * logits.abs().amax(1).to(before.dtype)
+        better = (gain > 0) & ~self.solved[self.index]
+        self._highest[self.index] = torch.where(better, self.margin.to(before.dtype), before)
         place = better.view(-1, *[1] * (points.ndim - 1))
         self.found[self.index] = torch.where(place, points, self.found[self.index])
 
@@ -231,7 +248,7 @@ class Run:
         with torch.no_grad():
             logits = self.model(self.x)
         self._check(logits)
-        self.forwards += 1
+        self.forwards += self._cost
         self.clean_logits = logits
         self.all_target = self.target = resolve_target(target, logits, self.y, self.seeds)
         self.all_clean = logits
@@ -288,43 +305,13 @@ def judge(
     wrong = is_adversarial(logits, y[rows], target[rows] if target is not None else None)
     success[rows] = wrong
     success &= threat.allows(x, candidates)
-    passes[rows] = 2
+    passes[rows] = 2 * passes_of(model)
     return success, passes
 
 
-def resolve_target(target: Tensor | str | None, logits: Tensor, y: Tensor, seeds: Tensor) -> Tensor | None:
-    """Target labels (N,): given ones checked, or chosen by rule from the clean logits (N, K).
-
-    "least-likely" and "second-best" never choose the true label; "random" draws another class
-    uniformly by the sample's seed.
-    """
-    if target is None:
-        return None
-    classes = logits.shape[1]
-    if isinstance(target, Tensor):
-        check_target(target, y)
-        if not bool(((target >= 0) & (target < classes)).all()):
-            raise UsageError(f"target must hold labels 0..{classes - 1}, got {int(target.min())}..{int(target.max())}")
-        return target.to(y.device, torch.int64)
-    if target == "least-likely":
-        return logits.scatter(1, y[:, None], torch.inf).argmin(1)
-    if target == "second-best":
-        return logits.scatter(1, y[:, None], -torch.inf).argmax(1)
-    if target == "random":
-        ones = torch.empty(len(y), 1, device=y.device)
-        # A number just below 1 may be rounded up to the number of classes, and so to the label itself.
-        step = (randomness.uniform(seeds, ones, draw=-1).squeeze(1) * (classes - 1)).long().clamp_max(classes - 2)
-        return (y + 1 + step) % classes
-    raise unknown_name("target", str(target), TARGETS)
-
-
-def check_target(target: Tensor, y: Tensor) -> None:
-    """Refuse target labels that are not integers (N,)."""
-    if target.shape != y.shape or target.is_floating_point() or target.dtype == torch.bool:
-        raise UsageError(
-            f"target must hold integer labels of shape {tuple(y.shape)}, got {target.dtype} of shape "
-            f"{tuple(target.shape)}"
-        )
+def passes_of(model: nn.Module) -> int:
+    """How many passes through the network one call of the model costs: more than one where it averages."""
+    return int(getattr(model, "passes", 1))
 
 
 def check_threat(model: nn.Module, threat: Threat) -> None:

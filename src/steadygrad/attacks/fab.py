@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from steadygrad import randomness
-from steadygrad.attacks.apgd import APGD
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import attack_loss
@@ -24,6 +22,7 @@ _CHECKS = (16, 32, 64, 128, 256, 512)
 # Newton's method on a concave piecewise linear function ends by itself, mostly within ten steps.
 _NEWTON = 60
 _REFINEMENTS = 3
+_BEYOND = 1e-4  # of the margin between the clean input and the wrong one
 
 
 @ATTACKS.register(
@@ -88,32 +87,6 @@ class FAB(Attack):
         self._refine(run)
         return None
 
-    def perturb(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        target: Tensor | str | None = None,
-        generator: randomness.Seeds = None,
-    ) -> Tensor:
-        """Raw points (N, *): the nearest wrong ones, or of the ball those on the way to them.
-
-        Where no wrong point was found there is no way to it: there they are APGD's.
-        """
-        seeds = randomness.sample_seeds(len(x), generator)
-        found = super().perturb(model, x, y, threat, target=target, generator=seeds)
-        rows = (found == x).flatten(1).all(1).nonzero().squeeze(1)
-        if threat.eps is None or len(rows) == 0:
-            return found
-        aim = target[rows] if isinstance(target, Tensor) else target
-        inner, own = threat.at(threat.radius(x)[rows]), seeds[rows.cpu()]
-        instead = APGD(steps=self.steps, loss="margin").perturb(
-            model, x[rows], y[rows], inner, target=aim, generator=own
-        )
-        return found.index_copy(0, rows, instead)
-
     def _approach(self, run: Run, restart: int, draw: int) -> None:
         """Walk along one boundary from the clean input, or from a random point in later restarts."""
         ball = run.threat.at(None)
@@ -166,7 +139,7 @@ class FAB(Attack):
         return moved.clamp(*ball.bounds).to(x.dtype)
 
     def _refine(self, run: Run) -> None:
-        """Move the nearest wrong points back along the line to the clean inputs, to where the margin is zero."""
+        """Move the nearest wrong points back along the line to the clean inputs, to just beyond the boundary."""
         run.keep(torch.isfinite(run.best[run.index]) & (run.best[run.index] > 0))
         if len(run.index) == 0:
             return
@@ -175,14 +148,16 @@ class FAB(Attack):
         start, end = torch.zeros_like(right), torch.ones_like(right)
         delta = run.found[run.index] - run.x
         wrong = _margin(run, run.look(run.x + delta))
+        # On the boundary itself rounding decides, and decides otherwise in another batch.
+        aim = _BEYOND * (wrong - right)
         for _ in range(_REFINEMENTS):
-            share = start + (end - start) * (right / (right - wrong).clamp_max(-1e-12)).clamp(0, 1)
+            share = start + (end - start) * ((right - aim) / (right - wrong).clamp_max(-1e-12)).clamp(0, 1)
             points = run.x + share.to(delta.dtype).view(-1, *[1] * (delta.ndim - 1)) * delta
             value = _margin(run, run.look(points))
             beyond = run.wrong
             end, wrong = torch.where(beyond, share, end), torch.where(beyond, value, wrong)
             start, right = torch.where(beyond, start, share), torch.where(beyond, right, value)
-            end, wrong, start, right, delta = run.drop_solved(end, wrong, start, right, delta)
+            end, wrong, start, right, aim, delta = run.drop_solved(end, wrong, start, right, aim, delta)
             if len(run.index) == 0:
                 return
 

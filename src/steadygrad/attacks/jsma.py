@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from steadygrad import randomness
 from steadygrad.attacks.base import ATTACKS, Attack
-from steadygrad.attacks.engine import AttackResult, Run
+from steadygrad.attacks.engine import Run
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat
 
@@ -63,33 +62,8 @@ class JSMA(Attack):
         """One wrong class against the rest; it is chosen from the clean logits."""
         return "rivals"
 
-    def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        target: Tensor | str | None = None,
-        generator: randomness.Seeds = None,
-    ) -> AttackResult:
-        """As for every attack; the first success of a greedy path is its smallest, so eps=None costs one run."""
-        return super().__call__(model, x, y, self._within(x, threat), target=target, generator=generator)
-
-    def perturb(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        target: Tensor | str | None = None,
-        generator: randomness.Seeds = None,
-    ) -> Tensor:
-        """The points (N, *) after all steps that the radius and gamma allow, fooled or not."""
-        return super().perturb(model, x, y, self._within(x, threat), target=target, generator=generator)
-
-    def _within(self, x: Tensor, threat: Threat) -> Threat:
+    def admits(self, x: Tensor, threat: Threat) -> Threat:
+        """The first success of a greedy path is its smallest: without a radius one run allows every entry."""
         return threat if threat.eps is not None else threat.at(float(math.prod(x.shape[1:])))
 
     def search(self, run: Run) -> Tensor | None:
@@ -129,30 +103,20 @@ def _goal(run: Run) -> Tensor:
 
 def _slopes(run: Run, points: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients (A, D) of the goal's logit and of minus the sum of the others: one forward, two backwards."""
-    with torch.enable_grad():
-        points = points.detach().requires_grad_()
-        logits = run.model(points)
-        if not logits.requires_grad:
-            raise UsageError(
-                "the model's output carries no gradient to its input (is there a detach, a no_grad or a "
-                "conversion to NumPy in its forward?): an attack that follows gradients would find nothing"
-            )
-        row = torch.zeros_like(logits).scatter_(1, goal[:, None], 1.0)
-        (raised,) = torch.autograd.grad(logits, points, row, retain_graph=True)
-        (lowered,) = torch.autograd.grad(logits, points, row - 1)
-    run.forwards[run.index] += 1
-    run.backwards[run.index] += 2
-    run._remember(points.detach(), logits.detach())
-    raised, lowered = (_clean(slope) for slope in (raised, lowered))
-    run.zero_gradient[run.index] |= ((raised == 0) & (lowered == 0)).all(1)
+
+    def functions(logits: Tensor) -> Tensor:
+        wanted = logits.gather(1, goal[:, None])
+        return torch.cat([wanted, wanted - logits.sum(1, keepdim=True)], 1)
+
+    _, slopes = run.slopes(points, functions)
+    raised, lowered = (_scaled(slope) for slope in slopes.unbind(1))
     return raised, lowered
 
 
-def _clean(slope: Tensor) -> Tensor:
-    """Finite rows (A, D) in at least float32, where products of tiny gradients do not vanish."""
+def _scaled(slope: Tensor) -> Tensor:
+    """Rows (A, D) in at least float32 with a largest entry of 1: products of tiny gradients do not vanish."""
     flat = slope.flatten(1)
     flat = flat.float() if flat.dtype.itemsize < 4 else flat
-    flat = torch.nan_to_num(flat, nan=0.0, posinf=0.0, neginf=0.0)
     return flat / flat.abs().amax(1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
 
 

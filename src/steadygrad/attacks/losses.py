@@ -16,7 +16,7 @@ from torch import Tensor
 
 from steadygrad.errors import UsageError, unknown_name
 
-__all__ = ["LossName", "attack_loss", "cross_entropy", "dlr", "is_adversarial", "margin", "soft"]
+__all__ = ["LossName", "attack_loss", "cross_entropy", "dlr", "exceeds_rounding", "is_adversarial", "margin", "soft"]
 
 LossName = Literal["soft", "margin", "rivals", "dlr", "ce", "kl"]
 
@@ -113,6 +113,16 @@ def dlr(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
 
 
 def is_adversarial(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
-    """Which finite predictions (N,) are wrong, or reach the target; a tie with the label is not wrong."""
-    finite = torch.isfinite(logits).all(1)
-    return finite & (margin(logits, y, target) > 0)
+    """Which finite predictions (N,) are wrong, or reach the target; a tie with the label is not wrong.
+
+    Nor is a lead of a few units in the last place, which another batch may undo by its rounding.
+    """
+    return exceeds_rounding(logits, margin(logits, y, target))
+
+
+def exceeds_rounding(logits: Tensor, lead: Tensor, ulps: float = 4.0) -> Tensor:
+    """Which leads (N,) of one finite logit (N, K) over another are more than rounding."""
+    # Narrower types are computed in float32 and rounded once: there any lead at all is more.
+    unit = torch.finfo(logits.dtype if logits.dtype.itemsize >= 4 else torch.float32).eps
+    largest = logits.abs().amax(1)
+    return torch.isfinite(largest) & (lead > ulps * unit * largest)

@@ -90,11 +90,12 @@ class Standard(Attack):
         Raises:
             UsageError: as a call; and for a threat without a radius.
         """
-        self._check(model, x, y, threat, target)
+        threat = self._check(model, x, y, threat, target)
         if threat.eps is None:
             raise UsageError("which member broke a sample is told for a radius: give the threat an eps")
-        with frozen(model):
-            return self._run_members(model, x, y, threat, target, randomness.sample_seeds(len(x), generator))
+        seeds = randomness.sample_seeds(len(x), generator)
+        with frozen(model, seeds):
+            return self._run_members(model, x, y, threat, target, seeds)
 
     def _run(
         self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, target: Tensor | str | None, seeds: Tensor

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from steadygrad import randomness
 from steadygrad.attacks.aside import aside
 from steadygrad.attacks.base import ATTACKS, Attack
-from steadygrad.attacks.engine import Run, resolve_target
+from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
+from steadygrad.attacks.targets import resolve_target
 from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat
@@ -94,7 +95,7 @@ class Universal(Attack):
         x, way = x.detach(), torch.zeros_like(x[:1])
         batches = [slice(at, at + self.batch_size) for at in range(0, len(x), self.batch_size)]
         seeds = randomness.sample_seeds(len(x), None)
-        with frozen(model):
+        with frozen(model, seeds):
             if target is not None:
                 with torch.no_grad():
                     target = resolve_target(target, model(x[:1]), y.to(x.device), seeds)

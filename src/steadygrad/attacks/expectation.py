@@ -1,0 +1,61 @@
+"""Models that draw random numbers: told apart from deterministic ones, and attacked on average."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad import randomness
+from steadygrad.classifier import check_inputs, frozen, unwrap
+from steadygrad.errors import UsageError
+
+__all__ = ["Expectation", "is_deterministic"]
+
+
+class Expectation(nn.Module):
+    """The mean of the logits of a randomized model over several draws: expectation over transformations.
+
+    An attack on it follows the mean gradient, and a point counts as wrong where the mean prediction
+    is. Single draws neither lead the attack astray nor save or condemn a sample. Within an attack the
+    draws follow from its seeds; each call of the wrapper costs `passes` passes through the model.
+
+    Source: Athalye, Carlini and Wagner 2018, arXiv 1802.00420, section 4.2.
+
+    Args:
+        model: maps inputs (N, *) to logits (N, K), differently in each call.
+        draws: calls of the model per call of the wrapper.
+
+    >>> Expectation(nn.Linear(2, 3), draws=4)(torch.zeros(5, 2)).shape
+    torch.Size([5, 3])
+    """
+
+    def __init__(self, model: nn.Module, draws: int = 16) -> None:
+        super().__init__()
+        if draws < 1:
+            raise UsageError(f"draws must be at least 1, got {draws}")
+        self.model, self.passes = model, draws
+        inner = unwrap(model)
+        if hasattr(inner, "bounds"):
+            self.bounds = inner.bounds
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mean logits (N, K) at inputs (N, *)."""
+        total: Tensor = self.model(x)
+        for _ in range(self.passes - 1):
+            total = total + self.model(x)
+        return total / self.passes
+
+
+def is_deterministic(model: nn.Module, x: Tensor, *, calls: int = 3) -> bool:
+    """Whether the model, in evaluation mode, gives the same logits for the same batch (N, *) each time.
+
+    Differences within the rounding of the arithmetic are none.
+
+    >>> is_deterministic(nn.Linear(2, 3), torch.zeros(5, 2))
+    True
+    """
+    check_inputs(x, None, (-torch.inf, torch.inf))
+    with frozen(model, randomness.sample_seeds(1, None)), torch.no_grad():
+        first, *others = [model(x) for _ in range(calls)]
+    room = 64 * torch.finfo(first.dtype).eps * float(first.abs().max().clamp_min(1e-30))
+    return all(float((first - other).abs().max()) <= room for other in others)
