@@ -1,4 +1,4 @@
-"""Accuracy against eps: the halving finds what separate attacks at every radius find, for fewer passes."""
+"""Accuracy against eps: the way down finds what separate attacks at every radius find, for fewer passes."""
 
 from __future__ import annotations
 
@@ -85,17 +85,25 @@ def test_passes_are_counted_and_fewer_than_one_attack_per_radius() -> None:
     _, forwards, backwards = smallest_in_grid(attack, counting, x, y, sg.linf(), RADII, seeds)
     assert forwards.shape == backwards.shape == (len(x),)
     assert 0 <= counting._rows - int(forwards.sum()) <= counting._calls  # a judge of one adds the clean input
-    assert int(forwards.sum()) < 0.6 * separate
+    # Few steps make a success no cheaper than a failure; how it is with forty: tests/attacks/test_sweep.py.
+    assert int(forwards.sum()) < 0.8 * separate
     assert bool((backwards <= forwards).all())
 
 
-def test_no_sample_is_attacked_more_often_than_halving_needs() -> None:
-    x = torch.full((30, 1), 0.5)
-    grid = [0.01 * i for i in range(1, 16)]  # 15 radii: 17 places, 4 halvings
-    counting = Counting(Halfspace([1.0], 2.0))  # out of reach: every radius fails
-    _, forwards, _ = smallest_in_grid(FGSM(), counting, x, torch.zeros(30).long(), sg.linf(), grid, torch.arange(30))
-    each = FGSM()(Halfspace([1.0], 2.0), x, torch.zeros(30).long(), sg.linf(0.1)).forwards
-    assert bool((forwards <= 4 * each).all())
+def test_no_sample_resists_more_than_one_attack() -> None:
+    grid = [0.01 * i for i in range(1, 16)]
+    x = torch.linspace(0.3, 0.5, 30)[:, None]  # the boundary is out of reach, then nearer and nearer
+    model, failures = Halfspace([1.0], 0.52), torch.zeros(30, dtype=torch.int64)
+
+    class Watched(FGSM):
+        def __call__(self, model, x, y, threat, **rest):  # type: ignore[no-untyped-def]
+            found = super().__call__(model, x, y, threat, **rest)
+            failures[rest["generator"]] += ~found.success
+            return found
+
+    place, _, _ = smallest_in_grid(Watched(), model, x, torch.zeros(30).long(), sg.linf(), grid, torch.arange(30))
+    assert len(place.unique()) > 10
+    assert torch.equal(failures, (place > 0).long())
 
 
 def test_clean_mistakes_fall_at_zero_and_cost_one_look() -> None:

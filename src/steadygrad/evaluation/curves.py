@@ -37,30 +37,29 @@ def smallest_in_grid(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Place (N,) in the rising grid of the smallest radius that breaks each sample, and passes spent.
 
-    Each sample halves its own range, all of them in one batch with a radius per sample; a point
-    found well inside its ball skips places. The place is len(grid) where no radius breaks the
-    sample, and -1 for a clean mistake. `known` (N,) are distances at which the sample is already
-    known to fall, infinite where it is not: the search starts below them. Returns places, forwards
-    and backwards, all (N,).
+    Each sample comes down from the largest radius by itself, all of them in one batch with a radius
+    per sample, until one does not break it: a success ends early and costs little, and there is one
+    failure at most. A point found well inside its ball skips places. The place is len(grid) where no
+    radius breaks the sample, and -1 for a clean mistake. `known` (N,) are distances at which the
+    sample is already known to fall, infinite where it is not: the search starts below them. Returns
+    places, forwards and backwards, all (N,).
     """
     radii = torch.tensor(grid, dtype=torch.float64, device=x.device)
-    low = torch.full((len(x),), -1, device=x.device)
-    high = torch.full((len(x),), len(grid), device=x.device)
+    smallest = torch.full((len(x),), len(grid), device=x.device)
     if known is not None:
-        high = torch.where(known == 0, -1, _place(radii, known))
+        smallest = torch.where(known == 0, -1, _place(radii, known))
     forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     backwards = torch.zeros_like(forwards)
-    rows = (high - low > 1).nonzero().squeeze(1)
+    rows = (smallest > 0).nonzero().squeeze(1)
     while len(rows):
-        middle = (low[rows] + high[rows]) // 2
-        found = attack(model, x[rows], y[rows], threat.at(radii[middle]), generator=seeds[rows.cpu()])
+        below = smallest[rows] - 1
+        found = attack(model, x[rows], y[rows], threat.at(radii[below]), generator=seeds[rows.cpu()])
         forwards[rows] += found.forwards
         backwards[rows] += found.backwards
-        place = torch.where(found.distance == 0, -1, torch.minimum(_place(radii, found.distance), middle))
-        high[rows] = torch.where(found.success, place, high[rows])
-        low[rows] = torch.where(found.success, low[rows], middle)
-        rows = (high - low > 1).nonzero().squeeze(1)
-    return high, forwards, backwards
+        place = torch.where(found.distance == 0, -1, torch.minimum(_place(radii, found.distance), below))
+        smallest[rows] = torch.where(found.success, place, smallest[rows])
+        rows = rows[found.success & (smallest[rows] > 0)]
+    return smallest, forwards, backwards
 
 
 def check_grid(grid: Sequence[float]) -> None:
