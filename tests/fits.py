@@ -67,7 +67,7 @@ def run(out: Path | None = None, defense: str = "plain", *, kind: str = "norm", 
 
 SUITE = (
     *("plain", "fgsm", "pgd", "deepfool"),
-    *("input_gradient:weight=0.1", "parseval:weight=0.1", "distillation:temperature=2"),
+    *("input_gradient:weight=0.1", "parseval:weight=0.1", "distillation:temperature=2", "deep_defense:weight=0.01"),
 )
 IN_SUITE: dict[str, Any] = {"kind": "linear", "optimizer": "sgd", "lr": 0.1, "select": "robust", "robust_eps": 0.1}
 

@@ -93,6 +93,14 @@ def build(
     return net.to(dtype).eval()
 
 
+def still(net: nn.Module) -> nn.Module:
+    """The network with running statistics that stay as they are, in training mode too."""
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = 0.0
+    return net
+
+
 def inputs(
     count: int = 4, *, shape: tuple[int, ...] = (1, 4, 4), dtype: torch.dtype = torch.float32, seed: int = 1
 ) -> Tensor:

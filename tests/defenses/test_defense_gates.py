@@ -17,6 +17,7 @@ from steadygrad.defenses import (
     DEFENSES,
     TRADES,
     AdversarialTraining,
+    DeepDefense,
     Defense,
     Distillation,
     InputGradientPenalty,
@@ -34,6 +35,7 @@ FIXED: dict[str, Defense] = {
     "trades": TRADES(eps=0.2, attack=NOISE),
     "input_gradient": InputGradientPenalty(0.7),
     "distillation": Distillation(3.0),
+    "deep_defense": DeepDefense(1.5, correct=3.0, wrong=1.5, steps=3),
     "parseval": Parseval(0.3),
     "sum": AdversarialTraining(eps=0.2, attack=NOISE, clean_weight=0.5)
     + InputGradientPenalty(0.5, label="uniform")
@@ -51,6 +53,7 @@ EXTRA = {
     "l1": InputGradientPenalty(0.5, norm="l1"),
     "fgsm": AdversarialTraining(eps=0.2, attack=FGSM("ce")),
     "hot": Plain(20.0),
+    "deep recomputed": DeepDefense(1.5, correct=3.0, wrong=1.5, recompute=2),
     "scaled": Parseval(0.3, scaled=True),
     "nearest": AdversarialTraining(eps=None, norm="l2", attack=DeepFool(steps=5), clean_weight=0.5, label="predicted"),
 }
@@ -70,7 +73,7 @@ def test_every_defense_is_here() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_weight_gradient_equals_differences(kind: str, training: bool, name: str) -> None:
     model, x, y, teacher = _setup(kind)
-    model.train(training)
+    nets.still(model).train(training)
     gates.assert_weight_gradient(lambda: FIXED[name].loss(model, x, y, State(teacher, seed=3)).total, model)
 
 

@@ -2,6 +2,9 @@
 
 from steadygrad.defenses.adversarial import TRADES as TRADES
 from steadygrad.defenses.adversarial import AdversarialTraining as AdversarialTraining
+from steadygrad.defenses.attribution import AttributionAlignment as AttributionAlignment
+from steadygrad.defenses.attribution import AttributionCosine as AttributionCosine
+from steadygrad.defenses.attribution import IGNorm as IGNorm
 from steadygrad.defenses.base import DEFENSES as DEFENSES
 from steadygrad.defenses.base import Defense as Defense
 from steadygrad.defenses.base import Loss as Loss
@@ -10,6 +13,7 @@ from steadygrad.defenses.base import State as State
 from steadygrad.defenses.base import Step as Step
 from steadygrad.defenses.base import Sum as Sum
 from steadygrad.defenses.base import parse as parse
+from steadygrad.defenses.deep_defense import DeepDefense as DeepDefense
 from steadygrad.defenses.distillation import Distillation as Distillation
 from steadygrad.defenses.input_gradient import InputGradientPenalty as InputGradientPenalty
 from steadygrad.defenses.parseval import Parseval as Parseval

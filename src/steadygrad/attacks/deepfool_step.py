@@ -1,0 +1,131 @@
+"""DeepFool's change as a differentiable function of the weights, and its relative size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad.derivatives import math_attention
+from steadygrad.errors import UsageError
+
+__all__ = ["deepfool_change", "relative_distance"]
+
+
+def deepfool_change(
+    model: nn.Module,
+    x: Tensor,
+    labels: Tensor,
+    *,
+    toward: Tensor | None = None,
+    steps: int = 5,
+    overshoot: float = 0.02,
+    candidates: int | None = 3,
+    create_graph: bool = False,
+) -> Tensor:
+    """The l2 change (N, *) with which DeepFool leads inputs (N, *) away from their labels, fooled or not.
+
+    The bounds of the inputs take no part, as in the paper. With create_graph the change can be
+    differentiated with respect to the weights, through all steps. The nearest boundary is chosen by
+    first derivatives alone, and second-order work goes through the one chosen difference of logits:
+    the choice is piecewise constant, so the derivative is that of the version for all classes at a
+    fraction of its cost. The model is used in the mode it is in, and its weights as they require
+    gradients.
+
+    Source: Moosavi-Dezfooli et al. 2016, algorithm 2; the derivative is Yan et al. 2018, section 3.3.
+
+    Args:
+        labels: (N,) the labels to leave, usually the predicted ones; a sample rests once its
+            prediction is another.
+        toward: labels (N,) to reach instead: the boundary to that class is the only one that counts,
+            and a sample rests once it is predicted.
+        steps: largest number of steps.
+        overshoot: share by which the accumulated change is lengthened.
+        candidates: classes considered in each step, those with the largest logits; None for all.
+
+    >>> model = nn.Linear(2, 2)
+    >>> deepfool_change(model, torch.rand(3, 2), torch.zeros(3, dtype=torch.int64)).shape
+    torch.Size([3, 2])
+    """
+    if steps < 1 or (candidates is not None and candidates < 1):
+        raise UsageError(f"steps and candidates must be at least 1, got {steps} and {candidates}")
+    active = torch.arange(len(x), device=x.device)
+    total = torch.zeros_like(x)
+    with torch.enable_grad(), math_attention():
+        for _ in range(steps):
+            points = x[active].detach() + (1 + overshoot) * total[active]
+            points = points if points.requires_grad else points.requires_grad_()
+            logits = model(points)
+            goal = None if toward is None else toward[active]
+            standing = _stands(logits.detach(), labels[active], goal)
+            if not bool(standing.any()):
+                break
+            # All rows stay in this graph; only those that stand contribute a step.
+            step = _step(points, logits, labels[active], goal, candidates, create_graph)
+            place = standing.view(-1, *[1] * (x.ndim - 1))
+            total = total.index_add(0, active, torch.where(place, step, 0.0))
+            total = total if create_graph else total.detach()
+            active = active[standing]
+    return (1 + overshoot) * total
+
+
+def _stands(logits: Tensor, labels: Tensor, goal: Tensor | None) -> Tensor:
+    predicted = logits.argmax(1)
+    return predicted == labels if goal is None else predicted != goal
+
+
+def _step(
+    points: Tensor, logits: Tensor, labels: Tensor, goal: Tensor | None, candidates: int | None, create_graph: bool
+) -> Tensor:
+    """The change (A, *) onto the nearest linearized boundary: |gap| w / |w|^2 with w the slope of the gap."""
+    if goal is None:
+        rival = _nearest(points, logits, labels, candidates)
+    else:
+        # Toward a class, from whichever is predicted at the moment.
+        rival, labels = goal, logits.detach().argmax(1)
+    gap = (logits.gather(1, rival[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
+    (slope,) = torch.autograd.grad(gap.sum(), points, create_graph=create_graph, retain_graph=create_graph)
+    square = slope.flatten(1).square().sum(1)
+    flat = square == 0  # no way leads out of a flat region
+    length = torch.where(flat, 0.0, gap.abs() / torch.where(flat, 1.0, square))
+    return length.view(-1, *[1] * (points.ndim - 1)) * slope
+
+
+def _nearest(points: Tensor, logits: Tensor, labels: Tensor, candidates: int | None) -> Tensor:
+    """The class (A,) whose linearized boundary is nearest, by first derivatives."""
+    values = logits.detach()
+    count = min(candidates or values.shape[1], values.shape[1] - 1)
+    rivals = values.scatter(1, labels[:, None], -torch.inf).topk(count, dim=1).indices  # (A, C)
+    if count == 1:
+        return rivals[:, 0]
+    distances = []
+    for rival in rivals.unbind(1):
+        gap = (logits.gather(1, rival[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
+        (slope,) = torch.autograd.grad(gap.sum(), points, retain_graph=True)
+        size = torch.linalg.vector_norm(slope.flatten(1), dim=1)
+        distances.append(torch.where(size > 0, gap.detach().abs() / size, torch.inf))
+    return rivals.gather(1, torch.stack(distances, 1).argmin(1, keepdim=True)).squeeze(1)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in evaluation mode, with the weights as they are; its modes are restored."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield model.eval()
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def relative_distance(change: Tensor, x: Tensor, center: Tensor | float = 0.0) -> Tensor:
+    """The l2 norm of changes (N, *) by that of inputs (N, *) less a center; zero for inputs at the center.
+
+    >>> relative_distance(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 10.0]]))
+    tensor([0.5000])
+    """
+    size = torch.linalg.vector_norm((x - center).flatten(1), dim=1)
+    norm = torch.linalg.vector_norm(change.flatten(1), dim=1)
+    return torch.where(size > 0, norm / torch.where(size > 0, size, 1.0), 0.0)

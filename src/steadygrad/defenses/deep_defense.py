@@ -1,0 +1,143 @@
+"""Deep Defense: training that pushes the nearest boundary away, by DeepFool's own estimate of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad.attacks.deepfool_step import deepfool_change, evaluating, relative_distance
+from steadygrad.defenses.base import DEFENSES, Defense, Step, check_positive
+from steadygrad.defenses.input_gradient import SECOND_ORDER
+from steadygrad.errors import UsageError
+
+__all__ = ["DeepDefense"]
+
+
+@DEFENSES.register(
+    "deep_defense",
+    summary="exponential reward for the relative size of DeepFool's change, through all of its steps",
+    reference="Yan, Guo and Zhang 2018, arXiv 1803.00404, eq. 5",
+    cost="1 forward + 1 backward + DeepFool with a graph: up to `steps` x (1 forward + `candidates` + 1 backwards)",
+    soundness="estimate",
+    order=2,
+)
+@dataclass(frozen=True)
+class DeepDefense(Defense):
+    """weight x exp(-correct rho) for samples predicted rightly, exp(wrong rho) for the others.
+
+    rho is the l2 norm of DeepFool's change relative to that of the input. For a right sample the
+    change leads away from its label, and large ones are rewarded; for a wrong one it leads to its
+    label, and small ones are. The paper fine-tunes a trained network with it, batch normalization
+    frozen; the search always sees the network in evaluation mode. Where the way to the label is longer
+    than the input itself (rho > 1), the exponential goes on as its tangent, or a single such sample
+    would outweigh all others.
+
+    Args:
+        weight: of the term (the paper's lambda; 15 on MNIST).
+        correct, wrong: the exponents c and d (25 and 5 on MNIST, where the mean image was subtracted
+            from the inputs: see `center`).
+        steps: of DeepFool.
+        overshoot: share by which its change is lengthened.
+        candidates: classes considered in each step; None for all.
+        center: subtracted from the inputs before their norm is taken, e.g. the mean of the data.
+        recompute: samples whose graph is held at once, to bound the memory; each chunk is then
+            computed twice. None holds the graph of the whole batch.
+
+    >>> DeepDefense(weight=15.0).steps
+    5
+    """
+
+    weight: float
+    correct: float = 25.0
+    wrong: float = 5.0
+    steps: int = 5
+    overshoot: float = 0.02
+    candidates: int | None = 3
+    center: float = 0.0
+    recompute: int | None = None
+
+    def __post_init__(self) -> None:
+        check_positive("weight", self.weight, zero=True)
+        check_positive("correct", self.correct)
+        check_positive("wrong", self.wrong)
+        if self.steps < 1 or (self.candidates is not None and self.candidates < 1):
+            raise UsageError(f"steps and candidates must be at least 1, got {self.steps} and {self.candidates}")
+        if not 0 <= self.overshoot < 1:
+            raise UsageError(f"overshoot must be within [0, 1), got {self.overshoot}")
+        if self.recompute is not None and self.recompute < 1:
+            raise UsageError(f"recompute must be at least 1 sample, or None, got {self.recompute}")
+
+    def terms(self, step: Step) -> dict[str, Tensor]:
+        with evaluating(step.model) as model:
+            right = step.logits_of(model).argmax(1) == step.y
+            if self.recompute is None:
+                rho = self.distances(model, step.x, step.y, right, create_graph=True)
+            else:
+                weights = [p for p in model.parameters() if p.requires_grad]
+                rho = _Recomputed.apply(self, model, step.x.detach(), step.y, right, *weights)  # type: ignore[no-untyped-call]
+        values = torch.where(right, torch.exp(-self.correct * rho), _exp(self.wrong * rho, self.wrong))
+        return {"deep_defense": self.weight * values}
+
+    def distances(self, model: nn.Module, x: Tensor, y: Tensor, right: Tensor, *, create_graph: bool) -> Tensor:
+        """rho (N,) of each sample: away from its label where it is predicted, toward it elsewhere."""
+        rho = x.new_zeros(len(x))
+        for rows, toward in ((right, False), (~right, True)):
+            place = rows.nonzero().squeeze(1)
+            if len(place) == 0:
+                continue
+            part, labels = x[place].detach(), y[place]
+            change = deepfool_change(
+                model, part, labels, toward=labels if toward else None, steps=self.steps, overshoot=self.overshoot,
+                candidates=self.candidates, create_graph=create_graph,
+            )  # fmt: skip
+            rho = rho.index_add(0, place, relative_distance(change, part, self.center))
+        return rho
+
+    @property
+    def mixed_precision(self) -> bool | str:
+        return SECOND_ORDER
+
+
+def _exp(t: Tensor, limit: float) -> Tensor:
+    """exp(t) (N,), and its tangent beyond the limit."""
+    low = t.clamp_max(limit)
+    return torch.exp(low) * (1 + t - low)
+
+
+class _Recomputed(torch.autograd.Function):
+    """The distances without a graph; the backward pass builds it anew, a chunk of samples at a time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, defense: DeepDefense, model: nn.Module, x: Tensor, y: Tensor, right: Tensor, *weights: Tensor
+    ) -> Tensor:
+        ctx.settings = defense, model, weights
+        ctx.save_for_backward(x, y, right)
+        size = _size(defense)
+        chunks = [(x[i : i + size], y[i : i + size], right[i : i + size]) for i in range(0, len(x), size)]
+        return torch.cat([defense.distances(model, *chunk, create_graph=False).detach() for chunk in chunks])
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        defense, model, weights = ctx.settings
+        size, total = _size(defense), [torch.zeros_like(w) for w in weights]
+        whole = (*ctx.saved_tensors, upstream)
+        with torch.enable_grad(), evaluating(model):
+            for start in range(0, len(upstream), size):
+                x, y, right, weight = (t[start : start + size] for t in whole)
+                rho = defense.distances(model, x, y, right, create_graph=True)
+                if not rho.requires_grad:
+                    continue
+                slopes = torch.autograd.grad(rho, weights, weight, allow_unused=True)
+                for sum_, slope in zip(total, slopes, strict=True):
+                    if slope is not None:
+                        sum_ += slope
+        return None, None, None, None, None, *total
+
+
+def _size(defense: DeepDefense) -> int:
+    assert defense.recompute is not None
+    return defense.recompute
