@@ -14,7 +14,7 @@ from scipy import stats
 
 from oracles import intervals as oracle
 from steadygrad.errors import UsageError
-from steadygrad.evaluation.statistics import Estimate, mean, quantiles, wilson
+from steadygrad.evaluation.statistics import Estimate, critical_count, mean, quantile_intervals, quantiles, wilson
 
 _shares = st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 _values = st.lists(st.floats(-1e3, 1e3, width=32), min_size=2, max_size=30)
@@ -113,3 +113,48 @@ def test_an_estimate_prints_percent_and_is_plain() -> None:
     estimate = Estimate(0.5, 0.25, 0.75, 4)
     assert str(estimate) == "50.0 % [25.0, 75.0]"
     assert estimate.plain() == {"value": 0.5, "low": 0.25, "high": 0.75, "count": 4}
+
+
+def _at_least(k: int, count: int, share: Fraction) -> Fraction:
+    """P(at least k of count) with exact fractions."""
+    terms = (math.comb(count, i) * share**i * (1 - share) ** (count - i) for i in range(k, count + 1))
+    return sum(terms, Fraction(0))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 10, 30, 77, 120])
+@pytest.mark.parametrize("share", [Fraction(1, 100), Fraction(1, 20), Fraction(1, 2)])
+def test_the_critical_count_is_the_smallest_that_a_true_share_rarely_reaches(count: int, share: Fraction) -> None:
+    k = critical_count(count, float(share))
+    assert _at_least(k, count, share) < Fraction(1, 100)
+    assert k == 0 or _at_least(k - 1, count, share) >= Fraction(1, 100)
+
+
+@pytest.mark.parametrize("count", [1, 3, 6, 20, 61])
+@pytest.mark.parametrize("level", [Fraction(1, 20), Fraction(1, 4), Fraction(1, 2), Fraction(19, 20)])
+def test_the_ends_of_a_quantile_are_the_ranks_that_hold_it(count: int, level: Fraction) -> None:
+    # P(value at rank r <= quantile) is P(at least r samples below it); 2.5 % may be lost at either end.
+    found = quantile_intervals(range(1, count + 1), at=(float(level),))[str(float(level))]
+    ranks = range(1, count + 1)
+    low = [r for r in ranks if _at_least(r, count, level) >= Fraction(39, 40)]
+    high = [r for r in ranks if 1 - _at_least(r, count, level) >= Fraction(39, 40)]
+    assert found["low"] == (max(low) if low else 0.0)
+    assert found["high"] == (min(high) if high else None)
+    assert found["value"] == oracle.quantile(list(ranks), level)
+
+
+def test_quantile_intervals_hold_what_they_promise() -> None:
+    draws, held = np.random.default_rng(0).exponential(size=(2000, 40)), 0
+    for sample in draws:
+        row = quantile_intervals(sample, at=(0.5,))["0.5"]
+        assert row["low"] is not None
+        assert row["high"] is not None
+        held += row["low"] <= math.log(2) <= row["high"]
+    assert held / len(draws) >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / len(draws))
+
+
+def test_censored_values_are_beyond() -> None:
+    rows = quantile_intervals([0.1] * 40 + [math.inf] * 60, at=(0.25, 0.5))
+    assert rows["0.25"] == {"value": 0.1, "low": 0.1, "high": 0.1}
+    assert rows["0.5"] == {"value": None, "low": 0.1, "high": None}  # rank 40 just belongs to the interval
+    assert quantile_intervals([math.inf] * 30, at=(0.5,))["0.5"] == {"value": None, "low": None, "high": None}
+    assert quantile_intervals([], at=(0.5,))["0.5"]["value"] is None

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from steadygrad.cli.common import Debug, Device, Json, Seed, command_line, emit, pick_device, shown
 from steadygrad.cli.models import load_named
-from steadygrad.errors import UsageError
+from steadygrad.errors import Failure, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["audit", "show"]
 
@@ -31,7 +34,7 @@ def audit(
     samples: Annotated[
         int, typer.Option(min=1, metavar="N", help="Samples to attack, the first ones of the split.")
     ] = 500,
-    suite: Annotated[str, typer.Option(help="Attacks by the name of their suite.")] = "fast",
+    suite: Annotated[str, typer.Option(help="Attacks by the name of their suite: fast, or standard.")] = "fast",
     attack: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,7 +45,9 @@ def audit(
         str | None, typer.Option(help="Safetensors file for an architecture or module:callable.")
     ] = None,
     size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Side to which images are resized.")] = None,
-    checked: Annotated[int, typer.Option(min=1, metavar="N", help="Samples for the validity checks.")] = 300,
+    checked: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Samples for the validity checks and the smallest changes.")
+    ] = 300,
     batch_size: Annotated[
         int, typer.Option(min=1, metavar="N", help="Samples per batch; does not change the result.")
     ] = 200,
@@ -58,7 +63,7 @@ def audit(
 
       steadygrad audit runs/lenet --data mnist --norm linf --eps 0.1
 
-      steadygrad audit plain=runs/a hard=runs/b --eps 0.1 --out runs/compare
+      steadygrad audit plain=runs/a hard=runs/b --eps 0.1 --suite standard --out runs/compare
 
       steadygrad audit nets:make --weights my.safetensors --data ./images
     """
@@ -71,6 +76,7 @@ def audit(
     attacks: Any = [registry.parse("attack", text) for text in attack] if attack else suite
     _suited(attacks, norm)
     dataset = load(data, split, size=size)
+    center = mean_training_image(data, size)
     named, files = load_named(models, weights, dataset)
     with shown():
         found = evaluation.audit(
@@ -80,6 +86,7 @@ def audit(
             attacks=attacks,
             samples=samples,
             checked=checked,
+            center=center if center is not None and center.shape == dataset.shape else None,
             out=out,
             seed=seed,
             device=where,
@@ -102,6 +109,22 @@ def show(summary: dict[str, Any], out: Path, json: bool) -> None:
         return
     Console().print(report.table(summary))
     print(f"report: {page}\nsummary: {out / 'summary.json'}")
+
+
+def mean_training_image(data: str, size: int | None) -> Tensor | None:
+    """The mean training image of data by name, for the centered rho2; None where there is no training split.
+
+    Repositories on the Hub are not asked for it: their training split may be many times the test split.
+    """
+    from steadygrad.data import load
+    from steadygrad.evaluation import mean_image
+
+    if data.startswith("hub:"):
+        return None
+    try:
+        return mean_image(load(data, "train", size=size))
+    except (UsageError, Failure):
+        return None
 
 
 def number(name: str, text: str) -> float:

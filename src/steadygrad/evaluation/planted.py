@@ -22,7 +22,7 @@ __all__ = ["Plant", "Planted", "finds_planted", "plant"]
 
 REACH = 0.7
 """Where the points are planted, as a share of the radius."""
-_QUERIES = 64
+_QUERIES = 128
 _COUNT = 100
 _MISSES = 0.05
 
@@ -70,7 +70,7 @@ def plant(model: nn.Module, x: Tensor, seeds: Tensor, threat: Threat) -> Plant:
     """Plant a wrong point within 0.7 radii of each input x (N, *).
 
     For each input a random combination of the logits is drawn, a search without gradients (Square,
-    64 queries) raises it within 0.7 of the radius, and the class is made to change at nine tenths of
+    128 queries) raises it within 0.7 of the radius, and the class is made to change at nine tenths of
     what that search gained. So a wrong point exists, by evaluation and not by hope: it is verified.
     An attack with a useful gradient finds it, since at the full radius a gradient gains more than a
     short blind search at 0.7 of it; chance does not, since the point is well beyond what random
