@@ -4,6 +4,7 @@ __version__ = "0.1.0"
 
 from steadygrad import attacks as attacks
 from steadygrad import attributions as attributions
+from steadygrad import bounds as bounds
 from steadygrad import data as data
 from steadygrad import defenses as defenses
 from steadygrad import evaluation as evaluation

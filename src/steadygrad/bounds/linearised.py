@@ -18,7 +18,7 @@ from steadygrad.classifier import frozen
 from steadygrad.derivatives import math_attention
 from steadygrad.threat import Threat
 
-__all__ = ["Effort", "allowed_box", "linearised"]
+__all__ = ["Effort", "Moves", "allowed_box", "linearised"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def allowed_box(x: Tensor, threat: Threat) -> tuple[Tensor, Tensor]:
     ).maximum(x)
 
 
-class _Moves:
+class Moves:
     """First-order changes of the maps, (N, D), as a linear function of unit changes of the input.
 
     l2: v of length 1 stands for the change eps v. linf: signs (N, D + 1) stand for a corner of the box,
@@ -83,10 +83,10 @@ class _Moves:
     def cut(self, u: Tensor) -> Tensor:
         return u if self.across is None else u - (u * self.across).sum(1, keepdim=True) * self.across
 
-    def at(self, rows: Tensor) -> _Moves:
+    def at(self, rows: Tensor) -> Moves:
         eps = self.threat.eps
         threat = self.threat.at(eps[rows.to(eps.device)]) if isinstance(eps, Tensor) and eps.ndim else self.threat
-        return _Moves(self.tangent.at(rows), threat, self.across[rows] if self.across is not None else None)
+        return Moves(self.tangent.at(rows), threat, self.across[rows] if self.across is not None else None)
 
     def matrix(self) -> Tensor:
         """(N, D, columns) in float64."""
@@ -101,13 +101,14 @@ class _Moves:
     def along(self, unit: Tensor) -> Tensor:
         """The largest first-order change (N,) of the maps in the direction of unit (N, D): exact."""
         w = self.unit_parts(self.tangent.adjoint(unit)).double()
-        return torch.linalg.vector_norm(w, ord=2 if self.threat.norm == "l2" else 1, dim=1)
+        size: Tensor = torch.linalg.vector_norm(w, ord=2 if self.threat.norm == "l2" else 1, dim=1)
+        return size
 
 
 class _Bend:
     """The part of the moves that the curvature makes, outside the span of left vectors (N, k, m) if given."""
 
-    def __init__(self, moves: _Moves, left: Tensor | None = None) -> None:
+    def __init__(self, moves: Moves, left: Tensor | None = None) -> None:
         self.moves, self.left = moves, left
 
     def _cut(self, u: Tensor) -> Tensor:
@@ -145,7 +146,7 @@ def linearised(
         across = None
         if distance == "cosine":
             across = (maps / torch.where(norm > 0, norm, 1.0)[:, None]).to(maps.dtype)
-        moves = _Moves(tangent, threat, across)
+        moves = Moves(tangent, threat, across)
         worst = _largest_l2 if threat.norm == "l2" else _largest_linf
         upper, residual, best = worst(moves, x, seeds, effort)
         parallel = moves.along(across) if across is not None else torch.zeros_like(upper)
@@ -189,7 +190,7 @@ def _reached(tangent: Tangent, threat: Threat, distance: Distance, change: Tenso
 Worst = tuple[Tensor, Tensor, Tensor]
 
 
-def _largest_l2(moves: _Moves, x: Tensor, seeds: Tensor, effort: Effort) -> Worst:
+def _largest_l2(moves: Moves, x: Tensor, seeds: Tensor, effort: Effort) -> Worst:
     """Bound (N,), the share of it (N,) owed to the residual, and the change of the input (N, D) that comes closest."""
     start = randomness.normal(seeds, x).flatten(1)
     value, residual, vector = lanczos.largest(moves, start, steps=effort.rank, tolerance=effort.tolerance).top()
@@ -213,7 +214,7 @@ def _largest_l2(moves: _Moves, x: Tensor, seeds: Tensor, effort: Effort) -> Wors
     return upper, residual / torch.where(upper > 0, upper, 1.0), best
 
 
-def _largest_linf(moves: _Moves, x: Tensor, seeds: Tensor, effort: Effort) -> Worst:
+def _largest_linf(moves: Moves, x: Tensor, seeds: Tensor, effort: Effort) -> Worst:
     """Bound (N,), the share of it (N,) owed to the residual, and the change of the input (N, D) that comes closest."""
     columns = moves.columns
     exact = columns - 1 <= effort.exact
@@ -228,7 +229,7 @@ def _largest_linf(moves: _Moves, x: Tensor, seeds: Tensor, effort: Effort) -> Wo
     add = torch.hypot if form.stretch is None else torch.add
     upper, without = (add(least, columns**0.5 * size) for size in (rest + slack, rest))
     residual = (upper - without) / torch.where(upper > 0, upper, 1.0)
-    noise = randomness.normal(seeds, like[:, :, : effort.restarts], draw=3)
+    noise = randomness.normal(seeds, like[:, :, :1].expand(-1, -1, effort.restarts), draw=3)
     best = signs.ascend(form, noise @ vectors).to(x.dtype)
     if not exact:
         for _ in range(3):  # with the operator itself
@@ -236,7 +237,7 @@ def _largest_linf(moves: _Moves, x: Tensor, seeds: Tensor, effort: Effort) -> Wo
     return upper, residual, moves.change(best * best[:, -1:])
 
 
-def _low_rank(moves: _Moves, x: Tensor, seeds: Tensor, effort: Effort) -> tuple[Form, Tensor, Tensor]:
+def _low_rank(moves: Moves, x: Tensor, seeds: Tensor, effort: Effort) -> tuple[Form, Tensor, Tensor]:
     """A form of low rank plus diagonal, the largest singular value (N,) of the rest, and its residual (N,)."""
     columns = moves.columns
     like = x.flatten(1)[:, :1].expand(-1, columns)
@@ -250,7 +251,8 @@ def _low_rank(moves: _Moves, x: Tensor, seeds: Tensor, effort: Effort) -> tuple[
         reached = torch.linalg.vector_norm(form.apply(corner)[:, 0], dim=1)
         # The newest entries of the band are about as large as what is still to come.
         newest = band[:, -3:].abs().amax((1, 2))
-        return columns**0.5 * newest <= 5 * effort.tolerance * reached
+        small: Tensor = columns**0.5 * newest <= 5 * effort.tolerance * reached
+        return small
 
     done = lanczos.bidiagonalize(_Bend(moves), randomness.normal(seeds, like), effort.rank, finished)
     form = Form(done.factor, done.left.double(), *parts)
@@ -259,7 +261,7 @@ def _low_rank(moves: _Moves, x: Tensor, seeds: Tensor, effort: Effort) -> tuple[
     return form, value, residual
 
 
-def _diagonal(moves: _Moves) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+def _diagonal(moves: Moves) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     across = moves.across.double() if moves.across is not None else None
     if not moves.tangent.path.scaled:
         return None, None, across

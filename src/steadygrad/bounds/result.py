@@ -87,7 +87,8 @@ def deviation(distance: Distance, before: Tensor, after: Tensor) -> Tensor:
     """
     a, b = before.flatten(1).double(), after.flatten(1).double()
     if distance == "euclidean":
-        return torch.linalg.vector_norm(a - b, dim=1)
+        length: Tensor = torch.linalg.vector_norm(a - b, dim=1)
+        return length
     sizes = [torch.linalg.vector_norm(m, dim=1) for m in (a, b)]
     empty = [s == 0 for s in sizes]
     units = [m / torch.where(e, 1.0, s)[:, None] for m, s, e in zip((a, b), sizes, empty)]
@@ -96,15 +97,16 @@ def deviation(distance: Distance, before: Tensor, after: Tensor) -> Tensor:
     return torch.where(empty[0] & empty[1], 0.0, torch.where(empty[0] | empty[1], 1.0, value))
 
 
-def cosine_bound(norm: Tensor, across: Tensor, along: Tensor) -> Tensor:
+def cosine_bound(norm: Tensor, across: Tensor, along: Tensor, total: Tensor | None = None) -> Tensor:
     """The largest 1 - cos (N,) between a map of this norm and one that differs by a bounded vector.
 
     Args:
         norm: length (N,) of the map.
         across: bound (N,) on the part of the difference at right angles to the map.
         along: bound (N,) on the part parallel to it.
+        total: bound (N,) on the difference, if it is less than both together give.
     """
-    total = torch.hypot(across, along)
+    total = torch.hypot(across, along) if total is None else total
     reach = torch.where(norm > 0, norm, 1.0)
     # Tangent of the angle if both parts are at their worst; sine if only their sum of squares is known.
     tangent = across / torch.where(along < norm, norm - along, 1.0)
