@@ -55,7 +55,7 @@ def read(path: Path) -> Arrays:
     import zipfile
 
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return dict(file.items())
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise Failure(f"cannot read {path} ({error}): delete it to have it made again") from error

@@ -53,7 +53,7 @@ class Scale:
 
 
 SCALES = {
-    "smoke": Scale(0.1, 500, 100, 20, 20, 50),
+    "smoke": Scale(0.1, 200, 60, 10, 10, 50),
     "short": Scale(0.34, None, 2000, 300, 200, 1000),
     "paper": Scale(1.0, None, None, 1000, 500, 2000),
 }
