@@ -9,7 +9,7 @@ import pytest
 
 from cli.commands import AUDIT, TRAIN, call, done, lasting, times
 from steadygrad.attacks import Attack
-from steadygrad.cli.audit import number
+from steadygrad.cli.audit import mean_training_image, number
 from steadygrad.evaluation import Records
 
 
@@ -104,6 +104,23 @@ def test_attacks_are_taken_in_their_order_and_norm(trained: Path) -> None:
     assert [a["name"] for a in found["models"][0]["attacks"]] == ["pgd", "random_noise"]
     assert found["models"][0]["attacks"][0]["settings"]["steps"] == 3
     assert found["threat"]["norm"] == "l2"
+
+
+@pytest.mark.slow
+def test_the_standard_suite_says_which_member_broke_what(trained: Path) -> None:
+    line = ("audit", trained, "--suite", "standard", "--eps", "0.2", "--samples", "16", "--checked", "8", "--json")
+    model = json.loads(done(*line).out)["models"][0]
+    members = {row["member"]: row["samples"] for row in model["broken_by"] if row["attack"] == "Standard"}
+    assert list(members) == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert sum(members.values()) > 0
+    assert "Standard: apgd-ce" in Path("runs/audit/report/index.html").read_text()
+
+
+def test_rho2_is_centered_where_there_is_a_training_split(pair: tuple[Path, str]) -> None:
+    for model in json.loads((pair[0] / "summary.json").read_text())["models"]:
+        assert model["rho2"]["centered"]["value"] > model["rho2"]["pixels"]["value"] > 0
+    assert mean_training_image("hub:owner/name", None) is None
+    assert mean_training_image("no such data", None) is None
 
 
 @pytest.mark.slow

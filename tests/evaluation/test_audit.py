@@ -17,12 +17,12 @@ import nets
 import steadygrad as sg
 from evaluation import schema, victims
 from oracles import intervals
-from steadygrad.attacks import FGSM, PGD, Attack, RandomNoise
+from steadygrad.attacks import FGSM, PGD, Attack, RandomNoise, Standard
 from steadygrad.attributions import Saliency
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
-from steadygrad.evaluation import SUITES, Audit, transfer_matrix, validity
+from steadygrad.evaluation import SUITES, Audit, mean_image, rho2, transfer_matrix, validity
 from steadygrad.evaluation.records import Records
 from steadygrad.evaluation.robustness import label_of
 from steadygrad.files import read_toml
@@ -106,7 +106,8 @@ def test_the_schema_sees_what_is_not_as_documented(done: Audit, place: str, valu
 
 def test_every_documented_key_is_in_the_document() -> None:
     text = (Path(__file__).parents[2] / "docs" / "summary.md").read_text(encoding="utf-8")
-    for keys in (schema.TOP, schema.MODEL, schema.ATTACK, schema.CAPTION, schema.LEVELS):
+    documented = (schema.TOP, schema.MODEL, schema.ATTACK, schema.CAPTION, schema.LEVELS, schema.BROKEN)
+    for keys in (*documented, schema.DISTANCES, schema.RHO2, schema.ELIGIBILITY):
         assert [k for k in keys.split() if f"`{k}`" not in text and f'"{k}"' not in text] == []
 
 
@@ -396,3 +397,61 @@ def test_the_curve_never_contradicts_the_headline(done: Audit) -> None:
         at = {round(p["eps"], 9): p["accuracy"]["value"] for p in model["curve"]["points"]}
         assert at[0.1] == model["robust"]["value"]
         assert list(at.values()) == sorted(at.values(), reverse=True)
+
+
+def test_who_broke_what_is_counted_from_the_records(done: Audit) -> None:
+    for model in done.summary["models"]:
+        frame = done.records.where(model=model["name"]).frame
+        broken = {
+            label: set(part.loc[part["success"] & (part["distance"] > 0), "sample"])
+            for label, part in frame.groupby("attack")
+        }
+        assert [row["attack"] for row in model["broken_by"]] == list(LABELS)
+        for row in model["broken_by"]:
+            others = set().union(*(ids for label, ids in broken.items() if label != row["attack"]))
+            assert row["samples"] == len(broken[row["attack"]])
+            assert row["alone"] == len(broken[row["attack"]] - others)
+        assert sum(row["samples"] for row in model["broken_by"]) > 0
+
+
+def test_the_smallest_changes_do_not_contradict_the_accuracies(done: Audit) -> None:
+    for model in done.summary["models"]:
+        right = round(model["clean"]["value"] * SAMPLES)
+        median = model["distances"]["quantiles"]["0.5"]["value"]
+        assert model["distances"]["count"] <= right
+        assert (median <= 0.1 * 1.001) == (model["robust"]["value"] * SAMPLES < right / 2)
+
+
+def test_a_suite_leads_to_a_worst_case_with_its_members_by_name(honest: Classifier, some: Dataset) -> None:
+    short = (PGD(steps=5), Standard(steps=5, queries=50, targets=2))
+    found = sg.audit(honest, some, THREAT, **{**SMALL, "attacks": short, "gallery": 0})
+    schema.check(found.summary)
+    model = found.summary["models"][0]
+    assert [(row["attack"], row["member"]) for row in model["broken_by"]] == [
+        ("PGD, 5 steps", None),
+        *((label_of(short[1]), name) for name, _ in short[1].members()),
+    ]
+    members = found.records.where(attack=label_of(short[1])).frame["broken_by"]
+    counts = {row["member"]: row["samples"] for row in model["broken_by"] if row["member"]}
+    assert {name: int((members == name).sum()) for name in counts} == counts
+    assert sum(counts.values()) > 0
+    assert model["robust"]["value"] <= min(a["accuracy"]["value"] for a in model["attacks"])
+
+
+def test_the_suites_lead_with_the_same_attack() -> None:
+    assert SUITES["standard"][0] == SUITES["fast"][0]
+    assert Standard() in SUITES["standard"]
+
+
+def test_a_center_gives_the_centered_score_and_belongs_to_the_configuration(
+    honest: Classifier, some: Dataset, tmp_path: Path
+) -> None:
+    center = mean_image(some)
+    data = some.take(20)
+    settings: dict[str, Any] = {**SMALL, "gallery": 0, "out": tmp_path / "run"}
+    row = sg.audit(honest, data, THREAT, center=center, **settings).summary["models"][0]["rho2"]
+    want = rho2(honest, data, center=center)
+    assert want.centered is not None
+    assert row["centered"] == want.centered.plain()
+    with pytest.raises(UsageError, match=r"differs in: center"):
+        sg.audit(honest, data, THREAT, center=center + 0.1, **settings)

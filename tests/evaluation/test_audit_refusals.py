@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import steadygrad as sg
-from steadygrad.attacks import FGSM
+from steadygrad.attacks import FGSM, DeepFool
 from steadygrad.attributions import Saliency
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
@@ -39,6 +39,15 @@ def _right(name: str = "a") -> Classifier:
     return model
 
 
+class _Detached(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = _right()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x.detach()).detach()
+
+
 REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no radius": (_right, {"threat": sg.linf()}, "one positive radius"),
     "radius zero": (_right, {"threat": sg.linf(0.0)}, "one positive radius"),
@@ -54,16 +63,24 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "other bounds": (_right, {"threat": sg.linf(0.1, bounds=(-1.0, 1.0))}, "bounds"),
     "a grid that falls": (_right, {"grid": (1.0, 0.5)}, "positive and rising"),
     "no samples": (_right, {"samples": 0}, "at least one sample"),
+    "an attack for other norms": (
+        _right,
+        {"attacks": [DeepFool()], "threat": sg.l1(1.0)},
+        "DeepFool does not work for l1; attacks that do: .*fmn",
+    ),
+    "a center of another shape": (_right, {"center": torch.zeros(64)}, r"center must be .* got \(64,\)"),
+    "no gradient": (_Detached, {}, "carries no gradient to its input"),
     "a batch of none": (_right, {"batch_size": 0}, "batch_size must be at least 1"),
 }
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_wrong_calls_are_refused(some: Dataset, kind: str) -> None:
+def test_wrong_calls_are_refused_and_leave_no_folder(some: Dataset, kind: str, tmp_path: Path) -> None:
     make, given, message = REFUSED[kind]
     changes = dict(given)
     with pytest.raises(UsageError, match=message):
-        sg.audit(make(), some, changes.pop("threat", THREAT), **{**SMALL, **changes})
+        sg.audit(make(), some, changes.pop("threat", THREAT), out=tmp_path / "run", **{**SMALL, **changes})
+    assert not (tmp_path / "run").exists()
 
 
 class _Softmaxed(nn.Module):

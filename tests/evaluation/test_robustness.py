@@ -330,3 +330,12 @@ def test_a_suite_names_the_member_that_broke_a_sample() -> None:
 )
 def test_labels_read_as_they_are_said(method: Any, label: str) -> None:
     assert label_of(method) == label
+
+
+def test_a_random_model_gives_the_same_records_with_the_same_seed() -> None:
+    noisy, data = victims.Noisy(_model(), 3.0), _data()
+    first = evaluate(noisy, data, PGD(steps=3), THREAT, seed=1)
+    torch.randn(5)  # somebody else draws
+    pd.testing.assert_frame_equal(evaluate(noisy, data, PGD(steps=3), THREAT, seed=1).frame, first.frame)
+    other = evaluate(noisy, data, PGD(steps=3), THREAT, seed=2).frame
+    assert (other["clean_confidence"] != first.frame["clean_confidence"]).any()

@@ -129,7 +129,7 @@ def _compute(
         place, forwards, backwards = smallest_in_grid(attack, model, x, y, threat, grid, seeds, distances)
         radii = torch.tensor([*grid, torch.inf, 0.0], dtype=torch.float64, device=x.device)
         eps = radii[place]  # -1, a clean mistake, takes the last entry
-        prediction, confidence = (column.tolist() for column in predict(model, x))
+        prediction, confidence = (column.tolist() for column in predict(model, x, seeds))
         columns = {
             "sample": ids,
             "label": y.tolist(),

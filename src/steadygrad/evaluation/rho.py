@@ -141,9 +141,10 @@ def _compute(
 
     rows = []
     for x, y, ids in bench.batches(start, stop):
-        clean, sure = predict(model, x)
-        points = attack.perturb(model, x, clean, threat, generator=bench.seeds(describe(attack), ids))
-        now, confidence = predict(model, points)
+        seeds = bench.seeds(describe(attack), ids)
+        clean, sure = predict(model, x, seeds)
+        points = attack.perturb(model, x, clean, threat, generator=seeds)
+        now, confidence = predict(model, points, seeds)
         columns = {
             "sample": ids,
             "label": y.tolist(),

@@ -213,7 +213,7 @@ class _WhiteBox(_Job):
         found, broken_by = self._attack(x, y, seeds)
         yield {
             "model": self.source,
-            **_predictions(self.model, x, found.inputs, y, self.threat),
+            **_predictions(self.model, x, found.inputs, y, self.threat, seeds),
             "success": found.success.tolist(),
             "broken_by": broken_by,
             "distance": found.distance.tolist(),
@@ -249,7 +249,7 @@ class _Transfer(_Job):
         for name, model in self.models.items():
             if name == self.source:
                 continue
-            columns = _predictions(model, x, points, y, self.threat)
+            columns = _predictions(model, x, points, y, self.threat, seeds)
             wrong = torch.tensor(columns["prediction"], device=y.device) != y
             mistake = torch.tensor(columns["clean_prediction"], device=y.device) != y
             success = (wrong & allowed) | mistake
@@ -267,8 +267,10 @@ class _Transfer(_Job):
             }
 
 
-def _predictions(model: nn.Module, x: Tensor, points: Tensor, y: Tensor, threat: Threat) -> dict[str, list[Any]]:
-    clean, found, rounded = (predict(model, inputs) for inputs in (x, points, _rounded(points, threat)))
+def _predictions(
+    model: nn.Module, x: Tensor, points: Tensor, y: Tensor, threat: Threat, seeds: Tensor
+) -> dict[str, list[Any]]:
+    clean, found, rounded = (predict(model, inputs, seeds) for inputs in (x, points, _rounded(points, threat)))
     return {
         "clean_prediction": clean[0].tolist(),
         "clean_confidence": clean[1].tolist(),
@@ -278,9 +280,9 @@ def _predictions(model: nn.Module, x: Tensor, points: Tensor, y: Tensor, threat:
     }
 
 
-def predict(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Predicted classes (N,) and their probabilities (N,)."""
-    with frozen(model), torch.no_grad():
+def predict(model: nn.Module, x: Tensor, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Predicted classes (N,) and their probabilities (N,); what the model itself draws follows from the seeds."""
+    with frozen(model, seeds), torch.no_grad():
         logits = model(x)
     check_logits(logits, len(x))
     best = logits.double().softmax(1).max(1)
