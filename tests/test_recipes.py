@@ -31,7 +31,7 @@ def test_a_recipe_trains(recipe: recipes.Recipe) -> None:
 
 def test_the_common_defenses_have_a_recipe() -> None:
     used = {DEFENSES.name_of(member) for r in RECIPES for member in defense_of(r.plan["defense"]).members}
-    assert used >= {"plain", "adversarial", "trades", "input_gradient", "distillation", "parseval"}
+    assert used >= {"plain", "adversarial", "trades", "input_gradient", "distillation", "parseval", "deep_defense"}
 
 
 def test_a_radius_is_aimed_and_nothing_else_is() -> None:

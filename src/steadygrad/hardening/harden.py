@@ -20,8 +20,8 @@ from steadygrad.defenses import Defense
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.evaluation import SUITES, Audit, audit
 from steadygrad.evaluation.curves import curve
-from steadygrad.evaluation.distances import nearest as nearest_of
-from steadygrad.evaluation.records import Cells
+from steadygrad.evaluation.distances import nearest as searches
+from steadygrad.evaluation.records import Cells, Records
 from steadygrad.evaluation.robustness import Bench, label_of
 from steadygrad.evaluation.steadiness import expected
 from steadygrad.files import write_json
@@ -225,14 +225,14 @@ def _side(
     fell |= set(searched.frame.loc[searched.frame["eps"] <= radius * (1 + 1e-9), "sample"])
     stood = [sample not in fell for sample in rows["sample"]]
     assert sum(stood) / len(stood) == entry["robust"]["value"], "the rows do not make up the headline"
-    nearest = bench.run(judged, name, nearest_of(threat.norm), threat.at(None), count=checked)
+    nearest = [bench.run(judged, name, search, threat.at(None), count=checked) for search in searches(threat.norm)]
     # A smaller change that another attack found counts.
-    smallest = (nearest + records + searched).frame.groupby("sample")["distance"].min()
+    smallest = Records.join([*nearest, records, searched]).frame.groupby("sample")["distance"].min()
     return Side(
         samples=rows["sample"].tolist(),
         right=(rows["clean_prediction"] == rows["label"]).tolist(),
         stood=stood,
-        distance=smallest[nearest.frame["sample"]].tolist(),
+        distance=smallest[nearest[0].frame["sample"]].tolist(),
         trustworthy=bool(entry["verdict"]["trustworthy"]),
         text=str(entry["verdict"]["text"]),
     )
