@@ -25,6 +25,7 @@ test: $(VENV)/.installed-dev $(VENV)/.installed-bench ## run all tests
 
 bench: $(VENV)/.installed $(VENV)/.installed-bench ## compare the attacks with other libraries, in about ten minutes
 	$(BIN)/steadygrad bench attacks --out $(RUNS)/bench
+	cp $(addprefix $(RUNS)/bench/,attacks.json attacks.md attacks.csv attacks.png distances.csv) benchmarks/results/
 
 check: $(VENV)/.installed-dev ## lint, format check, types and the fast tests, in under two minutes
 	$(BIN)/ruff check

@@ -105,6 +105,22 @@ def test_the_table_names_failures():
     assert "✓" in console.export_text()
 
 
+def test_the_page_says_what_does_not_hold():
+    found = {
+        "samples": 2, "data": "digits", "seed": 0, "note": "busy", "accuracy": {"value": 0.98},
+        "machine": {"device": "cpu", "threads": 1, "cores": 2, "load_before": 3.0}, "versions": {"steadygrad": "1"},
+        "absent": {"foolbox": "not installed"}, "rows": [*OURS[1:], *OTHERS],
+        "claims": [vars(claim) for claim in claims([*OURS[1:], *OTHERS])],
+    }  # fmt: skip
+    page = table.markdown(found)
+    assert "load before 3.0" in page
+    assert "Note: busy." in page
+    assert "Not compared: foolbox (not installed)." in page
+    assert "| DeepFool l2: backwards per input, at most | 25 | 70 | **no** |" in page
+    assert "| C&W l2 | art | A(steps=1): ValueError: no | failed |" in page
+    assert {line.count("|") for line in page.splitlines() if line.startswith("| C&W")} >= {9}
+
+
 def test_csv_holds_every_row():
     rows = [*OURS, *OTHERS]
     read = list(csv.DictReader(io.StringIO(table.rows_csv(rows))))

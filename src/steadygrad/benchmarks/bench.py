@@ -42,8 +42,8 @@ def bench_attacks(
 
     Args:
         data: a name, or anything that `data.load` takes if a model is given.
-        out: run folder: the model, a cell per attack, `attacks.json`, `attacks.csv`, `distances.csv` and
-            `attacks.png`. A run that was stopped goes on there.
+        out: run folder: the model, a cell per attack, `attacks.json`, `.md`, `.csv` and `.png`, and
+            `distances.csv`. A run that was stopped goes on there.
         model: anything that `models.load` takes; None trains one.
         samples: the first test images that the model classifies correctly.
         eps: the radius (linf) of the attacks that take one.
@@ -113,6 +113,7 @@ def _versions(libraries: Sequence[str]) -> dict[str, str]:
 
 def _write(folder: Path, found: dict[str, Any], rows: list[dict[str, Any]], on: Subject) -> None:
     files.write_json(folder / "attacks.json", found)
+    files.write_text(folder / "attacks.md", table.markdown(found))
     files.write_text(folder / "attacks.csv", table.rows_csv(rows))
     files.write_text(folder / "distances.csv", table.distances_csv(rows, on.ids))
     if any(not row["error"] for row in rows):

@@ -13,8 +13,9 @@ from steadygrad.benchmarks.tasks import OURS
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["distances_csv", "rows_csv", "verdicts", "view"]
+__all__ = ["about", "distances_csv", "markdown", "rows_csv", "verdicts", "view"]
 
+_PICTURE = "attacks.png"
 _COLUMNS = (
     "task", "library", "variant", "attack", "norm", "eps", "success", "success_low", "success_high", "median",
     "median_low", "median_high", "forwards", "backwards", "seconds", "bare_seconds", "ratio", "ratio_low",
@@ -57,6 +58,40 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{_short(median['value'])}{interval}" if row["smallest"] else "",
         *(_count(value) for value in (row["forwards"], row["backwards"], row["ratio"]["value"])),
     ]
+
+
+def about(found: dict[str, Any]) -> str:
+    """On what the figures were measured, in a sentence or two."""
+    machine, accuracy = found["machine"], found["accuracy"]["value"]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    load = "" if machine["load_before"] is None else f", load before {machine['load_before']:.1f}"
+    note = f" Note: {found['note']}." if found["note"] else ""
+    return (
+        f"{found['samples']} images of {found['data']}, model accuracy {100 * accuracy:.1f} %, seed {found['seed']}, "
+        f"{machine['device']}, {machine['threads']} of {machine['cores']} cores{load}. "
+        f"Time in bare forward and backward passes of the batch. {versions}.{note}"
+    )
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The whole result as a Markdown page: what was measured, the claims, the rows."""
+    lines = ["# Attacks beside those of other libraries", "", about(found), ""]
+    lines += [f"![passes, time, and what was found]({_PICTURE})", ""]
+    lines += ["| claim | limit | measured | holds |", "|---|---:|---:|---|"]
+    holds = {True: "yes", False: "**no**", None: "nothing to compare"}
+    for claim in found["claims"]:
+        lines.append(
+            f"| {claim['text']} | {_short(claim['limit'])} | {_short(claim['value'])} | {holds[claim['holds']]} |"
+        )
+    names = ("task", "library", "attack", "success", "median distance", "forwards", "backwards", "time")
+    lines += ["", f"| {' | '.join(names)} |", "|---|---|---|---:|---:|---:|---:|---:|"]
+    for row in found["rows"]:
+        who = f"**{row['library']}**" if row["library"] == OURS else row["library"]
+        words = f"{row['attack']}: {row['error']}" if row["error"] else row["attack"]
+        cells = [row["task"], f"{who} {row['variant']}".strip(), words.replace("|", "/"), *_cells(row)]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"\nNot compared: {name} ({reason})." for name, reason in found["absent"].items()]
+    return "\n".join(lines) + "\n"
 
 
 def _count(value: float) -> str:

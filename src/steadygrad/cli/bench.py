@@ -89,16 +89,11 @@ def _print(found: dict[str, Any], out: Path) -> None:
 
     console = Console()
     console.print(table.view(found["rows"]))
-    machine, accuracy = found["machine"], found["accuracy"]["value"]
-    print(
-        f"time: in bare forward and backward passes of the batch. {found['samples']} images of {found['data']}, "
-        f"model accuracy {100 * accuracy:.1f} %,\n{machine['threads']} threads of {machine['cores']} cores, "
-        f"load before: {machine['load_before']}"
-    )
+    print(table.about(found))
     for row in found["rows"]:
         if row["error"]:
             print(f"failed: {row['library']} {row['attack']}: {row['error']}")
     for name, reason in found["absent"].items():
         print(f"not compared: {name} ({reason}; see docs/how-to/measure-speed.md)")
     console.print(table.verdicts(found["claims"]))
-    print(f"results: {out / 'attacks.json'}\npicture: {out / 'attacks.png'}")
+    print(f"results: {out / 'attacks.json'}\npage: {out / 'attacks.md'}\npicture: {out / 'attacks.png'}")
