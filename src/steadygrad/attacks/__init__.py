@@ -7,6 +7,8 @@ from steadygrad.attacks.attribution import AttributionNoise as AttributionNoise
 from steadygrad.attacks.attribution import AttributionPGD as AttributionPGD
 from steadygrad.attacks.attribution import ExplanationAttack as ExplanationAttack
 from steadygrad.attacks.attribution_run import AttributionResult as AttributionResult
+from steadygrad.attacks.attribution_suite import explanation_suite as explanation_suite
+from steadygrad.attacks.attribution_suite import worst_similarity as worst_similarity
 from steadygrad.attacks.base import ATTACKS as ATTACKS
 from steadygrad.attacks.base import Attack as Attack
 from steadygrad.attacks.carlini_wagner import CarliniWagner as CarliniWagner

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from torch import Tensor, nn
@@ -92,7 +92,7 @@ class ExplanationAttack(Method, abc.ABC):
         seeds = randomness.sample_seeds(len(x), generator)
         baseline = self.noise
         beside = baseline(model, x, target, threat, aim=aim, generator=seeds) if baseline is not None else None
-        with frozen(model):
+        with frozen(model, seeds):
             run = ExplanationRun(
                 model,
                 self.attribution,
@@ -284,11 +284,6 @@ class AttributionPGD(_Ascent):
     @property
     def measured(self) -> MeasureName:
         return self.distance
-
-
-def without_baseline(attack: ExplanationAttack) -> ExplanationAttack:
-    """The same attack alone, for callers that run one baseline for several."""
-    return replace(attack, noise_draws=0) if isinstance(attack, _Ascent) else attack
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
