@@ -25,6 +25,9 @@ def reproduce(
     search: Annotated[
         bool, typer.Option("--search", metavar="", help="Choose weights and rates on validation data first.")
     ] = False,
+    combined: Annotated[
+        bool, typer.Option("--combined", metavar="", help="yan2018: also a combination of defenses, not in the paper.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -67,6 +70,7 @@ def reproduce(
         model=model,
         scale=scale,
         search=search,
+        combined=combined,
         seed=seed,
         device=where,
         command=command_line(),

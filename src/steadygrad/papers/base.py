@@ -36,6 +36,7 @@ class Request:
         model: architecture, where the paper has several; None for its first.
         scale: "smoke" (does it run?), "short" (do the signs hold?) or "paper" (its own lengths).
         search: choose the weights of the defenses on validation data rather than from the table.
+        combined: also train the combination of defenses that the paper does not have, where one is set up.
         command: written down.
     """
 
@@ -44,6 +45,7 @@ class Request:
     model: str | None = None
     scale: str = "short"
     search: bool = False
+    combined: bool = False
     seed: int = 0
     device: str = "cpu"
     command: str = ""

@@ -74,7 +74,25 @@ def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
             detail="a judge it was not trained on; clean mistakes count as distance 0",
         )
     )
-    return out
+    return out + (_combined(results, found, theirs) if "combined" in rows else [])
+
+
+def _combined(results: dict[str, Any], found: Measured, theirs: dict[str, Any] | None) -> list[Claim]:
+    """The combination against the paper's Deep Defense row, all three scores at once."""
+    mine = results["rows"]["combined"]
+    if theirs is None:
+        return []
+    return [
+        at_least(
+            f"Combined: {text}", _interval(value), bar, f"at least {needed}", unit=unit,
+            detail="against the paper's Deep Defense",
+        )
+        for text, value, bar, needed, unit in (
+            ("accuracy", mine["accuracy"], theirs["accuracy"], f"{100 * theirs['accuracy']:.2f} %", "%"),
+            ("ρ₂, centered", mine["rho2_centered"], theirs["rho2"], f"{theirs['rho2']:.3f}", ""),
+            ("accuracy at 1.0 ε_ref of Deep Defense", mine["fgs"]["1"], 0.5, "50 %", "%"),
+        )
+    ]  # fmt: skip
 
 
 def _relative(results: dict[str, Any], found: Measured) -> list[Claim]:

@@ -22,12 +22,13 @@ from steadygrad.papers.lessons import Lesson, Trained, learn
 from steadygrad.papers.store import Array, Arrays, Store
 from steadygrad.papers.yan2018 import claims, pages, recipes
 from steadygrad.papers.yan2018.measures import Bench
-from steadygrad.papers.yan2018.recipes import METHODS, Recipe, Way
+from steadygrad.papers.yan2018.recipes import Recipe, Way
 from steadygrad.papers.yan2018.search import searched
 
 __all__ = ["SCALES", "YAN2018", "Scale"]
 
 _HELD_OUT = 1 / 12
+_SEARCH_PART = 0.4
 MULTIPLES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5)
 """Radii of the FGS curve as multiples of the reference radius; the paper's table has .2, .5 and 1."""
 
@@ -63,7 +64,7 @@ def plan(request: Request, train: Dataset, test: Dataset) -> dict[str, Any]:
     """All that the numbers depend on besides data, scale and seed."""
     network = YAN2018.model_of(request)
     recipe = recipes.load(network).shortened(SCALES[request.scale].part)
-    ways = {"reference": recipe.reference, **{name: recipe.method(name) for name in METHODS}}
+    ways = {"reference": recipe.reference} | {n: recipe.method(n) for n in recipe.methods(request.combined)}
     return {
         "recipe": {name: recipes.plain(way) for name, way in ways.items()},
         "grids": recipe.table.get("search", {}) if request.search else {},
@@ -85,7 +86,8 @@ def run(request: Request, train: Dataset, test: Dataset, folder: Path, store: St
     if request.search:
         changes, tried, seconds = _searched(room, recipe, train, scale, store, center)
     trained = {"reference": room.train("reference", recipe.reference, train)}
-    for name in METHODS:
+    names = recipe.methods(request.combined)
+    for name in names:
         way = recipe.method(name, changes.get(name))
         trained[name] = room.train(name, way, train, trained["reference"].classifier)
     seconds |= {f"train {name}": t.seconds for name, t in trained.items()}
@@ -98,7 +100,7 @@ def run(request: Request, train: Dataset, test: Dataset, folder: Path, store: St
     results = _results(measured, test)
     results["network"] = network
     results["search"] = tried
-    results["settings"] = {name: recipes.plain(recipe.method(name, changes.get(name))) for name in METHODS}
+    results["settings"] = {name: recipes.plain(recipe.method(name, changes.get(name))) for name in names}
     results["published"] = _published(train.name, network)
     return Findings(
         test, results, claims.judge(results, measured), _arrays(measured), _left_out(request, scale, train), seconds
@@ -155,10 +157,13 @@ def _searched(
         ratio = bench.changes(model) / bench.norms(center)
         return float(bench.right(model).mean()), float(ratio.mean())
 
+    recipe = recipe.shortened(_SEARCH_PART)
+
     def candidate(name: str, way: Way, start: Classifier) -> Trained:
         return room.train(name, way, fitted, start, "search")
 
-    return searched(recipe, candidate, scores, room.train("reference", recipe.reference, fitted, under="search"))
+    names = recipe.methods(room.request.combined)
+    return searched(recipe, names, candidate, scores, room.train("reference", recipe.reference, fitted, under="search"))
 
 
 @dataclass

@@ -16,15 +16,17 @@ from steadygrad.files import read_toml
 from steadygrad.registry import build, configure
 from steadygrad.training import FitSettings
 
-__all__ = ["LABELS", "METHODS", "Recipe", "Way", "load"]
+__all__ = ["COMBINED", "LABELS", "METHODS", "Recipe", "Way", "load"]
 
 METHODS = ("parseval", "adversarial_fgs", "adversarial_deepfool", "deep_defense")
+COMBINED = "combined"
 LABELS = {
     "reference": "reference",
     "parseval": "Parseval",
     "adversarial_fgs": "adversarial training I (FGS)",
     "adversarial_deepfool": "adversarial training II (DeepFool)",
     "deep_defense": "Deep Defense",
+    "combined": "Deep Defense + adversarial training (ours)",
 }
 
 _FOLDER = Path(__file__).parent / "settings"
@@ -47,6 +49,10 @@ class Recipe:
     """
 
     table: Mapping[str, Any]
+
+    def methods(self, combined: bool) -> tuple[str, ...]:
+        """The methods of the paper, and the combination of this library if it is asked for."""
+        return (*METHODS, COMBINED) if combined else METHODS
 
     @property
     def reference(self) -> Way:

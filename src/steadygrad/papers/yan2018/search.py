@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from steadygrad.classifier import Classifier
 from steadygrad.papers.lessons import Trained
-from steadygrad.papers.yan2018.recipes import METHODS, Recipe, Way
+from steadygrad.papers.yan2018.recipes import Recipe, Way
 
 __all__ = ["chosen", "searched"]
 
@@ -16,6 +16,7 @@ _LOSS_ALLOWED = 0.001
 
 def searched(
     recipe: Recipe,
+    names: Sequence[str],
     train: Callable[[str, Way, Classifier], Trained],
     scores: Callable[[Classifier], tuple[float, float]],
     reference: Trained,
@@ -29,7 +30,7 @@ def searched(
     table: dict[str, Any] = {"reference": {"accuracy": accuracy, "rho2": rho}, "candidates": {}}
     best: dict[str, dict[str, Any]] = {}
     seconds = {"search reference": reference.seconds}
-    for name in METHODS:
+    for name in names:
         rows = []
         for number, changes in enumerate(recipe.candidates(name)):
             found = train(f"{name}-{number}", recipe.method(name, changes), reference.classifier)
