@@ -52,11 +52,12 @@ def certified(
         span = entries(network, path, ball, target, effort.units, effort.chunk)
         starts: list[Tensor] = []
         linear: Tensor | None = None
-        tangent: Tangent | None = None
+        forwards = backwards = torch.zeros_like(target)
         if x[0].numel() <= effort.exact:
             tangent = Tangent(network, path, inputs, target, effort.chunk)
             moves = Moves(tangent, threat, None)
             linear, change, span = _first_order(moves, span, seeds, effort)
+            forwards, backwards = tangent.passes(torch.full_like(target, x[0].numel()))
             starts = [threat.constrain(inputs, inputs + sign * change.view_as(inputs)) for sign in (1, -1)]
         points, far, taken = farthest(
             attribution,
@@ -80,7 +81,6 @@ def certified(
         norm = torch.linalg.vector_norm(span.center.flatten(1), dim=1)
         upper = cosine_bound(norm, upper, upper, upper)
     nodes = len(path.nodes)
-    count = torch.ones_like(target)
     return DeviationBound(
         upper=upper,
         lower=far,
@@ -91,8 +91,8 @@ def certified(
         residual=torch.zeros_like(upper),
         low=span.low,
         high=span.high,
-        forwards=count * (nodes * (1 + taken) + (tangent.forwards if tangent else 0)),
-        backwards=count * (nodes * (1 + taken) + (tangent.backwards if tangent else 0)),
+        forwards=forwards + nodes * (1 + taken),
+        backwards=backwards + nodes * (1 + taken),
     )
 
 

@@ -51,7 +51,9 @@ class Bidiagonal:
 
 def _leading(band: Tensor, steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of the square part of each band (N, k, k + 1): the largest singular value, what the last column adds, mix."""
-    x, values, y = torch.linalg.svd(band[:, :, :-1])
+    # The last entry of a sample that stopped early lies in a column that is not its own.
+    own = torch.arange(band.shape[1], device=band.device) < steps[:, None]
+    x, values, y = torch.linalg.svd(band[:, :, :-1] * own[:, None])
     last = band.gather(1, (steps - 1).clamp_min(0).view(-1, 1, 1).expand(-1, 1, band.shape[2]))[:, 0]  # (N, k + 1)
     tail = last.gather(1, steps.clamp_max(band.shape[2] - 1)[:, None])[:, 0]
     weight = x[:, :, 0].gather(1, (steps - 1).clamp_min(0)[:, None])[:, 0]
@@ -124,8 +126,12 @@ def _put(whole: Bidiagonal, rows: Tensor, left: Tensor, right: Tensor, band: Ten
     return Bidiagonal(parts[0], parts[1], band, taken)
 
 
-def largest(operator: Operator, start: Tensor, *, steps: int, tolerance: float) -> Bidiagonal:
+def largest(
+    operator: Operator, start: Tensor, *, steps: int, tolerance: float, enough: Tensor | None = None
+) -> Bidiagonal:
     """Bidiagonalize until the residual of the largest singular value is at most tolerance times it.
+
+    Or until both together are at most `enough` (N,), below which nothing matters.
 
     The residual says that a singular value lies so close to the one found. That it is the largest
     rests on the start being random: a direction that it misses is missed.
@@ -133,7 +139,8 @@ def largest(operator: Operator, start: Tensor, *, steps: int, tolerance: float) 
 
     def finished(rows: Tensor, left: Tensor, right: Tensor, band: Tensor) -> Tensor:
         value, residual, _ = _leading(band, torch.full_like(rows, band.shape[1]))
-        return residual <= tolerance * value
+        done = residual <= tolerance * value
+        return done if enough is None else done | (value + residual <= enough[rows])
 
     return bidiagonalize(operator, start, steps, finished)
 

@@ -148,7 +148,7 @@ def linearised(
             across = (maps / torch.where(norm > 0, norm, 1.0)[:, None]).to(maps.dtype)
         moves = Moves(tangent, threat, across)
         worst = _largest_l2 if threat.norm == "l2" else _largest_linf
-        upper, residual, best = worst(moves, x, seeds, effort)
+        upper, residual, best, products = worst(moves, x, seeds, effort)
         parallel = moves.along(across) if across is not None else torch.zeros_like(upper)
         changed, first, lower = _reached(tangent, threat, distance, best)
         if distance == "cosine":
@@ -158,12 +158,12 @@ def linearised(
             place = better.view(-1, *[1] * (x.ndim - 1))
             changed, first = torch.where(place, other[0], changed), torch.where(better[:, None], other[1], first)
             lower = torch.maximum(lower, other[2])
-        passes = (tangent.forwards, tangent.backwards)
+        # Besides: the product at the point found, for a cosine those along the map and at its opposite.
+        forwards, backwards = tangent.passes(products + (1 if across is None else 3))
     if distance == "cosine":
         upper = cosine_bound(norm, upper, parallel)
     after = attribution(model, changed, target).flatten(1)
     rest = torch.linalg.vector_norm((after.double() - maps.double() - first.double()), dim=1)
-    count = torch.ones_like(target)
     return DeviationBound(
         # Rounding of the products must not put a bound below what it bounds.
         upper=torch.maximum(upper, lower),
@@ -174,8 +174,8 @@ def linearised(
         distance=distance,
         residual=residual,
         remainder=rest,
-        forwards=count * (passes[0] + len(path.nodes)),
-        backwards=count * (passes[1] + len(path.nodes)),
+        forwards=forwards + len(path.nodes),
+        backwards=backwards + len(path.nodes),
     )
 
 
@@ -187,42 +187,51 @@ def _reached(tangent: Tangent, threat: Threat, distance: Distance, change: Tenso
     return changed, first, deviation(distance, tangent.maps, tangent.maps.double() + first.double())
 
 
-Worst = tuple[Tensor, Tensor, Tensor]
+Worst = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def _largest_l2(moves: Moves, x: Tensor, seeds: Tensor, effort: Effort) -> Worst:
-    """Bound (N,), the share of it (N,) owed to the residual, and the change of the input (N, D) that comes closest."""
+    """Bound (N,), the share of it (N,) owed to the residual, the change of the input (N, D) that comes
+    closest, and the products (N,) taken.
+    """
     start = randomness.normal(seeds, x).flatten(1)
-    value, residual, vector = lanczos.largest(moves, start, steps=effort.rank, tolerance=effort.tolerance).top()
+    found = lanczos.largest(moves, start, steps=effort.rank, tolerance=effort.tolerance)
+    value, residual, vector = found.top()
     best, length = torch.zeros_like(vector), torch.full_like(value, -1.0)
+    products = 2 * found.steps
     for way in (vector, -vector):
         change = moves.change(way)
         for _ in range(3):
             # The bounds of the inputs may cut the change: go on to where the cut one points.
+            going = length < value * (1 - effort.tolerance)
+            if not bool(going.any()):
+                break
             change = (moves.threat.constrain(x, x + change.view_as(x)) - x).flatten(1)
             moved = moves.apply(change / moves.eps.clamp_min(1e-30))
             size = torch.linalg.vector_norm(moved.double(), dim=1)
-            better = size > length
+            better = going & (size > length)
             best, length = torch.where(better[:, None], change, best), torch.where(better, size, length)
-            if bool((length >= value * (1 - effort.tolerance)).all()):
-                break
             back = moves.adjoint(moved)
             back = back / torch.linalg.vector_norm(back, dim=1, keepdim=True).clamp_min(1e-30)
             # Far out and then back: the entries that the bounds cut give their share to the others.
             change = 2 * moves.change(back)
+            products = products + 2 * going
     upper = value + residual
-    return upper, residual / torch.where(upper > 0, upper, 1.0), best
+    return upper, residual / torch.where(upper > 0, upper, 1.0), best, products
 
 
 def _largest_linf(moves: Moves, x: Tensor, seeds: Tensor, effort: Effort) -> Worst:
-    """Bound (N,), the share of it (N,) owed to the residual, and the change of the input (N, D) that comes closest."""
+    """Bound (N,), the share of it (N,) owed to the residual, the change of the input (N, D) that comes
+    closest, and the products (N,) taken.
+    """
     columns = moves.columns
     exact = columns - 1 <= effort.exact
     if exact:
         form = Form(moves.matrix())
         rest = slack = form.rows.new_zeros(len(x))
+        products = torch.full_like(seeds, columns - 1, device=x.device)
     else:
-        form, rest, slack = _low_rank(moves, x, seeds, effort)
+        form, rest, slack, products = _low_rank(moves, x, seeds, effort)
     like = x.double().flatten(1)[:, :1, None].expand(-1, effort.restarts, columns)
     least, vectors = signs.relax(form, randomness.normal(seeds, like, draw=2))
     # A rest at right angles to the form adds by squares, any other by its length.
@@ -234,11 +243,12 @@ def _largest_linf(moves: Moves, x: Tensor, seeds: Tensor, effort: Effort) -> Wor
     if not exact:
         for _ in range(3):  # with the operator itself
             best = signs.sign(moves.adjoint(moves.apply(best)))
-    return upper, residual, moves.change(best * best[:, -1:])
+            products = products + 2
+    return upper, residual, moves.change(best * best[:, -1:]), products
 
 
-def _low_rank(moves: Moves, x: Tensor, seeds: Tensor, effort: Effort) -> tuple[Form, Tensor, Tensor]:
-    """A form of low rank plus diagonal, the largest singular value (N,) of the rest, and its residual (N,)."""
+def _low_rank(moves: Moves, x: Tensor, seeds: Tensor, effort: Effort) -> tuple[Form, Tensor, Tensor, Tensor]:
+    """A form of low rank plus diagonal, the largest singular value (N,) of the rest, its residual, the products."""
     columns = moves.columns
     like = x.flatten(1)[:, :1].expand(-1, columns)
     parts = _diagonal(moves)
@@ -257,8 +267,11 @@ def _low_rank(moves: Moves, x: Tensor, seeds: Tensor, effort: Effort) -> tuple[F
     done = lanczos.bidiagonalize(_Bend(moves), randomness.normal(seeds, like), effort.rank, finished)
     form = Form(done.factor, done.left.double(), *parts)
     start = randomness.normal(seeds, like, draw=1)
-    value, residual, _ = lanczos.largest(_Bend(moves, done.left), start, steps=8, tolerance=0.1).top()
-    return form, value, residual
+    # Below this the rest adds less than a hundred-thousandth to the bound; rounding noise is far below.
+    enough = 1e-5 * torch.linalg.vector_norm(done.band.flatten(1), dim=1) / columns**0.5
+    rest = lanczos.largest(_Bend(moves, done.left), start, steps=8, tolerance=0.1, enough=enough)
+    value, residual, _ = rest.top()
+    return form, value, residual, 2 * (done.steps + rest.steps)
 
 
 def _diagonal(moves: Moves) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

@@ -90,16 +90,15 @@ def relax(form: Form, start: Tensor, steps: int = 100) -> tuple[Tensor, Tensor]:
     lengths of the columns of S P are D up to a factor, the largest eigenvalue of D^-1/2 P D^-1/2, that is
     computed. Any S gives a valid bound.
     """
-    size = torch.zeros_like(start[:, 0, 0])
     vectors = _columns(start)
-    pulled = vectors
-    for step in range(steps):
-        pulled = form.adjoint(form.apply(vectors))
-        after = _columns(pulled)
+    going = torch.ones(len(start), dtype=torch.bool, device=start.device)
+    for _ in range(steps):
+        after = _columns(form.adjoint(form.apply(vectors)))
         # The bound is sharp to about the square of what a step still changes.
-        settled = step % 10 == 9 and bool((after - vectors).abs().amax() < 1e-4)
-        vectors = after
-        if settled:
+        moved = (after - vectors).abs().amax((1, 2))
+        vectors = torch.where(going[:, None, None], after, vectors)
+        going &= moved >= 1e-4
+        if not bool(going.any()):
             break
     lengths = torch.linalg.vector_norm(form.adjoint(form.apply(vectors)), dim=1)  # (N, n)
     size = lengths.amax(1, keepdim=True)

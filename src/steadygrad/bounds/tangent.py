@@ -1,4 +1,4 @@
-"""The Jacobian of an attribution without its entries: products with vectors, passes counted."""
+"""The Jacobian of an attribution without its entries: products with vectors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ class Tangent:
     def __init__(self, forward: Forward, path: Path, x: Tensor, target: Tensor, chunk: int) -> None:
         self.forward, self.path, self.x, self.target, self.chunk = forward, path, x.detach(), target, chunk
         self.scale = path.scale(self.x).flatten(1)  # (N, D)
-        self.forwards = self.backwards = 0  # of each sample
         self._kept: tuple[Tensor, Tensor] | None = None
         if len(path.nodes) * len(x) <= chunk:
             self._kept = next(self._graphs())[1:]
@@ -42,10 +41,13 @@ class Tangent:
 
     def at(self, rows: Tensor) -> Tangent:
         """The same for some of the samples."""
-        part = Tangent(self.forward, self.path, self.x[rows], self.target[rows], self.chunk)
-        part.forwards += self.forwards
-        part.backwards += self.backwards
-        return part
+        return Tangent(self.forward, self.path, self.x[rows], self.target[rows], self.chunk)
+
+    def passes(self, products: Tensor) -> tuple[Tensor, Tensor]:
+        """Forwards and backwards (N,) that a sample needs for so many products (N,)."""
+        again = 0 if self._kept is not None else 1
+        nodes = len(self.path.nodes)
+        return nodes * (1 + again * products), nodes * (1 + (1 + again) * products)
 
     def apply(self, u: Tensor) -> Tensor:
         """J u (N, D) for directions u (N, D)."""
@@ -86,15 +88,12 @@ class Tangent:
                 )
                 if product is not None:
                     out += self._collect(rows, product, shares)
-        self.backwards += len(self.path.nodes)
         return out
 
     def _graphs(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Slices of the K N points with their gradients, as functions of the points."""
         points = self.path.points(self.x).flatten(0, 1)  # (K N, *)
         classes = self.target.repeat(len(self.path.nodes))
-        self.forwards += len(self.path.nodes)
-        self.backwards += len(self.path.nodes)
         for first in range(0, len(points), self.chunk):
             rows = slice(first, first + self.chunk)
             some = points[rows].detach().requires_grad_()
