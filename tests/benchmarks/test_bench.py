@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 import types
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from cli.commands import done, refused
 from steadygrad.benchmarks import Pace, bench_attacks, rivals
 from steadygrad.benchmarks.subject import subject
-from steadygrad.benchmarks.tasks import tasks
+from steadygrad.benchmarks.tasks import Contender, tasks
 from steadygrad.errors import Failure, UsageError
 
 QUICK = {"samples": 8, "libraries": [], "only": ["DeepFool l2", "PGD"], "pace": Pace(laps=1)}
@@ -95,6 +97,23 @@ def test_a_library_that_fails_in_every_attack_is_a_row_each(name, model_file, tm
 
 def _gone(*_):
     raise ModuleNotFoundError("gone")
+
+
+def test_a_slow_attack_is_given_up_and_tried_again(model_file, tmp_path, monkeypatch):
+    slow = Contender(tasks(0.1, (1, 8, 8))["PGD"], "sleepy", "slow", lambda model, x, *_: nap(x), 1)
+    monkeypatch.setattr(rivals, "LIBRARIES", {"sleepy": rivals.Library("pytest", "pytest", lambda *_: [slow])})
+    quick = {**QUICK, "libraries": ["sleepy"], "only": ["PGD"], "model": str(model_file), "out": tmp_path}
+    naps = iter([0.0, 5.0, 0.0, 0.0])
+
+    def nap(x):
+        time.sleep(next(naps))
+        return x
+
+    found = bench_attacks("digits", **quick, limit=1.0)
+    assert found["rows"][1]["error"] == "TimeoutError: not done within 1 s"
+    assert found["rows"][0]["error"] is None
+    assert bench_attacks("digits", **quick)["rows"][1]["error"] is None
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_the_command(model_file, tmp_path):

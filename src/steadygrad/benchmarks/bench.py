@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from typing import Any
 from steadygrad import __version__, files
 from steadygrad.benchmarks import picture, rivals, table
 from steadygrad.benchmarks.claims import claims
+from steadygrad.benchmarks.deadline import limited
 from steadygrad.benchmarks.race import Pace, race
 from steadygrad.benchmarks.subject import Subject, subject
 from steadygrad.benchmarks.tasks import OURS, Contender, ours, tasks
@@ -34,6 +36,7 @@ def bench_attacks(
     libraries: Sequence[str] | None = None,
     only: Sequence[str] | None = None,
     pace: Pace = _DEFAULT_PACE,
+    limit: float = 300.0,
     seed: int = 0,
     device: str = "cpu",
     note: str = "",
@@ -49,6 +52,9 @@ def bench_attacks(
         eps: the radius (linf) of the attacks that take one.
         libraries: the others to run; None for all of `rivals.LIBRARIES`.
         only: tasks by name; None for all.
+        pace: how often each attack is timed.
+        limit: seconds after which a run of an attack is given up, which is a failure like any other. Failures
+            are tried again when the benchmark goes on.
         note: kept in the results, such as who else used the machine.
 
     Raises:
@@ -59,8 +65,9 @@ def bench_attacks(
     for name in chosen:
         if name not in rivals.LIBRARIES:
             raise unknown_name("library", name, rivals.LIBRARIES)
-    if samples < 2 or not 0 < eps < 1:
-        raise UsageError(f"samples must be at least 2 and eps within (0, 1), got {samples} and {eps}")
+    if samples < 2 or not 0 < eps < 1 or not limit > 0:
+        given = f"{samples}, {eps} and {limit}"
+        raise UsageError(f"samples must be at least 2, eps within (0, 1) and limit positive, got {given}")
     config = {"data": data, "model": model, "samples": samples, "eps": eps, "seed": seed}
     folder = files.output_folder(out, {"benchmark": "attacks", **config})
     load = os.getloadavg() if hasattr(os, "getloadavg") else None
@@ -68,6 +75,8 @@ def bench_attacks(
     absent = {name: reason for name in chosen if (reason := rivals.missing(name)) is not None}
     entered = _contenders(on, eps, [name for name in chosen if name not in absent], only)
     versions = _versions(chosen)
+    entered = [limited(contender, limit) for contender in entered]
+    _forget_failures(folder / "cells")
     rows = race(on, entered, versions, out=folder / "cells", seed=seed, pace=pace)
     found = {
         "benchmark": "attacks",
@@ -79,7 +88,7 @@ def bench_attacks(
         "note": note,
         "versions": versions,
         "absent": absent,
-        "pace": asdict(pace),
+        "pace": {**asdict(pace), "limit": limit},
         "claims": [asdict(claim) for claim in claims(rows)],
         "rows": [{k: v for k, v in row.items() if k != "distances"} for row in rows],
     }
@@ -101,6 +110,12 @@ def _contenders(on: Subject, eps: float, present: Sequence[str], only: Sequence[
     return [contender for contender in entered if only is None or contender.task.name in only]
 
 
+def _forget_failures(cells: Path) -> None:
+    for cell in cells.glob("*.json"):
+        if json.loads(cell.read_text(encoding="utf-8"))["error"] is not None:
+            cell.unlink()
+
+
 def _versions(libraries: Sequence[str]) -> dict[str, str]:
     versions = {OURS: __version__}
     for name in libraries:
@@ -120,6 +135,6 @@ def _write(folder: Path, found: dict[str, Any], rows: list[dict[str, Any]], on: 
         machine = found["machine"]
         title = (
             f"{on.model.name} on {on.data.name} ({100 * on.accuracy.value:.1f} %), {len(on.x)} images, "
-            f"{machine['device']}, {machine['threads']} threads"
+            f"{machine['device']}, threads: {machine['threads']}"
         )
         picture.draw(rows, folder / "attacks.png", title)

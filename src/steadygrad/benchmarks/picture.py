@@ -44,9 +44,10 @@ def draw(rows: Sequence[Row], path: Path, title: str) -> None:
                 axes[2].axvline(1, color=MUTED, linewidth=0.8, zorder=0)
             else:
                 _panel(axes[2], group, libraries, "success, %", lambda r: 100 * r["success"]["value"])
+                axes[2].set_xlim(-3, 103)
             for other in axes[1:]:
                 other.set_yticklabels([])
-        figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize="medium")
+        figure.suptitle(f"{title}. Hollow: not found for every image", x=0.01, ha="left", color=INK, fontsize="medium")
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=len(libraries), frameon=False)
         with files.atomic(path) as temporary:
@@ -112,6 +113,9 @@ def _panel(
         axes.plot([], [], MARKERS[i % len(MARKERS)], color=SERIES[i % len(SERIES)], label=library)
     if log:
         axes.set_xscale("log")
+        # The formatter of a log axis writes powers in math, which the style leaves as text.
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+        axes.xaxis.set_minor_formatter(lambda value, _: "")
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_title(name, loc="left", fontsize="medium", color=INK)

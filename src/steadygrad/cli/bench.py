@@ -33,6 +33,7 @@ def bench(
         list[str] | None, typer.Option(help="A task by name, e.g. PGD; may be repeated.", show_default="all")
     ] = None,
     laps: Annotated[int, typer.Option(min=1, metavar="N", help="How often an attack is timed, if it is fast.")] = 5,
+    limit: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Longest run of an attack.")] = 300,
     note: Annotated[str, typer.Option(help="Kept in the results, e.g. who else uses the machine.")] = "",
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run continues there.")] = Path("runs/bench"),
     seed: Seed = 0,
@@ -66,6 +67,7 @@ def bench(
             libraries=chosen,
             only=task or None,
             pace=Pace(laps),
+            limit=limit,
             seed=seed,
             device=pick_device(device),
             note=note,
