@@ -133,6 +133,27 @@ def test_one_ascent_is_that_of_the_oracle(measure: str, norm: str) -> None:
     assert bool((result.deviation > 0).any())
 
 
+@pytest.mark.parametrize("method", [Saliency(), IntegratedGradients(4, baseline=-1.0)], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tiny_ball_is_used_up_to_the_largest_singular_value(kind: str, method: Attribution) -> None:
+    """To first order the worst l2 deviation is eps times the largest singular value of the maps' Jacobian."""
+    model, x = _case(kind, 3)
+    x, eps = 0.3 + 0.4 * x, 1e-4
+    result = AttributionPGD(method, steps=60, restarts=4, noise_draws=3)(model, x, None, l2(eps))
+    for n in range(3):
+        target = result.target[n : n + 1]
+        columns = []
+        for index in range(16):
+            shift = torch.zeros(1, 16, dtype=x.dtype)
+            shift[0, index] = 1e-5
+            ends = [method(model, x[n : n + 1] + sign * shift.view(1, 1, 4, 4), target) for sign in (1, -1)]
+            columns.append((ends[0] - ends[1]).flatten() / 2e-5)
+        largest = eps * float(torch.linalg.matrix_norm(torch.stack(columns, 1), 2))
+        assert 0.95 * largest < float(result.deviation[n]) < 1.01 * largest
+        assert result.noise is not None
+        assert float(result.noise.deviation[n]) < 0.9 * largest
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 4, 7])
 def test_chunks_change_neither_slopes_nor_results(chunk: int) -> None:
     model, x = _case("residual")
