@@ -4,7 +4,8 @@
 
 trains two LeNets on MNIST (plain, and with PGD), then runs both suites with the same settings on the
 first test images, fifty at a time, the two models in turn, until the images or the minutes of processor
-time are used up. A run that was stopped goes on where it was. The algorithms are those of tests/oracles.
+time are used up. A run that was stopped goes on where it was, with the same code. The algorithms are those
+of tests/oracles.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import steadygrad as sg
 from steadygrad import files, provenance, randomness
 from steadygrad.attacks import PGD, Standard
 from steadygrad.defenses import AdversarialTraining, Plain
+from steadygrad.evaluation.robustness import code_key
 from steadygrad.evaluation.statistics import wilson
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -121,11 +123,11 @@ def main() -> None:
     x, y = test.batch(slice(0, given.images))
     seeds = randomness.sample_seeds(len(x), randomness.fresh(given.seed))
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in models}
-    used = 0.0
+    used, code = 0.0, code_key()  # what another version found is not mixed in
     for start in range(0, len(x), CHUNK):
         rows = slice(start, min(start + CHUNK, len(x)))
         for name, model in models.items():
-            path = given.out / "chunks" / f"{name}-{given.seed}-{rows.start}-{rows.stop}.json"
+            path = given.out / f"chunks-{code}" / f"{name}-{given.seed}-{rows.start}-{rows.stop}.json"
             if not path.exists():
                 if used > 60 * given.minutes:
                     continue
@@ -137,7 +139,15 @@ def main() -> None:
     results = [summary(name, models[name], test, chunks) for name, chunks in found.items() if chunks]
     print("\n".join(line(row) for row in results))
     if given.result:
-        about = {"seed": given.seed, "steps": 100, "queries": 5000, "targets": 9, "data": "mnist, first test images"}
+        about = {
+            "seed": given.seed,
+            "version": sg.__version__,
+            "code": code,
+            "steps": 100,
+            "queries": 5000,
+            "targets": 9,
+            "data": "mnist, first test images",
+        }
         machine = provenance.machine()
         files.write_json(given.result, {**about, "machine": machine, "made": provenance.now(), "models": results})
 
