@@ -1,0 +1,93 @@
+# ruff: noqa: T201
+"""What the bounds cost and how sharp they are: `python tests/bounds/measure.py lenet|sizes|certified`.
+
+`lenet` trains a LeNet on 4,000 MNIST images (needs STEADYGRAD_DATA or the network), the others need no data.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+import time
+
+import torch
+
+import steadygrad as sg
+from steadygrad.attributions import IntegratedGradients, Saliency
+from steadygrad.bounds import AttributionDeviation
+
+
+def trained_lenet(data: str = "mnist", name: str = "lenet", count: int = 4000) -> sg.Classifier:
+    train = sg.data.load(data, "train").take(count)
+    model = sg.models.build(name, train.shape, train.classes, seed=0)
+    images, labels = train.tensors()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for _ in range(2):
+        for first in range(0, len(images), 64):
+            loss = torch.nn.functional.cross_entropy(model(images[first : first + 64]), labels[first : first + 64])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return model.eval()
+
+
+def show(what: str, method: AttributionDeviation, model, x, target, threat) -> None:
+    start = time.perf_counter()
+    bound = method(model, x, target, threat)
+    took = (time.perf_counter() - start) / len(x)
+    gaps = bound.gap.sort().values
+    print(
+        f"{what}: n {len(x)}, bound / best feasible median {gaps[len(gaps) // 2]:.4f}, least {gaps[0]:.4f}, "
+        f"largest {gaps[-1]:.4f}; attack / bound largest {(bound.attack / bound.upper).max():.3f}; "
+        f"backwards median {int(bound.backwards.median())}; {took:.1f} s per input",
+        flush=True,
+    )
+
+
+def lenet() -> None:
+    model = trained_lenet()
+    x, _ = sg.data.load("mnist", "test").take(20).tensors()
+    smooth, target = sg.smooth(model, 50.0), model(x).argmax(1)
+    for attribution in (IntegratedGradients(steps=8), Saliency()):
+        for threat in (sg.linf(0.1), sg.l2(0.5)):
+            name = f"{type(attribution).__name__}, LeNet softplus 50, {threat}"
+            show(name, AttributionDeviation(attribution), smooth, x, target, threat)
+
+
+def sizes() -> None:
+    for name, shape, settings in (
+        ("lenet", (1, 28, 28), {}),
+        ("convnet", (3, 32, 32), {}),
+        ("resnet18", (3, 224, 224), {"width": 8}),
+    ):
+        model = sg.smooth(sg.models.build(name, shape, 10, **settings), 50.0)
+        x = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+        for threat in (sg.l2(0.1), sg.linf(1 / 255)):
+            show(
+                f"{name} {shape} untrained, {threat}",
+                AttributionDeviation(Saliency()),
+                model,
+                x,
+                x.new_zeros(1).long(),
+                threat,
+            )
+        print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB", flush=True)
+
+
+def certified() -> None:
+    model = trained_lenet("digits", "digits_cnn", 1000)
+    x, _ = sg.data.load("digits", "test").take(10).tensors()
+    target = model(x).argmax(1)
+    for name, net in (("ReLU", model), ("softplus 10", sg.smooth(model, 10.0))):
+        for eps in (1e-4, 1e-3, 1e-2):
+            method = AttributionDeviation(Saliency(), kind="certified")
+            show(f"digits CNN {name}, certified, linf {eps:g}", method, net, x, target, sg.linf(eps))
+            if eps < 1e-2:
+                share = method(net, x, target, sg.linf(eps)).certain_top_k(0.1).float().sum(1).mean() / round(6.4)
+                print(f"  certain share of the top 10 %: {share:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    print(f"{platform.machine()}, {torch.get_num_threads()} thread, torch {torch.__version__}")
+    {"lenet": lenet, "sizes": sizes, "certified": certified}[sys.argv[1]]()
