@@ -12,7 +12,8 @@ INTRODUCTION = """\
 # All methods
 
 Made from the registries by `python docs/make_methods.py > docs/methods.md`; a test keeps the two equal. The same rows:
-`steadygrad list attacks`, also with `attributions`, `defenses`, `models` and `data`.
+`steadygrad list attacks`, also with `attribution-attacks`, `attributions`, `defenses`, `models` and
+`data`.
 
 *Cost* counts passes per sample. *Order* is the order of the derivatives a method takes through the model:
 2 means that training differentiates an input gradient, which needs float32. *Soundness* is one of the
@@ -27,6 +28,7 @@ def render() -> str:
         [
             INTRODUCTION,
             methods("Attacks", sg.attacks.ATTACKS, norms=True),
+            methods("Attacks on explanations", sg.attacks.ATTRIBUTION_ATTACKS, norms=True),
             methods("Attributions", sg.attributions.ATTRIBUTIONS),
             methods("Defenses", sg.defenses.DEFENSES),
             models(),

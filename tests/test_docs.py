@@ -87,7 +87,7 @@ def parse(line: str) -> None:
 @pytest.fixture
 def own_registries(monkeypatch):
     """What a snippet registers is gone afterwards."""
-    for rows in (sg.attacks.ATTACKS, sg.attributions.ATTRIBUTIONS, sg.defenses.DEFENSES):
+    for rows in (sg.attacks.ATTACKS, sg.attacks.ATTRIBUTION_ATTACKS, sg.attributions.ATTRIBUTIONS, sg.defenses.DEFENSES):
         monkeypatch.setattr(rows, "_rows", dict(rows._rows))
 
 

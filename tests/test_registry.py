@@ -17,7 +17,9 @@ from steadygrad.registry import Method, Registry
 ROW = {"summary": "s", "reference": "r", "cost": "1 forward", "soundness": "attack", "order": 1}
 
 REGISTERED = [
-    (rows.kind, row) for rows in (attacks.ATTACKS, attributions.ATTRIBUTIONS, defenses.DEFENSES) for row in rows
+    (rows.kind, row)
+    for rows in (attacks.ATTACKS, attacks.ATTRIBUTION_ATTACKS, attributions.ATTRIBUTIONS, defenses.DEFENSES)
+    for row in rows
 ]
 NAMES = [f"{kind} {row.name}" for kind, row in REGISTERED]
 
@@ -53,7 +55,7 @@ def toys(monkeypatch) -> Iterator[Registry[Method]]:
 
 
 def test_every_kind_has_methods():
-    assert {kind for kind, _ in REGISTERED} == {"attack", "attribution", "defense"}
+    assert {kind for kind, _ in REGISTERED} == {"attack", "attribution attack", "attribution", "defense"}
 
 
 @pytest.mark.parametrize(("kind", "row"), REGISTERED, ids=NAMES)

@@ -63,7 +63,7 @@ def audit(
 
       steadygrad audit runs/lenet --data mnist --norm linf --eps 0.1
 
-      steadygrad audit plain=runs/a hard=runs/b --eps 0.1 --suite standard --out runs/compare
+      steadygrad audit plain=runs/a hard=runs/b --suite standard --out runs/ab
 
       steadygrad audit nets:make --weights my.safetensors --data ./images
     """

@@ -17,7 +17,9 @@ _METHODS = ("name", "summary", "cost", "norms", "order", "soundness", "reference
 def listing(
     kind: Annotated[
         str,
-        typer.Argument(help="attacks, attributions, defenses, models, data or recipes", show_default=False),
+        typer.Argument(
+            help="attacks, attribution-attacks, attributions, defenses, models, data or recipes", show_default=False
+        ),
     ],
     json: Json = False,
     debug: Debug = False,
@@ -53,13 +55,14 @@ def _rows(kind: str) -> list[dict[str, Any]]:
 
     registries: dict[str, Any] = {
         "attacks": attacks.ATTACKS,
+        "attribution-attacks": attacks.ATTRIBUTION_ATTACKS,
         "attributions": attributions.ATTRIBUTIONS,
         "defenses": defenses.DEFENSES,
     }
     if kind in registries:
         return [
             {
-                **{c: getattr(row, c) for c in _METHODS if kind == "attacks" or c != "norms"},
+                **{c: getattr(row, c) for c in _METHODS if "attacks" in kind or c != "norms"},
                 "settings": _text(row.settings),
             }
             for row in registries[kind]
