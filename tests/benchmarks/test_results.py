@@ -54,7 +54,7 @@ def _holds(rows):
 
 def test_claims_hold_where_they_do():
     found = claims([*OURS, *OTHERS])
-    assert len(found) == 11
+    assert len(found) == 12
     assert all(claim.holds for claim in found), [c for c in found if not c.holds]
     values = {claim.text: claim.value for claim in found}
     assert values["DeepFool l2: times faster than the fastest other, at least"] == 2.0
@@ -68,6 +68,7 @@ def test_claims_hold_where_they_do():
         (row("DeepFool l2", "steadygrad", backwards=26.0), "DeepFool l2: backwards"),
         (row("DeepFool l2", "steadygrad", success=0.99), "DeepFool l2: success"),
         (row("DeepFool l2", "steadygrad", median=1.02), "DeepFool l2: median"),
+        (row("DeepFool l2", "art", median=0.9, ratio=90.0), "DeepFool l2: median beside the best"),
         (row("DeepFool l2", "foolbox", ratio=50.0), "DeepFool l2: times faster"),
         (row("JSMA", "art", success=0.95, ratio=400.0), "JSMA: success"),
         (row("JSMA", "art", success=0.8, ratio=200.0), "JSMA: times faster"),

@@ -42,6 +42,7 @@ def _deepfool(rows: list[Row]) -> list[Claim]:
         _at_most("DeepFool l2: backwards per input", first["backwards"], 25),
         _at_least("DeepFool l2: success", first["success"]["value"], 1.0),
         _at_most("DeepFool l2: median beside that of all classes", _part(first, own[1:], _median), 1.01),
+        _at_most("DeepFool l2: median beside the best other", _part(first, _nearest(others), _median), 1.01),
         _at_least("DeepFool l2: times faster than the fastest other", _quotient(speed, first["cpu_ratio"]), 2),
     ]
 
@@ -61,11 +62,10 @@ def _carlini_wagner(rows: list[Row]) -> list[Claim]:
     own, others = _split(rows, "C&W l2")
     if not own:
         return []
-    found = [row for row in others if _median(row) is not None]
-    best = min(found, key=lambda row: float(row["median"]["value"]), default=None)
+    best = _nearest(others)
     return [
-        _at_most("C&W l2: median beside the best other", _part(own[0], [best] if best else [], _median), 1.0),
-        _at_most("C&W l2: passes beside that one", _part(own[0], [best] if best else [], _passes), 0.6),
+        _at_most("C&W l2: median beside the best other", _part(own[0], best, _median), 1.0),
+        _at_most("C&W l2: passes beside that one", _part(own[0], best, _passes), 0.6),
     ]
 
 
@@ -88,6 +88,12 @@ def _split(rows: list[Row], task: str) -> tuple[list[Row], list[Row]]:
 def _median(row: Row) -> float | None:
     value: float | None = row["median"]["value"]
     return value
+
+
+def _nearest(rows: list[Row]) -> list[Row]:
+    """The row of the smallest median, if any found points for more than half of the images."""
+    found = [row for row in rows if _median(row) is not None]
+    return sorted(found, key=lambda row: float(row["median"]["value"]))[:1]
 
 
 def _passes(row: Row) -> float:

@@ -29,22 +29,17 @@ def view(rows: Sequence[dict[str, Any]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    built = Table(box=SIMPLE_HEAD, pad_edge=False)
-    built.add_column("task", no_wrap=True)
-    built.add_column("library", overflow="fold")
+    built = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    built.add_column("", overflow="fold")
     for name in ("success", "median distance", "forw.", "backw.", "time"):
         built.add_column(name, justify="right", no_wrap=True)
     for task, group in itertools.groupby(rows, key=lambda row: str(row["task"])):
-        block = list(group)
-        for i, row in enumerate(block):
-            style = "bold" if row["library"] == OURS else ""
-            cells = _cells(row)
-            built.add_row(
-                Text(task if i == 0 else ""),
-                Text(f"{row['library']} {row['variant']}".strip(), style=style),
-                *(Text(cell, style="red" if row["error"] else style) for cell in cells),
-                end_section=i == len(block) - 1,
-            )
+        built.add_row(Text(task, style="underline"))
+        for row in group:
+            style = "red" if row["error"] else "bold" if row["library"] == OURS else ""
+            cells = (f"  {row['library']} {row['variant']}".rstrip(), *_cells(row))
+            built.add_row(*(Text(cell, style=style) for cell in cells))
+        built.add_section()
     return built
 
 
