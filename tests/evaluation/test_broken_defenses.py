@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from evaluation import broken_defenses
-from evaluation.broken_defenses import Case, Outcome, audited, broken, honest
+from evaluation.broken_defenses import Case, Outcome, audited, broken, fitted, honest
 from steadygrad.attacks import PGD, RandomNoise
 from steadygrad.data import Dataset
+from steadygrad.defenses import InputGradientPenalty
 
 SUITE = (PGD(steps=20, restarts=3, loss="rivals"), RandomNoise(draws=2))
 
@@ -52,9 +53,18 @@ def test_masked_gradients_give_wrong_numbers_which_are_refused(some: Dataset, hi
 @pytest.mark.parametrize("seed", range(2))
 def test_an_honest_model_raises_no_alarm(some: Dataset, seed: int) -> None:
     for case in honest(seed):
-        found = audited(case, some, SUITE)
+        found = audited(case, some, "fast")
         assert found.trusted, broken_defenses.row(found)
         assert found.right, broken_defenses.row(found)
+
+
+@pytest.mark.slow
+def test_too_few_restarts_against_an_honest_model_are_seen(some: Dataset) -> None:
+    # Three restarts aim at three of nine wrong classes, which leaves a gradient-penalized model too much.
+    model = fitted(InputGradientPenalty(1.0), 1)
+    found = audited(Case("gradient-penalized", 1, True, model, model), some, SUITE)
+    assert not found.right
+    assert found.failed == ("steps suffice",)
 
 
 def test_right_means_not_above_the_oracle() -> None:

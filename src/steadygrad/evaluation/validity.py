@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -23,9 +23,6 @@ from steadygrad.evaluation.robustness import Bench, label_of
 from steadygrad.evaluation.steadiness import deterministic, expected, no_derivatives, steady
 from steadygrad.evaluation.verdict import Check, Verdict, share_check, verdict
 from steadygrad.threat import Threat
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["Scaled", "checked", "validity"]
 
@@ -190,13 +187,14 @@ class _Checks:
         )
 
     def more_steps(self) -> Check:
-        steps = getattr(self.attack, "steps", None)
+        steps, restarts = (getattr(self.attack, setting, None) for setting in ("steps", "restarts"))
         if steps is None:
             return Check("steps suffice", None, None, "", "the attack has no steps")
-        longer = dataclasses.replace(self.attack, steps=2 * steps)  # type: ignore[call-arg]
-        again = self._run(attack=longer, why="twice the steps").frame["success"]
-        hits = int((again.to_numpy() & self._standing().to_numpy()).sum())
-        return share_check("steps suffice", hits, self.count, f"twice the steps take {self._percent(hits)} more")
+        # A restart may have its own rival class, so that more steps do not stand in for more restarts.
+        more = {"steps": 2 * steps} | ({} if restarts is None else {"restarts": 2 * restarts})
+        why = "twice the steps" if restarts is None else "twice the steps and restarts"
+        hits = self._also_broken(dataclasses.replace(self.attack, **more), why)
+        return share_check("steps suffice", hits, self.count, f"{why} take {self._percent(hits)} more")
 
     def noise(self) -> Check:
         hits = self._missed_by_me(self._run(attack=RandomNoise()))
@@ -207,13 +205,7 @@ class _Checks:
         name = "beats a blind search"
         if self.threat.norm not in Square.norms:
             return Check(name, None, None, "", f"no blind search under {self.threat.norm}")
-        rows = self._standing().to_numpy().nonzero()[0].tolist()
-        hits = 0
-        if rows:
-            # What the suite broke needs no second proof, so only what stands is searched.
-            some = dataclasses.replace(self.bench, data=self.bench.data.select(rows))
-            found = some.run(self.model, self.name, Square(queries=_QUERIES), self.threat, label="Square (check)")
-            hits = int(found.frame["success"].sum())
+        hits = self._also_broken(Square(queries=_QUERIES), "check")
         text = f"{_QUERIES} blind queries (Square) break {self._percent(hits)} of the samples, which the attacks miss"
         return share_check(name, hits, self.count, text)
 
@@ -225,9 +217,16 @@ class _Checks:
         text = f"in another batch size {self._percent(hits)} of the samples end differently"
         return share_check("batch size does not matter", hits, self.count, text)
 
-    def _standing(self) -> pd.Series[bool]:
-        """Which of the samples neither the attack nor another of the suite broke."""
-        return ~self.base.frame["success"] & ~self.base.frame["sample"].isin(list(self.fallen))
+    def _also_broken(self, attack: Attack, why: str) -> int:
+        """How many samples an attack breaks of those that neither the checked one nor another of the suite broke."""
+        mine = self.base.frame
+        standing = ~mine["success"] & ~mine["sample"].isin(list(self.fallen))
+        rows = standing.to_numpy().nonzero()[0].tolist()
+        if not rows:
+            return 0
+        some = dataclasses.replace(self.bench, data=self.bench.data.select(rows))
+        found = some.run(self.model, self.name, attack, self.threat, label=f"{label_of(attack)} ({why})")
+        return int(found.frame["success"].sum())
 
     def _missed_by_me(self, other: Records) -> int:
         return int((other.frame["success"].to_numpy() & ~self.base.frame["success"].to_numpy()).sum())
