@@ -66,7 +66,7 @@ def sizes() -> None:
         for threat in (sg.l2(0.1), sg.linf(1 / 255)):
             show(
                 f"{name} {shape} untrained, {threat}",
-                AttributionDeviation(Saliency()),
+                AttributionDeviation(Saliency(), rank=32 if shape[1] > 100 else 64),
                 model,
                 x,
                 x.new_zeros(1).long(),
