@@ -169,7 +169,7 @@ def row(outcome: Outcome) -> str:
     """The outcome as a row of the table."""
     shares = " | ".join(f"{100 * share:.1f}" for share in (outcome.clean, outcome.robust, outcome.oracle))
     verdict = "trustworthy" if outcome.trusted else f"refused: {', '.join(outcome.failed)}"
-    return f"| {outcome.case.kind} | {outcome.case.seed} | {shares} | {verdict} |"
+    return f"{outcome.case.kind} | {outcome.case.seed} | {shares} | {verdict}"
 
 
 def table(seeds: Sequence[int], samples: int = 300) -> Iterator[str]:
@@ -177,7 +177,7 @@ def table(seeds: Sequence[int], samples: int = 300) -> Iterator[str]:
     data = sg.data.load("digits", "test").take(samples)
     yield f"digits test, first {len(data)} samples, linf {EPS}, suite fast, seeds {list(seeds)}"
     yield f"steadygrad {sg.__version__}, torch {torch.__version__}, CPU, {torch.get_num_threads()} thread"
-    yield "| model | seed | clean % | robust % | oracle % | verdict |\n|---|---|---|---|---|---|"
+    yield "model | seed | clean % | robust % | oracle % | verdict\n---|---|---|---|---|---"
     outcomes = []
     for seed in seeds:
         for case in (*broken(seed), *honest(seed)):
