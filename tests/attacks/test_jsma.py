@@ -157,6 +157,51 @@ def test_entries_at_their_bound_leave_the_search(digits, theta, value):
     assert not (moved & ~free).any()
 
 
+@pytest.mark.parametrize("theta", [1.0, -0.4])
+def test_the_target_alone_moves_the_two_entries_that_raise_it_most(lively, theta):
+    model, x, y = lively("conv", count=6, classes=5)
+    goals = (y + 1) % 5
+    points = JSMA(theta=theta, gamma=1.0, score="target").perturb(model, x, y, l0(2), target=goals)
+    leaf = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(model(leaf).gather(1, goals[:, None]).sum(), leaf)
+    gain = (slope * ((x + theta).clamp(0, 1) - x)).flatten(1)
+    best = gain.topk(2).indices
+    assert (gain.gather(1, best) > 0).all()
+    if theta == 1.0:  # one step uses the radius up
+        changed = (points != x).flatten(1)
+        assert torch.equal(changed, torch.zeros_like(changed).scatter(1, best, True))
+    assert (model(points) - model(x)).gather(1, goals[:, None]).mean() > 0
+
+
+@pytest.mark.parametrize("score", ["product", "target"])
+def test_several_pairs_per_step_cost_fewer_passes(digits, score):
+    model, x, y = digits
+    one, three = (JSMA(gamma=1.0, score=score, pairs=p)(model, x[:50], y[:50], l0(24)) for p in (1, 3))
+    assert one.success.float().mean() > 0.9
+    assert three.success.float().mean() > 0.9
+    assert three.backwards.sum() < 0.8 * one.backwards.sum()
+    assert three.distance.median() <= one.distance.median() + 4
+    per_step = 2 if score == "product" else 1
+    with gates.counted(model) as passes:
+        JSMA(gamma=1.0, score=score).perturb(model, x[:1], y[:1], l0(2), target=(y[:1] + 1) % 10)
+    assert passes["backwards"] == per_step * (passes["forwards"] - 1)
+    odd = JSMA(gamma=1.0, score=score, pairs=3).perturb(model, x[:50], y[:50], l0(9))
+    assert ((odd != x[:50]).flatten(1).sum(1) <= 9).all()
+
+
+def test_an_entry_beside_its_bound_is_not_chosen_for_its_slope():
+    class Linear(nn.Module):
+        def forward(self, x):
+            flat = x.flatten(1)
+            goal = 5 * flat[:, 0] + 5 * flat[:, 1] + flat[:, 2] + flat[:, 3]
+            return torch.stack([torch.full_like(goal, 100.0), goal, -goal], 1)
+
+    x = torch.tensor([[0.999, 0.999, 0.0, 0.0]], dtype=torch.float64).view(1, 1, 2, 2)
+    for score in ("product", "target"):
+        points = JSMA(gamma=1.0, score=score).perturb(Linear(), x, torch.tensor([0]), l0(2), target=torch.tensor([1]))
+        assert points.flatten().tolist() == [0.999, 0.999, 1.0, 1.0]
+
+
 def test_where_nothing_can_move_the_clean_input_comes_back(digits):
     model = digits[0]
     x = torch.ones(3, 1, 8, 8)
@@ -250,6 +295,8 @@ def test_a_model_without_a_gradient_is_refused():
         ({"theta": -1.5}, "got -1.5"),
         ({"gamma": 0.0}, "gamma must be a share"),
         ({"gamma": 1.5}, "gamma must be a share"),
+        ({"score": "sum"}, "score"),
+        ({"pairs": 0}, "pairs must be at least 1, got 0"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):

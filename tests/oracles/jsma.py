@@ -21,16 +21,16 @@ def best_score(a: Array, c: Array, able: Sequence[bool]) -> float | None:
     return max(scores) if scores else None
 
 
-def _move(jacobian: Array, target: int, theta: float, able: list[bool], room: int) -> tuple[int, ...]:
+def _move(jacobian: Array, target: int, steps: Array, able: list[bool], room: int) -> tuple[int, ...]:
+    """Where a step would pass a bound, an entry counts with the part of it that is left."""
     others = jacobian.sum(0) - jacobian[target]
-    sign = 1 if theta > 0 else -1
     entries = [i for i, free in enumerate(able) if free]
     groups = [(p,) for p in entries] if room == 1 else list(itertools.combinations(entries, 2))
     best: tuple[int, ...] = ()
     highest = 0.0
     for group in groups:
-        alpha = sign * sum(jacobian[target, p] for p in group)
-        beta = sign * sum(others[p] for p in group)
+        alpha = sum(steps[p] * jacobian[target, p] for p in group)
+        beta = sum(steps[p] * others[p] for p in group)
         if alpha > 0 and beta < 0 and -alpha * beta > highest:
             best, highest = group, -alpha * beta
     return best
@@ -55,7 +55,7 @@ def attack(model: nn.Module, x: Array, y: int, target: int | None, theta: float,
         rows = [torch.autograd.grad(z, leaf, retain_graph=True)[0].flatten().numpy() for z in logits]
         room = most - len(changed)
         able = [(v < 1 if theta > 0 else v > 0) and (room > 0 or i in changed) for i, v in enumerate(point)]
-        group = _move(np.stack(rows), goal, theta, able, room)
+        group = _move(np.stack(rows), goal, np.clip(point + theta, 0.0, 1.0) - point, able, room)
         if not group:
             return point.reshape(x.shape), False, taken
         for p in group:

@@ -81,7 +81,6 @@ def test_jsma_takes_the_same_pairs(digits, torchattacks):
 # The same strength
 
 
-@pytest.mark.xfail(reason="DeepFool leaves entries at a bound out of its steps, and so ends 5 to 7 % farther away")
 @pytest.mark.parametrize("name", ["foolbox", "art"])
 def test_deepfool_finds_as_near_points(name, digits, request):
     library, (model, x, y) = request.getfixturevalue(name), digits

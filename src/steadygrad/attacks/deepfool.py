@@ -14,6 +14,8 @@ from steadygrad.errors import UsageError
 
 __all__ = ["DeepFool"]
 
+_LEFT = 0.25  # of the way that a step must go at least, or fifty steps might not suffice
+
 
 @ATTACKS.register(
     "deepfool",
@@ -35,8 +37,8 @@ class DeepFool(Attack):
         candidates: classes that are considered in each step, those with the largest logits there.
             Three find the same distances as all of them.
 
-    Entries at a bound that the step would push outwards do not take part in it, so the boundary is
-    reached within the bounds.
+    After each step the point is clipped to the bounds, and the next step makes up for it. Where entries
+    at a bound would lose most of the step, they do not take part in it.
 
     >>> DeepFool().candidates
     3
@@ -64,28 +66,36 @@ class DeepFool(Attack):
             low, high = run.threat.bounds
             # All of the way from the clean input is lengthened, not the last step alone: that one may be so
             # short that rounding in another batch would undo it.
-            total = points - run.x + nearest_boundary(run.threat.norm, points, gaps, slopes, low, high)
+            way = nearest_boundary(run.threat.norm, gaps, _free(points, slopes, low, high), 1e-6 * (high - low))
+            total = points - run.x + way
             points = (run.x + (1 + self.overshoot) * total).clamp(low, high)
         return points
 
 
-def nearest_boundary(norm: str, points: Tensor, gaps: Tensor, slopes: Tensor, low: float, high: float) -> Tensor:
+def _free(points: Tensor, slopes: Tensor, low: float, high: float) -> Tensor:
+    """The slopes (A, C, *) without entries at a bound that would be pushed outward and lose most of the step."""
+    place = points[:, None]
+    pushed = ((place <= low) & (slopes < 0)) | ((place >= high) & (slopes > 0))
+    inward = torch.where(pushed, 0.0, slopes)
+    left = inward.flatten(2).square().sum(2) / slopes.flatten(2).square().sum(2).clamp_min(1e-30)  # (A, C)
+    return torch.where((left < _LEFT).view(*left.shape, *[1] * (points.ndim - 1)), inward, slopes)
+
+
+def nearest_boundary(norm: str, gaps: Tensor, slopes: Tensor, least: float) -> Tensor:
     """The smallest change (A, *) in the norm that closes one of the gaps (A, C), to first order.
 
     With slopes w (A, C, *) the distance to boundary c is |gap_c| / ||w_c|| in the dual norm; the
-    nearest one is stepped to.
+    nearest one is stepped to, over a distance of at least `least`.
     """
-    place = points[:, None]
-    blocked = ((place <= low) & (slopes < 0)) | ((place >= high) & (slopes > 0))
-    flat = torch.where(blocked, 0.0, slopes).flatten(2)  # (A, C, D)
+    flat = slopes.flatten(2)  # (A, C, D)
     size = flat.abs().sum(2) if norm == "linf" else torch.linalg.vector_norm(flat, dim=2)
     tiny = torch.finfo(size.dtype).tiny
     distance = torch.where(size > 0, gaps.abs() / size.clamp_min(tiny), torch.inf)
     best = distance.argmin(1)  # (A,)
-    rows = torch.arange(len(points), device=points.device)
+    rows = torch.arange(len(gaps), device=gaps.device)
     way, length = flat[rows, best], distance[rows, best]
     way = way.sign() if norm == "linf" else way / size[rows, best].clamp_min(tiny)[:, None]
     # On the boundary itself the step would vanish; move by what float32 can resolve.
-    length = length.clamp_min(1e-6 * (high - low))
+    length = length.clamp_min(least)
     step = torch.where(torch.isfinite(length)[:, None], length[:, None] * way, 0.0)
-    return step.to(points.dtype).view_as(points)
+    return step.to(slopes.dtype).view_as(slopes[:, 0])

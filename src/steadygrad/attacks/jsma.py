@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
-from steadygrad.errors import UsageError
+from steadygrad.errors import UsageError, unknown_name
 from steadygrad.threat import Threat
 
 __all__ = ["JSMA", "best_pair"]
@@ -23,7 +24,7 @@ _BLOCK = 2**22
     "jsma",
     summary="greedy pairs of entries that raise the target's logit and lower the sum of the others'",
     reference="Papernot et al. 2016, arXiv 1511.07528, algorithm 3",
-    cost="up to gamma x entries / 2 / theta steps of 1 forward + 2 backwards, fewer for samples that fall early",
+    cost="up to gamma x entries / 2 / theta / pairs steps of 1 forward + 2 backwards, fewer for samples that fall",
     soundness="attack",
     order=1,
     norms=("l0",),
@@ -33,7 +34,8 @@ class JSMA(Attack):
     """Moves, at each step, the pair of entries of largest saliency by `theta`, until the prediction changes.
 
     The saliency of a pair is the product of how much it raises the target's logit and how much it
-    lowers the sum of all others; both must be positive. Entries at their bound leave the search.
+    lowers the sum of all others; both must be positive. Where a step would end at a bound, the
+    entry counts with the part of the step that is left, and at its bound it leaves the search.
     Without a target the goal is the wrong class that was most likely when clean, and any wrong
     prediction ends the search. The radius is the largest number of changed entries; `gamma` limits
     it too, and alone if the threat has no eps. Where room for a single entry is left, the best
@@ -42,6 +44,9 @@ class JSMA(Attack):
     Args:
         theta: change per step in ranges of the inputs; negative ones decrease entries.
         gamma: largest share of entries changed (the paper's 14.5 %).
+        score: "product" is the paper's; "target" looks at the target's logit alone, for one backward
+            pass per step: no longer the paper's map, but on images it needs fewer entries.
+        pairs: pairs moved per step; 1 is the paper's.
 
     >>> JSMA(theta=-1.0).gamma
     0.145
@@ -49,6 +54,8 @@ class JSMA(Attack):
 
     theta: float = 1.0
     gamma: float = 0.145
+    score: Literal["product", "target"] = "product"
+    pairs: int = 1
     norms = ("l0",)
 
     def __post_init__(self) -> None:
@@ -56,6 +63,10 @@ class JSMA(Attack):
             raise UsageError(f"theta must be within [-1, 1] (in ranges of the inputs) and not 0, got {self.theta}")
         if not 0 < self.gamma <= 1:
             raise UsageError(f"gamma must be a share of the entries within (0, 1], got {self.gamma}")
+        if self.score not in ("product", "target"):
+            raise unknown_name("score", str(self.score), ("product", "target"))
+        if self.pairs < 1:
+            raise UsageError(f"pairs must be at least 1, got {self.pairs}")
 
     @property
     def ascends(self) -> str:
@@ -73,17 +84,19 @@ class JSMA(Attack):
         budget = torch.as_tensor(run.threat.eps, device=points.device).expand(len(points)).floor().clamp_max(most)
         changed = torch.zeros_like(points, dtype=torch.bool).flatten(1)
         while True:
-            raised, lowered = _slopes(run, points, goal)  # (A, D)
-            points, goal, budget, changed, raised, lowered = run.drop_solved(
-                points, goal, budget, changed, raised, lowered
-            )
+            gains = _gains(run, points, goal, self.score == "product")  # (A, 1 or 2, D)
+            points, goal, budget, changed, gains = run.drop_solved(points, goal, budget, changed, gains)
             if len(points) == 0:
                 return None
             flat = points.flatten(1)
-            room = budget - changed.sum(1)
-            able = ((flat < high) if way > 0 else (flat > low)) & (changed | (room > 0)[:, None])
-            chosen = _choose(way * raised, way * lowered, able, room)
-            moved = torch.where(chosen, (flat + self.theta * (high - low)).clamp(low, high), flat)
+            moved = (flat + self.theta * (high - low)).clamp(low, high)
+            able, gains = (flat < high) if way > 0 else (flat > low), gains * (moved - flat)[:, None]
+            chosen = torch.zeros_like(changed)
+            for _ in range(self.pairs):
+                room = budget - (changed | chosen).sum(1)
+                free = able & ~chosen & (changed | (room > 0)[:, None])
+                chosen = chosen | _choose(gains, free, room)
+            moved = torch.where(chosen, moved, flat)
             going = (moved != flat).any(1)
             points, changed = moved.view_as(points), changed | chosen
             if run.judged:
@@ -101,31 +114,33 @@ def _goal(run: Run) -> Tensor:
     return run.rival
 
 
-def _slopes(run: Run, points: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients (A, D) of the goal's logit and of minus the sum of the others: one forward, two backwards."""
+def _gains(run: Run, points: Tensor, goal: Tensor, others: bool) -> Tensor:
+    """Slopes of the goal's logit, and of minus the sum of the others (A, 1 or 2, D), each scaled to at most 1."""
 
     def functions(logits: Tensor) -> Tensor:
         wanted = logits.gather(1, goal[:, None])
-        return torch.cat([wanted, wanted - logits.sum(1, keepdim=True)], 1)
+        return torch.cat([wanted, wanted - logits.sum(1, keepdim=True)], 1) if others else wanted
 
     _, slopes = run.slopes(points, functions)
-    raised, lowered = (_scaled(slope) for slope in slopes.unbind(1))
-    return raised, lowered
-
-
-def _scaled(slope: Tensor) -> Tensor:
-    """Rows (A, D) in at least float32 with a largest entry of 1: products of tiny gradients do not vanish."""
-    flat = slope.flatten(1)
+    flat = slopes.flatten(2)
     flat = flat.float() if flat.dtype.itemsize < 4 else flat
-    return flat / flat.abs().amax(1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
+    # In at least float32 and with a largest entry of 1 products of tiny slopes do not vanish.
+    return flat / flat.abs().amax(2, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
 
 
-def _choose(raised: Tensor, lowered: Tensor, able: Tensor, room: Tensor) -> Tensor:
+def _choose(gains: Tensor, able: Tensor, room: Tensor) -> Tensor:
     """Which entries (A, D) move: the best pair, the best single one where room for one is left, or none."""
-    pair, found = best_pair(raised, lowered, able)
+    raised, lowered = gains[:, 0], gains[:, -1]
+    if gains.shape[1] == 2:
+        pair, found = best_pair(raised, lowered, able)
+        score = torch.where(able & (raised > 0) & (lowered > 0), raised * lowered, -1.0)
+    else:
+        score = torch.where(able & (raised > 0), raised, -1.0)
+        two, pair = score.topk(2, dim=1)
+        # Where one entry alone helps, the pair is that entry.
+        pair, found = torch.where(two > 0, pair, pair[:, :1]), two[:, 0] > 0
     single = room == 1
     if bool(single.any()):
-        score = torch.where(able & (raised > 0) & (lowered > 0), raised * lowered, -1.0)
         value, entry = score.max(1)
         pair = torch.where(single[:, None], entry[:, None], pair)
         found = torch.where(single, value >= 0, found)

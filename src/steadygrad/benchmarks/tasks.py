@@ -101,8 +101,11 @@ def ours(known: dict[str, Task], entries: int, classes: int) -> list[Contender]:
         ("Square", Square(queries=1000), 500),
     ]
     made = [Contender(known[name], OURS, label_of(attack), _run(known[name], attack), w) for name, attack, w in entered]
-    task, attack = known["DeepFool l2"], DeepFool(candidates=classes - 1)
-    return [*made, Contender(task, OURS, label_of(attack), _run(task, attack), 70, "all classes")]
+    others: list[tuple[str, Attack, int, str]] = [
+        ("DeepFool l2", DeepFool(candidates=classes - 1), 70, "all classes"),
+        ("JSMA", JSMA(gamma=(budget + 0.5) / entries, score="target", pairs=2), 40, "target's logit alone, two pairs"),
+    ]
+    return [*made, *(Contender(known[n], OURS, label_of(a), _run(known[n], a), w, note) for n, a, w, note in others)]
 
 
 def _run(task: Task, attack: Attack) -> Run:
