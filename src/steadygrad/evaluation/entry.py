@@ -62,7 +62,7 @@ class Entry:
         for kind, values in zip(DISTRIBUTIONS, (norms, others, before, after), strict=True):
             arrays[f"{kind}_{index}"] = values.astype(np.float32)
         near = distances(bench, self.model, self.name, self.threat, self.checked, self.records + searched)
-        score = relative(bench, self.model, self.name, bounds=self.threat.bounds, center=self.center)
+        score = relative(bench, self.model, self.name, center=self.center)
         stability = explanation_stability(bench, self.model, self.attributions, lead, self.threat)
         return {
             "name": self.name,

@@ -13,7 +13,7 @@ from steadygrad.attacks import DDN
 from steadygrad.classifier import Classifier, frozen
 from steadygrad.data import Dataset
 from steadygrad.evaluation import SUITES
-from steadygrad.evaluation.rho import FIVE_STEPS
+from steadygrad.evaluation.rho import FIVE_STEPS, raw_change
 from steadygrad.evaluation.robustness import weights_key
 from steadygrad.files import key
 from steadygrad.papers.store import Array, Store
@@ -64,8 +64,8 @@ class Bench:
             batches = self._batches(count)
             with task(f"{model.name}: rho2", len(batches)) as advance:
                 for x, _, seeds in batches:
-                    points = FIVE_STEPS.perturb(model, x, _predict(model, x), l2(), generator=seeds)
-                    sizes.append((points - x).flatten(1).double().norm(dim=1).cpu())
+                    change = raw_change(model, x, _predict(model, x), seeds)
+                    sizes.append(change.flatten(1).double().norm(dim=1).cpu())
                     advance()
             return {"sizes": torch.cat(sizes).numpy()}
 
