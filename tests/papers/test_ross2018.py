@@ -16,7 +16,7 @@ from steadygrad.data import load
 from steadygrad.files import read_toml
 from steadygrad.papers.ross2018 import experiment
 from steadygrad.papers.ross2018.measures import Bench
-from steadygrad.papers.ross2018.settings import GRIDS, MODELS, SCALES, WEIGHTS, Weights, defenses, ours
+from steadygrad.papers.ross2018.settings import GRIDS, MODELS, SCALES, WEIGHTS, Weights, defenses, ours, weights_of
 from steadygrad.papers.store import Store
 from steadygrad.training import FitSettings
 
@@ -42,6 +42,12 @@ def test_weights_are_those_of_the_authors_per_sample():
     assert WEIGHTS["notmnist"].insensitive == pytest.approx(0.35, abs=0.005)
     assert GRIDS["doubleback"][11] == pytest.approx(WEIGHTS["mnist"].doubleback, rel=1e-6)
     assert {name: len(grid) for name, grid in GRIDS.items()} == {"doubleback": 13, "both": 13, "insensitive": 13}
+
+
+def test_short_scales_take_no_more_than_the_authors_weights():
+    assert weights_of("mnist", "paper") == weights_of("digits", "paper") == WEIGHTS["mnist"]
+    assert weights_of("mnist", "short").doubleback == pytest.approx(6.18, abs=0.01)
+    assert weights_of("notmnist", "short") == WEIGHTS["notmnist"]
 
 
 def test_the_combined_loss_is_half_the_penalized_and_half_the_adversarial_one():

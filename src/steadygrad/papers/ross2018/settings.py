@@ -9,7 +9,7 @@ from steadygrad.attacks import FGSM
 from steadygrad.defenses import AdversarialTraining, Defense, Distillation, InputGradientPenalty, Plain
 from steadygrad.training import FitSettings
 
-__all__ = ["GRIDS", "LABELS", "MODELS", "SCALES", "WEIGHTS", "Scale", "Weights", "defenses"]
+__all__ = ["BRIEF", "GRIDS", "LABELS", "MODELS", "SCALES", "WEIGHTS", "Scale", "Weights", "defenses"]
 
 MODELS = ("normal", "distilled", "advtrain", "insensitive", "doubleback", "both")
 LABELS = {
@@ -49,6 +49,13 @@ WEIGHTS = {
 }
 """The authors' choices, by data set; other data start from those of MNIST, or from a search."""
 
+BRIEF = Weights(ours(10**3.5), ours(1000.0), ours(10**3.5))
+"""For trainings far shorter than the authors', from their grid.
+
+With their weight for MNIST the penalty holds the network near the uniform prediction: after 500
+batches of 64 it was right on 62 % of 500 validation images, with 10^3.5 on 96 %.
+"""
+
 GRIDS = {
     "doubleback": tuple(ours(10 ** (2 + 0.25 * i)) for i in range(13)),
     "both": tuple(ours(10 ** (2 + 0.25 * i)) for i in range(13)),
@@ -73,6 +80,15 @@ def defenses(weights: Weights, unit: float = 1.0) -> dict[str, Defense]:
         # The penalty belongs to the clean half of the loss.
         "both": adversarial + InputGradientPenalty(weights.both / 2),
     }
+
+
+def weights_of(data: str, scale: str) -> Weights:
+    """The weights that a scale starts from: those of the authors at theirs, milder ones at shorter ones."""
+    theirs = WEIGHTS.get(data, WEIGHTS["mnist"])
+    if scale == "paper":
+        return theirs
+    pairs = {f.name: min(getattr(theirs, f.name), getattr(BRIEF, f.name)) for f in dataclasses.fields(Weights)}
+    return Weights(**pairs)
 
 
 @dataclass(frozen=True)

@@ -254,7 +254,7 @@ def _published(data: str, network: str) -> dict[str, Any]:
 def _left_out(request: Request, scale: Scale, train: Dataset) -> list[str]:
     lines = [
         "One seed: the intervals say nothing about another training.",
-        "Attacks stay within the range of the pixels; the published ones did not ask for that.",
+        "FGS stays within the range of the pixels, which the paper does not ask for; DeepFool for ρ₂ does not.",
         "All methods fine-tune the same reference; the paper publishes settings for LeNet's Deep Defense only.",
     ]
     if train.name == "cifar10":
