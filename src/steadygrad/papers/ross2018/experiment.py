@@ -328,8 +328,8 @@ def _left_out(request: Request, scale: Scale, train: Dataset) -> list[str]:
         lines.append("The weights of the penalties come from a table; --search chooses them on validation data.")
         if weights_of(train.name, request.scale) != WEIGHTS.get(train.name, WEIGHTS["mnist"]):
             lines.append(
-                "The weight of the gradient penalty is milder than the paper's, with which so short a training leaves the "
-                "network undecided."
+                "The weight of the gradient penalty is milder than the paper's, with which so short a training leaves "
+                "the network undecided."
             )
     if train.name not in WEIGHTS:
         lines.append(f"The paper has no {train.name}: weights from MNIST, and no published numbers beside ours.")
