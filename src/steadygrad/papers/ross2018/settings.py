@@ -119,7 +119,7 @@ _EPSILONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 SCALES = {
     "smoke": Scale(FitSettings(epochs=2, batch_size=64, lr=2e-3), 600, 64, (0.1, 0.2, 0.3), 6, 5, (0.5, 6)),
-    "short": Scale(FitSettings(epochs=2, batch_size=64, lr=1e-3), None, 512, _EPSILONS, 40, 200, (0.25, 3)),
+    "short": Scale(FitSettings(epochs=3, batch_size=64, lr=1e-3), None, 512, _EPSILONS, 40, 300, (0.25, 3)),
     # 15,000 batches of 256.
     "paper": Scale(
         FitSettings(epochs=70, batch_size=256, lr=2e-4, adam_eps=1e-4), None, 1000, _EPSILONS, 256, 500, (1.0, 1)
