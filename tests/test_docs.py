@@ -87,10 +87,16 @@ def parse(line: str) -> None:
 @pytest.fixture
 def own_registries(monkeypatch):
     """What a snippet registers is gone afterwards."""
-    for rows in (sg.attacks.ATTACKS, sg.attacks.ATTRIBUTION_ATTACKS, sg.attributions.ATTRIBUTIONS, sg.defenses.DEFENSES):
+    for rows in (
+        sg.attacks.ATTACKS,
+        sg.attacks.ATTRIBUTION_ATTACKS,
+        sg.attributions.ATTRIBUTIONS,
+        sg.defenses.DEFENSES,
+    ):
         monkeypatch.setattr(rows, "_rows", dict(rows._rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p.read_text("utf-8"), "python")], ids=_name)
 def test_snippets_run(page, tmp_path, monkeypatch, own_registries):
     monkeypatch.chdir(tmp_path)

@@ -22,6 +22,8 @@ from steadygrad import randomness
 from steadygrad.attacks import ATTACKS, Attack, AttackResult
 from steadygrad.threat import Threat
 
+pytestmark = pytest.mark.slow
+
 TARGETS = (None, "labels", "random")
 CLASSES = (2, 3, 10, 100)
 SHAPES = ((20,), (1, 8, 8), (3, 9, 7))

@@ -150,6 +150,7 @@ def test_projections_bring_changes_into_the_ball_and_leave_those_inside(digits, 
 
 
 # Bisection resolves 1.6 % of a distance. The slack is what a hundred steps leave open.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attack", "norm", "slack"), [(DDN, "l2", 1.01), (FMN, "linf", 1.0), (FMN, "l2", 1.005), (FMN, "l1", 1.03)]
 )

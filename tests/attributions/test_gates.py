@@ -45,6 +45,7 @@ def _method(name: str, **settings: Any) -> Attribution:
     return ATTRIBUTIONS[name].method(**{**SMALL.get(name, {}), **settings})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_first_order_equals_the_oracle(name: str) -> None:
     model, x, target = _setup("conv")

@@ -16,6 +16,8 @@ from steadygrad.benchmarks.subject import subject
 from steadygrad.benchmarks.tasks import Contender, tasks
 from steadygrad.errors import Failure, UsageError
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"samples": 8, "libraries": [], "only": ["DeepFool l2", "PGD"], "pace": Pace(laps=1)}
 
 
@@ -132,7 +134,6 @@ def test_the_command_refuses_another_benchmark():
     assert "no benchmark 'atacks'; did you mean 'attacks'" in refused(2, "bench", "atacks")
 
 
-@pytest.mark.slow
 def test_it_trains_its_own_model(tmp_path):
     found = bench_attacks("digits", out=tmp_path, **QUICK)
     assert found["accuracy"]["value"] >= 0.95

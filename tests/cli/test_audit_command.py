@@ -12,6 +12,8 @@ from steadygrad.attacks import Attack
 from steadygrad.cli.audit import mean_training_image, number
 from steadygrad.evaluation import Records
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def pair(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
@@ -74,7 +76,6 @@ def test_json_is_the_summary_and_the_page(trained: Path) -> None:
     assert "FGSM" in result.err
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others(trained: Path) -> None:
     line = ("audit", trained, *AUDIT[2:], "--attack", "random_noise:draws=2", "--eps", "0.3")
     for out, seed in (("a", "0"), ("b", "0"), ("c", "1")):
@@ -85,7 +86,6 @@ def test_the_same_seed_gives_the_same_numbers_and_another_one_others(trained: Pa
     assert confidences[0] == confidences[1] != confidences[2]
 
 
-@pytest.mark.slow
 def test_the_batch_size_changes_nothing(trained: Path) -> None:
     for out, size in (("a", "200"), ("b", "7")):
         done("audit", trained, *AUDIT, "--out", out, "--batch-size", size)
@@ -106,7 +106,6 @@ def test_attacks_are_taken_in_their_order_and_norm(trained: Path) -> None:
     assert found["threat"]["norm"] == "l2"
 
 
-@pytest.mark.slow
 def test_the_standard_suite_says_which_member_broke_what(trained: Path) -> None:
     line = ("audit", trained, "--suite", "standard", "--eps", "0.2", "--samples", "16", "--checked", "8", "--json")
     model = json.loads(done(*line).out)["models"][0]
@@ -123,7 +122,6 @@ def test_rho2_is_centered_where_there_is_a_training_split(pair: tuple[Path, str]
     assert mean_training_image("no such data", None) is None
 
 
-@pytest.mark.slow
 def test_unnamed_models_are_called_after_their_folders(trained: Path, pair: tuple[Path, str]) -> None:
     found = json.loads(done("audit", trained, pair[0].parent / "hard", *AUDIT, "--out", "run", "--json").out)
     assert [model["name"] for model in found["models"]] == ["small", "hard"]

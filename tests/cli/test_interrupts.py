@@ -17,6 +17,8 @@ import pytest
 
 from cli.commands import AUDIT, Nursery, call, done, lasting, refused, same_weights, times
 
+pytestmark = pytest.mark.slow
+
 # Many small steps with a checkpoint after every other one: many moments to be stopped at.
 TRAIN = (
     *("train", "--limit", "300", "--epochs", "6", "--set", "batch_size=16", "--set", "checkpoint_steps=2"),
@@ -88,7 +90,6 @@ def _after_cells(out: Path, count: int, pause: float) -> Callable[[], bool]:
     return reached
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("moment", range(10))
 def test_train_killed_at_a_random_moment(
     moment: int, nursery: Nursery, undisturbed_training: Path, tmp_path: Path
@@ -101,7 +102,6 @@ def test_train_killed_at_a_random_moment(
     _training_ends_the_same(out, undisturbed_training)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("moment", range(10))
 def test_audit_killed_at_a_random_moment(
     moment: int, nursery: Nursery, trained: Path, undisturbed_audit: Path, tmp_path: Path
@@ -123,7 +123,6 @@ def _printed(err: str) -> list[str]:
     return last[1:]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("checkpoints", [1, 9])
 def test_train_interrupted_by_ctrl_c(
     checkpoints: int, nursery: Nursery, undisturbed_training: Path, tmp_path: Path
@@ -139,7 +138,6 @@ def test_train_interrupted_by_ctrl_c(
     _training_ends_the_same(out, undisturbed_training, *line)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cells", [1, 5])
 def test_audit_interrupted_by_ctrl_c(
     cells: int, nursery: Nursery, trained: Path, undisturbed_audit: Path, tmp_path: Path
@@ -208,7 +206,6 @@ def test_train_on_a_disk_that_gets_full(
     _training_ends_the_same(out, undisturbed_training)
 
 
-@pytest.mark.slow
 def test_a_file_that_cannot_grow_is_a_real_full_disk(
     nursery: Nursery, undisturbed_training: Path, tmp_path: Path
 ) -> None:

@@ -163,10 +163,10 @@ def test_an_image_folder_of_another_size(tmp_path: Path) -> None:
 
 
 def test_a_callable_of_the_user_is_trained_and_audited() -> None:
-    Path("usernets.py").write_text(
+    Path("my_own_nets.py").write_text(
         "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
     )
-    done("train", *SMALL, "--model", "usernets:make", "--out", "run")
-    result = done("audit", "usernets:make", "--weights", "run/model.safetensors", *AUDIT, "--json")
+    done("train", *SMALL, "--model", "my_own_nets:make", "--out", "run")
+    result = done("audit", "my_own_nets:make", "--weights", "run/model.safetensors", *AUDIT, "--json")
     entry = json.loads(result.out)["models"][0]
-    assert entry["architecture"] == {"name": "usernets:make"}
+    assert entry["architecture"] == {"name": "my_own_nets:make"}

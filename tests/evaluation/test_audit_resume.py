@@ -35,6 +35,8 @@ import torch
 torch.set_num_threads(1)
 import pandas, pyarrow.parquet, scipy.stats, steadygrad as sg
 from evaluation.test_audit_resume import run
+
+pytestmark = pytest.mark.slow
 print("ready", flush=True)
 for line in sys.stdin:
     weights, out = json.loads(line)
@@ -180,7 +182,6 @@ def test_kill_9_at_a_random_moment_and_run_again(
     assert _kill_and_continue(nursery, weights, undisturbed, tmp_path / "run", moment) == -signal.SIGKILL
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("moment", range(3, 13))
 def test_kill_9_at_ten_more_moments(
     nursery: Nursery, weights: str, undisturbed: Audit, tmp_path: Path, moment: int
@@ -188,7 +189,6 @@ def test_kill_9_at_ten_more_moments(
     assert _kill_and_continue(nursery, weights, undisturbed, tmp_path / "run", moment) == -signal.SIGKILL
 
 
-@pytest.mark.slow
 def test_killed_again_and_again_it_still_ends(
     nursery: Nursery, weights: str, undisturbed: Audit, tmp_path: Path
 ) -> None:

@@ -58,6 +58,7 @@ def _checks(model: nn.Module, data: Dataset, attack: Attack, threat: sg.Threat =
     return {c.name: c for c in found.checks}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat", [sg.linf(0.06), sg.linf(0.1), sg.l2(0.3)], ids=str)
 @pytest.mark.parametrize("attack", [STRONG, PGD(steps=30, loss="dlr", restarts=2)], ids=str)
 def test_an_honest_model_under_a_strong_attack_passes_all(
@@ -67,6 +68,7 @@ def test_an_honest_model_under_a_strong_attack_passes_all(
     assert all(c.passed for c in checks.values()), [c for c in checks.values() if not c.passed]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.001, 10.0, 100.0, 1000.0])
 def test_the_default_loss_is_trusted_at_any_scale_and_gives_the_same_number(
     honest: Classifier, some: Dataset, factor: float
@@ -110,6 +112,7 @@ BROKEN: dict[str, tuple[Make, Attack, set[str]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("odd_attacks")
 @pytest.mark.parametrize("kind", BROKEN)
 def test_what_is_broken_is_called_so(honest: Classifier, some: Dataset, kind: str) -> None:

@@ -28,6 +28,7 @@ def _same(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defense", ["plain", "fgsm", "pgd", "trades:eps=0.1", "input_gradient:weight=0.1"])
 def test_the_model_learns(defense: str) -> None:
     result = fits.run(defense=defense, kind="linear", epochs=25, lr=0.01, augment="none", robust_eps=0.05)
