@@ -27,6 +27,8 @@ from steadygrad.errors import Failure
 from steadygrad.evaluation import Audit, robustness
 from steadygrad.evaluation.records import Records
 
+pytestmark = pytest.mark.slow
+
 # A helper process that imports the library once, then forks a child per line of input to run an audit in.
 NURSERY = """
 import json, os, sys
@@ -35,8 +37,6 @@ import torch
 torch.set_num_threads(1)
 import pandas, pyarrow.parquet, scipy.stats, steadygrad as sg
 from evaluation.test_audit_resume import run
-
-pytestmark = pytest.mark.slow
 print("ready", flush=True)
 for line in sys.stdin:
     weights, out = json.loads(line)
