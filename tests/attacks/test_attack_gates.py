@@ -14,6 +14,8 @@ from steadygrad import registry
 from steadygrad.attacks import ATTACKS, Attack
 from steadygrad.threat import Threat
 
+pytestmark = pytest.mark.slow
+
 # Few steps: the gates compare, they do not attack.
 SMALL: dict[str, dict[str, Any]] = {
     "random_noise": {"draws": 3},

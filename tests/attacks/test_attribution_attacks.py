@@ -31,6 +31,8 @@ from steadygrad.errors import Failure, UsageError
 from steadygrad.randomness import sample_seeds
 from steadygrad.threat import Threat, l2, linf
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("conv", "residual", "attention")
 SMALL: dict[str, Any] = {"steps": 3, "restarts": 2, "noise_draws": 2}
 ATTACKS: dict[str, ExplanationAttack] = {
@@ -475,7 +477,6 @@ def test_feature_vectors_can_be_attacked_too() -> None:
 # On a trained network
 
 
-@pytest.mark.slow
 def test_the_right_gradient_beats_noise_and_the_one_without_second_order() -> None:
     net, x, _ = digits_explanations.network(epochs=6)
     rows = digits_explanations.compare(derivatives.smooth(net, 50.0), x[:60], InputXGradient(), linf(0.05))

@@ -14,6 +14,8 @@ from steadygrad.attacks.base import Attack
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat
 
+pytestmark = pytest.mark.slow
+
 # Steps and radii are shares of the range: far bounds are not met, and the numbers are the paper's.
 WIDE, SHARE = (-50.0, 50.0), 0.01
 NORMS = ["linf", "l2", "l1", "l0"]
@@ -150,7 +152,6 @@ def test_projections_bring_changes_into_the_ball_and_leave_those_inside(digits, 
 
 
 # Bisection resolves 1.6 % of a distance. The slack is what a hundred steps leave open.
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attack", "norm", "slack"), [(DDN, "l2", 1.01), (FMN, "linf", 1.0), (FMN, "l2", 1.005), (FMN, "l1", 1.03)]
 )

@@ -19,6 +19,8 @@ from steadygrad.classifier import Classifier
 from steadygrad.errors import Failure, UsageError
 from steadygrad.threat import l2, linf
 
+pytestmark = pytest.mark.slow
+
 POINTS = 500  # per sample and case
 KINDS = ("mlp", "conv", "residual", "pools", "bare")
 

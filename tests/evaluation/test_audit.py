@@ -27,6 +27,8 @@ from steadygrad.evaluation.records import Records
 from steadygrad.evaluation.robustness import label_of
 from steadygrad.files import read_toml
 
+pytestmark = pytest.mark.slow
+
 SUITE = (PGD(steps=8), PGD(steps=8, loss="ce"), FGSM(), RandomNoise(draws=3))
 LABELS = tuple(label_of(attack) for attack in SUITE)
 SAMPLES = 50
@@ -381,7 +383,6 @@ def test_the_fast_suite_leads_with_restarts_and_is_all_different() -> None:
     assert lead.loss not in ("ce", "kl")  # their gradients vanish where the model is certain
 
 
-@pytest.mark.slow
 def test_the_report_can_be_made_of_the_folder(done: Audit, tmp_path: Path) -> None:
     import shutil
 
