@@ -13,7 +13,7 @@ import pytest
 import steadygrad
 from cli.commands import done
 
-COMMANDS = ("demo", "train", "audit", "harden", "list")
+COMMANDS = ("demo", "train", "audit", "harden", "reproduce", "bench", "list")
 
 
 def _plain(text: str) -> str:
