@@ -78,7 +78,7 @@ def demo(
             test,
             linf(EPS),
             samples=samples,
-            checked=300,
+            checked=150,
             out=out / "audit",
             seed=seed,
             device=where,
