@@ -53,7 +53,7 @@ def demo(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train six models on digits, audit them side by side, and write the report: about two minutes.
+    """Train six models on digits, audit them side by side, and write the report: under three minutes.
 
     Examples:
 
