@@ -11,8 +11,20 @@ from safetensors.torch import save_file
 from torch import nn
 
 import nets
-from steadygrad.classifier import Classifier, check_inputs, check_logits, frozen, read_weights, unwrap
+from steadygrad.attacks import FGSM, Expectation
+from steadygrad.classifier import (
+    Classifier,
+    bounds_of,
+    check_inputs,
+    check_logits,
+    evaluating,
+    frozen,
+    read_weights,
+    unwrap,
+)
+from steadygrad.derivatives import smooth
 from steadygrad.errors import Failure, UsageError
+from steadygrad.threat import linf
 
 
 def _classifier(kind: str = "conv", **settings) -> Classifier:
@@ -299,3 +311,24 @@ def test_bad_outputs_are_refused(logits, message):
 def test_logits_that_are_not_finite_are_counted(value):
     with pytest.raises(Failure, match="NaN or infinite logits for 1 of 2 inputs"):
         check_logits(torch.tensor([[0.0, value], [0.0, 1.0]]), 2)
+
+
+def test_the_bounds_are_found_inside_wrappers_that_leave_the_inputs_as_they_are():
+    inner = Classifier(nn.Linear(2, 3), bounds=(-1.0, 2.0))
+    for model in (inner, nn.DataParallel(inner), smooth(nn.DataParallel(inner)), Expectation(smooth(inner), draws=2)):
+        assert bounds_of(model) == (-1.0, 2.0)
+        with pytest.raises(UsageError, match=r"bounds \(0\.0, 1\.0\) but the classifier \(-1\.0, 2\.0\)"):
+            FGSM()(model, torch.rand(4, 2), torch.zeros(4, dtype=torch.int64), linf(0.1))
+    # Another module around a classifier may feed it something else than its own inputs.
+    assert bounds_of(nn.Sequential(nn.ReLU(), inner)) is None
+    assert bounds_of(nn.Linear(2, 3)) is None
+
+
+def test_evaluation_mode_is_left_as_it_was_found():
+    model = nn.Sequential(nn.Dropout(), nn.Linear(2, 2)).train()
+    model[1].eval()
+    with pytest.raises(KeyError), evaluating(model):
+        assert not any(m.training for m in model.modules())
+        raise KeyError
+    assert [m.training for m in model.modules()] == [True, True, False]
+    assert all(p.requires_grad for p in model.parameters())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import write_tensors
 
-__all__ = ["Classifier", "check_inputs", "check_logits", "frozen", "unwrap"]
+__all__ = ["Classifier", "bounds_of", "check_inputs", "check_logits", "evaluating", "frozen", "unwrap"]
 
 
 class Classifier(nn.Module):
@@ -187,6 +187,28 @@ def frozen(model: nn.Module, seeds: Tensor | None = None) -> Iterator[nn.Module]
                 for buffer, value, version in buffers:
                     if buffer._version != version:
                         buffer.copy_(value)
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in evaluation mode, with the weights as they are; its modes are restored."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield model.eval()
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def bounds_of(model: nn.Module) -> tuple[float, float] | None:
+    """The bounds of a classifier, also inside wrappers that leave its inputs as they are; None for another module.
+
+    Such a wrapper keeps the model in `.model` and says `same_inputs = True`.
+    """
+    inner = unwrap(model)
+    while getattr(inner, "same_inputs", False):
+        inner = unwrap(inner.model)  # type: ignore[arg-type]
+    return inner.bounds if isinstance(inner, Classifier) else None
 
 
 def check_inputs(x: Tensor, y: Tensor | None, bounds: tuple[float, float], classes: int | None = None) -> None:

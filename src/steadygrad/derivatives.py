@@ -191,6 +191,8 @@ _RECTIFIERS: dict[Any, Callable[..., Tensor]] = {
 class Smooth(nn.Module):
     """A model whose rectifiers act as softplus; `.model` is the original, with the same weights."""
 
+    same_inputs = True
+
     def __init__(self, model: nn.Module, beta: float) -> None:
         super().__init__()
         self.model = model

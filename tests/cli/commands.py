@@ -7,8 +7,6 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from children import Parent, alive
 from steadygrad.cli import main
 
 TRAIN = ("train", "--limit", "200", "--epochs", "2", "--set", "batch_size=32", "--set", "lr=5e-3")
@@ -93,22 +92,12 @@ for line in sys.stdin:
 """
 
 
-class Nursery:
+class Nursery(Parent):
     """Runs commands in processes of their own."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(NURSERY, COLUMNS="80")
         self.folder = folder
-        paths = json.dumps([p for p in sys.path if p])
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", NURSERY, paths], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=environment,
-        )  # fmt: skip
-        assert self._line() == "ready"
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
 
     def run(
         self,
@@ -120,34 +109,16 @@ class Nursery:
         """Run a command; send it a signal once the condition holds; let no file grow above `limit` bytes."""
         files = {name: str(self.folder / name) for name in ("out", "err")}
         given = {"arguments": [str(a) for a in arguments], "limit": limit, **files}
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(given) + "\n")
-        self.process.stdin.flush()
-        child = int(self._line())
+        child = self.start(given)
         deadline = time.monotonic() + 120
-        while sent is not None and _alive(child) and time.monotonic() < deadline:
+        while sent is not None and alive(child) and time.monotonic() < deadline:
             if when():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, sent)
                 break
             time.sleep(0.001)
-        code = int(self._line())
+        code = int(self.line())
         return Result(code, *(Path(files[name]).read_text() for name in ("out", "err")))
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.wait(60)
-        self.process.stdout.close()
-
-
-def _alive(child: int) -> bool:
-    try:
-        os.kill(child, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def same_weights(a: Path, b: Path) -> bool:

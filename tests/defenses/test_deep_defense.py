@@ -14,7 +14,7 @@ import gates
 import nets
 from oracles import deep_defense as oracle
 from steadygrad import UsageError, derivatives, models
-from steadygrad.attacks.deepfool_step import deepfool_change, relative_distance
+from steadygrad.attacks.deepfool_change import deepfool_change, relative_distance
 from steadygrad.defenses import DeepDefense, State
 
 SETTINGS: dict[str, Any] = {"weight": 2.0, "correct": 3.0, "wrong": 1.5, "steps": 4, "overshoot": 0.02}

@@ -8,8 +8,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 import pytest
 
 import steadygrad as sg
+from children import Parent, alive
 from evaluation import schema
 from steadygrad.attacks import FGSM, PGD, Attack
 from steadygrad.classifier import Classifier
@@ -103,49 +102,21 @@ def _ends_the_same(weights: str, out: Path, undisturbed: Audit) -> None:
     assert a[list(b.columns)].to_dict() == b.to_dict()
 
 
-class Nursery:
+class Nursery(Parent):
     """Starts audits in processes that can be killed."""
 
     def __init__(self) -> None:
-        paths = json.dumps([p for p in sys.path if p])
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", NURSERY, paths], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=environment,
-        )  # fmt: skip
-        assert self._line() == "ready"
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        super().__init__(NURSERY)
 
     def audit(self, weights: str, out: Path, killed_when: Callable[[], bool]) -> int:
         """Run an audit, kill -9 it once the condition holds; the exit code, -9 if it was killed."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps([weights, str(out)]) + "\n")
-        self.process.stdin.flush()
-        child = int(self._line())
+        child = self.start([weights, str(out)])
         deadline = time.monotonic() + 60
-        while not killed_when() and time.monotonic() < deadline and _alive(child):
+        while not killed_when() and time.monotonic() < deadline and alive(child):
             time.sleep(0.001)
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
-        return int(self._line())
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.wait(60)
-        self.process.stdout.close()
-
-
-def _alive(child: int) -> bool:
-    try:
-        os.kill(child, 0)
-    except ProcessLookupError:
-        return False
-    return True
+        return int(self.line())
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from steadygrad.attacks.attribution_losses import check_reference
 from steadygrad.attacks.attribution_run import AttributionResult, ExplanationRun
 from steadygrad.attacks.engine import check_threat
 from steadygrad.attributions import Attribution, Saliency
-from steadygrad.classifier import check_inputs, frozen, unwrap
-from steadygrad.derivatives import Smooth, smooth
+from steadygrad.classifier import check_inputs, frozen
+from steadygrad.derivatives import smooth
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.registry import Method, Registry
 from steadygrad.threat import Threat
@@ -113,10 +113,7 @@ class ExplanationAttack(Method, abc.ABC):
             raise UsageError(f"{type(self).__name__} works for {', '.join(self.norms)}, not for {threat.norm}")
         if threat.eps is None:
             raise UsageError("an attack on an explanation needs a radius: give the threat an eps")
-        inner = unwrap(model)
-        while isinstance(inner, Smooth):
-            inner = unwrap(inner.model)
-        check_threat(inner, threat)
+        check_threat(model, threat)
         check_inputs(x, target, threat.bounds)
         threat.radius(x)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from steadygrad.attacks.losses import attack_loss, exceeds_rounding, is_adversarial, margin
 from steadygrad.attacks.targets import resolve_target
-from steadygrad.classifier import Classifier, check_inputs, check_logits, unwrap
+from steadygrad.classifier import bounds_of, check_inputs, check_logits
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat
 
@@ -316,9 +316,9 @@ def passes_of(model: nn.Module) -> int:
 
 def check_threat(model: nn.Module, threat: Threat) -> None:
     """Refuse a threat whose bounds are not those of the classifier."""
-    inner = unwrap(model)
-    if isinstance(inner, Classifier) and inner.bounds != tuple(threat.bounds):
+    bounds = bounds_of(model)
+    if bounds is not None and bounds != tuple(threat.bounds):
         raise UsageError(
-            f"the threat has bounds {tuple(threat.bounds)} but the classifier {inner.bounds}: "
-            f"give bounds={inner.bounds} to the threat"
+            f"the threat has bounds {tuple(threat.bounds)} but the classifier {bounds}: "
+            f"give bounds={bounds} to the threat"
         )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.classifier import check_inputs, frozen, unwrap
+from steadygrad.classifier import check_inputs, frozen
 from steadygrad.errors import UsageError
 
 __all__ = ["Expectation", "is_deterministic"]
@@ -29,14 +29,13 @@ class Expectation(nn.Module):
     torch.Size([5, 3])
     """
 
+    same_inputs = True
+
     def __init__(self, model: nn.Module, draws: int = 16) -> None:
         super().__init__()
         if draws < 1:
             raise UsageError(f"draws must be at least 1, got {draws}")
         self.model, self.passes = model, draws
-        inner = unwrap(model)
-        if hasattr(inner, "bounds"):
-            self.bounds = inner.bounds
 
     def forward(self, x: Tensor) -> Tensor:
         """Mean logits (N, K) at inputs (N, *)."""

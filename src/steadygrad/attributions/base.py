@@ -11,8 +11,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from steadygrad.classifier import Classifier, check_inputs, check_logits, frozen, unwrap
-from steadygrad.derivatives import Smooth, math_attention
+from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen
+from steadygrad.derivatives import math_attention
 from steadygrad.errors import Failure, UsageError, unknown_name
 from steadygrad.registry import Method, Registry
 
@@ -110,10 +110,7 @@ ATTRIBUTIONS: Registry[Attribution] = Registry("attribution")
 
 
 def _bounds(model: nn.Module) -> tuple[float, float]:
-    module = unwrap(model)
-    while isinstance(module, Smooth):
-        module = unwrap(module.model)
-    return module.bounds if isinstance(module, Classifier) else (-math.inf, math.inf)
+    return bounds_of(model) or (-math.inf, math.inf)
 
 
 def _checked(model: nn.Module, target: Tensor) -> Forward:

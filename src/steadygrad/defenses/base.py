@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from steadygrad import derivatives, randomness, registry
 from steadygrad.attacks import Attack
-from steadygrad.classifier import frozen, unwrap
+from steadygrad.classifier import bounds_of, frozen
 from steadygrad.errors import UsageError
 from steadygrad.files import key
 from steadygrad.registry import Method, Registry
@@ -91,7 +91,7 @@ class Step:
 
     def perturb(self, attack: Attack, norm: Norm, eps: float | None, y: Tensor) -> Tensor:
         """Points (N, *) of an attack on the model in evaluation mode; the weights take no part."""
-        threat = Threat(norm, eps, getattr(unwrap(self.model), "bounds", (0.0, 1.0)))
+        threat = Threat(norm, eps, bounds_of(self.model) or (0.0, 1.0))
         self._streams += 1
         generator = randomness.fresh(int(key(self.state.seed, self._streams)[:15], 16))
         if self.state.offset:

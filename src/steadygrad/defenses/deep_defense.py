@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steadygrad.attacks.deepfool_step import deepfool_change, evaluating, relative_distance
+from steadygrad.attacks.deepfool_change import deepfool_change, relative_distance
+from steadygrad.classifier import evaluating
 from steadygrad.defenses.base import DEFENSES, Defense, Step, check_positive
 from steadygrad.defenses.input_gradient import SECOND_ORDER
 from steadygrad.errors import UsageError

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from steadygrad import progress
 from steadygrad.attacks import DeepFool
-from steadygrad.attacks.deepfool_step import deepfool_change
+from steadygrad.attacks.deepfool_change import deepfool_change
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError

@@ -32,6 +32,8 @@ _QUERIES = 300
 class Scaled(nn.Module):
     """A model with its logits multiplied by a constant: the same predictions, other probabilities."""
 
+    same_inputs = True
+
     def __init__(self, model: nn.Module, factor: float) -> None:
         super().__init__()
         self.model, self.factor = model, factor

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
@@ -107,17 +104,6 @@ def _nearest(points: Tensor, logits: Tensor, labels: Tensor, candidates: int | N
         size = torch.linalg.vector_norm(slope.flatten(1), dim=1)
         distances.append(torch.where(size > 0, gap.detach().abs() / size, torch.inf))
     return rivals.gather(1, torch.stack(distances, 1).argmin(1, keepdim=True)).squeeze(1)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """The model in evaluation mode, with the weights as they are; its modes are restored."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield model.eval()
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def relative_distance(change: Tensor, x: Tensor, center: Tensor | float = 0.0) -> Tensor:
