@@ -9,6 +9,7 @@ from steadygrad import data as data
 from steadygrad import defenses as defenses
 from steadygrad import evaluation as evaluation
 from steadygrad import models as models
+from steadygrad import neurons as neurons
 from steadygrad import recipes as recipes
 from steadygrad import report as report
 from steadygrad.classifier import Classifier as Classifier

@@ -8,9 +8,10 @@ member of a sum fits the data itself.
 from __future__ import annotations
 
 import abc
+import contextlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
@@ -21,8 +22,10 @@ from torch import Tensor, nn
 from steadygrad import derivatives, randomness, registry
 from steadygrad.attacks import Attack
 from steadygrad.classifier import bounds_of, frozen
+from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.files import key
+from steadygrad.neurons import Layers, recorded
 from steadygrad.registry import Method, Registry
 from steadygrad.threat import Norm, Threat
 
@@ -50,29 +53,53 @@ class State:
         teacher: the trained network that a defense with a `teacher` learns from.
         seed: all that is random in the loss follows from it; training gives every step another one.
         offset: how many samples of the step precede this batch, where processes share one batch.
+        memory: what the defenses have learned about the network and not yet looked up again; see
+            `Defense.remember`.
+        samples: positions (N,) of the samples in the training data; None outside of training.
+        follow: moves maps (N, C, H, W) of the samples as augmentation has moved the inputs.
     """
 
     teacher: nn.Module | None = None
     seed: int = 0
     offset: int = 0
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+    samples: Tensor | None = None
+    follow: Callable[[Tensor], Tensor] | None = None
 
 
 class Step:
     """One batch on its way through the model; what several terms need is computed once."""
 
-    def __init__(self, model: nn.Module, x: Tensor, y: Tensor, state: State, *, input_gradients: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        state: State,
+        *,
+        input_gradients: bool,
+        watched: Sequence[Layers] = (),
+    ) -> None:
         self.model, self.y, self.state = model, y, state
         self.x = x.detach().requires_grad_() if input_gradients else x.detach()
         self._second_order = input_gradients
         self._streams = 0
+        self._outputs: dict[Layers, dict[str, Tensor]] = dict.fromkeys(watched, {})
 
     @cached_property
     def logits(self) -> Tensor:
         """Clean logits (N, K) with a graph, in the mode the model is in; at least float32."""
-        if not self._second_order:
+        with contextlib.ExitStack() as stack:
+            if self._second_order:
+                stack.enter_context(derivatives.math_attention())
+            for layers in self._outputs:
+                self._outputs[layers] = stack.enter_context(recorded(self.model, layers))
             return _wide(self.model(self.x))
-        with derivatives.math_attention():
-            return _wide(self.model(self.x))
+
+    def outputs(self, layers: Layers) -> dict[str, Tensor]:
+        """What watched layers put out at the clean inputs, by name, with a graph; the pass is that of `logits`."""
+        _ = self.logits
+        return self._outputs[layers]
 
     @cached_property
     def cross_entropy(self) -> Tensor:
@@ -92,15 +119,23 @@ class Step:
     def perturb(self, attack: Attack, norm: Norm, eps: float | None, y: Tensor) -> Tensor:
         """Points (N, *) of an attack on the model in evaluation mode; the weights take no part."""
         threat = Threat(norm, eps, bounds_of(self.model) or (0.0, 1.0))
-        self._streams += 1
-        generator = randomness.fresh(int(key(self.state.seed, self._streams)[:15], 16))
-        if self.state.offset:
-            randomness.sample_seeds(self.state.offset, generator)
+        generator = self._generator()
         # In float16 small input gradients underflow, and with them the attack.
         narrow = torch.is_autocast_enabled(self.x.device.type)
         narrow = narrow and torch.get_autocast_dtype(self.x.device.type) != torch.float16
         with torch.autocast(self.x.device.type, enabled=narrow):
             return attack.perturb(self.model, self.x, y, threat, generator=generator)
+
+    def seeds(self) -> Tensor:
+        """Seeds (N,), one per sample; other ones at each call."""
+        return randomness.sample_seeds(len(self.x), self._generator())
+
+    def _generator(self) -> torch.Generator:
+        self._streams += 1
+        generator = randomness.fresh(int(key(self.state.seed, self._streams)[:15], 16))
+        if self.state.offset:
+            randomness.sample_seeds(self.state.offset, generator)
+        return generator
 
     def logits_of(self, model: nn.Module) -> Tensor:
         """Logits (N, K) of the clean inputs by a model in evaluation mode, without a graph."""
@@ -133,7 +168,14 @@ class Defense(Method, abc.ABC):
         Raises:
             UsageError: a defense with a teacher was given none.
         """
-        step = Step(model, x, y, state or State(), input_gradients=any(d.input_gradients for d in self.members))
+        step = Step(
+            model,
+            x,
+            y,
+            state or State(),
+            input_gradients=any(d.input_gradients for d in self.members),
+            watched=[layers for d in self.members for layers in d.watched],
+        )
         terms: dict[str, Tensor] = {}
         if not any(d.fits for d in self.members):
             terms["cross_entropy"] = step.cross_entropy
@@ -147,6 +189,19 @@ class Defense(Method, abc.ABC):
     def members(self) -> tuple[Defense, ...]:
         """The defenses that this one is a sum of: itself, for all but `Sum`."""
         return (self,)
+
+    @property
+    def watched(self) -> tuple[Layers, ...]:
+        """Choices of layers for which the terms call `step.outputs`."""
+        return ()
+
+    def remember(self, epoch: int, model: nn.Module, train: Dataset, state: State) -> dict[str, Tensor]:
+        """What the loss needs to know of the network or the data from this epoch (from 0) on, by unique names.
+
+        Training asks at the start of every epoch, puts the answer into `State.memory` over what is there,
+        keeps it in its checkpoints, and gives all processes that of the first. Nothing: what is known stays.
+        """
+        return {}
 
     @property
     def teacher(self) -> Defense | None:

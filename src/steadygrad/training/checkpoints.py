@@ -28,13 +28,15 @@ class Progress:
     """How far a run has come: `step` steps of `epoch` are done, and all epochs before it.
 
     `sums` are the loss terms of the epoch so far, added up over samples; `best` are the weights
-    chosen on validation data so far, with the epoch and the score they reached.
+    chosen on validation data so far, with the epoch and the score they reached; `memory` is what the
+    defense has learned about the network on the way (`State.memory`).
     """
 
     epoch: int = 0
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     sums: dict[str, Tensor] = field(default_factory=dict)
+    memory: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] | None = None
     best_epoch: int = 0
     best_score: float = -1.0
@@ -54,10 +56,10 @@ def fingerprint(module: nn.Module) -> str:
 def save(folder: Path, run: str, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
     """Write the checkpoint of a run into its folder, over the last one."""
     tensors = _prefixed("model", module.state_dict()) | _prefixed("best", progress.best or {})
-    tensors |= _prefixed("sums", progress.sums)
+    tensors |= _prefixed("sums", progress.sums) | _prefixed("memory", progress.memory)
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= _prefixed(f"optimizer.{index}", {k: v for k, v in values.items() if isinstance(v, Tensor)})
-    plain = {k: v for k, v in vars(progress).items() if k not in ("best", "sums")}
+    plain = {k: v for k, v in vars(progress).items() if k not in ("best", "sums", "memory")}
     write_tensors(folder / NAME, tensors, {"run": run, "progress": json.dumps(plain)})
 
 
@@ -86,7 +88,8 @@ def load(
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     progress = Progress(**json.loads(metadata["progress"]))
     progress.best = _under("best", tensors) or None
-    progress.sums = {name: tensor.to(device) for name, tensor in _under("sums", tensors).items()}
+    for name in ("sums", "memory"):
+        setattr(progress, name, {k: tensor.to(device) for k, tensor in _under(name, tensors).items()})
     return progress
 
 

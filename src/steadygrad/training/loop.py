@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,8 @@ class Loop:
         """Train the steps that are left of an epoch, validate and write the checkpoint."""
         progress, every = self.progress, self.settings.checkpoint_steps
         batches = steps_of(len(self.data), self.settings.batch_size, self.seed, progress.epoch)
+        if progress.step == 0:
+            self.remember()
         self.model.train()
         for norm in self.norms:
             norm.eval()
@@ -116,16 +119,27 @@ class Loop:
         if last or self.interrupted or progress.epoch % self.settings.checkpoint_every == 0:
             self.save()
 
+    def remember(self) -> None:
+        """Let the defenses look at the network and the data, as the first process sees them."""
+        state = State(self.teacher, seed_of("memory", self.seed, self.progress.epoch))
+        for defense in self.defense.members:
+            known = defense.remember(self.progress.epoch, self.model, self.data, state)
+            found = {name: tensor.to(self.device) for name, tensor in known.items()}
+            self.processes.same(found.values())
+            self.progress.memory |= found
+
     def step(self, batch: Tensor) -> None:
         """One step of the optimizer on this process's share of a batch (positions in the data)."""
         progress, settings = self.progress, self.settings
         place = (self.seed, progress.epoch, progress.step)
         self.seed_dropout(seed_of("dropout", self.processes.rank, *place))
         part = self.processes.share(len(batch))
-        x, y = self.data.batch(batch[part].to(self.data.images.device))
-        x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
-        x = augmented(x, settings.augment, seed_of("augment", *place), len(batch), part)
-        state = State(self.teacher, seed_of("attack", *place), part.start)
+        samples = batch[part].to(self.data.images.device)
+        x, y = (t.to(self.device, non_blocking=True) for t in self.data.batch(samples))
+        seed = seed_of("augment", *place)
+        follow = functools.partial(augmented, kind=settings.augment, seed=seed, count=len(batch), part=part)
+        x = follow(x)
+        state = State(self.teacher, seed_of("attack", *place), part.start, progress.memory, samples, follow)
         half = torch.float16 if settings.precision == "fp16" else torch.bfloat16
         with torch.autocast(self.device.type, half, enabled=settings.precision != "float32"):
             loss = self.defense.loss(self.model, x, y, state)

@@ -7,7 +7,7 @@ the bare module is trained and its weight gradients are summed here, in one mess
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -103,6 +103,9 @@ class Processes:
 
     def same_start(self, module: torch.nn.Module) -> None:
         """Give all processes the weights and buffers of the first."""
-        if self.size > 1:
-            for tensor in (*module.parameters(), *module.buffers()):
-                torch.distributed.broadcast(tensor.detach(), 0)
+        self.same((*module.parameters(), *module.buffers()))
+
+    def same(self, tensors: Iterable[Tensor]) -> None:
+        """Replace tensors by those of the first process."""
+        for tensor in tensors if self.size > 1 else ():
+            torch.distributed.broadcast(tensor.detach(), 0)

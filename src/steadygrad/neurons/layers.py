@@ -1,0 +1,156 @@
+"""The layers of a network by name, and what their neurons put out.
+
+A neuron is a channel of an image-like output (N, C, *), a unit of (N, D) or a unit of tokens (N, T, D).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import activation
+
+from steadygrad.classifier import Classifier, unwrap
+from steadygrad.errors import UsageError, unknown_name
+
+__all__ = ["Layers", "at_outputs", "by_neuron", "neuron_axis", "recorded"]
+
+Layers = tuple[str, ...] | None
+"""Glob patterns of layer names, or None for all activation modules but one that gives the logits."""
+
+_NO_ACTIVATIONS = {"MultiheadAttention", "Softmax", "Softmax2d", "Softmin", "LogSoftmax"}
+_ACTIVATIONS = tuple(getattr(activation, name) for name in activation.__all__ if name not in _NO_ACTIVATIONS)
+
+
+@contextlib.contextmanager
+def recorded(model: nn.Module, layers: Layers = None) -> Iterator[dict[str, Tensor]]:
+    """What layers put out (N, *) in the last forward of the block, by name, with a graph if there is one.
+
+    Names are those of the network's modules, without `Classifier` and other wrappers. A module that is
+    called again in the same forward has one name per call: "act", "act:2". A pattern without a colon
+    takes all of them. A non-linearity that is a function call has no name and is not seen.
+
+    Args:
+        layers: glob patterns such as ("conv*", "head.act"); None takes the activation modules.
+
+    Raises:
+        UsageError: no layer has such a name, the model has no activation modules, or, in a forward, a layer
+            does not put out one tensor with a row per sample.
+
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> with recorded(model) as outputs:
+    ...     logits = model(torch.rand(5, 2))
+    >>> {name: tuple(value.shape) for name, value in outputs.items()}
+    {'1': (5, 3)}
+    """
+    outputs: dict[str, Tensor] = {}
+    # The value itself is held, or its memory might be given to the logits.
+    latest: dict[str, Tensor] = {}
+
+    def begin() -> None:
+        outputs.clear()
+
+    def visit(name: str, value: Tensor) -> None:
+        # A copy: the next module may work in place.
+        outputs[name] = value.clone()
+        latest.clear()
+        latest[name] = value
+
+    def end(logits: Any) -> None:
+        for name, value in latest.items():
+            if layers is None and isinstance(logits, Tensor) and value.data_ptr() == logits.data_ptr():
+                del outputs[name]
+        latest.clear()
+
+    with at_outputs(model, _activations(model) if layers is None else layers, visit, begin=begin, end=end):
+        yield outputs
+
+
+@contextlib.contextmanager
+def at_outputs(
+    model: nn.Module,
+    patterns: tuple[str, ...],
+    visit: Callable[[str, Tensor], Tensor | None],
+    *,
+    begin: Callable[[], None] = lambda: None,
+    end: Callable[[Any], None] = lambda logits: None,
+) -> Iterator[None]:
+    """Call `visit` with the name and the output of each layer; what it returns, if anything, takes its place.
+
+    `begin` is called before a forward of the model, `end` with what it returns.
+    """
+    modules = dict(_network(model).named_modules())
+    del modules[""]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern.partition(":")[0]) for name in modules):
+            raise unknown_name("layer", pattern, modules)
+    calls: Counter[str] = Counter()
+
+    def start(*_: Any) -> None:
+        calls.clear()
+        begin()
+
+    def stop(module: nn.Module, args: Any, logits: Any) -> None:
+        end(logits)
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        def after(module: nn.Module, args: Any, output: Any) -> Any:
+            calls[name] += 1
+            site = name if calls[name] == 1 else f"{name}:{calls[name]}"
+            if not any(fnmatchcase(site, p) or fnmatchcase(name, p) for p in patterns):
+                return None
+            if not isinstance(output, Tensor) or output.ndim < 2 or not output.is_floating_point():
+                what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+                raise UsageError(f"layer {site!r} must put out a tensor of floats (N, *), got {what}: leave it out")
+            return visit(site, output)
+
+        return after
+
+    handles = [model.register_forward_pre_hook(start), model.register_forward_hook(stop)]
+    try:
+        for name, module in modules.items():
+            if any(fnmatchcase(name, p.partition(":")[0]) for p in patterns):
+                handles.append(module.register_forward_hook(hook(name)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def neuron_axis(values: Tensor) -> int:
+    """The axis of an output (N, *) along which its neurons lie."""
+    return 2 if values.ndim == 3 else 1
+
+
+def by_neuron(values: Tensor) -> Tensor:
+    """An output (N, *) as (N, neurons, entries of a neuron).
+
+    >>> by_neuron(torch.zeros(5, 3, 4, 4)).shape, by_neuron(torch.zeros(5, 7, 3)).shape
+    (torch.Size([5, 3, 16]), torch.Size([5, 3, 7]))
+    """
+    return values.mT if values.ndim == 3 else values.flatten(2) if values.ndim > 2 else values[..., None]
+
+
+def _network(model: nn.Module) -> nn.Module:
+    """The network itself, inside wrappers that only pass inputs on or normalize them."""
+    model = unwrap(model)
+    while isinstance(model, Classifier) or getattr(model, "same_inputs", False):
+        model = unwrap(model.module if isinstance(model, Classifier) else model.model)  # type: ignore[arg-type]
+    return model
+
+
+def _activations(model: nn.Module) -> tuple[str, ...]:
+    network = _network(model)
+    found = tuple(name for name, module in network.named_modules() if name and isinstance(module, _ACTIVATIONS))
+    if not found:
+        known = [name for name, _ in network.named_modules() if name]
+        raise UsageError(
+            "the model has no activation modules (are its non-linearities function calls?): name layers by pattern, "
+            f"such as layers=({(known or ['...'])[0]!r},)"
+        )
+    return found

@@ -1,0 +1,98 @@
+"""Neurons switched off, or held at what they were for other inputs: contexts that leave no trace."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad.classifier import frozen
+from steadygrad.errors import UsageError
+from steadygrad.neurons.layers import at_outputs, neuron_axis, recorded
+
+__all__ = ["patched", "switched_off"]
+
+
+@contextlib.contextmanager
+def switched_off(model: nn.Module, neurons: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+    """The model with neurons at zero, within the block; attacks and gradients see it so.
+
+    Args:
+        neurons: indices (k,) by name of the layer, such as `select` gives; a name means one call of the layer.
+
+    Raises:
+        UsageError: no such layer or neuron, or a call that the forward does not make.
+
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> with switched_off(model, {"1": torch.arange(3)}):
+    ...     torch.equal(model(torch.rand(1, 2))[0], model[2].bias)
+    True
+    """
+
+    def zero(name: str, value: Tensor, index: Tensor) -> Tensor:
+        return value.index_fill(neuron_axis(value), index, 0.0)
+
+    with _edited(model, neurons, zero):
+        yield model
+
+
+@contextlib.contextmanager
+def patched(model: nn.Module, x: Tensor, neurons: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+    """The model with neurons held, within the block, at what they put out for inputs x (N, *) in evaluation mode.
+
+    It then takes batches of N inputs alone: the adversarial partners of x, in their order.
+
+    Args:
+        x: benign inputs (N, *).
+        neurons: indices (k,) by name of the layer; a name means one call of the layer.
+
+    Raises:
+        UsageError: no such layer or neuron, a call that the forward does not make, or another number of inputs.
+
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+    >>> x, x_adv = torch.rand(2, 4, 2)
+    >>> with patched(model, x, {"1": torch.arange(3)}):
+    ...     torch.equal(model(x_adv), model(x))
+    True
+    """
+    with frozen(model), torch.no_grad(), recorded(model, tuple(neurons)) as outputs:
+        model(x)
+
+    def hold(name: str, value: Tensor, index: Tensor) -> Tensor:
+        benign = outputs[name]
+        if len(benign) != len(value):
+            raise UsageError(f"the model is patched with the outputs for {len(benign)} inputs, and got {len(value)}")
+        axis = neuron_axis(value)
+        return value.index_copy(axis, index, benign.index_select(axis, index).to(value.dtype))
+
+    with _edited(model, neurons, hold):
+        yield model
+
+
+@contextlib.contextmanager
+def _edited(
+    model: nn.Module, neurons: Mapping[str, Tensor], edit: Callable[[str, Tensor, Tensor], Tensor]
+) -> Iterator[None]:
+    seen: set[str] = set()
+
+    def visit(name: str, value: Tensor) -> Tensor | None:
+        if name not in neurons:
+            return None
+        seen.add(name)
+        index, count = neurons[name].to(value.device), value.shape[neuron_axis(value)]
+        if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < count:
+            raise UsageError(
+                f"neurons of layer {name!r} must be within 0..{count - 1}, got {index.min()}..{index.max()}"
+            )
+        return edit(name, value, index)
+
+    def end(logits: Any) -> None:
+        missing = sorted(set(neurons) - seen)
+        if missing:
+            raise UsageError(f"the forward makes no call {missing[0]!r} of that layer")
+
+    with at_outputs(model, tuple(neurons), visit, begin=seen.clear, end=end):
+        yield
