@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules import activation
 
@@ -42,6 +41,7 @@ def recorded(model: nn.Module, layers: Layers = None) -> Iterator[dict[str, Tens
         UsageError: no layer has such a name, the model has no activation modules, or, in a forward, a layer
             does not put out one tensor with a row per sample.
 
+    >>> import torch
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
     >>> with recorded(model) as outputs:
     ...     logits = model(torch.rand(5, 2))
@@ -130,6 +130,7 @@ def neuron_axis(values: Tensor) -> int:
 def by_neuron(values: Tensor) -> Tensor:
     """An output (N, *) as (N, neurons, entries of a neuron).
 
+    >>> import torch
     >>> by_neuron(torch.zeros(5, 3, 4, 4)).shape, by_neuron(torch.zeros(5, 7, 3)).shape
     (torch.Size([5, 3, 16]), torch.Size([5, 3, 7]))
     """

@@ -1,0 +1,128 @@
+"""Sensitive neuron stabilizing: the neurons that move most under attack are held where the clean input has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from steadygrad import neurons, randomness
+from steadygrad.attacks import PGD, Attack
+from steadygrad.data import Dataset
+from steadygrad.defenses.base import DEFENSES, Defense, State, Step, check_positive
+from steadygrad.errors import UsageError
+from steadygrad.files import key
+from steadygrad.registry import describe
+from steadygrad.threat import Norm
+
+__all__ = ["StableNeurons"]
+
+_CHUNK = 256
+
+
+@DEFENSES.register(
+    "stable_neurons",
+    summary="penalty on the change of each layer's most sensitive neurons from the clean input to an attacked one",
+    reference="Zhang et al. 2021, arXiv 1909.06978",
+    cost="the attack + 2 forwards + 2 backwards; every `refresh` epochs the attack and 2 forwards of `samples`",
+    soundness="estimate",
+    order=1,
+    norms=("linf", "l2", "l1", "l0"),
+)
+@dataclass(frozen=True, kw_only=True)
+class StableNeurons(Defense):
+    """weight x the sum over layers of the mean change of their sensitive neurons, + alpha x cross-entropy at x'.
+
+    A penalty: it goes with any way of fitting the data. The change of a neuron is the mean absolute
+    difference of its entries at x and at x', where an attack left the network in evaluation mode. The
+    sensitive neurons are those of the largest mean change over some training samples, looked up anew
+    every `refresh` epochs; they are kept in `State.memory`.
+
+    Args:
+        eps: radius of the attack, in units of the inputs.
+        norm: its norm.
+        weight: of the change, lambda in the paper.
+        alpha: of the cross-entropy at x'; 0 leaves it out.
+        attack: where x' comes from.
+        layers: glob patterns of layer names; None for all activation modules but the output.
+        share: of the neurons of a layer that count as sensitive, at least one.
+        refresh: epochs from one look at the sensitivities to the next.
+        samples: training samples for a look, drawn anew for each.
+
+    Raises:
+        UsageError: settings out of range; in a loss, a memory without this defense; layers as in
+            `neurons.recorded`.
+
+    >>> StableNeurons(eps=0.1).share
+    0.1
+    """
+
+    eps: float
+    norm: Norm = "linf"
+    weight: float = 1.0
+    alpha: float = 1.0
+    attack: Attack = PGD(steps=7, loss="ce")
+    layers: tuple[str, ...] | None = None
+    share: float = 0.1
+    refresh: int = 1
+    samples: int = 512
+
+    def __post_init__(self) -> None:
+        check_positive("eps", self.eps)
+        check_positive("weight", self.weight, zero=True)
+        check_positive("alpha", self.alpha, zero=True)
+        if self.norm not in self.attack.norms:
+            known = ", ".join(self.attack.norms)
+            raise UsageError(f"{type(self.attack).__name__} works for {known}, not for {self.norm!r}")
+        if isinstance(self.layers, str):
+            raise UsageError(f"layers must be a tuple of patterns, got {self.layers!r}: write ({self.layers!r},)")
+        if not 0 < self.share <= 1:
+            raise UsageError(f"share must be within (0, 1], got {self.share}")
+        if self.refresh < 1 or self.samples < 1:
+            raise UsageError(f"refresh and samples must be at least 1, got {self.refresh} and {self.samples}")
+
+    @property
+    def watched(self) -> tuple[neurons.Layers, ...]:
+        return (self.layers,)
+
+    def remember(self, epoch: int, model: nn.Module, train: Dataset, state: State) -> dict[str, Tensor]:
+        """The indices (k,) of the sensitive neurons of each layer."""
+        if epoch % self.refresh:
+            return {}
+        device = next(model.parameters()).device
+        order = torch.randperm(len(train), generator=randomness.fresh(state.seed))[: self.samples]
+
+        def pair(start: int) -> tuple[Tensor, Tensor]:
+            part = order[start : start + _CHUNK].to(train.images.device)
+            x, y = (t.to(device) for t in train.batch(part))
+            step = Step(model, x, y, State(state.teacher, state.seed, start), input_gradients=False)
+            return x, step.perturb(self.attack, self.norm, self.eps, y)
+
+        pairs = (pair(start) for start in range(0, len(order), _CHUNK))
+        sigma = neurons.stream(model, pairs, layers=self.layers)
+        return {self._place(name): index for name, index in neurons.select(sigma, self.share).items()}
+
+    def terms(self, step: Step) -> dict[str, Tensor]:
+        points = step.perturb(self.attack, self.norm, self.eps, step.y)
+        clean = step.outputs(self.layers)
+        with neurons.recorded(step.model, self.layers) as moved:
+            logits = step.at(points)
+        means = []
+        for name, value in clean.items():
+            if self._place(name) not in step.state.memory:
+                raise UsageError(
+                    f"stable_neurons needs to know the sensitive neurons of layer {name!r}: "
+                    "give State(memory=defense.remember(0, model, train, State()))"
+                )
+            index, axis = step.state.memory[self._place(name)], neurons.neuron_axis(value)
+            pair = (v.index_select(axis, index) for v in (value, moved[name]))
+            means.append(neurons.change(*pair).mean(1))
+        terms = {"neuron_change": self.weight * torch.stack(means).sum(0)}
+        if self.alpha:
+            terms["adversarial"] = self.alpha * F.cross_entropy(logits, step.y, reduction="none")
+        return terms
+
+    def _place(self, layer: str) -> str:
+        return f"{key(describe(self))}/{layer}"
