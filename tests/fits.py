@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 from steadygrad.attacks import FGSM, PGD, DeepFool
+from steadygrad.attributions import BlurSaliency
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
-from steadygrad.defenses import Defense, parse
+from steadygrad.defenses import Defense, JacobianPenalty, SelectiveGradientPenalty, parse
 from steadygrad.defenses.adversarial import AdversarialTraining
 from steadygrad.training import FitResult, FitSettings, fit
 from steadygrad.training.loop import Loop
@@ -53,6 +54,7 @@ DEFENSES: dict[str, Defense] = {
     "fgsm": AdversarialTraining(eps=0.1, attack=FGSM("ce"), clean_weight=0.5),
     "pgd": AdversarialTraining(eps=0.05, attack=PGD(steps=2, loss="ce")),
     "deepfool": AdversarialTraining(eps=None, norm="l2", attack=DeepFool(steps=5), clean_weight=0.5),
+    "jsigr": JacobianPenalty(0.01) + SelectiveGradientPenalty(0.1, saliency=BlurSaliency(grid=3), refresh=2),
 }
 
 
@@ -66,8 +68,9 @@ def run(out: Path | None = None, defense: str = "plain", *, kind: str = "norm", 
 
 
 SUITE = (
-    *("plain", "fgsm", "pgd", "deepfool"),
+    *("plain", "fgsm", "pgd", "deepfool", "jsigr"),
     *("input_gradient:weight=0.1", "parseval:weight=0.1", "distillation:temperature=2", "deep_defense:weight=0.01"),
+    "stable_neurons:eps=0.1,refresh=2,samples=20",
 )
 IN_SUITE: dict[str, Any] = {"kind": "linear", "optimizer": "sgd", "lr": 0.1, "select": "robust", "robust_eps": 0.1}
 

@@ -13,6 +13,7 @@ import gates
 import nets
 from steadygrad import registry
 from steadygrad.attacks import FGSM, PGD, DeepFool, RandomNoise
+from steadygrad.attributions import BlurSaliency
 from steadygrad.defenses import (
     DEFENSES,
     TRADES,
@@ -21,8 +22,10 @@ from steadygrad.defenses import (
     Defense,
     Distillation,
     InputGradientPenalty,
+    JacobianPenalty,
     Parseval,
     Plain,
+    SelectiveGradientPenalty,
     State,
 )
 
@@ -37,6 +40,8 @@ FIXED: dict[str, Defense] = {
     "distillation": Distillation(3.0),
     "deep_defense": DeepDefense(1.5, correct=3.0, wrong=1.5, steps=3),
     "parseval": Parseval(0.3),
+    "jacobian": JacobianPenalty(0.4, projections=2),
+    "selective_gradient": SelectiveGradientPenalty(0.7, saliency=BlurSaliency(grid=2)),
     "sum": AdversarialTraining(eps=0.2, attack=NOISE, clean_weight=0.5)
     + InputGradientPenalty(0.5, label="uniform")
     + InputGradientPenalty(0.1, norm="l1"),
@@ -47,8 +52,8 @@ USUAL: dict[str, Defense] = {
     "trades": TRADES(eps=0.2, attack=PGD(steps=2, loss="kl")),
     "sum": AdversarialTraining(eps=0.2, norm="l2") + TRADES(eps=0.1) + InputGradientPenalty(0.5),
 }
-# Their points follow the weights through a search of their own: test_attribution_defenses.py holds their gates.
-ELSEWHERE = {"ig_norm", "attribution_cosine", "attribution_alignment"}
+# Their points follow the weights through a search of their own, or they need a memory: their own tests hold their gates.
+ELSEWHERE = {"ig_norm", "attribution_cosine", "attribution_alignment", "stable_neurons"}
 NAMES = [row.name for row in DEFENSES if row.name not in ELSEWHERE]
 EXTRA = {
     "uniform": InputGradientPenalty(0.5, label="uniform"),
@@ -57,6 +62,7 @@ EXTRA = {
     "hot": Plain(20.0),
     "deep recomputed": DeepDefense(1.5, correct=3.0, wrong=1.5, recompute=2),
     "scaled": Parseval(0.3, scaled=True),
+    "exact": JacobianPenalty(0.4, projections=None, of="probabilities"),
     "nearest": AdversarialTraining(eps=None, norm="l2", attack=DeepFool(steps=5), clean_weight=0.5, label="predicted"),
 }
 
@@ -129,6 +135,8 @@ def test_only_running_statistics_and_dropout_move_in_training_mode(name: str) ->
         (Plain() + InputGradientPenalty(1.0), 1, 1),
         (Distillation(), 1, 0),
         (Parseval(1.0), 1, 0),
+        (JacobianPenalty(1.0, projections=2), 1, 2),
+        (JacobianPenalty(1.0, projections=None) + InputGradientPenalty(1.0), 1, 4),
         (AdversarialTraining(eps=0.1, attack=FGSM("ce")), 2, 1),
         (AdversarialTraining(eps=0.1, attack=PGD(steps=4, loss="ce")), 5, 4),
         (AdversarialTraining(eps=0.1, attack=FGSM("ce"), clean_weight=0.5), 3, 1),
