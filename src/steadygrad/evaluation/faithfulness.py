@@ -1,0 +1,249 @@
+"""Whether a map points at what the model uses: deletion, insertion, energy, sparsity, agreement; per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad.attributions import Attribution, BlurSaliency, Saliency, similarity
+from steadygrad.attributions.blur import blurred
+from steadygrad.attributions.pixels import pixel_maps
+from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen
+from steadygrad.defenses.selective import most_salient
+from steadygrad.errors import UsageError
+from steadygrad.evaluation.robustness import predict
+
+__all__ = ["MEASURES", "Curve", "deletion", "energy_inside", "faithfulness", "gini", "insertion", "pointing"]
+
+MEASURES: dict[str, bool] = {
+    "energy inside": True,
+    "agreement": True,
+    "gini": True,
+    "deletion": False,
+    "insertion": True,
+}
+"""The measures of `faithfulness`, and whether more is better."""
+
+Fill = float | Literal["blur"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Probability of the class as more and more pixels are replaced, the most important ones first.
+
+    Attributes:
+        shares: (S + 1,) of the pixels that are replaced, from 0 to 1.
+        scores: (N, S + 1) probabilities.
+    """
+
+    shares: Tensor
+    scores: Tensor
+
+    @property
+    def area(self) -> Tensor:
+        """Area (N,) under the curve by the trapezoidal rule, in [0, 1]."""
+        area: Tensor = torch.trapezoid(self.scores, self.shares, dim=1)
+        return area
+
+
+def deletion(
+    model: nn.Module,
+    x: Tensor,
+    maps: Tensor,
+    target: Tensor | None = None,
+    *,
+    steps: int = 20,
+    fill: Fill = 0.0,
+    sigma: float = 5.0,
+) -> Curve:
+    """The curve from the image to an empty one; a faithful map makes the probability fall early: a small area.
+
+    Costs steps + 1 forwards per sample; leaves no trace. A pixel's importance is the sum of the
+    absolute values of its channels; among equals the lower index goes first.
+
+    Args:
+        model: maps inputs to logits (N, K).
+        x: inputs (N, *).
+        maps: of the shape of x, or (N, H, W) for images.
+        target: classes (N,); None for the predicted ones.
+        steps: between no and all pixels.
+        fill: what replaces a pixel: a value in units of the inputs, or "blur" for the blurred image.
+        sigma: standard deviation of that blur, in pixels.
+
+    Source: Petsiuk et al. 2018, arXiv:1806.07421.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> x = torch.rand(3, 1, 2, 2)
+    >>> deletion(model, x, x, steps=4).scores.shape
+    torch.Size([3, 5])
+    """
+    return _curve(model, x, maps, target, steps, lambda: (x, _filled(x, fill, sigma)))
+
+
+def insertion(
+    model: nn.Module,
+    x: Tensor,
+    maps: Tensor,
+    target: Tensor | None = None,
+    *,
+    steps: int = 20,
+    fill: Fill = "blur",
+    sigma: float = 5.0,
+) -> Curve:
+    """The curve from an empty or blurred image to the image; a faithful map makes it rise early: a large area.
+
+    Arguments, costs and source as for `deletion`.
+    """
+    return _curve(model, x, maps, target, steps, lambda: (_filled(x, fill, sigma), x))
+
+
+def _curve(
+    model: nn.Module,
+    x: Tensor,
+    maps: Tensor,
+    target: Tensor | None,
+    steps: int,
+    ends: Callable[[], tuple[Tensor, Tensor]],
+) -> Curve:
+    check_inputs(x, target, bounds_of(model) or (-torch.inf, torch.inf))
+    if steps < 1:
+        raise UsageError(f"steps must be at least 1, got {steps}")
+    values = pixel_maps(maps.detach())
+    pixels = x.shape[-2] * x.shape[-1] if x.ndim == 4 else x[0].numel()
+    if values.shape != (len(x), pixels):
+        raise UsageError(f"maps must have the shape of x {tuple(x.shape)}, got {tuple(maps.shape)}")
+    order = values.sort(dim=1, descending=True, stable=True).indices
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(pixels, device=x.device).expand_as(order))
+    rank = rank.view(len(x), 1, *x.shape[2:]) if x.ndim == 4 else rank.view_as(x)
+    first, last = (end.detach() for end in ends())
+    chosen = predict(model, x)[0] if target is None else target.to(x.device)
+    counts = [round(pixels * step / steps) for step in range(steps + 1)]
+    scores = []
+    with frozen(model), torch.no_grad():
+        for count in counts:
+            logits = model(torch.where(rank < count, last, first))
+            check_logits(logits, len(x))
+            scores.append(logits.double().softmax(1).gather(1, chosen.long()[:, None])[:, 0])
+    return Curve(torch.tensor(counts, dtype=torch.float64, device=x.device) / pixels, torch.stack(scores, 1))
+
+
+def _filled(x: Tensor, fill: Fill, sigma: float) -> Tensor:
+    if fill != "blur":
+        return torch.full_like(x, float(fill))
+    if x.ndim != 4:
+        raise UsageError(f"fill='blur' is for images (N, C, H, W), got {tuple(x.shape)}: give a value instead")
+    return blurred(x, sigma)
+
+
+def energy_inside(maps: Tensor, region: Tensor) -> Tensor:
+    """Share (N,) of the energy of maps, the sum of squares, within a region, in [0, 1]; 0 for a map of zeros.
+
+    Args:
+        maps: (N, C, H, W) or (N, H, W).
+        region: (N, H, W) bool.
+
+    >>> energy_inside(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[True, False]]]))
+    tensor([0.3600])
+    """
+    if region.dtype != torch.bool or region.shape != (len(maps), *maps.shape[-2:]):
+        raise UsageError(
+            f"region must be bool of shape {(len(maps), *maps.shape[-2:])} for maps {tuple(maps.shape)}, "
+            f"got {region.dtype} of shape {tuple(region.shape)}"
+        )
+    # Divided by the largest entry first: the squares of small gradients underflow in float32.
+    largest = maps.detach().abs().flatten(1).amax(1).view(-1, *[1] * (maps.ndim - 1))
+    squares = (maps / torch.where(largest > 0, largest, 1.0)).square()
+    squares = squares.sum(1) if maps.ndim == 4 else squares  # (N, H, W)
+    total = squares.sum((1, 2))
+    return (squares * region).sum((1, 2)) / torch.where(total > 0, total, 1.0)
+
+
+def gini(maps: Tensor) -> Tensor:
+    """Gini index (N,) of the pixel values: 0 where all are equal, towards 1 where one pixel has it all.
+
+    A map of zeros counts as even. Channels and signs as in `similarity`.
+
+    Source: Hurley and Rickard 2009, arXiv:0811.4706; for maps Chalasani et al. 2020, arXiv:1810.06583.
+
+    >>> gini(torch.tensor([[0.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]]))
+    tensor([0.7500, 0.0000])
+    """
+    values = pixel_maps(maps).sort(dim=1).values
+    largest = values[:, -1:]
+    values = values / torch.where(largest > 0, largest, 1.0)
+    count = values.shape[1]
+    # 1 - 2 sum of c_(k) / |c| (N - k + 1/2) / N, for values in rising order.
+    weights = 2 * (count - torch.arange(1, count + 1, device=values.device) + 0.5) / count
+    total = values.sum(1)
+    return torch.where(total > 0, 1 - (values * weights).sum(1) / torch.where(total > 0, total, 1.0), 0.0)
+
+
+def pointing(maps: Tensor, boxes: list[Tensor], tolerance: int = 0) -> Tensor:
+    """Whether the largest pixel (N,) of a map lies within one of the sample's boxes, or at most `tolerance` pixels off.
+
+    Args:
+        maps: (N, C, H, W) or (N, H, W).
+        boxes: one tensor (B, 4) per sample: top, left, bottom and right in pixels, the last two exclusive.
+        tolerance: in rows and in columns.
+
+    Source: Zhang et al. 2016, arXiv:1608.00507.
+
+    >>> pointing(torch.eye(3)[None] * torch.arange(3), [torch.tensor([[1, 1, 3, 3]])])
+    tensor([True])
+    """
+    if len(boxes) != len(maps) or not all(b.ndim == 2 and b.shape[1] == 4 and len(b) for b in boxes):
+        raise UsageError(
+            f"boxes must be {len(maps)} tensors (B, 4) with at least one box each, "
+            f"got shapes {[tuple(b.shape) for b in boxes]}"
+        )
+    largest = pixel_maps(maps).argmax(1).tolist()
+    hits = []
+    for place, box in zip(largest, boxes):
+        row, column = divmod(place, maps.shape[-1])
+        top, left, bottom, right = box.unbind(1)
+        inside = (row >= top - tolerance) & (row < bottom + tolerance)
+        inside &= (column >= left - tolerance) & (column < right + tolerance)
+        hits.append(bool(inside.any()))
+    return torch.tensor(hits)
+
+
+def faithfulness(
+    model: nn.Module,
+    x: Tensor,
+    attribution: Attribution | None = None,
+    reference: Attribution | None = None,
+    *,
+    target: Tensor | None = None,
+    share: float = 0.2,
+    steps: int = 20,
+) -> dict[str, Tensor]:
+    """The `MEASURES` (N,) of one attribution: three of them against the map of a perturbation saliency.
+
+    "energy inside" is the share of its energy in the most salient pixels of the reference (by chance:
+    `share`), "agreement" Spearman's rank correlation with the reference, "gini" its sparsity,
+    "deletion" and "insertion" areas. None of them knows the truth: they compare the map with what the
+    model does when pixels are replaced. Leaves no trace.
+
+    Args:
+        model: maps inputs to logits (N, K).
+        x: images (N, C, H, W).
+        attribution: what is judged; None for the gradient of the log probability.
+        reference: made of perturbations; None for `BlurSaliency()`.
+        target: classes (N,); None for the predicted ones.
+        share: of the pixels that count as salient.
+        steps: of the curves.
+    """
+    target = predict(model, x)[0] if target is None else target
+    maps = (attribution or Saliency(of="log_probability"))(model, x, target)
+    salience = (reference or BlurSaliency())(model, x, target)
+    return {
+        "energy inside": energy_inside(maps, most_salient(salience, share)),
+        "agreement": similarity.spearman(maps, salience),
+        "gini": gini(maps),
+        "deletion": deletion(model, x, maps, target, steps=steps).area,
+        "insertion": insertion(model, x, maps, target, steps=steps).area,
+    }

@@ -1,0 +1,103 @@
+"""Whether a map depends on what the model has learned: its layers are randomized one after the other."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad.attributions import Attribution, similarity
+from steadygrad.classifier import frozen
+from steadygrad.errors import UsageError
+from steadygrad.evaluation.robustness import predict
+from steadygrad.files import key
+from steadygrad.models.architectures import seeded
+
+__all__ = ["Randomization", "parameter_randomization"]
+
+
+@dataclass(frozen=True)
+class Randomization:
+    """Similarity to the map of the trained model, after one layer more is randomized at each stage.
+
+    Attributes:
+        layers: names, from the output down.
+        similarity: (L, N); that of a map which does not fall explains the input, not the model.
+    """
+
+    layers: tuple[str, ...]
+    similarity: Tensor
+
+
+def parameter_randomization(
+    attribution: Attribution,
+    model: nn.Module,
+    x: Tensor,
+    target: Tensor | None = None,
+    *,
+    measure: Callable[[Tensor, Tensor], Tensor] = similarity.spearman,
+    seed: int = 0,
+) -> Randomization:
+    """Randomize the layers of a copy from the output down (cascading) and compare the maps.
+
+    A layer gets the values it would have before training (`reset_parameters`); where it has no such
+    method its weights are shuffled. Costs one map per layer and sample; leaves no trace.
+
+    Args:
+        attribution: what explains.
+        model: maps inputs to logits (N, K).
+        x: inputs (N, *).
+        target: classes (N,) to explain; None for those that the trained model predicts.
+        measure: similarity (N,) of two batches of maps.
+        seed: of the random weights; those of a layer do not depend on the other layers.
+
+    Source: Adebayo et al. 2018, arXiv:1810.03292.
+
+    >>> from steadygrad.attributions import Saliency
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    >>> parameter_randomization(Saliency(), model, torch.rand(5, 1, 2, 2)).layers
+    ('3', '1')
+    """
+    target = predict(model, x)[0] if target is None else target
+    changed = copy.deepcopy(model)
+    names = _layers(changed, x[:1])
+    if not names:
+        raise UsageError(f"{type(model).__name__} has no layer with weights to randomize")
+    trained = attribution(model, x, target)
+    values = []
+    for name in names:
+        _randomize(changed.get_submodule(name), int(key("randomization", seed, name)[:15], 16))
+        values.append(measure(trained, attribution(changed, x, target)))
+    return Randomization(tuple(names), torch.stack(values))
+
+
+def _layers(model: nn.Module, x: Tensor) -> list[str]:
+    """Modules with weights of their own, the one that is called last first."""
+    called: list[str] = []
+    handles = [
+        module.register_forward_pre_hook(lambda _, __, n=name: called.append(n))  # type: ignore[misc]
+        for name, module in model.named_modules()
+        if next(module.parameters(recurse=False), None) is not None
+    ]
+    try:
+        with frozen(model), torch.no_grad():
+            model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(dict.fromkeys(reversed(called)))
+
+
+def _randomize(layer: nn.Module, seed: int) -> None:
+    # On the CPU, so that the values are those of the seed on every device.
+    fresh = copy.deepcopy(layer).cpu()
+    with seeded(seed), torch.no_grad():
+        if callable(getattr(fresh, "reset_parameters", None)):
+            fresh.reset_parameters()
+        else:
+            for weights in fresh.parameters(recurse=False):
+                weights.copy_(weights.flatten()[torch.randperm(weights.numel())].view_as(weights))
+    layer.load_state_dict(fresh.state_dict())
