@@ -19,7 +19,7 @@ from steadygrad.data import Dataset
 from steadygrad.defenses import Defense
 from steadygrad.training import checkpoints
 from steadygrad.training.checks import check_call
-from steadygrad.training.loop import Loop
+from steadygrad.training.loop import Loop, Watch
 from steadygrad.training.processes import Processes
 from steadygrad.training.settings import FitSettings
 
@@ -51,6 +51,7 @@ def fit(
     out: str | Path | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    watch: Watch | None = None,
 ) -> FitResult:
     """Train a copy of the classifier with the defense; the one that is given stays as it is.
 
@@ -66,6 +67,8 @@ def fit(
             is left as it is.
         device: "cpu", "cuda", "cuda:1", "mps". Under `accelerate launch` or `torchrun` the batches
             are shared by all processes.
+        watch: `watch(classifier, steps)` is called at every checkpoint, and where a run is continued, with
+            a copy of the model in evaluation mode; the main process only.
 
     Raises:
         UsageError: data and model do not fit each other, no such device, a precision that the
@@ -90,7 +93,7 @@ def fit(
         )
         teacher = taught.classifier
     about = (classifier, defense, train, validation, settings)
-    loop = Loop(*about, processes=processes, teacher=teacher, seed=seed, folder=folder, key=run)
+    loop = Loop(*about, processes=processes, teacher=teacher, seed=seed, folder=folder, key=run, watch=watch)
     gpus = [processes.device] if processes.device.type == "cuda" else []
     with torch.random.fork_rng(gpus), _stop_between_steps(loop):
         loop.run()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,10 @@ from steadygrad.training.processes import Processes
 from steadygrad.training.settings import FitSettings
 from steadygrad.training.tracking import tracker, write_history
 
-__all__ = ["Loop"]
+__all__ = ["Loop", "Watch"]
+
+Watch = Callable[[Classifier, int], None]
+"""`watch(classifier, steps)` is shown a copy of what is trained, in evaluation mode, and the steps behind it."""
 
 # Steps between looks at the loss, each of which waits for the device.
 _POLL = 50
@@ -48,7 +51,9 @@ class Loop:
         seed: int,
         folder: Path | None,
         key: str,
+        watch: Watch | None,
     ) -> None:
+        self.watch = watch
         self.defense, self.settings, self.processes = defense, settings, processes
         self.teacher, self.seed, self.folder, self.key = teacher, seed, folder, key
         self.interrupted = False
@@ -79,7 +84,9 @@ class Loop:
 
     def run(self) -> None:
         """Train the epochs that are left."""
-        done = self.progress.epoch * self.steps + self.progress.step
+        done = self.done
+        if done:
+            self.show()
         if self.progress.epoch == self.settings.epochs:
             return
         board = self.folder if self.settings.tensorboard and self.processes.main else None
@@ -92,6 +99,16 @@ class Loop:
                 self.epoch(advance)
                 track(self.progress.history[-1])
                 advance(0, note=_note(self.progress.history[-1]))
+
+    @property
+    def done(self) -> int:
+        """Steps that have been trained."""
+        return self.progress.epoch * self.steps + self.progress.step
+
+    def show(self) -> None:
+        """Let the watch see the model."""
+        if self.watch is not None and self.processes.main:
+            self.watch(copy.deepcopy(self.model).eval(), self.done)
 
     def epoch(self, advance: Advance) -> None:
         """Train the steps that are left of an epoch, validate and write the checkpoint."""
@@ -157,9 +174,7 @@ class Loop:
 
     def update(self) -> None:
         """Move the weights along their gradients."""
-        rate = self.settings.rate(
-            self.progress.epoch * self.steps + self.progress.step, self.settings.epochs * self.steps
-        )
+        rate = self.settings.rate(self.done, self.settings.epochs * self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if self.settings.clip is not None:
@@ -229,7 +244,7 @@ class Loop:
         return (~PGD(steps=self.settings.robust_steps)(self.model, x, y, threat, generator=generator).success).sum()
 
     def save(self) -> None:
-        """Write the checkpoint; after a Ctrl-C, stop here."""
+        """Write the checkpoint and let it be seen; after a Ctrl-C, stop here."""
         if self.folder is not None:
             self.progress.scaler = self.scaler.state_dict()
             if self.processes.main:
@@ -238,6 +253,7 @@ class Loop:
             self.processes.wait()
         if self.interrupted:
             raise KeyboardInterrupt
+        self.show()
 
     def result(self) -> Classifier:
         """The chosen weights in a classifier in evaluation mode; also written to the folder."""
