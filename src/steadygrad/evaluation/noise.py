@@ -126,8 +126,8 @@ def boundary_distance(
 
             def some(sample: Tensor, way: Tensor, length: Tensor) -> Tensor:
                 points = x[sample] + length.to(x).view(-1, *[1] * (x.ndim - 1)) * basis[way]
-                reached: Tensor = model(points)
-                return reached.argmax(1) != label[sample]
+                changed: Tensor = model(points).argmax(1) != label[sample]
+                return changed
 
             return in_chunks(some, chunk, sample, way, length)
 

@@ -78,7 +78,7 @@ def _layers(model: nn.Module, x: Tensor) -> list[str]:
     """Modules with weights of their own, the one that is called last first."""
     called: list[str] = []
     handles = [
-        module.register_forward_pre_hook(lambda _, __, n=name: called.append(n))  # type: ignore[misc]
+        module.register_forward_pre_hook(lambda _, __, n=name: called.append(n))
         for name, module in model.named_modules()
         if next(module.parameters(recurse=False), None) is not None
     ]
@@ -94,9 +94,10 @@ def _layers(model: nn.Module, x: Tensor) -> list[str]:
 def _randomize(layer: nn.Module, seed: int) -> None:
     # On the CPU, so that the values are those of the seed on every device.
     fresh = copy.deepcopy(layer).cpu()
+    reset = getattr(fresh, "reset_parameters", None)
     with seeded(seed), torch.no_grad():
-        if callable(getattr(fresh, "reset_parameters", None)):
-            fresh.reset_parameters()
+        if callable(reset):
+            reset()
         else:
             for weights in fresh.parameters(recurse=False):
                 weights.copy_(weights.flatten()[torch.randperm(weights.numel())].view_as(weights))
