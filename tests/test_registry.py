@@ -103,6 +103,9 @@ def test_settings_come_from_mappings_and_flags(toys):
     assert registry.parse("toy", "toy:steps=3,loss=ce") == expected
     assert registry.parse("toy", " toy : steps=3 , loss=ce ,") == expected
     assert registry.parse("toy", "toy") == Toy()
+    nested = Toy(steps=3, inner=Toy(steps=2, inner=Bare(width=1.5, names=("a", "b,c"))))
+    assert registry.parse("toy", 'toy:inner=toy(steps=2, inner=bare(width=1.5,names=["a","b,c"])),steps=3') == nested
+    assert registry.parse("toy", "toy:inner=toy()") == Toy(inner=Toy())
 
 
 def test_methods_may_hold_methods(toys):
@@ -131,6 +134,10 @@ def test_rows_know_the_defaults(toys):
         ("toy:loss=mse", "setting 'loss' of toy: .*'margin' or 'ce'"),
         ("toy:steps=0", r"^toy: steps must be at least 1, got 0$"),
         ("bare", "setting 'width' of bare: .*required"),
+        ("toy:inner=toy(steps=2", "'toy:inner=toy.steps=2': a bracket is not closed"),
+        ("toy:inner=toy),steps=(2", "a bracket is not closed, or not opened"),
+        ("toy:inner=tyo(steps=2)", "there is no method 'tyo'; did you mean 'toy'"),
+        ("toy:inner=toy(steps)", "'steps' is not key=value"),
     ],
 )
 def test_wrong_flags_are_refused(toys, text, message):

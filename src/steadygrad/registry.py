@@ -8,6 +8,7 @@ turns it back.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
@@ -177,22 +178,44 @@ def _plain(value: Any) -> Any:
 
 
 def parse(kind: str, text: str) -> Any:
-    """Make a method from a flag such as `pgd` or `pgd:steps=10,loss=ce`.
+    """Make a method from a flag such as `pgd`, `pgd:steps=10,loss=ce` or `adversarial:eps=0.1,attack=pgd(steps=10)`.
 
     >>> import steadygrad
     >>> parse("attack", "fgsm:loss=ce").loss
     'ce'
     """
+    name, _, rest = text.partition(":")
+    return build(kind, name.strip(), _settings(rest, text))
+
+
+def _settings(rest: str, text: str) -> dict[str, Any]:
+    """Settings from `key=value,...`; a value is JSON, a method with settings in parentheses, or a word."""
     import json
 
-    name, _, rest = text.partition(":")
     settings: dict[str, Any] = {}
-    for item in filter(None, (part.strip() for part in rest.split(","))):
-        key, equals, value = item.partition("=")
+    for item in filter(None, map(str.strip, _apart(rest, text))):
+        key, equals, value = (part.strip() for part in item.partition("="))
         if not equals:
             raise UsageError(f"{text!r}: {item!r} is not key=value (example: pgd:steps=10,loss=ce)")
+        method = re.fullmatch(r"([a-z_0-9]+)\((.*)\)", value)
         try:
-            settings[key.strip()] = json.loads(value)
+            settings[key] = {"name": method[1], **_settings(method[2], text)} if method else json.loads(value)
         except json.JSONDecodeError:
-            settings[key.strip()] = value.strip()
-    return build(kind, name.strip(), settings)
+            settings[key] = value
+    return settings
+
+
+def _apart(rest: str, text: str) -> list[str]:
+    """The text between the commas that stand outside of all brackets."""
+    parts, depth = [""], 0
+    for letter in rest:
+        depth += (letter in "([{") - (letter in ")]}")
+        if depth < 0:
+            break
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    if depth:
+        raise UsageError(f"{text!r}: a bracket is not closed, or not opened (example: attack=pgd(steps=10,loss=ce))")
+    return parts
