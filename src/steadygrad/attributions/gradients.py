@@ -16,7 +16,7 @@ from steadygrad.attributions.base import ATTRIBUTIONS, Attribution, Forward, Of,
 from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
 
-__all__ = ["GradientAttribution", "InputXGradient", "IntegratedGradients", "Saliency", "SmoothGrad"]
+__all__ = ["GradientAttribution", "InputXGradient", "IntegratedGradients", "Saliency", "SmoothGrad", "gauss_legendre"]
 
 
 class GradientAttribution(Attribution):
@@ -154,11 +154,11 @@ class IntegratedGradients(_Averaged):
 
     def maps(self, forward: Forward, x: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:
         """Maps (N, *) whose sums come to F(x) - F(baseline): `steps` forwards and backwards per sample."""
-        mean = self._average(forward, x, target, _gauss_legendre(self.steps)[1], create_graph)
+        mean = self._average(forward, x, target, gauss_legendre(self.steps)[1], create_graph)
         return ((x if create_graph else x.detach()) - self.baseline) * mean
 
     def _points(self, x: Tensor, which: range) -> Tensor:
-        nodes = torch.tensor([_gauss_legendre(self.steps)[0][j] for j in which], dtype=x.dtype, device=x.device)
+        nodes = torch.tensor([gauss_legendre(self.steps)[0][j] for j in which], dtype=x.dtype, device=x.device)
         return self.baseline + nodes.view(-1, *[1] * x.ndim) * (x - self.baseline)
 
     def delta(self, model: nn.Module, x: Tensor, target: Tensor, maps: Tensor) -> Tensor:
@@ -229,6 +229,11 @@ def _at_least_one(name: str, value: int) -> None:
 
 
 @functools.cache
-def _gauss_legendre(steps: int) -> tuple[list[float], list[float]]:
+def gauss_legendre(steps: int) -> tuple[list[float], list[float]]:
+    """Where a path from 0 to 1 is evaluated, and the weights of the values there, which sum to 1.
+
+    >>> gauss_legendre(1)
+    ([0.5], [1.0])
+    """
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     return [float(v) for v in (nodes + 1) / 2], [float(v) for v in weights / 2]

@@ -49,15 +49,16 @@ def certified(
         network = read(model, x)
         guide = network if curved(network) else read(model, x, beta=_GUIDE)
         inputs, ball, threat = _ball(x, threat)
-        span = entries(network, path, ball, target, effort.units, effort.chunk)
+        span, bend = entries(network, path, ball, target, effort.units, effort.exact, effort.chunk)
         starts: list[Tensor] = []
         linear: Tensor | None = None
         forwards = backwards = torch.zeros_like(target)
-        if x[0].numel() <= effort.exact:
-            tangent = Tangent(network, path, inputs, target, effort.chunk)
+        if bend is not None:
+            tangent = Tangent(network, path, inputs, target, effort.chunk, bend)
             moves = Moves(tangent, threat, None)
             linear, change, span = _first_order(moves, span, seeds, effort)
-            forwards, backwards = tangent.passes(torch.full_like(target, x[0].numel()))
+            # Twice one backward for every entry of the input.
+            backwards = torch.full_like(target, 2 * len(path.nodes) * x[0].numel())
             starts = [threat.constrain(inputs, inputs + sign * change.view_as(inputs)) for sign in (1, -1)]
         points, far, taken = farthest(
             attribution,

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
 from steadygrad.attributions.base import Of
+from steadygrad.bounds.carried import carried
 from steadygrad.bounds.layers import Affine, Rectify
 from steadygrad.bounds.network import Network, linear
 from steadygrad.bounds.path import Path
 from steadygrad.bounds.relaxation import Ball, forward
 from steadygrad.bounds.spans import FIELDS, Span, product, total, widen
+from steadygrad.bounds.sweep import Sweep, backward
 
 __all__ = ["curved", "entries", "gradient"]
 
 
-def entries(network: Network, path: Path, ball: Ball, target: Tensor, units: int, chunk: int) -> Span:
-    """Spans (N, *) of the map g = s * sum_k w_k grad F(points), for classes target (N,)."""
-    parts = []
+def entries(
+    network: Network, path: Path, ball: Ball, target: Tensor, units: int, exact: int, chunk: int
+) -> tuple[Span, Tensor | None]:
+    """Spans (N, *) of the map g = s * sum_k w_k grad F(points), for classes target (N,).
+
+    Besides, for inputs of at most `exact` entries, sum_k w_k a_k H_k (N, D, D) with the Hessians H_k there.
+    """
+    parts, bends = [], []
     for node in path.nodes:
         # A ball around the input becomes a smaller one around the point on the path.
         moved = [path.baseline + node * (v - path.baseline) for v in (ball.center, ball.low, ball.high)]
@@ -28,16 +37,23 @@ def entries(network: Network, path: Path, ball: Ball, target: Tensor, units: int
             moved[2] + slack,
             None if ball.radius is None else node * ball.radius + slack.flatten(1).sum(1),
         )
-        slopes = [gradient(network, path.of, part, labels, units) for part, labels in _slices(near, target, chunk)]
-        center, low, high, rest = (torch.cat([getattr(s, f) for s in slopes]) for f in FIELDS)
+        found = [
+            gradient(network, path.of, part, labels, units, exact, chunk)
+            for part, labels in _slices(near, target, chunk)
+        ]
+        center, low, high, rest = (torch.cat([getattr(s, f) for s, _ in found]) for f in FIELDS)
         parts.append(Span(center, low, high, rest))
+        bends.append([hessian for _, hessian in found if hessian is not None])
     mean = total(parts, path.weights)
+    bend = None
+    if all(bends):
+        bend = torch.stack([w * a * torch.cat(h) for w, a, h in zip(path.weights, path.nodes, bends)]).sum(0)
     if not path.scaled:
-        return mean
+        return mean, bend
     zero = torch.zeros_like(ball.center)
     low, high = ball.low - path.baseline, ball.high - path.baseline
     scale = widen(Span(ball.center - path.baseline, low, high, zero), 4)
-    return product(Span(scale.center, scale.low, scale.high, zero), mean)
+    return product(Span(scale.center, scale.low, scale.high, zero), mean), bend
 
 
 def _slices(ball: Ball, target: Tensor, chunk: int) -> list[tuple[Ball, Tensor]]:
@@ -49,31 +65,32 @@ def _slices(ball: Ball, target: Tensor, chunk: int) -> list[tuple[Ball, Tensor]]
     return out
 
 
-def gradient(network: Network, of: Of, ball: Ball, target: Tensor, units: int) -> Span:
-    """Spans (N, *) of the gradient of the score of classes target (N,) over a ball."""
+def gradient(
+    network: Network, of: Of, ball: Ball, target: Tensor, units: int, exact: int = 0, chunk: int = 1
+) -> tuple[Span, Tensor | None]:
+    """Spans (N, *) of the gradient of the score of classes target (N,) over a ball; its Hessian, if that is taken."""
+    sweep = _sweep(network, of, ball, target, units)
+    if 0 not in sweep.slopes:
+        zero = torch.zeros_like(ball.center)
+        return Span(zero, zero, zero, zero), None
+    if ball.center[0].numel() > exact:
+        return sweep.slopes[0], None
+    point = _sweep(network, of, Ball(ball.center, ball.center, ball.center), target, 0)
+    return carried(sweep, of, ball, target, point.slopes[0].rest, chunk)
+
+
+def _sweep(network: Network, of: Of, ball: Ball, target: Tensor, units: int) -> Sweep:
     last = len(network.steps)
     if of == "logit":
         spans = forward(network, ball, units)
-        seed = _chosen(spans[last].center, target)
+        seed = bare = _chosen(spans[last].center, target)
     else:
         # The shares of the classes follow from differences of logits, which move less than the logits.
         compared = Network([*network.steps, (_differences(network(ball.center[:1])), (last,))])
-        spans = forward(compared, ball, units)
-        seed = _seed(spans[last], spans[last + 1], target, of)
-    slopes: dict[int, list[Span]] = {last: [seed]}
-    for place in range(last, 0, -1):
-        if place not in slopes:
-            continue
-        layer, inputs = network.steps[place - 1]
-        got = slopes.pop(place)
-        slope = got[0] if len(got) == 1 else total(got)
-        for i, back in zip(inputs, layer.backward(slope, *(spans[i] for i in inputs))):
-            slopes.setdefault(i, []).append(back)
-    at_input = slopes.get(0)
-    if at_input is None:
-        zero = torch.zeros_like(ball.center)
-        return Span(zero, zero, zero, zero)
-    return at_input[0] if len(at_input) == 1 else total(at_input)
+        *spans, gaps = forward(compared, ball, units)
+        seed = _seed(spans[last], gaps, target, of)
+        bare = _seed(dataclasses.replace(spans[last], rest=torch.zeros_like(spans[last].rest)), gaps, target, of)
+    return Sweep(network, spans, backward(network, spans, seed), seed, bare)
 
 
 def _chosen(logits: Tensor, target: Tensor) -> Span:

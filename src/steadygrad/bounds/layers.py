@@ -117,8 +117,12 @@ class Rectify(Layer):
         if self.beta is None:
             kink = torch.where(x.center > 0, (-x.low).clamp_min(0), x.high.clamp_min(0))
             return Span(center, low, high, torch.where(x.center > 0, x.rest, 0.0) + kink)
-        bent = 0.5 * self._bend(x) * x.radius.square() + self._snap(x) / self.beta
         slope = torch.sigmoid(self.beta * x.center)
+        # Above its tangent by what it is at the farther end, or by Taylor, which rounds less on narrow spans.
+        ends = [(v, v - x.center) for v in (x.low, x.high)]
+        above = torch.stack([self.plain(v) - center - slope * by for v, by in ends]).amax(0).clamp_min(0)
+        above = above + 64 * UNIT * (x.size + 1 / self.beta)
+        bent = torch.minimum(0.5 * self._bend(x) * x.radius.square(), above) + self._snap(x) / self.beta
         return widen(Span(center, low, high + self._snap(x) / self.beta, slope * x.rest + bent), 32)
 
     def slopes(self, x: Span) -> Span:
@@ -128,7 +132,14 @@ class Rectify(Layer):
             return Span(center, low, high, high - low)
         center, low, high = (torch.sigmoid(self.beta * v) for v in (x.center, x.low, x.high))
         second = self.beta * center * (1 - center)
-        rest = second * x.rest + 0.5 * self._third(x) * x.radius.square() + self._snap(x)
+        # It is farthest from its tangent at an end, or where its own slope is the same again: at minus the center.
+        mirror = torch.where((x.low <= -x.center) & (-x.center <= x.high), -x.center, x.center)
+        off = torch.stack(
+            [torch.sigmoid(self.beta * v) - center - second * (v - x.center) for v in (x.low, x.high, mirror)]
+        )
+        most = off.abs().amax(0) + 64 * UNIT * (1 + self.beta * x.radius)
+        bent = torch.minimum(0.5 * self._third(x) * x.radius.square(), most)
+        rest = second * x.rest + bent + self._snap(x)
         return widen(Span(center, low, high + self._snap(x), rest), 32)
 
     def backward(self, slope: Span, *inputs: Span) -> tuple[Span, ...]:

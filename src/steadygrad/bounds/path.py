@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from steadygrad.attributions.base import Attribution, Of
-from steadygrad.attributions.gradients import InputXGradient, IntegratedGradients, Saliency, _gauss_legendre
+from steadygrad.attributions.gradients import InputXGradient, IntegratedGradients, Saliency, gauss_legendre
 from steadygrad.errors import UsageError
 
 __all__ = ["Path", "path_of"]
@@ -59,7 +59,7 @@ def path_of(attribution: Attribution) -> Path:
     if kind is InputXGradient:
         return Path(attribution.of, scaled=True)  # type: ignore[attr-defined]
     if isinstance(attribution, IntegratedGradients) and kind is IntegratedGradients:
-        nodes, weights = _gauss_legendre(attribution.steps)
+        nodes, weights = gauss_legendre(attribution.steps)
         return Path(attribution.of, tuple(nodes), tuple(weights), attribution.baseline, True)
     raise UsageError(
         f"there are no bounds for {kind.__name__}: they exist for Saliency, InputXGradient and IntegratedGradients"

@@ -22,9 +22,15 @@ class Tangent:
     anew, `chunk` points at a time, which bounds the memory.
 
     The model must be frozen and attention on the math kernel while this is in use.
+
+    Args:
+        known: M (N, D, D), if that has been computed.
     """
 
-    def __init__(self, forward: Forward, path: Path, x: Tensor, target: Tensor, chunk: int) -> None:
+    def __init__(
+        self, forward: Forward, path: Path, x: Tensor, target: Tensor, chunk: int, known: Tensor | None = None
+    ) -> None:
+        self.known = known
         self.forward, self.path, self.x, self.target, self.chunk = forward, path, x.detach(), target, chunk
         self.scale = path.scale(self.x).flatten(1)  # (N, D)
         self._kept: tuple[Tensor, Tensor] | None = None
@@ -66,7 +72,9 @@ class Tangent:
         return self._curve(self.scale * v)
 
     def matrix(self) -> Tensor:
-        """J itself (N, D, D): D products."""
+        """J itself (N, D, D): D products, or none where M is known."""
+        if self.known is not None:
+            return torch.diag_embed(self.stretch) + self.scale[:, :, None] * self.known
         count, entries = self.scale.shape
         out = self.scale.new_empty(count, entries, entries)
         for j in range(entries):
