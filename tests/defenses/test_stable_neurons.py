@@ -145,7 +145,7 @@ def _sensitivity(result: Any) -> float:
 def test_training_holds_the_neurons_still() -> None:
     found = {}
     for defense in ("plain", "stable_neurons:eps=0.1,weight=3,alpha=0"):
-        result = fits.run(None, defense, kind="norm", epochs=15, lr=0.01, augment="none")
+        result = fits.run(None, defense, kind="linear", epochs=15, lr=0.01, augment="none")
         assert result.history[-1]["validation_accuracy"] > 0.8
         found[defense] = _sensitivity(result)
     assert found["stable_neurons:eps=0.1,weight=3,alpha=0"] < 0.5 * found["plain"]

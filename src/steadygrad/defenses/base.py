@@ -84,7 +84,7 @@ class Step:
         self.x = x.detach().requires_grad_() if input_gradients else x.detach()
         self._second_order = input_gradients
         self._streams = 0
-        self._outputs: dict[Layers, dict[str, Tensor]] = dict.fromkeys(watched, {})
+        self._outputs: dict[Layers, dict[str, Tensor]] = {layers: {} for layers in watched}
 
     @cached_property
     def logits(self) -> Tensor:

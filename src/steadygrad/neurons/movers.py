@@ -72,7 +72,7 @@ def movers(
     moved = found[layer][:, neuron]
     index = torch.sort(moved, descending=True, stable=True).indices[:count]
     acting = torch.cat(
-        [_acting(model, x[part], x_adv[part], layer, neuron) for part in index.split(chunk)]
+        [_acting(model, x[part], x_adv[part], layer, neuron) for part in torch.split(index, chunk)]
     )  # (K, H, W)
     return Movers(index.cpu(), moved[index].cpu(), _boxes(acting.cpu()))
 

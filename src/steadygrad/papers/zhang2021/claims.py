@@ -1,0 +1,57 @@
+"""The expectations: sensitive neurons carry the wrong class, training calms them, stabilizing makes robust."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from steadygrad.papers.claims import Claim, at_least
+from steadygrad.papers.published import Difference, paired
+
+if TYPE_CHECKING:
+    from steadygrad.papers.zhang2021.experiment import Measured
+
+__all__ = ["judge"]
+
+_ABOVE = 1e-9
+
+
+def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
+    """Every expectation with what was found."""
+    best = results["rows"]["plain"]["best"]
+    patched = {choice: found.restored["plain"][best][f"patched/{choice}"] for choice in ("most", "random", "least")}
+    count = len(patched["most"])
+    more = {"unit": "points", "detail": f"plain model, layer {best}, {count} adversarial images"}
+    claims = [
+        at_least(
+            f"Patching brings back the class: {text}",
+            paired(patched[one], patched[other]) if count else None, _ABOVE, "above 0 points", **more,
+        )
+        for text, one, other in (
+            ("most sensitive minus random", "most", "random"), ("random minus least sensitive", "random", "least"),
+        )
+    ]  # fmt: skip
+    claims += [_calmer(found, *pair) for pair in (("nat", "plain"), ("pat", "nat"))]
+    radius, trained = (f"linf {results[key]:.3g}" for key in ("radius", "eps"))
+    for text, values, one, other, bar, where in (
+        ("SNS minus plain: worst case", found.kept, "sns", "plain", 0.1, radius),
+        ("SNS minus plain: clean accuracy", found.right, "sns", "plain", -0.02, "clean"),
+        ("SNS without the adversarial loss minus plain: worst case", found.kept, "steady", "plain", 0.1, radius),
+        ("PAT + SNS minus PAT: worst case", found.kept_trained, "pat_sns", "pat", 0.0, trained),
+    ):
+        needed = f"at least {100 * bar:g} points"
+        claims.append(at_least(text, paired(values[one], values[other]), bar, needed, unit="points", detail=where))
+    return claims
+
+
+def _calmer(found: Measured, calm: str, other: str) -> Claim:
+    """The share of layers that move less in one model than in another; the interval from the layers that are sure."""
+    gaps = [
+        paired(found.moved[other][f"{layer}/change"], found.moved[calm][f"{layer}/change"]) for layer in found.layers
+    ]
+    ends = ([g.value for g in gaps], [g.low for g in gaps], [g.high for g in gaps])
+    share, low, high = (sum(end > 0 for end in values) / len(gaps) for values in ends)
+    return at_least(
+        f"Layers that move less: {calm.upper()} than {other if other == 'plain' else other.upper()}",
+        Difference(share, low, high), 0.5 + _ABOVE, "more than half of them",
+        detail=f"{len(gaps)} layers, mean change over each model's own pairs",
+    )  # fmt: skip
