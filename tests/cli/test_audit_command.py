@@ -10,7 +10,8 @@ import pytest
 from cli.commands import AUDIT, TRAIN, call, done, lasting, times
 from steadygrad.attacks import Attack
 from steadygrad.cli.audit import mean_training_image, number
-from steadygrad.evaluation import Records
+from steadygrad.evaluation import Records, explained_cells
+from steadygrad.evaluation.explained import measure
 
 pytestmark = pytest.mark.slow
 
@@ -140,3 +141,31 @@ def test_another_audit_may_not_share_the_folder(trained: Path, pair: tuple[Path,
     assert result.code == 2
     assert "differs in: models" in result.err
     assert (pair[0] / "summary.json").read_bytes() == before
+
+
+def test_explanations_are_pushed_on_demand_and_continue_after_an_interrupt(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ("audit", trained, *AUDIT, "--explanations", "--explained", "3", "--explanation-eps", "1/255", "--json")
+    whole = done(*line, "--out", "whole")
+    found = json.loads(whole.out)["explained"]
+    assert found["threat"] == {"norm": "linf", "eps": 1 / 255, "bounds": [0.0, 1.0]}
+    (model,) = found["models"].values()
+    assert [row["name"] for row in model["attributions"]] == ["Saliency", "IntegratedGradients"]
+    assert model["attributions"][0]["moved"]["attack"]["count"] == 3
+    assert "pushing IntegratedGradients" in whole.err
+    assert 'id="explained"' in Path("whole/report/index.html").read_text()
+
+    calls: list[object] = []
+
+    def interrupted(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return measure(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(explained_cells, "measure", interrupted)
+    assert call(*line, "--out", "run").code == 130
+    assert done(*line, "--out", "run").code == 0
+    assert len(calls) == 3
+    assert lasting(Path("run")) == lasting(Path("whole"))

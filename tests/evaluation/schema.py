@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-TOP = "schema version created machine seconds command code config data threat models transfer gallery"
+TOP = "schema version created machine seconds command code config data threat models transfer explained gallery"
 MODEL = (
     "name file architecture draws parameters weights clean robust verdict eligibility attacks broken_by curve "
     "distances rho2 gradient_norm confidence explanations"
@@ -23,6 +23,10 @@ BROKEN = "attack member samples alone"
 DISTANCES = "attack count censored limit quantiles"
 RHO2 = "attack pixels centered turned"
 ELIGIBILITY = "deterministic gradients no_optimization"
+EXPLAINED = "threat samples pixels goals steps restarts draws similarities models"
+PUSHED = "name refused similarity moved surrogate points deviation why certain passes samples"
+CAPTIONS = "index id label prediction clean_confidence adversarial_confidence goal"
+BOUND = "bound ratio largest over"
 LEVELS = "0.05 0.25 0.5 0.75 0.95"
 
 
@@ -44,6 +48,7 @@ def check(summary: Mapping[str, Any]) -> None:
     for i, model in enumerate(summary["models"]):
         _model(model, f"models[{i}]", summary["data"]["samples"])
     _transfer(summary["transfer"], [m["name"] for m in summary["models"]], summary["data"]["samples"])
+    _explained(summary["explained"], summary)
     _gallery(summary["gallery"], summary)
 
 
@@ -166,6 +171,48 @@ def _transfer(transfer: Mapping[str, Any] | None, names: Sequence[str], samples:
     for i, row in enumerate(transfer["accuracy"]):
         for j, cell in enumerate(row):
             assert _estimate(cell, f"transfer.accuracy[{i}][{j}]") == samples
+
+
+def _explained(explained: Mapping[str, Any] | None, summary: Mapping[str, Any]) -> None:
+    if explained is None:
+        return
+    _keys(explained, EXPLAINED, "explained")
+    _keys(explained["threat"], "norm eps bounds", "explained.threat")
+    _keys(explained["pixels"], "all top", "explained.pixels")
+    assert set(explained["models"]) == {m["name"] for m in summary["models"]}
+    for name, model in explained["models"].items():
+        _keys(model, "beta attributions", name)
+        for row in model["attributions"]:
+            where = f"explained.{name}.{row['name']}"
+            if row["refused"] is not None:
+                _keys(row, "name refused samples", where)
+                continue
+            _keys(row, PUSHED, where)
+            assert set(row["similarity"]) == set(explained["similarities"]), where
+            ways = "attack noise" if model["beta"] is None else "attack noise own_attack own_noise"
+            for similarity, found in row["similarity"].items():
+                _keys(found, ways, f"{where}.{similarity}")
+                for value in found.values():
+                    _keys(value, "value low high count", where)
+                    assert value["low"] <= value["value"] <= value["high"], where
+                    assert value["count"] == explained["samples"], where
+            for value in row["moved"].values():
+                assert _estimate(value, f"{where}.moved") == explained["samples"]
+            assert (row["surrogate"] is None) == (model["beta"] is None), where
+            _keys(row["deviation"], "euclidean cosine", where)
+            for distance, found in row["deviation"].items():
+                place = f"{where}.{distance}"
+                _keys(found, "attack linearised certified values", place)
+                _keys(found["attack"], "value low high", place)
+                for kind in ("linearised", "certified"):
+                    assert (found[kind] is None) == (row["why"][kind] is not None), place
+                    if found[kind] is not None:
+                        _keys(found[kind], BOUND, place)
+                        assert len(found["values"][kind]) == explained["samples"], place
+                        assert 0 <= found[kind]["over"] <= row["points"], place
+                assert found["certified"] is None or found["certified"]["over"] == 0, place
+            for caption in row["samples"]:
+                _keys(caption, CAPTIONS, where)
 
 
 def _gallery(gallery: Mapping[str, Any] | None, summary: Mapping[str, Any]) -> None:

@@ -15,6 +15,8 @@ from steadygrad.errors import Failure, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from steadygrad.evaluation import Explaining
+
 __all__ = ["audit", "show"]
 
 
@@ -51,6 +53,15 @@ def audit(
     batch_size: Annotated[
         int, typer.Option(min=1, metavar="N", help="Samples per batch; does not change the result.")
     ] = 200,
+    explanations: Annotated[
+        bool, typer.Option("--explanations", metavar="", help="Push the saliency maps too, and bound it; takes long.")
+    ] = False,
+    explained: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Samples whose maps are pushed, 30 if not given.")
+    ] = None,
+    explanation_eps: Annotated[
+        str | None, typer.Option(help="Radius for the maps, if it is not that of the audit.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run continues there.")] = Path("runs/audit"),
     seed: Seed = 0,
     device: Device = "auto",
@@ -66,6 +77,8 @@ def audit(
       steadygrad audit plain=runs/a hard=runs/b --suite standard --out runs/ab
 
       steadygrad audit nets:make --weights my.safetensors --data ./images
+
+      steadygrad audit runs/lenet --data mnist --explanations --explanation-eps 1/255
     """
     from steadygrad import evaluation, registry
     from steadygrad.data import load
@@ -75,6 +88,7 @@ def audit(
     threat = Threat(norm, number("--eps", eps))  # type: ignore[arg-type]
     attacks: Any = [registry.parse("attack", text) for text in attack] if attack else suite
     _suited(attacks, norm)
+    pushed = _explaining(explanations, explained, explanation_eps, norm)
     dataset = load(data, split, size=size)
     center = mean_training_image(data, size)
     named, files = load_named(models, weights, dataset)
@@ -86,6 +100,7 @@ def audit(
             attacks=attacks,
             samples=samples,
             checked=checked,
+            explanations=pushed,
             center=center if center is not None and center.shape == dataset.shape else None,
             out=out,
             seed=seed,
@@ -137,6 +152,23 @@ def number(name: str, text: str) -> float:
     if not 0 < value < math.inf:
         raise UsageError(f"{name} must be positive and finite, got {text!r}")
     return value
+
+
+def _explaining(wanted: bool, samples: int | None, eps: str | None, norm: str) -> Explaining | None:
+    """How explanations are to be audited; None where that was not asked for."""
+    from steadygrad.evaluation import Explaining
+
+    if not wanted:
+        for name, value in (("--explained", samples), ("--explanation-eps", eps)):
+            if value is not None:
+                raise UsageError(f"{name} is about the audit of explanations: add --explanations, or leave {name} out")
+        return None
+    if norm not in ("linf", "l2"):
+        raise UsageError(
+            f"--explanations needs --norm linf or l2, for which maps have attacks and bounds, got {norm!r}"
+        )
+    given = {} if samples is None else {"samples": samples}
+    return Explaining(eps=None if eps is None else number("--explanation-eps", eps), **given)
 
 
 def _suited(attacks: Any, norm: str) -> None:

@@ -1,8 +1,13 @@
 """Records, robust accuracy, transfer, validity checks, and the audit made of them."""
 
-from steadygrad.evaluation.audit import SUITES as SUITES
+from steadygrad.evaluation import corruptions as corruptions
+from steadygrad.evaluation import faithfulness as faithfulness
+from steadygrad.evaluation import noise as noise
+from steadygrad.evaluation import sanity as sanity
+from steadygrad.evaluation.accepted import SUITES as SUITES
 from steadygrad.evaluation.audit import Audit as Audit
 from steadygrad.evaluation.audit import audit as audit
+from steadygrad.evaluation.explaining import Explaining as Explaining
 from steadygrad.evaluation.records import Records as Records
 from steadygrad.evaluation.records import robust_accuracy as robust_accuracy
 from steadygrad.evaluation.rho import Rho2 as Rho2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -10,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from steadygrad import __version__, provenance
-from steadygrad.attacks import ATTACKS, FGSM, PGD, Attack, RandomNoise, Standard
-from steadygrad.attacks.engine import check_threat
+from steadygrad.attacks import Attack
 from steadygrad.attributions import Attribution, IntegratedGradients, Saliency
-from steadygrad.classifier import Classifier, check_inputs, check_logits, frozen
 from steadygrad.data import Dataset
-from steadygrad.errors import Failure, UsageError, unknown_name
+from steadygrad.errors import Failure, UsageError
+from steadygrad.evaluation.accepted import check_fits, named_models, suite_of
 from steadygrad.evaluation.curves import GRID, check_grid
 from steadygrad.evaluation.entry import Entry
+from steadygrad.evaluation.explained_summary import Explained, explain
+from steadygrad.evaluation.explaining import Explaining
 from steadygrad.evaluation.gallery import Gallery, spread
 from steadygrad.evaluation.records import Cells, Records
 from steadygrad.evaluation.robustness import Bench, code_key, label_of, weights_key
@@ -31,16 +32,9 @@ from steadygrad.files import atomic, key, output_folder, write_json
 from steadygrad.registry import describe
 from steadygrad.threat import Threat
 
-__all__ = ["SUITES", "Audit", "audit"]
+__all__ = ["Audit", "audit"]
 
 SCHEMA = 1
-
-_LEAD = PGD(steps=30, restarts=5, loss="rivals")
-SUITES: dict[str, tuple[Attack, ...]] = {
-    "fast": (_LEAD, PGD(restarts=3), PGD(loss="ce"), FGSM(), RandomNoise()),
-    "standard": (_LEAD, Standard(), FGSM(), RandomNoise()),
-}
-"""Attacks by suite name; the first one leads: it draws curves and pictures and is what the checks test."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +56,7 @@ def audit(
     samples: int | None = None,
     checked: int = 300,
     gallery: int = 6,
+    explanations: Explaining | None = None,
     transfer: bool = True,
     grid: Sequence[float] = GRID,
     center: Tensor | None = None,
@@ -82,6 +77,7 @@ def audit(
         samples: the first so many samples of the data; all by default.
         checked: samples on which the validity checks and the search for the smallest change run.
         gallery: pictures per model; 0 for none.
+        explanations: also push the maps of the attributions, and bound how far they can move; costs time.
         transfer: also the transfer matrix, if there are several models.
         grid: radii of the curve as multiples of the threat's.
         center: an input (*), such as the mean training image, for the centered rho2.
@@ -101,18 +97,21 @@ def audit(
     if not isinstance(threat.eps, float | int) or threat.eps <= 0:
         raise UsageError("an audit needs a threat with one positive radius, e.g. sg.linf(8 / 255)")
     # All that can be refused is refused here, before there is a folder.
-    named = _named(models)
+    named = named_models(models)
     data = data if samples is None else data.take(samples)
-    suite = _suite(attacks, threat)
+    suite = suite_of(attacks, threat)
     check_grid(grid)
+    if explanations is not None:
+        explanations.within(threat)
     if center is not None and center.shape != data.shape:
         raise UsageError(f"center must be one input of shape {data.shape}, got {tuple(center.shape)}")
     bench = Bench(data, Cells(), seed, device, batch_size)
     for name, model in named.items():
         model.to(device)
-        _fits(model, bench, threat)
+        check_fits(model, bench, threat)
         named[name] = expected(model, next(bench.batches(0, 2))[0], draws)
-    plan = _Plan(named, data, threat, suite, tuple(attributions), checked, gallery, transfer, tuple(grid), seed, center)
+    shown = tuple(attributions)
+    plan = _Plan(named, data, threat, suite, shown, checked, gallery, explanations, transfer, tuple(grid), seed, center)
     folder = output_folder(out, plan.plain()) if out is not None else None
     if folder is not None:
         if (done := _finished(folder)) is not None:
@@ -132,6 +131,7 @@ class _Plan:
     attributions: tuple[Attribution, ...]
     checked: int
     gallery: int
+    explanations: Explaining | None
     transfer: bool
     grid: tuple[float, ...]
     seed: int
@@ -151,6 +151,7 @@ class _Plan:
             "grid": list(self.grid),
             "seed": self.seed,
             "center": None if self.center is None else key(self.center.double().flatten().tolist()),
+            "explanations": None if self.explanations is None else dataclasses.asdict(self.explanations),
         }
 
     def threat_plain(self) -> dict[str, Any]:
@@ -193,9 +194,12 @@ class _Auditing:
         if plan.gallery:
             best = max(self.entries, key=lambda e: float(e["robust"]["value"]))["name"]
             self.gallery.add_grid(best, plan.models[best])
-        summary = self._summary(self._transfer(), time.monotonic() - start)
+        explained = self._explained()
+        summary = self._summary(self._transfer(), explained.plain if explained else None, time.monotonic() - start)
         records = Records.join(self.tables)
         if self.folder is not None:
+            if explained is not None:
+                explained.write(self.folder / "explained.parquet")
             with atomic(self.folder / "gallery.npz") as temporary:
                 np.savez_compressed(temporary, **self.gallery.arrays)  # type: ignore[arg-type]
             records.write(self.folder / "records.parquet")
@@ -224,7 +228,17 @@ class _Auditing:
             seed=plan.seed, device=bench.device, cells=bench.cells,
         ).plain()  # fmt: skip
 
-    def _summary(self, transfer: dict[str, Any] | None, seconds: float) -> dict[str, Any]:
+    def _explained(self) -> Explained | None:
+        plan = self.plan
+        if plan.explanations is None:
+            return None
+        found = explain(self.bench, plan.models, plan.attributions, plan.threat, plan.explanations, plan.gallery)
+        self.gallery.arrays |= found.arrays
+        return found
+
+    def _summary(
+        self, transfer: dict[str, Any] | None, explained: dict[str, Any] | None, seconds: float
+    ) -> dict[str, Any]:
         data = self.plan.data
         return {
             "schema": SCHEMA,
@@ -246,59 +260,6 @@ class _Auditing:
             "threat": self.plan.threat_plain(),
             "models": self.entries,
             "transfer": transfer,
+            "explained": explained,
             "gallery": self.gallery.plain() if self.plan.gallery else None,
         }
-
-
-def _named(models: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module]) -> dict[str, nn.Module]:
-    if isinstance(models, Mapping):
-        named = dict(models)
-    else:
-        listed = [models] if isinstance(models, nn.Module) else list(models)
-        names = [str(getattr(m, "name", type(m).__name__)) for m in listed]
-        repeated = sorted({n for n in names if names.count(n) > 1})
-        if repeated:
-            raise UsageError(f"models share the names {', '.join(repeated)}: give a mapping of names to models")
-        named = dict(zip(names, listed, strict=True))
-    if not named:
-        raise UsageError("models is empty: give at least one classifier")
-    return named
-
-
-def _suite(attacks: Attack | Sequence[Attack] | str, threat: Threat) -> tuple[Attack, ...]:
-    if isinstance(attacks, str) and attacks not in SUITES:
-        raise unknown_name("suite", attacks, SUITES)
-    listed = SUITES[attacks] if isinstance(attacks, str) else attacks
-    suite = (listed,) if isinstance(listed, Attack) else tuple(listed)
-    labels = [label_of(a) for a in suite]
-    if not labels or len(set(labels)) < len(labels):
-        raise UsageError(f"attacks must be at least one and all different, got {labels}")
-    for attack in suite:
-        if threat.norm not in attack.norms:
-            fitting = ", ".join(row.name for row in ATTACKS if threat.norm in row.norms)
-            raise UsageError(f"{label_of(attack)} does not work for {threat.norm}; attacks that do: {fitting}")
-    return suite
-
-
-def _fits(model: nn.Module, bench: Bench, threat: Threat) -> None:
-    data = bench.data
-    x, y, _ = next(bench.batches(0, 2))
-    if isinstance(model, Classifier):
-        if model.input_shape is not None and model.input_shape != data.shape:
-            raise UsageError(f"{model.name} takes inputs of shape {model.input_shape}, {data.name} has {data.shape}")
-        if model.classes is not None and len(model.classes) != len(data.classes):
-            raise UsageError(
-                f"{model.name} has {len(model.classes)} classes, {data.name} has {len(data.classes)}: "
-                "audit it on the data it was trained for"
-            )
-    check_inputs(x, y, threat.bounds)
-    check_threat(model, threat)
-    with frozen(model), torch.enable_grad():
-        logits = model(x.requires_grad_())
-    check_logits(logits, len(x))
-    check_inputs(x.detach(), bench.data.labels[: len(x)].to(x.device), threat.bounds, logits.shape[1])
-    if not logits.requires_grad:
-        raise UsageError(
-            "the model's output carries no gradient to its input (is there a detach, a no_grad or a conversion to "
-            "NumPy in its forward?): attacks that follow gradients would find nothing"
-        )

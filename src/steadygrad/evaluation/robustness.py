@@ -83,7 +83,7 @@ def code_key() -> str:
     root = Path(__file__).parents[1]
     rooms = [
         *root.glob("*.py"),
-        *(f for room in ("attacks", "attributions", "evaluation") for f in root.glob(f"{room}/*.py")),
+        *(f for room in ("attacks", "attributions", "bounds", "evaluation") for f in root.glob(f"{room}/*.py")),
     ]
     sources = sorted(rooms)
     digest = hashlib.sha256()

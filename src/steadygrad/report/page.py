@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steadygrad import files
-from steadygrad.report import figures, gallery, reading, style, svg, wording
+from steadygrad.report import explained, figures, gallery, reading, style, svg, wording
 from steadygrad.report.reading import Arrays, Summary
 
 if TYPE_CHECKING:
@@ -62,6 +62,9 @@ def render(summary: Summary, arrays: Arrays) -> str:
             reduction=gallery.reduction(arrays),
             grid=gallery.grid(summary, arrays),
             explanations=[(model["name"], _explanations(model)) for model in summary["models"]],
+            pushed=explained.panels(summary, arrays),
+            similarity_names=explained.SIMILARITIES,
+            marks=explained.MARKS,
             settings=_settings(summary),
             config=json.dumps(summary["config"], indent=2, ensure_ascii=False),
             soundness=_SOUNDNESS,
@@ -85,6 +88,7 @@ def _environment() -> Environment:
         "distance": _distance,
         "duration": wording.duration,
         "heat": lambda share: min(9, int(10 * share)),
+        "inline": _inline,
         "interval": lambda value: wording.interval(value).replace(" ", "\N{NO-BREAK SPACE}"),
         "norm": wording.norm,
         "number": wording.number,

@@ -30,6 +30,8 @@ _MODEL = (
 _ATTACK = (
     "name label settings accuracy success_rate after_rounding zero_gradient forwards backwards median_distance verdict"
 )
+_EXPLAINED = "similarity moved surrogate points deviation why certain passes"
+_PUSHED = "index id label prediction clean_confidence adversarial_confidence goal"
 _ENTRY = (
     "index id label clean_prediction adversarial_prediction clean_confidence adversarial_confidence distance attack"
 )
@@ -89,6 +91,8 @@ def check(summary: Any) -> None:
         _check_model(model, f"models[{index}]")
     if summary["transfer"] is not None:
         _check_transfer(summary["transfer"])
+    if summary.get("explained") is not None:
+        _check_explained(summary["explained"], [model["name"] for model in summary["models"]])
     if summary["gallery"] is not None:
         _need(summary["gallery"], "file models attributions grid", "gallery")
         for name, entries in summary["gallery"]["models"].items():
@@ -124,6 +128,24 @@ def _check_model(model: Any, where: str) -> None:
             _need_estimate(point["accuracy"], f"{where}.curve.points[{index}].accuracy")
     for index, row in enumerate(model["explanations"]):
         _need(row, "attribution under measure mean low high count", f"{where}.explanations[{index}]")
+
+
+def _check_explained(explained: Any, names: list[str]) -> None:
+    _need(explained, "threat samples pixels goals steps restarts draws similarities models", "explained")
+    _need(explained["threat"], "norm eps bounds", "explained.threat")
+    if list(explained["models"]) != names:
+        raise Failure(f"explained.models: expected {', '.join(names)}; run the audit again")
+    for name, model in explained["models"].items():
+        _need(model, "beta attributions", f"explained.models[{name!r}]")
+        for index, row in enumerate(model["attributions"]):
+            where = f"explained.models[{name!r}].attributions[{index}]"
+            _need(row, "name refused samples", where)
+            if row["refused"] is None:
+                _need(row, _EXPLAINED, where)
+                for distance in ("euclidean", "cosine"):
+                    _need(row["deviation"].get(distance), "attack linearised certified values", f"{where}.{distance}")
+            for place, caption in enumerate(row["samples"]):
+                _need(caption, _PUSHED, f"{where}.samples[{place}]")
 
 
 def _check_distances(distances: Any, where: str) -> None:
@@ -193,6 +215,11 @@ def _check_arrays(summary: Summary, arrays: Arrays, file: str) -> None:
             _need_array(arrays, name, len(entries), file)
         if arrays[f"clean_{i}"].shape != arrays[f"adversarial_{i}"].shape:
             raise Failure(f"{file}: clean_{i} and adversarial_{i} differ in shape; run the audit again")
+    for i, model in enumerate((summary.get("explained") or {"models": {}})["models"].values()):
+        for a, row in enumerate(model["attributions"]):
+            for kind in ("adversarial", "map_clean", "map_adversarial", "map_marks") if row["samples"] else ():
+                _need_array(arrays, f"{kind}_explained_{i}_{a}", len(row["samples"]), file)
+                _need_array(arrays, "clean_explained", len(row["samples"]), file)
     if gallery["grid"] is not None:
         _check_grid(gallery["grid"], arrays, file)
 

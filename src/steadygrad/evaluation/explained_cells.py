@@ -1,0 +1,121 @@
+"""One attribution of one model pushed on the first samples of a bench, in cells that outlive a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from steadygrad import progress
+from steadygrad.attributions import Attribution
+from steadygrad.errors import Failure
+from steadygrad.evaluation.explained import Columns, measure
+from steadygrad.evaluation.explaining import Explaining, attacks_on
+from steadygrad.evaluation.robustness import Bench, code_key, label_of, weights_key
+from steadygrad.files import atomic, key
+from steadygrad.registry import describe
+from steadygrad.threat import Threat
+
+__all__ = ["PICTURES", "Push"]
+
+CHUNK = 10
+"""Samples per cell: what a killed run loses at most."""
+PICTURES = ("shown", "map_clean", "map_shown", "marks")
+"""Columns with more than a number per sample, kept for the samples that are shown."""
+
+
+@dataclass(frozen=True)
+class Push:
+    """One attribution of one model, whose maps (or whose surrogate's: the subject) are pushed."""
+
+    bench: Bench
+    name: str
+    model: nn.Module
+    subject: nn.Module
+    attribution: Attribution
+    threat: Threat
+    settings: Explaining
+    pictures: int
+
+    def columns(self, count: int) -> Columns:
+        """Everything measured on the first `count` samples; the first `pictures` keep their pictures."""
+        folder, bench = self.bench.cells.folder, self.bench
+        cost = {k: v for k, v in dataclasses.asdict(self.settings).items() if k not in ("samples", "eps")}
+        base: list[Any] = ["explained", weights_key(self.model), describe(self.attribution), str(self.threat._key()), cost]
+        base += [bench.data.fingerprint, bench.seed, torch.device(bench.device).type, code_key()]
+        parts = []
+        with progress.task(f"{self.name}: pushing {label_of(self.attribution)}, {self.threat}", count) as advance:
+            for start in range(0, count, CHUNK):
+                stop, shown = min(start + CHUNK, count), min(CHUNK, max(0, self.pictures - start))
+                name = key(base, start, stop, shown)
+                path = None if folder is None else folder / f"{name}.npz"
+                parts.append(_cell(path, functools.partial(self._compute, start, stop, shown)))
+                advance(stop - start)
+        return _joined(parts, count)
+
+    def _compute(self, start: int, stop: int, shown: int) -> Columns:
+        parts = []
+        for x, _, ids in self.bench.batches(start, stop):
+            seeds = self.bench.seeds({"explained": describe(self.attribution)}, ids)
+            parts.append(measure(self.model, self.subject, self.attribution, x, self.threat, self.settings, seeds))
+        joined = _joined(parts, stop - start)
+        return {name: values[:shown] if name in PICTURES else values for name, values in joined.items()}
+
+    def records(self, columns: Columns) -> list[dict[str, Any]]:
+        """One row per sample."""
+        run = {"norm": self.threat.norm, "eps": self.threat.eps, "seed": self.bench.seed}
+        scalars = {name: values.tolist() for name, values in columns.items() if name not in PICTURES}
+        count = len(next(iter(scalars.values())))
+        return [
+            {"model": self.name, "attribution": label_of(self.attribution), "sample": self.bench.data.ids[i], **run}
+            | {name: values[i] for name, values in scalars.items()}
+            for i in range(count)
+        ]
+
+    def captions(self, columns: Columns) -> list[dict[str, Any]]:
+        """What is said about the samples that are shown."""
+        data = self.bench.data
+        goals = [attack.measured for attack in attacks_on(self.attribution, self.settings, len(data.shape) > 1)]
+        return [
+            {
+                "index": i,
+                "id": data.ids[i],
+                "label": data.classes[int(data.labels[i])],
+                "prediction": data.classes[int(columns["prediction"][i])],
+                "clean_confidence": float(columns["confidence"][i]),
+                "adversarial_confidence": float(columns["shown_confidence"][i]),
+                "goal": goals[int(columns["by"][i])],
+            }
+            for i in range(len(columns["marks"]))
+        ]
+
+
+def _joined(parts: Sequence[Columns], count: int) -> Columns:
+    """Columns below each other; where one part was refused, all are."""
+    refused = next((part for part in parts if "why" in part), None)
+    if refused is not None:
+        return {"why": np.repeat(refused["why"][:1], count)}
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _cell(path: Path | None, compute: Callable[[], Columns]) -> Columns:
+    if path is not None and path.exists():
+        try:
+            # Opened here: NumPy leaves a file that is no archive open.
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise Failure(f"cannot read the cell {path}: {error}; delete the file to have it made again") from error
+    columns = compute()
+    if path is not None:
+        with atomic(path) as temporary:
+            np.savez_compressed(temporary, **columns)  # type: ignore[arg-type]
+    return columns

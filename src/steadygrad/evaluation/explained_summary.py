@@ -1,0 +1,172 @@
+"""The step of an audit that pushes explanations: its part of `summary.json`, its records and its pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from steadygrad.attributions import Attribution, Saliency
+from steadygrad.attributions.pixels import count_of
+from steadygrad.attributions.similarity import SIMILARITIES
+from steadygrad.evaluation.explained import DISTANCES, KINDS, Columns
+from steadygrad.evaluation.explained_cells import PICTURES, Push
+from steadygrad.evaluation.explaining import Explaining, K, attacks_on, measures, subject_of
+from steadygrad.evaluation.gallery import _image, _plane
+from steadygrad.evaluation.robustness import Bench, label_of
+from steadygrad.evaluation.statistics import mean, quantile_intervals, wilson
+from steadygrad.files import atomic
+from steadygrad.threat import Threat
+
+__all__ = ["Explained", "explain"]
+
+LEVELS = (0.05, 0.5, 0.95)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What was found: plain data for `summary.json`, arrays for `gallery.npz`, one record per sample."""
+
+    plain: dict[str, Any]
+    arrays: Columns
+    records: list[dict[str, Any]]
+
+    def write(self, path: Path) -> None:
+        """Write the records as a Parquet file, whole or not at all."""
+        import pandas as pd
+
+        with atomic(path) as temporary:
+            pd.DataFrame(self.records).to_parquet(temporary, index=False)
+
+
+def explain(
+    bench: Bench,
+    models: Mapping[str, nn.Module],
+    attributions: Sequence[Attribution],
+    threat: Threat,
+    settings: Explaining,
+    pictures: int = 6,
+) -> Explained:
+    """Push the maps of every model by every attribution, on the first samples of a bench; in cells.
+
+    Args:
+        threat: that of the audit; the settings may have a radius of their own.
+        pictures: so many samples are shown, the first ones.
+
+    Raises:
+        UsageError: a norm other than linf and l2. What a model or an attribution cannot do is written down in
+            its place instead.
+    """
+    threat = settings.within(threat)
+    count = min(settings.samples, len(bench.data))
+    x, _, ids = next(iter(bench.batches(0, min(8, count))))
+    arrays: Columns = {}
+    if pictures:
+        arrays["clean_explained"] = _image(bench.data.batch(slice(0, min(pictures, count)))[0])
+    rows: dict[str, Any] = {}
+    records: list[dict[str, Any]] = []
+    for index, (name, model) in enumerate(models.items()):
+        subject = subject_of(model, x, bench.seeds({}, ids), settings.beta)
+        rows[name] = {"beta": settings.beta if subject is not model else None, "attributions": []}
+        for place, attribution in enumerate(attributions):
+            push = Push(bench, name, model, subject, attribution, threat, settings, pictures)
+            columns = push.columns(count)
+            records += push.records(columns)
+            rows[name]["attributions"].append({"name": label_of(attribution), **_row(columns), "samples": []})
+            if "why" not in columns and pictures:
+                rows[name]["attributions"][-1]["samples"] = push.captions(columns)
+                arrays |= _drawn(columns, f"explained_{index}_{place}", x.shape[1:], _plane(x))
+    pictured = x.ndim in (3, 4)
+    pixels = math.prod(_plane(x))
+    plain = {
+        "threat": {"norm": threat.norm, "eps": float(threat.eps), "bounds": list(threat.bounds)},  # type: ignore[arg-type]
+        "samples": count,
+        "pixels": {"all": pixels, "top": count_of(K, pixels)},
+        "goals": [attack.measured for attack in attacks_on(Saliency(), settings, pictured)],
+        **{name: getattr(settings, name) for name in ("steps", "restarts", "draws")},
+        "similarities": measures(pictured),
+        "models": rows,
+    }
+    return Explained(plain, arrays, records)
+
+
+def _row(columns: Columns) -> dict[str, Any]:
+    """What the columns of one model and attribution say, with intervals."""
+    if "why" in columns:
+        return {"refused": str(columns["why"][0])}
+    count = len(columns["prediction"])
+    own = "own_prediction" in columns
+    ways = ("attack", "noise", *(("own_attack", "own_noise") if own else ()))
+    similar = [name for name in SIMILARITIES if f"similarity_{name}_attack" in columns]
+    certain = columns["certain"]
+    return {
+        "refused": None,
+        "similarity": {s: {way: _mean(columns[f"similarity_{s}_{way}"], s) for way in ways} for s in similar},
+        "moved": {
+            way: wilson(int((columns[f"similarity_top_k_intersection_{way}"] < 1).sum()), count).plain()
+            for way in ("attack", "noise")
+        },
+        "surrogate": {
+            "same_prediction": wilson(int((columns["own_prediction"] == columns["prediction"]).sum()), count).plain(),
+            "alike": _mean(columns["own_alike"], "top_k_intersection"),
+        }
+        if own
+        else None,
+        "points": int(columns["points"].sum()),
+        "deviation": {distance: _deviation(columns, distance) for distance in DISTANCES},
+        "why": {kind: next((str(w) for w in columns[f"why_{kind}"] if w), None) for kind in KINDS},
+        "certain": None
+        if np.isnan(certain).any()
+        else {"mean": mean(certain).plain(), "any": wilson(int((certain > 0).sum()), count).plain()},
+        "passes": {way: float(columns[way].mean()) for way in ("forwards", "backwards")},
+    }
+
+
+def _mean(values: NDArray[np.float64], similarity: str) -> dict[str, Any]:
+    """A mean with its interval, which ends where the similarity does."""
+    low, high = SIMILARITIES[similarity].range
+    found = mean(values).plain()
+    return {**found, "low": max(low, found["low"]), "high": min(high, found["high"])}
+
+
+def _deviation(columns: Columns, distance: str) -> dict[str, Any]:
+    attack = columns[f"deviation_{distance}_attack"]
+    found: dict[str, Any] = {"attack": _median(attack), "values": {"attack": _finite(attack)}}
+    for kind in KINDS:
+        upper = columns[f"deviation_{distance}_{kind}"]
+        if np.isnan(upper).any():
+            found[kind] = None
+            continue
+        there = upper > 0
+        ratio = attack[there] / upper[there]
+        found["values"][kind] = _finite(upper)
+        found[kind] = {
+            "bound": _median(upper),
+            "ratio": quantile_intervals(ratio, LEVELS) if len(ratio) else None,
+            "largest": float(ratio.max()) if len(ratio) else None,
+            "over": int(columns[f"over_{distance}_{kind}"].sum()),
+        }
+    return found
+
+
+def _median(values: NDArray[np.float64]) -> dict[str, float | None]:
+    return quantile_intervals(values, (0.5,))["0.5"]
+
+
+def _finite(values: NDArray[np.float64]) -> list[float | None]:
+    return [float(v) if math.isfinite(v) else None for v in values]
+
+
+def _drawn(columns: Columns, name: str, shape: Sequence[int], plane: tuple[int, int]) -> Columns:
+    titles = dict(zip(PICTURES, ("adversarial", "map_clean", "map_adversarial", "map_marks"), strict=True))
+    image = tuple(shape) if len(shape) == 3 else (1, *plane)
+    return {
+        f"{title}_{name}": columns[kind].reshape(-1, *(image if kind == "shown" else plane)).astype(np.float32)
+        for kind, title in titles.items()
+    }

@@ -1,0 +1,239 @@
+"""The section on pushed explanations: every number, one color scale, certain pixels, and what was refused."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from report.fake_summary import EPS, digit, estimate, full, save
+from steadygrad import report
+from steadygrad.errors import Failure
+from steadygrad.report import explained, page, scatter
+
+TOP, SAMPLES = 26, 12  # of 16 x 16 pixels
+WHY = "there is no certified bound for LayerNorm (net.norm)"
+
+
+def _median(value: float) -> dict[str, float]:
+    return {"value": value, "low": 0.8 * value, "high": 1.25 * value}
+
+
+def _deviation(rng: np.random.Generator, certified: bool) -> dict[str, Any]:
+    attack = rng.uniform(0.2, 0.8, SAMPLES)
+    values = {"attack": attack.tolist(), "linearised": (attack / rng.uniform(0.5, 1.3, SAMPLES)).tolist()}
+    found: dict[str, Any] = {"attack": _median(float(np.median(attack))), "certified": None, "values": values}
+    if certified:
+        values["certified"] = (40 * attack).tolist()
+    for kind, over in (("linearised", 7), ("certified", 0)):
+        if kind in values:
+            ratio = attack / np.array(values[kind])
+            levels = {str(q): _median(float(np.quantile(ratio, q))) for q in (0.05, 0.5, 0.95)}
+            bound = _median(float(np.median(values[kind])))
+            found[kind] = {"bound": bound, "ratio": levels, "largest": float(ratio.max()), "over": over}
+    return found
+
+
+def _row(rng: np.random.Generator, name: str, beta: float | None, certified: bool) -> dict[str, Any]:
+    ways = ("attack", "noise", *(("own_attack", "own_noise") if beta else ()))
+    share = rng.uniform(0.4, 0.6)
+    similar = {
+        way: {"value": share + i / 10, "low": share, "high": 0.9, "count": SAMPLES} for i, way in enumerate(ways)
+    }
+    certain = {"mean": {"value": 3.4, "low": 2.1, "high": 4.7}, "any": estimate(0.75, SAMPLES)}
+    return {
+        "name": name,
+        "refused": None,
+        "similarity": dict.fromkeys(explained.SIMILARITIES, similar),
+        "moved": {"attack": estimate(1.0, SAMPLES), "noise": estimate(0.5, SAMPLES)},
+        "surrogate": {"same_prediction": estimate(0.75, SAMPLES), "alike": {"value": 0.87}} if beta else None,
+        "points": 118,
+        "deviation": {d: _deviation(rng, certified) for d in ("euclidean", "cosine")},
+        "why": {"linearised": None, "certified": None if certified else WHY},
+        "certain": certain if certified else None,
+        "passes": {"forwards": 500.0, "backwards": 800.0},
+        "samples": [
+            {"index": k, "id": f"digits-test-{k:05d}", "label": "7", "prediction": "7", "clean_confidence": 0.99,
+             "adversarial_confidence": 0.9 - 0.1 * k, "goal": "top-k"}
+            for k in range(2)
+        ],
+    }  # fmt: skip
+
+
+def pushed() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A full summary whose first model is certified, whose second has a surrogate, and whose third is refused."""
+    summary, arrays = full()
+    rng = np.random.default_rng(4)
+    summary["models"], names = summary["models"][:3], [m["name"] for m in summary["models"][:3]]
+    summary["transfer"] = None
+    rows = [
+        [_row(rng, "Saliency", None, True), _row(rng, "IntegratedGradients", None, True)],
+        [_row(rng, "Saliency", 50.0, False)],
+        [{"name": "Saliency", "refused": "its predictions are drawn anew", "samples": []}],
+    ]
+    betas = (None, 50.0, None)
+    summary["explained"] = {
+        "threat": {"norm": "linf", "eps": EPS / 2, "bounds": [0.0, 1.0]},
+        "samples": SAMPLES, "pixels": {"all": 256, "top": TOP}, "goals": ["top-k", "cosine", "euclidean"],
+        "steps": 20, "restarts": 2, "draws": 10, "similarities": list(explained.SIMILARITIES),
+        "models": {n: {"beta": b, "attributions": r} for n, b, r in zip(names, betas, rows, strict=True)},
+    }  # fmt: skip
+    arrays["clean_explained"] = np.stack([digit(7, rng) for _ in range(2)])
+    for i, model in enumerate(rows):
+        for a, row in enumerate(model):
+            if row["refused"] is None:
+                arrays[f"adversarial_explained_{i}_{a}"] = arrays["clean_explained"]
+                before = rng.random((2, 16, 16))
+                marks = np.zeros((2, 256))
+                marks[:, :5], marks[:, 5:20], marks[:, 20:TOP], marks[:, TOP : TOP + 6] = 4, 3, 2, 1
+                arrays[f"map_clean_explained_{i}_{a}"] = before
+                arrays[f"map_adversarial_explained_{i}_{a}"] = before / 2
+                arrays[f"map_marks_explained_{i}_{a}"] = marks.reshape(2, 16, 16)
+    return summary, arrays
+
+
+@pytest.fixture(scope="module")
+def section() -> tuple[dict[str, Any], str]:
+    summary, arrays = pushed()
+    text = page.render(summary, arrays)
+    return summary, text[text.index('<section id="explained"') : text.index('<section id="reproduce"')]
+
+
+def _words(text: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", text)).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_attack_and_noise_stand_beside_each_other_with_intervals(section: tuple[dict[str, Any], str]) -> None:
+    summary, text = section
+    words = _words(text)
+    for model in summary["explained"]["models"].values():
+        for row in model["attributions"]:
+            for found in row.get("similarity", {}).values():
+                for v in found.values():
+                    assert f"{v['value']:.2f} [{v['low']:.2f}, {v['high']:.2f}]" in words
+    for label in ("Saliency, attack", "Saliency, random noise", "Saliency, own map, attack", "own map, random noise"):
+        assert label in words
+    assert "ℓ∞ ≤ 0.05" in words
+    assert "not measured: its predictions are drawn anew" in words
+
+
+def test_a_surrogate_is_stated_and_how_near_it_is(section: tuple[dict[str, Any], str]) -> None:
+    words = _words(section[1])
+    assert "For distilled all numbers and pictures of this section are of a surrogate" in words
+    assert "softplus (β = 50)" in words
+    assert "distilled: the same prediction for 75.0 %, top 10 % in common with the model’s own Saliency 0.87." in words
+    summary, arrays = pushed()
+    summary["explained"]["models"]["distilled"]["beta"] = None
+    assert "surrogate" not in page.render(summary, arrays)
+
+
+def test_bounds_say_how_sound_they_are_and_a_violation_is_marked(section: tuple[dict[str, Any], str]) -> None:
+    text = section[1]
+    words = _words(text)
+    for word in ("Attack:", "Linearised:", "Certified:"):
+        assert word in words
+    assert words.count("7 of 118") == 6
+    assert words.count("✓ 0 of 118") == 4
+    assert "✗" not in words
+    assert "3.4 [2.1, 4.7]" in words
+    assert f"no certified bound: {WHY}" in words
+    summary, arrays = pushed()
+    summary["explained"]["models"]["plain"]["attributions"][0]["deviation"]["euclidean"]["certified"]["over"] = 2
+    assert "✗ 2 of 118" in _words(page.render(summary, arrays))
+
+
+def _pixels(text: str, alt: str) -> np.ndarray:
+    found = re.search(rf'src="data:image/png;base64,([^"]+)" alt="[^"]*{alt}', text)
+    assert found is not None, alt
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(found[1]))).convert("RGB")).astype(int)
+
+
+def test_map_before_after_and_their_difference_are_on_one_scale() -> None:
+    summary, arrays = pushed()
+    arrays["map_clean_explained_0_0"][0] = 0.0
+    arrays["map_clean_explained_0_0"][0, 3, 4] = 2.0
+    arrays["map_clean_explained_0_0"][0, 5, 5] = 1.0
+    arrays["map_adversarial_explained_0_0"][0] = 0.0
+    arrays["map_adversarial_explained_0_0"][0, 5, 5] = 2.0
+    text = page.render(summary, arrays)
+    text = text[text.index('<section id="explained"') :]
+    before, after, difference = (
+        _pixels(text, f"{t}, largest value 2, drawn from -2 to 2") for t in ("map before", "map after", "difference")
+    )
+    assert (before[3, 4] == after[5, 5]).all()  # 2 is one color
+    assert (before[5, 5] == difference[5, 5]).all()  # 1 is one color, in a map or as a difference
+    assert (before[0, 0] == difference[0, 0]).all()
+    red, blue = difference[5, 5], difference[3, 4]
+    assert red[0] > red[2]
+    assert blue[2] > blue[0]
+
+
+def test_certain_pixels_are_marked_and_the_prediction_stated(section: tuple[dict[str, Any], str]) -> None:
+    text = section[1]
+    marks = _pixels(text, "the 26 largest pixels of the map, 20 of 26 stay, 5 for certain").reshape(-1, 3)
+    colors = [tuple(bytes.fromhex(color[1:])) for color, _ in explained.MARKS]
+    assert [sum(tuple(p) == c for p in marks) for c in colors] == [5, 15, 6, 6]
+    words = _words(text)
+    assert "7 · 99.0 %" in words
+    assert "still 7 · 90.0 %" in words
+    assert "predicted 7 before and after; pushed by the attack on the top-k" in words
+
+
+def test_the_page_stays_accessible_with_it() -> None:
+    text = page.render(*pushed())
+    ids = re.findall(r'\sid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert {"explained", "h-explained", "c-pushed", "c-bounded"} <= set(ids)
+    assert text.count("<table") == text.count("<caption")
+    assert '<a href="#explained">' in text
+    assert all(len(alt) > 8 for alt in re.findall(r'<img [^>]*alt="([^"]*)"', text))
+    assert "explained" not in page.render(*full())
+
+
+def test_the_scatter_shows_every_sample_and_what_exceeds_its_bound() -> None:
+    values = {"attack": [0.1, 0.2, 0.0, 0.3], "linearised": [0.1, 0.1, 1.0, None], "certified": [1.0, 10.0, 10.0, 20.0]}
+    assert scatter.limits([values]) == (-1, 2, -1, 0)
+    assert scatter.limits([{"attack": [0.0]}]) is None
+    drawn = scatter.scatter(values, (-1, 2, -1, 0), "all")
+    assert drawn.count("<use ") == 3 + 4
+    linearised = re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"[^>]*0b6aa2', drawn)
+    assert len(linearised) == 3
+    lengths = [float(y) for _, y in linearised]
+    assert lengths[1] < lengths[0] <= lengths[2] + 1e-6  # 0.2 above 0.1; no movement lies on the lower edge
+    assert drawn == scatter.scatter(values, (-1, 2, -1, 0), "all")
+    assert math.isclose(lengths[0], lengths[2])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda e: e.pop("pixels"), "explained: missing pixels"),
+        (lambda e: e["models"].pop("distilled"), "explained.models: expected plain, distilled"),
+        (lambda e: e["models"]["plain"]["attributions"][0].pop("certain"), r"attributions\[0\]: missing certain"),
+        (
+            lambda e: e["models"]["plain"]["attributions"][1]["deviation"].pop("cosine"),
+            r"attributions\[1\].cosine: expected",
+        ),
+    ],
+)
+def test_a_missing_key_is_named(tmp_path: Path, change: Any, message: str) -> None:
+    summary, arrays = pushed()
+    change(summary["explained"])
+    with pytest.raises(Failure, match=message):
+        report.write(save(tmp_path, summary, arrays))
+
+
+def test_missing_pictures_are_named(tmp_path: Path) -> None:
+    summary, arrays = pushed()
+    report.write(save(tmp_path, summary, copy.deepcopy(arrays)))
+    del arrays["map_marks_explained_1_0"]
+    with pytest.raises(Failure, match="missing the array map_marks_explained_1_0"):
+        report.write(save(tmp_path, summary, arrays))
