@@ -4,7 +4,8 @@
 
 Steps: loss, weight gradient and Adam's update on an MNIST-sized LeNet. Saliency: blur saliency and SARFA of
 CIFAR-10-sized images (random ones without --data) through the ConvNet, against the same number of forwards of ready
-inputs in the same chunks. All are interleaved; ratios of medians for the steps, of sums for the saliency.
+inputs in the same chunks. All are interleaved; ratios of the medians over repetitions of the steps, and over chunks of
+the images.
 """
 
 from __future__ import annotations
@@ -22,17 +23,24 @@ from steadygrad.attributions import SARFA, BlurSaliency
 from steadygrad.classifier import frozen
 from steadygrad.defenses import Defense, InputGradientPenalty, JacobianPenalty, Plain, State
 
+Work = Callable[[], object]
 
-def interleaved(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each work, after one round to warm up."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for repeat in range(repeats + 1):
-        for name, work in works.items():
-            start = time.perf_counter()
-            work()
-            if repeat:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+
+def timed(work: Work) -> tuple[float, float]:
+    """Seconds of a work by the clock, and by the processor, which a busy machine changes less."""
+    clock, processor = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - clock, time.process_time() - processor
+
+
+def report(laps: Mapping[str, list[tuple[float, float]]], unit: str) -> None:
+    """Medians of the laps of each work, and their ratios to those of the first."""
+    medians = {name: [statistics.median(column) for column in zip(*times)] for name, times in laps.items()}
+    base = next(iter(medians.values()))
+    print(f"{'':28}{'clock':>12}{'processor':>12}   in {unit}, by clock and processor")
+    for name, values in medians.items():
+        shares = "".join(f"{value / b:9.3f}" for value, b in zip(values, base))
+        print(f"{name:28}" + "".join(f"{1e3 * value:9.1f} ms" for value in values) + shares)
 
 
 def steps(batch: int, repeats: int) -> None:
@@ -40,7 +48,7 @@ def steps(batch: int, repeats: int) -> None:
     x = torch.rand(batch, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     y = torch.arange(batch) % 10
 
-    def stepper(defense: Defense) -> Callable[[], None]:
+    def stepper(defense: Defense) -> Work:
         model = sg.models.build("lenet", (1, 28, 28), 10, seed=0).train()
         weights = list(model.parameters())
         optimizer = torch.optim.Adam(weights, 1e-4, fused=True)
@@ -59,10 +67,14 @@ def steps(batch: int, repeats: int) -> None:
         "jacobian, 1 projection": JacobianPenalty(0.01),
         "jacobian, exact": JacobianPenalty(0.01, projections=None),
     }
-    found = interleaved({name: stepper(defense) for name, defense in defenses.items()}, repeats)
-    print(f"LeNet, batch {batch}, median of {repeats} interleaved repetitions, {torch.get_num_threads()} threads")
-    for name, seconds in found.items():
-        print(f"{name:28}{1e3 * seconds:9.1f} ms{seconds / found['plain']:9.2f} plain steps")
+    works = {name: stepper(defense) for name, defense in defenses.items()}
+    laps: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
+    for repeat in range(repeats + 1):
+        for name, work in works.items():
+            lap = timed(work)
+            laps[name] += [lap] if repeat else []  # the first one warms up
+    print(f"LeNet, batch {batch}, medians of {repeats} interleaved repetitions, {torch.get_num_threads()} threads")
+    report(laps, "plain steps")
 
 
 def saliency(images: int, grid: int, name: str | None) -> None:
@@ -76,22 +88,22 @@ def saliency(images: int, grid: int, name: str | None) -> None:
     chunk, count = methods["sarfa"].chunk, methods["sarfa"].forwards((3, 32, 32))
 
     def bare(some: Tensor) -> None:
+        # The same number of forwards, as full chunks of ready inputs.
+        ready, left = some.repeat(-(-chunk // len(some)), 1, 1, 1)[:chunk], count * len(some)
         with frozen(model), torch.no_grad():
-            for _ in range(count):
-                model(some)
+            while left > 0:
+                model(ready[:left])
+                left -= chunk
 
-    totals = dict.fromkeys(["bare forwards", *methods], 0.0)
+    laps: dict[str, list[tuple[float, float]]] = {name: [] for name in ("bare forwards", *methods)}
     for start in range(0, len(x), chunk):
         some, classes = x[start : start + chunk], target[start : start + chunk]
-        works: dict[str, Callable[[], object]] = {"bare forwards": lambda some=some: bare(some)}
+        works: dict[str, Work] = {"bare forwards": lambda some=some: bare(some)}
         works |= {n: lambda m=m, s=some, c=classes: m(model, s, c) for n, m in methods.items()}
         for key, work in works.items():
-            begin = time.perf_counter()
-            work()
-            totals[key] += time.perf_counter() - begin
+            laps[key].append(timed(work))
     print(f"ConvNet, {len(x)} images of {name or 'random pixels'}, {count} forwards each, in chunks of {chunk}")
-    for key, seconds in totals.items():
-        print(f"{key:28}{seconds:9.2f} s {seconds / totals['bare forwards']:9.3f} bare forwards")
+    report(laps, "bare forwards")
 
 
 def main() -> None:
