@@ -124,7 +124,8 @@ def test_the_claims_follow_the_measures() -> None:
 def test_the_whole_experiment_is_written_down_and_not_repeated(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = replace(
         experiment.SCALES["smoke"],
-        training=FitSettings(epochs=1),
+        epochs=1,
+        least=1,
         samples=96,
         steps=1,
         looked=8,

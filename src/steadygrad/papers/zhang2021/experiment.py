@@ -20,8 +20,9 @@ from steadygrad.papers.lessons import Lesson, learn
 from steadygrad.papers.store import Array, Arrays, Store
 from steadygrad.papers.zhang2021 import claims, pages
 from steadygrad.papers.zhang2021.measures import WAYS, NeuronBench
-from steadygrad.papers.zhang2021.settings import SCALES, SHARE, Scale, defenses, eps_of
+from steadygrad.papers.zhang2021.settings import SCALES, SHARE, Scale, defenses, eps_of, fitting
 from steadygrad.registry import describe
+from steadygrad.training import FitSettings
 
 __all__ = ["ZHANG2021", "Measured"]
 
@@ -41,19 +42,20 @@ def plan(request: Request, train: Dataset, test: Dataset) -> dict[str, Any]:
         "network": ZHANG2021.model_of(request),
         "eps": eps,
         "defenses": {name: describe(d) for name, d in defenses(eps, scale.steps).items()},
-        "measured": {**dataclasses.asdict(scale), "training": scale.training.outcome},
+        "training": fitting(scale, len(_parts(request, train, scale)[0])).outcome,
+        "measured": dataclasses.asdict(scale),
     }
 
 
 def run(request: Request, train: Dataset, test: Dataset, folder: Path, store: Store) -> Findings:
     """Train all models, look at their neurons and attack them."""
     scale, network, eps = SCALES[request.scale], ZHANG2021.model_of(request), eps_of(train.name)
-    train = train if scale.samples is None else train.take(scale.samples, seed=request.seed)
-    fitted, held = train.divide(_HELD_OUT, request.seed)
+    fitted, held = _parts(request, train, scale)
+    settings = fitting(scale, len(fitted))
     start = models.build(network, train.shape, train.classes, seed=request.seed)
     trained = {
         name: learn(
-            Lesson(name, start, defense, scale.training), fitted, None, folder / "models" / name,
+            Lesson(name, start, defense, settings), fitted, None, folder / "models" / name,
             seed=request.seed, device=request.device,
         )
         for name, defense in defenses(eps, scale.steps).items()
@@ -64,7 +66,13 @@ def run(request: Request, train: Dataset, test: Dataset, folder: Path, store: St
     seconds = {f"train {name}": t.seconds for name, t in trained.items()}
     results = {"network": network, **_results(measured, scale, len(test))}
     arrays = _arrays(measured) | (_pictures(named, benches[0], eps, scale) if len(train.shape) == 3 else {})
-    return Findings(test, results, claims.judge(results, measured), arrays, _left_out(scale, fitted, eps), seconds)
+    return Findings(test, results, claims.judge(results, measured), arrays, _left_out(settings, fitted, eps), seconds)
+
+
+def _parts(request: Request, train: Dataset, scale: Scale) -> tuple[Dataset, Dataset]:
+    """What is trained on, and the held-out images on which everything is chosen."""
+    train = train if scale.samples is None else train.take(scale.samples, seed=request.seed)
+    return train.divide(_HELD_OUT, request.seed)
 
 
 @dataclass
@@ -188,8 +196,7 @@ def _last_maps(model: Classifier, bench: NeuronBench) -> str:
     return [layer for layer, values in outputs.items() if values.ndim == 4 or layer == next(iter(outputs))][-1]
 
 
-def _left_out(scale: Scale, fitted: Dataset, eps: float) -> list[str]:
-    settings = scale.training
+def _left_out(settings: FitSettings, fitted: Dataset, eps: float) -> list[str]:
     return [
         "The paper's tables are not available to us: its three claims are what is tested, not its figures.",
         f"All models: {settings.epochs} epochs of {len(fitted):,} samples with Adam at {settings.lr:g}; equally many "

@@ -8,7 +8,7 @@ from steadygrad.attacks import FGSM, PGD
 from steadygrad.defenses import TRADES, AdversarialTraining, Defense, Plain, StableNeurons
 from steadygrad.training import FitSettings
 
-__all__ = ["LABELS", "SCALES", "SHARE", "Scale", "defenses", "eps_of"]
+__all__ = ["LABELS", "SCALES", "SHARE", "Scale", "defenses", "eps_of", "fitting"]
 
 LABELS = {
     "plain": "plain",
@@ -22,6 +22,7 @@ LABELS = {
 SHARE = 0.1
 """Of the neurons of a layer, the sensitive ones."""
 
+_BATCH = 128
 _RADII = {"mnist": 0.2, "digits": 0.15, "cifar10": 8 / 255}
 
 
@@ -35,7 +36,7 @@ class Scale:
     """How much is trained and measured.
 
     Args:
-        training: of all models, so that they are compared after equally many steps.
+        epochs, least: of every training, in epochs and in steps, whichever is longer.
         samples: largest number of training samples; None for all.
         steps: of the PGD that the defenses train on.
         looked: held-out images from which the sensitive neurons and the best layer are chosen.
@@ -44,7 +45,8 @@ class Scale:
         draws: random sets of neurons.
     """
 
-    training: FitSettings
+    epochs: int
+    least: int
     samples: int | None
     steps: int
     looked: int
@@ -53,15 +55,21 @@ class Scale:
     draws: int
 
 
-def _training(epochs: int, batch_size: int) -> FitSettings:
-    return FitSettings(epochs=epochs, batch_size=batch_size, schedule="cosine", warmup=0.1)
-
-
 SCALES = {
-    "smoke": Scale(_training(2, 64), 600, 3, 40, 60, 10, 3),
-    "short": Scale(_training(5, 128), 12_000, 5, 500, 1500, 200, 10),
-    "paper": Scale(_training(30, 128), None, 10, 1000, 2000, 500, 20),
+    "smoke": Scale(2, 20, 600, 3, 40, 60, 10, 3),
+    "short": Scale(5, 400, 12_000, 5, 500, 1500, 200, 10),
+    "paper": Scale(30, 2000, None, 10, 1000, 2000, 500, 20),
 }
+
+
+def fitting(scale: Scale, count: int) -> FitSettings:
+    """How all models are trained on `count` samples: equally many steps.
+
+    >>> fitting(SCALES["short"], 1000).epochs, fitting(SCALES["short"], 11_000).epochs
+    (50, 5)
+    """
+    epochs = max(scale.epochs, -(-scale.least // -(-count // _BATCH)))
+    return FitSettings(epochs=epochs, batch_size=_BATCH, schedule="cosine", warmup=0.1)
 
 
 def defenses(eps: float, steps: int) -> dict[str, Defense]:
