@@ -59,7 +59,8 @@ def test_the_folder_holds_the_model_both_audits_and_the_comparison(whole: Harden
     assert gates.same(again.state_dict(), whole.classifier.state_dict())
     assert not gates.same(again.state_dict(), trained.state_dict())
     page = (folder / "report" / "index.html").read_text(encoding="utf-8")
-    assert all(name in page for name in ("before", "after"))
+    assert 'id="hardened"' in page
+    assert f"{whole.comparison.robust.value * 100:+.1f} points" in page
     assert whole.summary["training"]["chosen_epoch"] >= 1
     assert whole.summary["training"]["defense"]["name"] == "adversarial"
     assert (whole.summary["training"]["samples"], whole.summary["training"]["validation_samples"]) == (108, 12)

@@ -153,8 +153,8 @@ def harden(
     }
     page = None
     if folder is not None:
-        page = report.write(folder)
         write_json(folder / "harden.json", summary)
+        page = report.write(folder)
     return Hardening(trained.classifier, comparison, found, summary, folder, page)
 
 

@@ -1,4 +1,4 @@
-"""The page: one HTML file with everything in it, drawn from `summary.json` and `gallery.npz` alone."""
+"""The page: one HTML file, drawn from `summary.json`, `gallery.npz` and, where there is one, `harden.json` alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steadygrad import files
-from steadygrad.report import explained, figures, gallery, reading, style, svg, wording
+from steadygrad.report import explained, figures, gallery, hardened, reading, style, svg, wording
 from steadygrad.report.reading import Arrays, Summary
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _SOUNDNESS = (
 
 
 def write(folder: str | Path) -> Path:
-    """Draw `report/index.html` in a run folder from its `summary.json` and gallery; whole or not at all.
+    """Draw `report/index.html` in a run folder from what lies there; whole or not at all.
 
     Returns:
         The path of the page. Equal summaries give equal bytes.
@@ -38,12 +38,12 @@ def write(folder: str | Path) -> Path:
     """
     audit = reading.read(folder)
     path = Path(folder) / "report" / "index.html"
-    files.write_text(path, render(audit.summary, audit.arrays))
+    files.write_text(path, render(audit.summary, audit.arrays, hardened.read(folder)))
     return path
 
 
-def render(summary: Summary, arrays: Arrays) -> str:
-    """The page of a summary and the arrays of its gallery, as HTML text."""
+def render(summary: Summary, arrays: Arrays, compared: hardened.Hardened | None = None) -> str:
+    """The page of a summary and the arrays of its gallery, and of a hardening, as HTML text."""
     from markupsafe import Markup
 
     css = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
@@ -53,6 +53,7 @@ def render(summary: Summary, arrays: Arrays) -> str:
         .render(
             summary=summary,
             css=Markup(css),
+            hardened=compared,
             sentence=wording.sentence(summary),
             broken_by=_broken_by(summary),
             curves=_curves(summary),
