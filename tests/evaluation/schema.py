@@ -25,8 +25,8 @@ RHO2 = "attack pixels centered turned"
 ELIGIBILITY = "deterministic gradients no_optimization"
 EXPLAINED = "threat samples pixels goals steps restarts draws similarities models"
 PUSHED = "name refused similarity moved surrogate points deviation why certain passes samples"
-CAPTIONS = "index id label prediction clean_confidence adversarial_confidence goal"
-BOUND = "bound ratio largest over"
+CAPTIONS = "index id label prediction clean_confidence adversarial_confidence certain goal"
+BOUND = "bound count ratio largest points over"
 LEVELS = "0.05 0.25 0.5 0.75 0.95"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from steadygrad.evaluation.records import Cells
 from steadygrad.evaluation.robustness import Bench
 
 COUNT = 5
-FEW = Explaining(samples=COUNT, steps=4, restarts=1, draws=2, beta=20.0)
+FEW = Explaining(samples=COUNT, certified=COUNT, steps=4, restarts=1, draws=2, beta=20.0)
 SEEDS = torch.arange(COUNT)
 
 
@@ -47,7 +48,7 @@ def _data(count: int = COUNT) -> Dataset:
 def _measured(model: nn.Module, threat: sg.Threat, attribution: Attribution | None = None) -> Columns:
     x, _ = _data().tensors()
     subject = subject_of(model, x, SEEDS, FEW.beta)
-    return measure(model, subject, attribution or Saliency(), x, threat, FEW, SEEDS)
+    return measure(model, subject, attribution or Saliency(), x, threat, FEW, SEEDS, COUNT)
 
 
 def _map(model: nn.Module, x: Tensor, target: int) -> Tensor:
@@ -80,7 +81,7 @@ def test_deviations_and_excesses_are_those_of_the_points_found() -> None:
         before = _map(model, x[n], target)
         points = [p.inputs[n] for r in found.results for p in (r, r.noise) if p is not None and bool(p.moved[n])]
         points += [b.inputs[n] for (kind, d), b in bounds.items() if (kind, d) != ("certified", "cosine")]
-        points = [p for p in points if int(model(p[None]).argmax()) == target]
+        points = [p for p in points if int(model(p[None]).argmax()) == target and not torch.equal(p, x[n])]
         far = [_far(before, _map(model, p, target)) for p in points]
         assert columns["points"][n] == len(points)
         for d in ("euclidean", "cosine"):
@@ -179,7 +180,9 @@ def test_what_cannot_be_measured_is_named_and_the_rest_measured(case: str) -> No
 
 
 def test_the_summary_follows_from_the_records() -> None:
-    found = explain(Bench(_data(), seed=2), {"m": _model(nn.ReLU)}, [Saliency()], sg.linf(0.1), FEW, 2)
+    settings = dataclasses.replace(FEW, certified=3)
+    bench = Bench(_data(), seed=2, batch_size=2)
+    found = explain(bench, {"m": _model(nn.ReLU)}, [Saliency()], sg.linf(0.1), settings, 2)
     row, frame = found.plain["models"]["m"]["attributions"][0], pd.DataFrame(found.records)
     assert found.plain["models"]["m"]["beta"] == FEW.beta
     assert list(frame["sample"]) == [f"s{i}" for i in range(COUNT)]
@@ -197,12 +200,16 @@ def test_the_summary_follows_from_the_records() -> None:
     }  # fmt: skip
     assert row["points"] == frame["points"].sum()
     for d in ("euclidean", "cosine"):
-        for kind in ("linearised", "certified"):
-            ratio = sorted(frame[f"deviation_{d}_attack"] / frame[f"deviation_{d}_{kind}"])
+        for kind, count in (("linearised", COUNT), ("certified", 3)):
+            assert frame[f"deviation_{d}_{kind}"].notna().tolist() == [True] * count + [False] * (COUNT - count)
+            some = frame[:count]
+            ratio = sorted(some[f"deviation_{d}_attack"] / some[f"deviation_{d}_{kind}"])
             bound = row["deviation"][d][kind]
+            assert (bound["count"], bound["points"]) == (count, some["points"].sum())
             assert bound["largest"] == pytest.approx(ratio[-1])
-            assert bound["ratio"]["0.5"]["value"] == pytest.approx(ratio[COUNT // 2])
-            assert bound["over"] == frame[f"over_{d}_{kind}"].sum()
+            assert bound["ratio"]["0.5"]["value"] == pytest.approx(ratio[count // 2])
+            assert bound["over"] == some[f"over_{d}_{kind}"].sum()
+    assert row["certain"]["mean"]["count"] == 3
     assert {name: a.shape for name, a in found.arrays.items()} == {
         "clean_explained": (2, 1, 4, 4), "adversarial_explained_0_0": (2, 1, 4, 4),
         **{f"map_{kind}_explained_0_0": (2, 4, 4) for kind in ("clean", "adversarial", "marks")},
@@ -229,7 +236,7 @@ def test_features_have_no_center_of_mass() -> None:
 
 def test_neither_batches_nor_cells_nor_more_samples_change_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     def values(batch_size: int, samples: int) -> dict[str, Any]:
-        settings = Explaining(samples=samples, steps=3, restarts=1, draws=2)
+        settings = Explaining(samples=samples, certified=3, steps=3, restarts=1, draws=2)
         bench = Bench(_data(), batch_size=batch_size)
         return explain(bench, {"m": _model()}, [Saliency()], sg.linf(0.1), settings).records[2]
 

@@ -38,7 +38,14 @@ def _deviation(rng: np.random.Generator, certified: bool) -> dict[str, Any]:
             ratio = attack / np.array(values[kind])
             levels = {str(q): _median(float(np.quantile(ratio, q))) for q in (0.05, 0.5, 0.95)}
             bound = _median(float(np.median(values[kind])))
-            found[kind] = {"bound": bound, "ratio": levels, "largest": float(ratio.max()), "over": over}
+            found[kind] = {
+                "bound": bound,
+                "ratio": levels,
+                "largest": float(ratio.max()),
+                "over": over,
+                "count": SAMPLES,
+                "points": 118,
+            }
     return found
 
 
@@ -62,7 +69,7 @@ def _row(rng: np.random.Generator, name: str, beta: float | None, certified: boo
         "passes": {"forwards": 500.0, "backwards": 800.0},
         "samples": [
             {"index": k, "id": f"digits-test-{k:05d}", "label": "7", "prediction": "7", "clean_confidence": 0.99,
-             "adversarial_confidence": 0.9 - 0.1 * k, "goal": "top-k"}
+             "adversarial_confidence": 0.9 - 0.1 * k, "goal": "top-k", "certain": 5 if certified else None}
             for k in range(2)
         ],
     }  # fmt: skip

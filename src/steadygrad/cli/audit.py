@@ -57,7 +57,7 @@ def audit(
         bool, typer.Option("--explanations", metavar="", help="Push the saliency maps too, and bound it; takes long.")
     ] = False,
     explained: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Samples whose maps are pushed, 30 if not given.")
+        int | None, typer.Option(min=1, metavar="N", help="Samples whose maps are pushed, 20 if not given.")
     ] = None,
     explanation_eps: Annotated[
         str | None, typer.Option(help="Radius for the maps, if it is not that of the audit.")

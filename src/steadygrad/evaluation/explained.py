@@ -15,21 +15,16 @@ from steadygrad.attacks.attribution_suite import WorstSimilarity
 from steadygrad.attributions import Attribution
 from steadygrad.attributions.pixels import count_of, magnitude, top
 from steadygrad.attributions.similarity import SIMILARITIES
-from steadygrad.bounds import AttributionDeviation, DeviationBound, deviation
-from steadygrad.bounds.result import Distance, Kind, cosine_bound
+from steadygrad.bounds import deviation
 from steadygrad.errors import Failure, UsageError
+from steadygrad.evaluation.explained_bounds import DISTANCES, KINDS, Bound, bounds_of
 from steadygrad.evaluation.explaining import Explaining, K, attacks_on, measures
 from steadygrad.evaluation.robustness import predict
 from steadygrad.threat import Threat
 
-__all__ = ["DISTANCES", "KINDS", "Columns", "measure"]
+__all__ = ["Columns", "measure"]
 
 Columns: TypeAlias = dict[str, npt.NDArray[Any]]
-Bounds: TypeAlias = dict[Kind, list[DeviationBound]]
-
-DISTANCES: tuple[Distance, ...] = ("euclidean", "cosine")
-KINDS: tuple[Kind, ...] = ("linearised", "certified")
-_MOST_ENTRIES = 4096  # of an input whose map is certified: above, intervals say nothing and need much memory
 
 
 def measure(
@@ -40,12 +35,14 @@ def measure(
     threat: Threat,
     settings: Explaining,
     seeds: Tensor,
+    certify: int,
 ) -> Columns:
     """All that is known about the maps of a subject at inputs x (N, *): columns with one entry per sample.
 
-    Deviations are of signed maps, Euclidean ones in units of the clean map's length. A refusal becomes a column
-    of text, `why`, `why_linearised` or `why_certified`; numbers that it concerns are NaN. Where the subject is a
-    surrogate, columns with `own` tell what the same points do to the maps of the model itself.
+    Deviations are of signed maps, Euclidean ones in units of the clean map's length; the first `certify` samples
+    have certified bounds. A refusal becomes a column of text, `why`, `why_linearised` or `why_certified`; numbers
+    that it concerns are NaN. Where the subject is a surrogate, columns with `own` tell what the same points do to
+    the maps of the model itself.
     """
     if isinstance(model, Expectation):
         return {"why": np.array(["its predictions, and so its maps, are drawn anew in every call"] * len(x))}
@@ -64,45 +61,14 @@ def measure(
         columns |= {f"similarity_{name}_attack": found.worst[name], f"similarity_{name}_noise": found.noise[name]}
     for way in ("forwards", "backwards"):
         columns[way] = torch.stack([getattr(result, way) for result in results]).sum(0)
-    bounds, whys = _bounds(subject, attribution, x, first.target, threat, seeds)
+    bounds, whys = bounds_of(subject, attribution, x, first.target, threat, seeds, certify)
     columns |= _deviations(subject, attribution, x, threat, results, bounds)
     if subject is not model:
         columns |= _own(model, attribution, x, first, groups, names)
-    certified = bounds.get("certified")
-    certain = certified[0].certain_top_k(K) if certified else None
+    certain = next((bound.certain for bound in bounds if bound.certain is not None), None)
     columns |= _pictures(subject, x, first.clean_maps, found, names[0], certain)
     texts = {f"why_{kind}": np.array([whys.get(kind, "")] * len(x)) for kind in KINDS}
     return {name: value.detach().cpu().numpy() for name, value in columns.items()} | texts
-
-
-def _bounds(
-    subject: nn.Module, attribution: Attribution, x: Tensor, target: Tensor, threat: Threat, seeds: Tensor
-) -> tuple[Bounds, dict[str, str]]:
-    """Bounds by kind, one per distance, and why there are none of a kind."""
-    entries = x[0].numel()
-    bounds: Bounds = {}
-    whys: dict[str, str] = {}
-    for kind in KINDS:
-        room = 2**20 if kind == "linearised" else 2**14
-        # The certified cosine follows from the Euclidean bound; the other one is sharper by itself.
-        distances = DISTANCES if kind == "linearised" else DISTANCES[:1]
-        if kind == "certified" and entries > _MOST_ENTRIES:
-            whys[kind] = f"not tried: inputs of {entries:,} entries (up to {_MOST_ENTRIES:,} are certified)"
-            continue
-        try:
-            bounds[kind] = [
-                AttributionDeviation(
-                    attribution,
-                    distance=distance,
-                    kind=kind,
-                    steps=0,  # the attacks have searched
-                    chunk=min(128, max(1, room // entries)),
-                )(subject, x, target, threat, generator=seeds)
-                for distance in distances
-            ]
-        except (UsageError, Failure) as error:
-            whys[kind] = str(error)
-    return bounds, whys
 
 
 def _deviations(
@@ -111,14 +77,15 @@ def _deviations(
     x: Tensor,
     threat: Threat,
     results: Sequence[AttributionResult],
-    bounds: Bounds,
+    bounds: Sequence[Bound],
 ) -> dict[str, Tensor]:
     """The largest deviation found, the bounds on it, and how many points are above them."""
     clean, target = results[0].clean_maps, results[0].target
     tried = [(result.clean_maps, result.maps, result.moved) for result in results]
-    for bound in (bound for some in bounds.values() for bound in some):
+    for bound in bounds:
         # A bound knows points of its own; they count where the prediction stays, as all others do.
         kept = (predict(subject, bound.inputs)[0] == target) & threat.allows(x, bound.inputs)
+        kept &= (bound.inputs != x).flatten(1).any(1)
         tried.append((clean, attribution(subject, bound.inputs, target), kept))
     kept = torch.stack([k for _, _, k in tried])  # (T, N)
     length = torch.linalg.vector_norm(clean.flatten(1).double(), dim=1)
@@ -126,27 +93,20 @@ def _deviations(
     # The maps are computed in the type of the inputs, the certified bounds for exact arithmetic.
     slack = 128 * torch.finfo(x.dtype).eps
     columns: dict[str, Tensor] = {"points": kept.sum(0)}
-    for place, distance in enumerate(DISTANCES):
-        far = torch.stack([deviation(distance, before, after) for before, after, _ in tried])
-        far = torch.where(kept, far / scale if distance == "euclidean" else far, 0.0)
+    for distance in DISTANCES:
+        unit = scale if distance == "euclidean" else torch.ones_like(scale)
+        far = torch.stack([deviation(distance, before, after) / unit for before, after, _ in tried])
+        far = torch.where(kept, far, 0.0)
         columns[f"deviation_{distance}_attack"] = far.amax(0)
         for kind in KINDS:
             upper = torch.full_like(length, torch.nan)
-            if kind in bounds:
-                upper = _upper(bounds[kind], place, length, scale)
+            for bound in (b for b in bounds if b.kind == kind and distance in b.upper):
+                upper = bound.upper[distance] / unit
+            # A cosine is half a squared chord.
             size = [v if distance == "euclidean" else (2 * v).sqrt() for v in (far, upper)]
             over = (size[0] > size[1] + slack).sum(0)
             columns |= {f"deviation_{distance}_{kind}": upper, f"over_{distance}_{kind}": over}
     return columns
-
-
-def _upper(bounds: Sequence[DeviationBound], place: int, length: Tensor, scale: Tensor) -> Tensor:
-    if place < len(bounds):
-        upper = bounds[place].upper.double()
-        upper = upper / scale if place == 0 else upper
-    else:
-        upper = cosine_bound(length * (1 - 1e-5), *[bounds[0].upper] * 3)
-    return torch.nan_to_num(upper, nan=torch.inf, posinf=torch.inf)
 
 
 def _own(
@@ -193,8 +153,9 @@ def _pictures(
     marks = was.long() * 2 + comes.long()
     columns = {"certain": torch.full_like(before[:, 0], torch.nan)}
     if certain is not None:
-        marks = torch.where(certain, 4, marks)
-        columns["certain"] = certain.sum(1).to(before)
+        proven = certain >= 0
+        marks = torch.where(certain == 1, 4, marks)
+        columns["certain"] = torch.where(proven.all(1), (certain == 1).sum(1), torch.nan)
     return columns | {
         "by": found.by[name],
         "shown": shown,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+import math
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,24 +48,33 @@ class Push:
     def columns(self, count: int) -> Columns:
         """Everything measured on the first `count` samples; the first `pictures` keep their pictures."""
         folder, bench = self.bench.cells.folder, self.bench
-        cost = {k: v for k, v in dataclasses.asdict(self.settings).items() if k not in ("samples", "eps")}
-        base: list[Any] = ["explained", weights_key(self.model), describe(self.attribution), str(self.threat._key()), cost]
+        cost = {name: getattr(self.settings, name) for name in ("steps", "restarts", "draws", "beta")}
+        base: list[Any] = [
+            "explained",
+            weights_key(self.model),
+            describe(self.attribution),
+            str(self.threat._key()),
+            cost,
+        ]
         base += [bench.data.fingerprint, bench.seed, torch.device(bench.device).type, code_key()]
         parts = []
         with progress.task(f"{self.name}: pushing {label_of(self.attribution)}, {self.threat}", count) as advance:
             for start in range(0, count, CHUNK):
-                stop, shown = min(start + CHUNK, count), min(CHUNK, max(0, self.pictures - start))
-                name = key(base, start, stop, shown)
-                path = None if folder is None else folder / f"{name}.npz"
-                parts.append(_cell(path, functools.partial(self._compute, start, stop, shown)))
+                stop = min(start + CHUNK, count)
+                shown, certify = (max(0, min(n, stop) - start) for n in (self.pictures, self.settings.certified))
+                path = None if folder is None else folder / f"{key(base, start, stop, shown, certify)}.npz"
+                parts.append(_cell(path, functools.partial(self._compute, start, stop, shown, certify)))
                 advance(stop - start)
         return _joined(parts, count)
 
-    def _compute(self, start: int, stop: int, shown: int) -> Columns:
+    def _compute(self, start: int, stop: int, shown: int, certify: int) -> Columns:
         parts = []
         for x, _, ids in self.bench.batches(start, stop):
-            seeds = self.bench.seeds({"explained": describe(self.attribution)}, ids)
-            parts.append(measure(self.model, self.subject, self.attribution, x, self.threat, self.settings, seeds))
+            seeds, mine = self.bench.seeds({"explained": describe(self.attribution)}, ids), min(certify, len(x))
+            certify -= mine
+            parts.append(
+                measure(self.model, self.subject, self.attribution, x, self.threat, self.settings, seeds, mine)
+            )
         joined = _joined(parts, stop - start)
         return {name: values[:shown] if name in PICTURES else values for name, values in joined.items()}
 
@@ -92,6 +101,7 @@ class Push:
                 "prediction": data.classes[int(columns["prediction"][i])],
                 "clean_confidence": float(columns["confidence"][i]),
                 "adversarial_confidence": float(columns["shown_confidence"][i]),
+                "certain": None if math.isnan(columns["certain"][i]) else int(columns["certain"][i]),
                 "goal": goals[int(columns["by"][i])],
             }
             for i in range(len(columns["marks"]))

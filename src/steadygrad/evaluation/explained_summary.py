@@ -15,7 +15,8 @@ from torch import nn
 from steadygrad.attributions import Attribution, Saliency
 from steadygrad.attributions.pixels import count_of
 from steadygrad.attributions.similarity import SIMILARITIES
-from steadygrad.evaluation.explained import DISTANCES, KINDS, Columns
+from steadygrad.evaluation.explained import Columns
+from steadygrad.evaluation.explained_bounds import DISTANCES, KINDS
 from steadygrad.evaluation.explained_cells import PICTURES, Push
 from steadygrad.evaluation.explaining import Explaining, K, attacks_on, measures, subject_of
 from steadygrad.evaluation.gallery import _image, _plane
@@ -104,7 +105,7 @@ def _row(columns: Columns) -> dict[str, Any]:
     own = "own_prediction" in columns
     ways = ("attack", "noise", *(("own_attack", "own_noise") if own else ()))
     similar = [name for name in SIMILARITIES if f"similarity_{name}_attack" in columns]
-    certain = columns["certain"]
+    certain = columns["certain"][~np.isnan(columns["certain"])]
     return {
         "refused": None,
         "similarity": {s: {way: _mean(columns[f"similarity_{s}_{way}"], s) for way in ways} for s in similar},
@@ -121,9 +122,9 @@ def _row(columns: Columns) -> dict[str, Any]:
         "points": int(columns["points"].sum()),
         "deviation": {distance: _deviation(columns, distance) for distance in DISTANCES},
         "why": {kind: next((str(w) for w in columns[f"why_{kind}"] if w), None) for kind in KINDS},
-        "certain": None
-        if np.isnan(certain).any()
-        else {"mean": mean(certain).plain(), "any": wilson(int((certain > 0).sum()), count).plain()},
+        "certain": {"mean": mean(certain).plain(), "any": wilson(int((certain > 0).sum()), len(certain)).plain()}
+        if len(certain)
+        else None,
         "passes": {way: float(columns[way].mean()) for way in ("forwards", "backwards")},
     }
 
@@ -140,16 +141,18 @@ def _deviation(columns: Columns, distance: str) -> dict[str, Any]:
     found: dict[str, Any] = {"attack": _median(attack), "values": {"attack": _finite(attack)}}
     for kind in KINDS:
         upper = columns[f"deviation_{distance}_{kind}"]
-        if np.isnan(upper).any():
+        there = ~np.isnan(upper)
+        if not there.any():
             found[kind] = None
             continue
-        there = upper > 0
-        ratio = attack[there] / upper[there]
         found["values"][kind] = _finite(upper)
+        ratio = attack[upper > 0] / upper[upper > 0]
         found[kind] = {
-            "bound": _median(upper),
+            "bound": _median(upper[there]),
+            "count": int(there.sum()),
             "ratio": quantile_intervals(ratio, LEVELS) if len(ratio) else None,
             "largest": float(ratio.max()) if len(ratio) else None,
+            "points": int(columns["points"][there].sum()),
             "over": int(columns[f"over_{distance}_{kind}"].sum()),
         }
     return found

@@ -28,6 +28,7 @@ class Explaining:
 
     Args:
         samples: the first so many samples of the data.
+        certified: of these, the first so many get certified bounds too, which cost most.
         eps: the radius of the changes; None for that of the audit.
         steps, restarts: of each attack.
         draws: random points beside each attack.
@@ -37,7 +38,8 @@ class Explaining:
     20
     """
 
-    samples: int = 30
+    samples: int = 20
+    certified: int = 10
     eps: float | None = None
     steps: int = 20
     restarts: int = 2
@@ -48,6 +50,8 @@ class Explaining:
         for name in ("samples", "steps", "restarts", "draws"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} of explanations must be at least 1, got {getattr(self, name)}")
+        if self.certified < 0:
+            raise UsageError(f"certified samples of explanations must be at least 0, got {self.certified}")
         for name in ("eps", "beta"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):

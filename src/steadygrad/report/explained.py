@@ -96,7 +96,8 @@ def _sample(summary: Summary, arrays: Arrays, name: str, row: int, caption: dict
         alt = f"{who}: {title}, largest value {largest}, drawn from -{number(top)} to {number(top)}"
         groups.append((title, f"±{number(top)}", [Picture(shown, alt)]))
     counts = [int((marks == mark).sum()) for mark in (4, 3, 2)]
-    text = f"{counts[0] + counts[1]} of {sum(counts)} stay, {counts[0]} for certain"
+    certain = "" if caption["certain"] is None else f", {caption['certain']} for certain"
+    text = f"{counts[0] + counts[1]} of {sum(counts)} stay{certain}"
     alt = f"{who}: the {sum(counts)} largest pixels of the map, {text}"
     groups.append(("top 10 %", text, [Picture(pixels.uri(_marked(marks[::factor, ::factor])), alt)]))
     return Sample(

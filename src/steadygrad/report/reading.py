@@ -31,7 +31,7 @@ _ATTACK = (
     "name label settings accuracy success_rate after_rounding zero_gradient forwards backwards median_distance verdict"
 )
 _EXPLAINED = "similarity moved surrogate points deviation why certain passes"
-_PUSHED = "index id label prediction clean_confidence adversarial_confidence goal"
+_PUSHED = "index id label prediction clean_confidence adversarial_confidence certain goal"
 _ENTRY = (
     "index id label clean_prediction adversarial_prediction clean_confidence adversarial_confidence distance attack"
 )
