@@ -6,12 +6,15 @@ from typing import Any
 
 from steadygrad.errors import unknown_name
 from steadygrad.papers.base import Paper, Request, run
+from steadygrad.papers.liu2022 import LIU2022
 from steadygrad.papers.ross2018 import ROSS2018
+from steadygrad.papers.wang2023 import WANG2023
 from steadygrad.papers.yan2018 import YAN2018
+from steadygrad.papers.zhang2021 import ZHANG2021
 
 __all__ = ["PAPERS", "reproduce"]
 
-PAPERS: dict[str, Paper] = {paper.name: paper for paper in (ROSS2018, YAN2018)}
+PAPERS: dict[str, Paper] = {paper.name: paper for paper in (ROSS2018, YAN2018, ZHANG2021, LIU2022, WANG2023)}
 
 
 def reproduce(name: str, request: Request) -> dict[str, Any]:
