@@ -171,6 +171,8 @@ def _finished(folder: Path) -> Audit | None:
         return None
     if not isinstance(summary, dict) or summary.get("schema") != SCHEMA or summary.get("code") != code_key():
         return None
+    if summary["explained"] is not None and not (folder / "explained.parquet").exists():
+        return None
     return Audit(summary, records, folder)
 
 

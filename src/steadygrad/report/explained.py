@@ -14,13 +14,19 @@ from steadygrad.report.reading import Array, Arrays, Summary
 from steadygrad.report.scatter import limits, scatter
 from steadygrad.report.wording import number, percent
 
-__all__ = ["MARKS", "SIMILARITIES", "Panel", "panels", "samples"]
+__all__ = ["GOALS", "MARKS", "SIMILARITIES", "Panel", "panels", "samples"]
 
 SIMILARITIES = {
     "top_k_intersection": "Top 10 % in common",
     "kendall": "Kendall τ-b",
     "cosine": "Cosine",
     "mass_center_displacement": "Shift of the center of mass",
+}
+GOALS = {
+    "top-k": "the loss of the top 10 %",
+    "mass-center": "the shift of the center of mass",
+    "cosine": "the angle",
+    "euclidean": "the distance",
 }
 MARKS = (("#16191c", "certain to stay"), ("#0b6aa2", "stays"), ("#e07b39", "leaves"), ("#f4c7a4", "comes in"))
 """Colors and meanings of the marks 4, 3, 2 and 1 of `gallery.npz`; told apart by lightness too."""
@@ -102,7 +108,7 @@ def _sample(summary: Summary, arrays: Arrays, name: str, row: int, caption: dict
     groups.append(("top 10 %", text, [Picture(pixels.uri(_marked(marks[::factor, ::factor])), alt)]))
     return Sample(
         title=f"{caption['id']}, label {name_of(caption['label'], classes)}",
-        outcome=f"predicted {said} before and after; pushed by the attack on the {caption['goal']}",
+        outcome=f"predicted {said} before and after; pushed by the attack that raises {GOALS[caption['goal']]}",
         changed=counts[2] > 0,
         groups=groups,
     )

@@ -66,6 +66,7 @@ def render(summary: Summary, arrays: Arrays, compared: hardened.Hardened | None 
             pushed=explained.panels(summary, arrays),
             similarity_names=explained.SIMILARITIES,
             marks=explained.MARKS,
+            goals=[explained.GOALS[goal] for goal in (summary.get("explained") or {"goals": ()})["goals"]],
             settings=_settings(summary),
             config=json.dumps(summary["config"], indent=2, ensure_ascii=False),
             soundness=_SOUNDNESS,
