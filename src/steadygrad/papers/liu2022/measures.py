@@ -23,6 +23,8 @@ __all__ = ["MapBench"]
 
 MAP = Saliency(of="log_probability")
 JUDGE = BlurSaliency()
+CHECKED = SUITES["fast"][0]
+"""The attack whose accuracy is checked."""
 
 
 @dataclass
@@ -50,13 +52,12 @@ class MapBench(Bench):
 
     def verdict(self, model: Classifier, eps: float, count: int) -> tuple[bool, str]:
         """Whether the accuracy under the lead of the fast suite may be believed, and the sentence that says so."""
-        attack = SUITES["fast"][0]
 
         def compute() -> Arrays:
-            found = validity(model, self.data, attack, linf(eps), count=count, seed=self.seed, device=self.device)
+            found = validity(model, self.data, CHECKED, linf(eps), count=count, seed=self.seed, device=self.device)
             return {"trustworthy": np.asarray(found.trustworthy), "text": np.asarray(found.text)}
 
-        found = self.store.get("checks", compute, *self._keys(model, describe(attack), eps, count))
+        found = self.store.get("checks", compute, *self._keys(model, describe(CHECKED), eps, count))
         return bool(found["trustworthy"]), str(found["text"])
 
     def faithful(self, model: Classifier, count: int) -> Arrays:

@@ -1,0 +1,173 @@
+"""The experiment on J-SIGR: its measures, its claims, its search, and all of it at a tiny scale."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from steadygrad import models, papers
+from steadygrad.attacks import PGD
+from steadygrad.attributions import BlurSaliency
+from steadygrad.data import load
+from steadygrad.data.dataset import Dataset
+from steadygrad.defenses import InputGradientPenalty, Plain
+from steadygrad.errors import UsageError
+from steadygrad.evaluation.faithfulness import MEASURES, faithfulness
+from steadygrad.papers.liu2022 import claims, experiment, measures
+from steadygrad.papers.liu2022.settings import RIVALS, SCALES, TRANSFERRED, defenses, source_of
+from steadygrad.papers.store import Store
+from steadygrad.threat import linf
+from steadygrad.training import FitSettings, fit
+
+EPS = 0.15
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Any, Any]:
+    """A model and a source of another architecture."""
+    data = load("digits", "train").take(400)
+    settings = FitSettings(epochs=8, batch_size=64, lr=5e-3)
+    starts = (
+        models.build("digits_cnn", data.shape, data.classes, width=8),
+        models.build("mlp", data.shape, data.classes, hidden=(24,)),
+    )
+    trained = [fit(start, Plain(), data, settings=settings).classifier for start in starts]
+    return trained[0], trained[1]
+
+
+def test_the_measures_are_those_of_the_library(pair: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, source = pair
+    monkeypatch.setattr(measures, "JUDGE", BlurSaliency(grid=4))
+    bench = measures.MapBench(load("digits", "test").take(60), Store(tmp_path), seed=0, device="cpu")
+    ((x, y, seeds),) = bench._batches(40)
+    attack = TRANSFERRED["PGD"]
+    points = attack.perturb(source, x, y, linf(EPS), generator=seeds)
+    right = (model(points).argmax(1) == y).numpy()
+    assert 4 < right.sum() < 36
+    assert np.array_equal(bench.transferred(source, model, attack, EPS, 40), right)
+    found = bench.faithful(model, 10)
+    want = faithfulness(model, x[:10], measures.MAP, BlurSaliency(grid=4))
+    assert list(found) == list(MEASURES)
+    for name, values in want.items():
+        np.testing.assert_allclose(found[name], values.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def _measured(better: str = "jsigr") -> experiment.Measured:
+    drawn = np.random.default_rng(0)
+
+    def bits(share: float) -> Any:
+        return drawn.random(400) < share
+
+    names = (*RIVALS, "jsigr")
+    return experiment.Measured(
+        0.2, "lenet",
+        right=dict.fromkeys(names, bits(0.95)),
+        transferred={a: {name: bits(0.8 if name == better else 0.5) for name in names} for a in TRANSFERRED},
+        kept={}, verdicts={},
+        maps={
+            name: {
+                "energy inside": drawn.random(50) / 10 + (0.5 if name == better else 0.3),
+                "deletion": drawn.random(50) / 10 + (0.2 if name == better else 0.4),
+            }
+            for name in names
+        },
+    )  # fmt: skip
+
+
+def test_the_claims_follow_the_measures() -> None:
+    fine = claims.judge(_measured())
+    assert len(fine) == 3 * len(RIVALS) + 1 + 2 * len(RIVALS)
+    assert all(claim.held for claim in fine)
+    # Against a rival that is better everywhere each of the comparisons fails, the clean accuracy stays.
+    turned = [claim.held for claim in claims.judge(_measured("penalty")) if "penalty" in claim.text]
+    assert turned[:3] == [False] * 3
+    assert turned[-2:] == [False] * 2
+    lost = _measured()
+    lost.right["jsigr"] = lost.right["jsigr"] & (np.arange(400) % 10 > 0)
+    assert not claims.judge(lost)[12].held
+    # Equal is not better.
+    even = _measured()
+    even.maps["jsigr"] = even.maps["plain"]
+    even.transferred["FGSM"]["jsigr"] = even.transferred["FGSM"]["plain"]
+    same = [claim.held for claim in claims.judge(even) if "minus plain" in claim.text and "clean" not in claim.text]
+    assert same == [False, True, True, False, False]
+
+
+def test_the_search_keeps_the_best_that_is_still_accurate(monkeypatch: pytest.MonkeyPatch) -> None:
+    # (clean, transferred) by model and factor; the plain model has 0.9.
+    scores = {
+        "plain": (0.9, 0.1),
+        "penalty 0.1": (0.9, 0.2), "penalty 1": (0.895, 0.4), "penalty 10": (0.88, 0.6),
+        "jacobian 0.1": (0.9, 0.5), "jacobian 1": (0.9, 0.4), "jacobian 10": (0.9, 0.3),
+        "selective 0.1": (0.7, 0.5), "selective 1": (0.8, 0.1), "selective 10": (0.6, 0.9),
+        "jsigr 0.1": (0.9, 0.1), "jsigr 1": (0.9, 0.2), "jsigr 10": (0.9, 0.3),
+    }  # fmt: skip
+    given: dict[str, Any] = {}
+
+    class Room:
+        scale = SCALES["smoke"]
+
+        def train(self, name: str, defense: Any) -> Any:
+            given[name.removeprefix("search/")] = defense
+            return type("Trained", (), {"classifier": name.removeprefix("search/")})
+
+    class Bench:
+        data = range(5)
+
+        def right(self, model: str) -> Any:
+            return np.array([scores[model][0]])
+
+        def transferred(self, source: Any, model: str, *_: Any) -> Any:
+            return np.array([scores[model][1]])
+
+    factors, tried = experiment._searched(Room(), Bench(), None, EPS)  # type: ignore[arg-type]
+    assert factors == {"penalty": 1.0, "jacobian": 0.1, "selective": 1.0, "jsigr": 10.0}
+    assert len(tried) == 12
+    assert given["penalty 10"] == InputGradientPenalty(10.0)
+    assert [member.weight for member in given["jsigr 10"].members] == pytest.approx([0.1, 10.0])
+    chosen = defenses(EPS, SCALES["smoke"], factors)
+    assert chosen["jsigr_pat"].members[1:] == chosen["jsigr"].members == given["jsigr 10"].members
+
+
+def test_the_source_is_of_another_architecture() -> None:
+    assert source_of("ross_cnn", (3, 32, 32)) == "convnet"
+    assert source_of("convnet", (1, 28, 28)) == "lenet"
+    assert source_of("lenet", (1, 20, 20)) == "mlp"
+
+
+@pytest.mark.slow
+def test_the_whole_experiment_is_written_down_and_not_repeated(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = replace(
+        SCALES["smoke"], training=FitSettings(epochs=2, batch_size=64), samples=96, steps=1, grid=2,
+        transfer=20, suite=2, checked=3, maps=4,
+    )  # fmt: skip
+    monkeypatch.setitem(experiment.SCALES, "smoke", tiny)
+    monkeypatch.setattr(measures, "JUDGE", BlurSaliency(grid=2))
+    monkeypatch.setattr(measures, "CHECKED", PGD(steps=2))
+    request = papers.Request(data="digits", out=tmp_path, scale="smoke")
+    summary = papers.reproduce("liu2022", request)
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    found = summary["results"]
+    assert found["source"] == "mlp"
+    assert found["images"] == {"accuracy": found["images"]["accuracy"], "transferred": 20, "suite": 2, "checked": 3,
+                               "maps": 4}  # fmt: skip
+    assert found["models"] == ["plain", "nat", "pat", "distilled", "penalty", "jacobian", "selective", "jsigr",
+                               "jsigr_pat"]  # fmt: skip
+    page = (tmp_path / "index.html").read_text()
+    for text in ("an undefended mlp", "energy inside (more is better)", "blur saliency of J-SIGR", "J-SIGR + PGD"):
+        assert text in page
+    kept = [p for p in tmp_path.rglob("*") if p.parent.name == "cells" or p.suffix == ".safetensors"]
+    before = {p: p.stat().st_mtime_ns for p in kept}
+    assert papers.reproduce("liu2022", request)["results"] == found
+    assert all(p.stat().st_mtime_ns == stamp for p, stamp in before.items())
+
+
+def test_features_without_a_place_are_refused() -> None:
+    data = Dataset(torch.rand(6, 4), torch.tensor([0, 1] * 3), ("a", "b"), tuple("pqrstu"))
+    with pytest.raises(UsageError, match=r"needs images \(C, H, W\)"):
+        experiment.plan(papers.Request(data="x", out=None), data, data)  # type: ignore[arg-type]
