@@ -22,7 +22,7 @@ LABELS = {
 SHARE = 0.1
 """Of the neurons of a layer, the sensitive ones."""
 
-_BATCH = 128
+_BATCH = 64
 _RADII = {"mnist": 0.2, "digits": 0.15, "cifar10": 8 / 255}
 
 
@@ -57,16 +57,16 @@ class Scale:
 
 SCALES = {
     "smoke": Scale(2, 20, 600, 3, 40, 60, 10, 3),
-    "short": Scale(5, 400, 12_000, 5, 500, 1500, 200, 10),
-    "paper": Scale(30, 2000, None, 10, 1000, 2000, 500, 20),
+    "short": Scale(4, 300, 6000, 4, 300, 1200, 150, 5),
+    "paper": Scale(30, 4000, None, 10, 1000, 2000, 500, 20),
 }
 
 
 def fitting(scale: Scale, count: int) -> FitSettings:
     """How all models are trained on `count` samples: equally many steps.
 
-    >>> fitting(SCALES["short"], 1000).epochs, fitting(SCALES["short"], 11_000).epochs
-    (50, 5)
+    >>> fitting(SCALES["short"], 1000).epochs, fitting(SCALES["short"], 5500).epochs
+    (19, 4)
     """
     epochs = max(scale.epochs, -(-scale.least // -(-count // _BATCH)))
     return FitSettings(epochs=epochs, batch_size=_BATCH, schedule="cosine", warmup=0.1)
