@@ -17,6 +17,7 @@ from steadygrad.defenses.base import DEFENSES, Defense, Plain, State, Step, chec
 from steadygrad.defenses.input_gradient import SECOND_ORDER
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.files import key
+from steadygrad.progress import task
 
 __all__ = ["SelectiveGradientPenalty", "most_salient", "salient"]
 
@@ -90,9 +91,11 @@ class SelectiveGradientPenalty(Defense):
             return {}
         device = next(model.parameters()).device
         parts = []
-        for start in range(0, len(train), _GROUP):
-            x, y = (t.to(device) for t in train.batch(slice(start, start + _GROUP)))
-            parts.append(_packed(self._masks(model, x, y, state)))
+        with task("salient pixels of the training data", len(train)) as advance:
+            for start in range(0, len(train), _GROUP):
+                x, y = (t.to(device) for t in train.batch(slice(start, start + _GROUP)))
+                parts.append(_packed(self._masks(model, x, y, state)))
+                advance(len(x))
         return {self._name: torch.cat(parts)}
 
     def terms(self, step: Step) -> dict[str, Tensor]:

@@ -208,7 +208,7 @@ def pointing(maps: Tensor, boxes: list[Tensor], tolerance: int = 0) -> Tensor:
         inside = (row >= top - tolerance) & (row < bottom + tolerance)
         inside &= (column >= left - tolerance) & (column < right + tolerance)
         hits.append(bool(inside.any()))
-    return torch.tensor(hits)
+    return torch.tensor(hits, device=maps.device)
 
 
 def faithfulness(

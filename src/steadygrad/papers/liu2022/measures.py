@@ -54,7 +54,9 @@ class MapBench(Bench):
         """Whether the accuracy under the lead of the fast suite may be believed, and the sentence that says so."""
 
         def compute() -> Arrays:
-            found = validity(model, self.data, CHECKED, linf(eps), count=count, seed=self.seed, device=self.device)
+            found = validity(
+                model, self.data, CHECKED, linf(eps), count=count, name=model.name, seed=self.seed, device=self.device
+            )
             return {"trustworthy": np.asarray(found.trustworthy), "text": np.asarray(found.text)}
 
         found = self.store.get("checks", compute, *self._keys(model, describe(CHECKED), eps, count))

@@ -119,7 +119,7 @@ def _training(epochs: int, batch_size: int) -> FitSettings:
 
 
 SCALES = {
-    "smoke": Scale(_training(2, 64), 600, 3, 4, 60, 10, 10, 10, 50),
+    "smoke": Scale(_training(2, 64), 600, 3, 4, 60, 10, 4, 10, 50),
     "short": Scale(_training(6, 128), 12_000, 5, 7, 2000, 200, 100, 300, 500),
     "paper": Scale(_training(30, 128), None, 10, 8, 10_000, 500, 300, 1000, 2000),
 }
