@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.commands import AUDIT, TRAIN, call, done, lasting, times
+from cli.commands import AUDIT, TRAIN, call, done, lasting, refused, times
 from steadygrad.attacks import Attack
 from steadygrad.cli.audit import mean_training_image, number
 from steadygrad.evaluation import Records, explained_cells
@@ -164,7 +164,7 @@ def test_explanations_are_pushed_on_demand_and_continue_after_an_interrupt(monke
         return measure(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(explained_cells, "measure", interrupted)
-    assert call(*line, "--out", "run").code == 130
+    assert "interrupted; what is finished is kept" in refused(1, *line, "--out", "run")
     assert done(*line, "--out", "run").code == 0
     assert len(calls) == 3
     assert lasting(Path("run")) == lasting(Path("whole"))

@@ -78,7 +78,7 @@ def audit(
 
       steadygrad audit nets:make --weights my.safetensors --data ./images
 
-      steadygrad audit runs/lenet --data mnist --explanations --explanation-eps 1/255
+      steadygrad audit runs/lenet --data mnist --eps 1/255 --explanations
     """
     from steadygrad import evaluation, registry
     from steadygrad.data import load
