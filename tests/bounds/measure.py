@@ -1,7 +1,8 @@
 # ruff: noqa: T201
-"""What the bounds cost and how sharp they are: `python tests/bounds/measure.py lenet|sizes|certified`.
+"""What the bounds cost and how sharp they are: `python tests/bounds/measure.py lenet|sizes|certified|pooling`.
 
-`lenet` trains a LeNet on 4,000 MNIST images (needs STEADYGRAD_DATA or the network), the others need no data.
+`lenet` and `pooling` train on some thousand MNIST images (they need STEADYGRAD_DATA or the network), the others need no
+data.
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ import sys
 import time
 
 import torch
+from torch import nn
 
 import steadygrad as sg
 from steadygrad.attributions import IntegratedGradients, Saliency
 from steadygrad.bounds import AttributionDeviation
+from steadygrad.models.architectures import seeded
 
 
 def trained_lenet(data: str = "mnist", name: str = "lenet", count: int = 4000) -> sg.Classifier:
     train = sg.data.load(data, "train").take(count)
-    model = sg.models.build(name, train.shape, train.classes, seed=0)
+    return trained(sg.models.build(name, train.shape, train.classes, seed=0), train)
+
+
+def trained(model: sg.Classifier, train) -> sg.Classifier:
     images, labels = train.tensors()
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     for _ in range(2):
@@ -88,6 +94,23 @@ def certified() -> None:
                 print(f"  certain share of the top 10 %: {share:.2f}", flush=True)
 
 
+def pooling() -> None:
+    """The same small network with strided convolutions, average pooling and max pooling."""
+    train = sg.data.load("mnist", "train").take(6000)
+    x, _ = sg.data.load("mnist", "test").take(3).tensors()
+    for name in ("strided", "average", "max"):
+        with seeded(0):
+            bend, half = nn.Softplus(10.0), nn.MaxPool2d(2) if name == "max" else nn.AvgPool2d(2)
+            first = [nn.Conv2d(1, 6, 5), half] if name != "strided" else [nn.Conv2d(1, 8, 4, 2, 1)]
+            second = [nn.Conv2d(6, 16, 5), half] if name != "strided" else [nn.Conv2d(8, 16, 4, 2, 1)]
+            net = nn.Sequential(*first, bend, *second, bend, nn.Flatten(), nn.LazyLinear(10))
+            net(x)
+        model = trained(sg.Classifier(net, classes=10, input_shape=(1, 28, 28)), train)
+        for threat in (sg.linf(0.001), sg.linf(0.01), sg.l2(0.01), sg.l2(0.1)):
+            method = AttributionDeviation(Saliency(), kind="certified", units=0)
+            show(f"{name}, softplus 10, certified, {threat}", method, model, x, model(x).argmax(1), threat)
+
+
 if __name__ == "__main__":
     print(f"{platform.machine()}, {torch.get_num_threads()} thread, torch {torch.__version__}")
-    {"lenet": lenet, "sizes": sizes, "certified": certified}[sys.argv[1]]()
+    {"lenet": lenet, "sizes": sizes, "certified": certified, "pooling": pooling}[sys.argv[1]]()

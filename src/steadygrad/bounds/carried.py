@@ -27,6 +27,7 @@ __all__ = ["carried"]
 # Coefficients are rounded: by less than this share of what interval arithmetic makes of them.
 _ROUNDED = 1e-9
 _SWEEPS = 2
+_KEPT = 2**26  # coefficients that are kept rather than taken again
 
 Key = tuple[str, int]
 _INPUT: Key = ("input", 0)
@@ -44,9 +45,10 @@ def carried(sweep: Sweep, of: Of, ball: Ball, target: Tensor, rounding: Tensor, 
     reach = _Reach(ball)
     hessian = torch.empty(len(target), *[ball.center[0].numel()] * 2, dtype=ball.center.dtype, device=target.device)
     for which, parts in rows:
-        hessian[:, which] = parts.pop(_INPUT).flatten(2).transpose(0, 1)
+        hessian[:, which] = parts[_INPUT].flatten(2).transpose(0, 1)
         for key, part in parts.items():
-            reach.add(key, which, part)
+            if key != _INPUT:
+                reach.add(key, which, part)
     first = {key: reach.ends(key) for key in reach.sums}
     loose = sweep.slopes[0]
     for _ in range(_SWEEPS):
@@ -70,6 +72,7 @@ class _Rows:
         self.count, self.entries = len(x), x[0].numel()
         self.copies = min(self.entries, max(1, chunk // self.count))
         self.parts: dict[Key, Tensor] = {}
+        self.kept: list[tuple[Tensor, dict[Key, Tensor]]] = []
         with torch.enable_grad():
             points = x.detach().repeat(self.copies, *[1] * (x.ndim - 1)).requires_grad_()
             self.parts[_INPUT] = points
@@ -91,7 +94,11 @@ class _Rows:
             (self.slope,) = torch.autograd.grad(total, points, create_graph=True)
 
     def __iter__(self) -> Iterator[tuple[Tensor, dict[Key, Tensor]]]:
-        """Entries (R,), and for each part of the network its coefficients (R, N, *) there."""
+        """Entries (R,), and for each part of the network its coefficients (R, N, *) there; kept if there are few."""
+        if self.kept:
+            yield from self.kept
+            return
+        few = self.entries * sum(part.numel() for part in self.parts.values()) // self.copies <= _KEPT
         for start in range(0, self.entries, self.copies):
             which = torch.arange(start, min(start + self.copies, self.entries), device=self.slope.device)
             unit = torch.zeros(self.copies, self.count, self.entries, dtype=self.slope.dtype, device=self.slope.device)
@@ -103,6 +110,8 @@ class _Rows:
             for (key, part), got in zip(self.parts.items(), found):
                 rows = torch.zeros_like(part) if got is None else got
                 parts[key] = rows.view(self.copies, self.count, *part.shape[1:])[: len(which)]
+            if few:
+                self.kept.append((which, parts))
             yield which, parts
 
 

@@ -27,19 +27,19 @@ def judge(results: dict[str, Any], cells: Sequence[Cell], scale: str) -> list[Cl
     out = [
         at_least(
             "Attacked points", _exactly(counts["kept"]), POINTS[scale], f"at least {POINTS[scale]:,}",
-            unit="points", paper="over 10 million",
+            unit="", paper="over 10 million",
         ),
         at_most(
             "Points beyond the certified bound", _exactly(sum(counts["beyond"]["certified"].values())), 0, "none",
-            unit="points",
+            unit="",
         ),
         at_most(
             "Points beyond the linearised bound", _exactly(sum(counts["beyond"]["linearised"].values())), 0, "none",
-            unit="points", paper="none", detail="it holds to first order only, so that some are expected here",
+            unit="", paper="none", detail="it holds to first order only, so that some are expected here",
         ),
         at_most(
             "Points beyond the linearised bound that the remainder does not explain", _exactly(counts["unexplained"]),
-            0, "none", unit="points",
+            0, "none", unit="",
         ),
     ]  # fmt: skip
     small = {norm: min(float(c.threat.eps) for c in cells if c.threat.norm == norm) for norm in ("linf", "l2")}  # type: ignore[arg-type]

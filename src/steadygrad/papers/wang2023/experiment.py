@@ -45,7 +45,7 @@ def plan(request: Request, train: Dataset, test: Dataset) -> dict[str, Any]:
         "training samples": scale.training,
         "defenses": {name: [describe(part) for part in d.members] for name, d in defenses(train.name, scale).items()},
         "images": scale.images,
-        "threats": [str(t) for t in threats(train.name)],
+        "threats": [str(t) for t in threats(train.name, scale)],
         "attacks": {
             name: {label: describe(a) for label, a in attacks(method, scale).items()} for name, method in MAPS.items()
         },
@@ -66,7 +66,7 @@ def run(request: Request, train: Dataset, test: Dataset, folder: Path, store: St
     cells = [
         bench.cell(name, attribution, threat)
         for attribution in MAPS
-        for threat in threats(train.name)
+        for threat in threats(train.name, scale)
         for name in models
     ]
     results: dict[str, Any] = {

@@ -115,8 +115,9 @@ def _drawing(found: dict[str, Any], arrays: Arrays, name: str) -> Markup:
     cells = _of(found, name)
     threats = list(dict.fromkeys(_threat(row) for _, row in cells))
     with drawing(10.0):
-        figure = Canvas(figsize=(10.4, 9.0), layout="constrained")
-        for axes, threat in zip(figure.subplots(2, 2).flat, threats):
+        lines = -(-len(threats) // 2)
+        figure = Canvas(figsize=(10.4, 4.5 * lines), layout="constrained")
+        for axes, threat in zip(figure.subplots(lines, 2, squeeze=False).flat, threats):
             here = [(i, row) for i, row in cells if _threat(row) == threat]
             ends = []
             for order, (index, row) in enumerate(here):

@@ -64,6 +64,7 @@ class Scale:
         fit: settings of all trainings.
         training: largest number of training samples; None for all.
         more: TRADES, IG-NORM and IG-SUM-NORM too.
+        radii: of each norm, the smallest first.
         images: first test images whose maps are attacked, by attribution.
         steps, restarts: of each attack; 1 + steps points a restart.
         draws: random points.
@@ -72,6 +73,7 @@ class Scale:
     fit: FitSettings
     training: int | None
     more: bool
+    radii: int
     images: dict[str, int]
     steps: int
     restarts: int
@@ -86,15 +88,15 @@ class Scale:
 SCALES = {
     "smoke": Scale(
         FitSettings(epochs=2, batch_size=64, lr=3e-3),
-        600, False, {"saliency": 4, "integrated gradients": 2}, 5, 1, 10,
+        600, False, 1, {"saliency": 3, "integrated gradients": 1}, 5, 1, 10,
     ),
     "short": Scale(
         FitSettings(epochs=2, batch_size=64, lr=2e-3, schedule="linear"),
-        20_000, False, {"saliency": 60, "integrated gradients": 8}, 40, 6, 166,
+        20_000, False, 2, {"saliency": 50, "integrated gradients": 4}, 40, 7, 202,
     ),
     "paper": Scale(
         FitSettings(epochs=20, batch_size=128, lr=2e-3, schedule="linear"),
-        None, True, {"saliency": 400, "integrated gradients": 40}, 40, 6, 166,
+        None, True, 2, {"saliency": 300, "integrated gradients": 30}, 40, 7, 202,
     ),
 }  # fmt: skip
 
@@ -126,11 +128,11 @@ def defenses(data: str, scale: Scale) -> dict[str, Defense]:
     return out
 
 
-def threats(data: str) -> tuple[Threat, ...]:
-    """Two radii of each norm: one at which the tangent describes the map, one as attacks in the literature use."""
-    if radius(data) < 0.1:
-        return linf(1 / 255), linf(8 / 255), l2(0.02), l2(0.5)
-    return linf(0.01), linf(0.1), l2(0.02), l2(1.0)
+def threats(data: str, scale: Scale) -> tuple[Threat, ...]:
+    """Radii of each norm: one at which the tangent describes the map, and one nearer to those of the literature."""
+    far = radius(data) == 0.1
+    boxes, balls = ((0.01, 0.1), (0.01, 1.0)) if far else ((1 / 255, 8 / 255), (0.01, 0.5))
+    return (*(linf(eps) for eps in boxes[: scale.radii]), *(l2(eps) for eps in balls[: scale.radii]))
 
 
 def attacks(attribution: Attribution, scale: Scale) -> dict[str, ExplanationAttack]:
