@@ -7,7 +7,7 @@ import json
 import pytest
 
 from cli.commands import done
-from steadygrad import attacks, attributions, data, defenses, models, recipes
+from steadygrad import attacks, attributions, data, defenses, models, papers, recipes
 
 KINDS = {
     "attacks": attacks.ATTACKS,
@@ -38,6 +38,13 @@ def test_json_is_one_object_with_every_row(kind: str) -> None:
     assert found["kind"] == kind
     assert [row["name"] for row in found["rows"]] == [row.name for row in KINDS[kind]]
     assert all(row["summary"] for row in found["rows"])
+
+
+def test_papers_are_listed_with_their_data_and_networks() -> None:
+    found = {row["name"]: row for row in json.loads(done("list", "papers", "--json").out)["rows"]}
+    assert list(found) == list(papers.PAPERS)
+    assert {name: row["models"] for name, row in found.items()} == {n: list(p.models) for n, p in papers.PAPERS.items()}
+    assert max(map(len, done("list", "papers").out.splitlines())) <= 80
 
 
 def test_the_settings_of_a_method_are_those_that_a_flag_takes() -> None:

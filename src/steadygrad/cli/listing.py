@@ -18,7 +18,8 @@ def listing(
     kind: Annotated[
         str,
         typer.Argument(
-            help="attacks, attribution-attacks, attributions, defenses, models, data or recipes", show_default=False
+            help="attacks, attribution-attacks, attributions, defenses, models, data, recipes or papers",
+            show_default=False,
         ),
     ],
     json: Json = False,
@@ -51,7 +52,7 @@ def listing(
 
 
 def _rows(kind: str) -> list[dict[str, Any]]:
-    from steadygrad import attacks, attributions, data, defenses, models, recipes
+    from steadygrad import attacks, attributions, data, defenses, models, papers, recipes
 
     registries: dict[str, Any] = {
         "attacks": attacks.ATTACKS,
@@ -74,7 +75,12 @@ def _rows(kind: str) -> list[dict[str, Any]]:
         return [{"name": row.name, "hub": row.hub or "not needed", "summary": row.summary} for row in data.DATASETS]
     if kind == "recipes":
         return [{"name": row.name, "summary": row.summary, **_flat(row.plan)} for row in recipes.RECIPES]
-    raise unknown_name("list", kind, [*registries, "models", "data", "recipes"])
+    if kind == "papers":
+        columns = ("name", "summary", "reference", "data", "models")
+        return [
+            {c: _text(getattr(row, "says" if c == "summary" else c)) for c in columns} for row in papers.PAPERS.values()
+        ]
+    raise unknown_name("list", kind, [*registries, "models", "data", "recipes", "papers"])
 
 
 def _flat(plan: dict[str, Any]) -> dict[str, Any]:

@@ -13,11 +13,11 @@ __all__ = ["reproduce"]
 
 
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="ross2018 or yan2018.", show_default=False)],
+    paper: Annotated[str, typer.Argument(help="A name from `steadygrad list papers`.", show_default=False)],
     data: Annotated[str, typer.Option(help="Data by name, hub:owner/name or path.")] = "mnist",
     model: Annotated[
         str | None,
-        typer.Option(help="Network of the paper; yan2018: mlp, lenet, convnet, nin, alexnet, resnet18."),
+        typer.Option(help="Network, where the paper has several.", show_default="the paper's first"),
     ] = None,
     scale: Annotated[
         str, typer.Option(help="smoke: does it run? short: do the signs hold? paper: its own lengths.")

@@ -18,6 +18,7 @@ __all__ = ["judge", "median_ratio"]
 
 _RIVALS = ("parseval", "adversarial_fgs", "adversarial_deepfool")
 _RATIO = {"convnet": 1.8}
+_ABOVE = 1e-9  # equal is not above
 
 
 def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
@@ -47,7 +48,7 @@ def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
                     found.changes["deep_defense"] / _safe(found.centered_norms),
                     found.changes[name] / _safe(found.centered_norms),
                 ),
-                0.0,
+                _ABOVE,
                 "above 0",
                 unit="",
             )
@@ -58,7 +59,7 @@ def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
                 at_least(
                     f"Deep Defense minus {LABELS[name]}: accuracy at {multiple:g} ε_ref",
                     paired(found.fgs["deep_defense"][place], found.fgs[name][place]),
-                    0.0,
+                    _ABOVE,
                     "above 0 points",
                     unit="points",
                     paper=_difference(results, name, multiple),
