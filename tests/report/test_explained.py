@@ -123,9 +123,10 @@ def test_attack_and_noise_stand_beside_each_other_with_intervals(section: tuple[
     words = _words(text)
     for model in summary["explained"]["models"].values():
         for row in model["attributions"]:
-            for found in row.get("similarity", {}).values():
+            for similarity, found in row.get("similarity", {}).items():
                 for v in found.values():
-                    assert f"{v['value']:.2f} [{v['low']:.2f}, {v['high']:.2f}]" in words
+                    digits = 3 if similarity in ("cosine", "mass_center_displacement") else 2
+                    assert f"{v['value']:.{digits}f} [{v['low']:.{digits}f}, {v['high']:.{digits}f}]" in words
     for label in ("Saliency, attack", "Saliency, random noise", "Saliency, own map, attack", "own map, random noise"):
         assert label in words
     assert "ℓ∞ ≤ 0.05" in words

@@ -122,16 +122,21 @@ def _row(columns: Columns) -> dict[str, Any]:
         "points": int(columns["points"].sum()),
         "deviation": {distance: _deviation(columns, distance) for distance in DISTANCES},
         "why": {kind: next((str(w) for w in columns[f"why_{kind}"] if w), None) for kind in KINDS},
-        "certain": {"mean": mean(certain).plain(), "any": wilson(int((certain > 0).sum()), len(certain)).plain()}
-        if len(certain)
-        else None,
+        "certain": _certain(certain) if len(certain) else None,
         "passes": {way: float(columns[way].mean()) for way in ("forwards", "backwards")},
     }
 
 
+def _certain(counts: NDArray[np.float64]) -> dict[str, Any]:
+    return {"mean": _within(counts, 0.0, math.inf), "any": wilson(int((counts > 0).sum()), len(counts)).plain()}
+
+
 def _mean(values: NDArray[np.float64], similarity: str) -> dict[str, Any]:
     """A mean with its interval, which ends where the similarity does."""
-    low, high = SIMILARITIES[similarity].range
+    return _within(values, *SIMILARITIES[similarity].range)
+
+
+def _within(values: NDArray[np.float64], low: float, high: float) -> dict[str, Any]:
     found = mean(values).plain()
     return {**found, "low": max(low, found["low"]), "high": min(high, found["high"])}
 

@@ -23,7 +23,7 @@ SIMILARITIES = {
     "mass_center_displacement": "Shift of the center of mass",
 }
 GOALS = {
-    "top-k": "the loss of the top 10 %",
+    "top-k": "the loss of the top 10\N{NO-BREAK SPACE}%",
     "mass-center": "the shift of the center of mass",
     "cosine": "the angle",
     "euclidean": "the distance",
