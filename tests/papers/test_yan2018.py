@@ -13,10 +13,10 @@ from steadygrad import evaluation, models, papers
 from steadygrad.data import load
 from steadygrad.defenses import AdversarialTraining, Defense, Parseval, Plain
 from steadygrad.errors import UsageError
+from steadygrad.papers.bench import Bench
 from steadygrad.papers.store import Store
 from steadygrad.papers.yan2018 import experiment, recipes
 from steadygrad.papers.yan2018.claims import median_ratio
-from steadygrad.papers.yan2018.measures import Bench
 from steadygrad.training import FitSettings, fit
 
 NETWORKS = ("mlp", "lenet", "convnet", "nin", "alexnet", "resnet18")

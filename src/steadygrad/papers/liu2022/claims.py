@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from steadygrad.papers.claims import Claim, at_least, at_most
+from steadygrad.papers.liu2022.measures import Measured
 from steadygrad.papers.liu2022.settings import LABELS, RIVALS
 from steadygrad.papers.published import paired
-
-if TYPE_CHECKING:
-    from steadygrad.papers.liu2022.experiment import Measured
 
 __all__ = ["judge"]
 

@@ -18,7 +18,7 @@ from steadygrad.evaluation.statistics import mean, wilson
 from steadygrad.papers.base import Findings, Paper, Request
 from steadygrad.papers.lessons import Lesson, Trained, learn
 from steadygrad.papers.liu2022 import claims, pages
-from steadygrad.papers.liu2022.measures import MapBench
+from steadygrad.papers.liu2022.measures import MapBench, Measured
 from steadygrad.papers.liu2022.settings import (
     FACTORS,
     RIVALS,
@@ -30,10 +30,10 @@ from steadygrad.papers.liu2022.settings import (
     eps_of,
     source_of,
 )
-from steadygrad.papers.store import Array, Arrays, Store
+from steadygrad.papers.store import Array, Store
 from steadygrad.registry import describe
 
-__all__ = ["LIU2022", "Measured"]
+__all__ = ["LIU2022"]
 
 _HELD_OUT = 1 / 12
 _SHOWN = 6
@@ -134,19 +134,6 @@ def _searched(
         chosen[name] = best["factor"]
         tried += rows
     return chosen, tried
-
-
-@dataclass
-class Measured:
-    """All measures by model, one entry per image; `transferred` by attack and model."""
-
-    eps: float
-    source: str
-    right: dict[str, Array]
-    transferred: dict[str, dict[str, Array]]
-    kept: dict[str, Array]
-    verdicts: dict[str, tuple[bool, str]]
-    maps: dict[str, Arrays]
 
 
 def measure(named: dict[str, Classifier], source: Classifier, bench: MapBench, eps: float, scale: Scale) -> Measured:

@@ -14,17 +14,30 @@ from steadygrad.classifier import Classifier
 from steadygrad.evaluation import SUITES, validity
 from steadygrad.evaluation.faithfulness import MEASURES, faithfulness
 from steadygrad.evaluation.robustness import predict
+from steadygrad.papers.bench import Bench
 from steadygrad.papers.store import Array, Arrays
-from steadygrad.papers.yan2018.measures import Bench
 from steadygrad.registry import describe
 from steadygrad.threat import linf
 
-__all__ = ["MapBench"]
+__all__ = ["MapBench", "Measured"]
 
 MAP = Saliency(of="log_probability")
 JUDGE = BlurSaliency()
 CHECKED = SUITES["fast"][0]
 """The attack whose accuracy is checked."""
+
+
+@dataclass
+class Measured:
+    """All measures by model, one entry per image; `transferred` by attack and model."""
+
+    eps: float
+    source: str
+    right: dict[str, Array]
+    transferred: dict[str, dict[str, Array]]
+    kept: dict[str, Array]
+    verdicts: dict[str, tuple[bool, str]]
+    maps: dict[str, Arrays]
 
 
 @dataclass

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from steadygrad.papers.claims import Claim, at_least
 from steadygrad.papers.published import Difference, paired
 from steadygrad.papers.store import Array
+from steadygrad.papers.yan2018.measures import MULTIPLES, Measured
 from steadygrad.papers.yan2018.recipes import LABELS
-
-if TYPE_CHECKING:
-    from steadygrad.papers.yan2018.experiment import Measured
 
 __all__ = ["judge", "median_ratio"]
 
@@ -54,7 +52,7 @@ def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
             )
         )
         for multiple in (0.5, 1.0):
-            place = _multiples().index(multiple)
+            place = MULTIPLES.index(multiple)
             out.append(
                 at_least(
                     f"Deep Defense minus {LABELS[name]}: accuracy at {multiple:g} ε_ref",
@@ -154,12 +152,6 @@ def _interval(value: dict[str, float]) -> Difference:
 def _safe(norms: Array) -> Array:
     bounded: Array = np.maximum(norms, 1e-12)
     return bounded
-
-
-def _multiples() -> list[float]:
-    from steadygrad.papers.yan2018.experiment import MULTIPLES
-
-    return list(MULTIPLES)
 
 
 def _difference(results: dict[str, Any], name: str, multiple: float) -> str:

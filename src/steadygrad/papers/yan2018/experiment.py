@@ -18,10 +18,11 @@ from steadygrad.evaluation import mean_image
 from steadygrad.evaluation.statistics import mean, quantiles, wilson
 from steadygrad.papers import published
 from steadygrad.papers.base import Findings, Paper, Request
+from steadygrad.papers.bench import Bench
 from steadygrad.papers.lessons import Lesson, Trained, learn
 from steadygrad.papers.store import Array, Arrays, Store
 from steadygrad.papers.yan2018 import claims, pages, recipes
-from steadygrad.papers.yan2018.measures import Bench
+from steadygrad.papers.yan2018.measures import MULTIPLES, Measured, measure
 from steadygrad.papers.yan2018.recipes import Recipe, Way
 from steadygrad.papers.yan2018.search import searched
 
@@ -29,8 +30,6 @@ __all__ = ["SCALES", "YAN2018", "Scale"]
 
 _HELD_OUT = 1 / 12
 _SEARCH_PART = 0.4
-MULTIPLES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5)
-"""Radii of the FGS curve as multiples of the reference radius; the paper's table has .2, .5 and 1."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +90,12 @@ def run(request: Request, train: Dataset, test: Dataset, folder: Path, store: St
         way = recipe.method(name, changes.get(name))
         trained[name] = room.train(name, way, train, trained["reference"].classifier)
     seconds |= {f"train {name}": t.seconds for name, t in trained.items()}
-    measured = _measure(
+    measured = measure(
         {name: t.classifier for name, t in trained.items()},
         Bench(test, store, request.seed, request.device),
-        scale,
         center,
+        distances=scale.distances,
+        suite=scale.suite,
     )
     results = _results(measured, test)
     results["network"] = network
@@ -164,37 +164,6 @@ def _searched(
 
     names = recipe.methods(room.request.combined)
     return searched(recipe, names, candidate, scores, room.train("reference", recipe.reference, fitted, under="search"))
-
-
-@dataclass
-class Measured:
-    """All measures by model, one entry per image."""
-
-    radius: float
-    suite_radius: float
-    right: dict[str, Array]
-    changes: dict[str, Array]
-    norms: Array
-    centered_norms: Array
-    fgs: dict[str, Array]
-    distances: dict[str, Array]
-    withstands: dict[str, Array]
-
-
-def _measure(named: dict[str, Classifier], bench: Bench, scale: Scale, center: torch.Tensor) -> Measured:
-    radius = bench.reference_radius(named["deep_defense"])
-    radii = [m * radius for m in MULTIPLES]
-    return Measured(
-        radius=radius,
-        suite_radius=radius / 2,
-        right={name: bench.right(model) for name, model in named.items()},
-        changes={name: bench.changes(model) for name, model in named.items()},
-        norms=bench.norms(None),
-        centered_norms=bench.norms(center),
-        fgs={name: bench.under_fgs(model, radii) for name, model in named.items()},
-        distances={name: bench.distances(model, scale.distances) for name, model in named.items()},
-        withstands={name: bench.withstands(model, radius / 2, scale.suite) for name, model in named.items()},
-    )
 
 
 def _results(found: Measured, test: Dataset) -> dict[str, Any]:

@@ -1,163 +1,48 @@
-"""What is measured on each model: one entry per test image, so that models can be compared pairwise."""
+"""What is measured on each model, and at which radii."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from steadygrad import derivatives
-from steadygrad.attacks import DDN
-from steadygrad.classifier import Classifier, frozen
-from steadygrad.data import Dataset
-from steadygrad.evaluation import SUITES
-from steadygrad.evaluation.rho import FIVE_STEPS, raw_change
-from steadygrad.evaluation.robustness import weights_key
-from steadygrad.files import key
-from steadygrad.papers.store import Array, Store
-from steadygrad.progress import task
-from steadygrad.registry import describe
-from steadygrad.threat import l2, linf
+from steadygrad.classifier import Classifier
+from steadygrad.papers.bench import Bench
+from steadygrad.papers.store import Array
 
-__all__ = ["Bench"]
+__all__ = ["MULTIPLES", "Measured", "measure"]
 
-_BATCH = 500
+MULTIPLES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5)
+"""Radii of the FGS curve as multiples of the reference radius; the paper's table has .2, .5 and 1."""
 
 
 @dataclass
-class Bench:
-    """Where models are measured: the test images, in their order, and the pieces that are done."""
+class Measured:
+    """All measures by model, one entry per image."""
 
-    data: Dataset
-    store: Store
-    seed: int
-    device: str
-
-    def _batches(self, count: int | None = None) -> list[tuple[Tensor, Tensor, Tensor]]:
-        stop = len(self.data) if count is None else min(count, len(self.data))
-        out = []
-        for start in range(0, stop, _BATCH):
-            piece = slice(start, min(start + _BATCH, stop))
-            x, y = self.data.batch(piece)
-            seeds = torch.tensor([int(key(self.seed, name), 16) % 2**62 for name in self.data.ids[piece]])
-            out.append((x.to(self.device), y.to(self.device), seeds))
-        return out
-
-    def _keys(self, model: Classifier, *parts: object) -> list[object]:
-        return [weights_key(model), self.data.fingerprint, self.seed, *parts]
-
-    def right(self, model: Classifier) -> Array:
-        """Which test images (N,) the model gets right."""
-
-        def compute() -> dict[str, Array]:
-            return {"right": torch.cat([(_predict(model, x) == y).cpu() for x, y, _ in self._batches()]).numpy()}
-
-        return self.store.get("accuracy", compute, *self._keys(model))["right"]
-
-    def changes(self, model: Classifier, count: int | None = None) -> Array:
-        """The l2 norm (N,) of DeepFool's change of each image, away from the predicted class, found or not."""
-
-        def compute() -> dict[str, Array]:
-            sizes = []
-            batches = self._batches(count)
-            with task(f"{model.name}: rho2", len(batches)) as advance:
-                for x, _, seeds in batches:
-                    change = raw_change(model, x, _predict(model, x), seeds)
-                    sizes.append(change.flatten(1).double().norm(dim=1).cpu())
-                    advance()
-            return {"sizes": torch.cat(sizes).numpy()}
-
-        return self.store.get("rho2", compute, *self._keys(model, describe(FIVE_STEPS), count))["sizes"]
-
-    def norms(self, center: Tensor | None, count: int | None = None) -> Array:
-        """The l2 norm (N,) of each image, or of its difference from a center."""
-        rows = []
-        for x, _, _ in self._batches(count):
-            moved = x if center is None else x - center.to(x)
-            rows.append(moved.flatten(1).double().norm(dim=1).cpu())
-        found: Array = torch.cat(rows).numpy()
-        return found
-
-    def under_fgs(self, model: Classifier, radii: list[float]) -> Array:
-        """Which test images (E, N) the model gets right after one FGS step of each radius."""
-
-        def compute() -> dict[str, Array]:
-            return {"right": torch.stack([self._after(model, self._signs(model), r) for r in radii]).numpy()}
-
-        return self.store.get("FGS", compute, *self._keys(model, radii))["right"]
-
-    def reference_radius(self, model: Classifier) -> float:
-        """The smallest radius at which FGS makes half of the test images wrong, by bisection to 1e-4."""
-
-        def compute() -> dict[str, Array]:
-            import numpy as np
-
-            signs = self._signs(model)
-            low, high = 0.0, 1.0
-            while high - low > 1e-4:
-                middle = (low + high) / 2
-                half = float(self._after(model, signs, middle).double().mean()) <= 0.5
-                low, high = (low, middle) if half else (middle, high)
-            return {"radius": np.asarray(high)}
-
-        return float(self.store.get("reference radius", compute, *self._keys(model))["radius"])
-
-    def _signs(self, model: Classifier) -> list[Tensor]:
-        out = []
-        with frozen(model):
-            for x, y, _ in self._batches():
-                _, slope = derivatives.gradient(lambda z: F.cross_entropy(model(z), y, reduction="none"), x)  # noqa: B023
-                out.append(slope.sign().to(torch.int8))
-        return out
-
-    def _after(self, model: Classifier, signs: list[Tensor], radius: float) -> Tensor:
-        low, high = model.bounds
-        rows = [_predict(model, (x + radius * s).clamp(low, high)) == y for (x, y, _), s in zip(self._batches(), signs)]
-        return torch.cat(rows).cpu()
-
-    def distances(self, model: Classifier, count: int) -> Array:
-        """The smallest l2 change (n,) that DDN finds for the first images; infinite where it finds none."""
-
-        def compute() -> dict[str, Array]:
-            sizes = []
-            batches = self._batches(count)
-            with task(f"{model.name}: DDN", len(batches)) as advance:
-                for x, y, seeds in batches:
-                    sizes.append(DDN()(model, x, y, l2(), generator=seeds).distance.double().cpu())
-                    advance()
-            return {"sizes": torch.cat(sizes).numpy()}
-
-        return self.store.get("DDN", compute, *self._keys(model, describe(DDN()), count))["sizes"]
-
-    def withstands(self, model: Classifier, radius: float, count: int) -> Array:
-        """Which of the first images (n,) no attack of the fast suite changes within a radius (linf)."""
-        suite = SUITES["fast"]
-
-        def compute() -> dict[str, Array]:
-            rows = []
-            batches = self._batches(count)
-            with task(f"{model.name}: suite", len(batches)) as advance:
-                for x, y, seeds in batches:
-                    left = torch.arange(len(x))
-                    for attack in suite:
-                        if not len(left):
-                            break
-                        where = left.to(x.device)
-                        found = attack(model, x[where], y[where], linf(radius), generator=seeds[left])
-                        left = left[~found.success.cpu()]
-                    kept = torch.zeros(len(x), dtype=torch.bool)
-                    kept[left] = True
-                    rows.append(kept)
-                    advance()
-            return {"kept": torch.cat(rows).numpy()}
-
-        keys = self._keys(model, [describe(a) for a in suite], radius, count)
-        return self.store.get("worst case of the suite", compute, *keys)["kept"]
+    radius: float
+    suite_radius: float
+    right: dict[str, Array]
+    changes: dict[str, Array]
+    norms: Array
+    centered_norms: Array
+    fgs: dict[str, Array]
+    distances: dict[str, Array]
+    withstands: dict[str, Array]
 
 
-def _predict(model: Classifier, x: Tensor) -> Tensor:
-    with frozen(model), torch.no_grad():
-        found: Tensor = model(x).argmax(1)
-    return found
+def measure(named: dict[str, Classifier], bench: Bench, center: Tensor, *, distances: int, suite: int) -> Measured:
+    """Measure all models; DDN and the suite on so many first images."""
+    radius = bench.reference_radius(named["deep_defense"])
+    radii = [m * radius for m in MULTIPLES]
+    return Measured(
+        radius=radius,
+        suite_radius=radius / 2,
+        right={name: bench.right(model) for name, model in named.items()},
+        changes={name: bench.changes(model) for name, model in named.items()},
+        norms=bench.norms(None),
+        centered_norms=bench.norms(center),
+        fgs={name: bench.under_fgs(model, radii) for name, model in named.items()},
+        distances={name: bench.distances(model, distances) for name, model in named.items()},
+        withstands={name: bench.withstands(model, radius / 2, suite) for name, model in named.items()},
+    )

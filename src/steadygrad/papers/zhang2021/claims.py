@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from steadygrad.papers.claims import Claim, at_least
 from steadygrad.papers.published import Difference, paired
-
-if TYPE_CHECKING:
-    from steadygrad.papers.zhang2021.experiment import Measured
+from steadygrad.papers.zhang2021.measures import Measured
 
 __all__ = ["judge"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ from steadygrad.papers.base import Findings, Paper, Request
 from steadygrad.papers.lessons import Lesson, learn
 from steadygrad.papers.store import Array, Arrays, Store
 from steadygrad.papers.zhang2021 import claims, pages
-from steadygrad.papers.zhang2021.measures import WAYS, NeuronBench
+from steadygrad.papers.zhang2021.measures import WAYS, Measured, NeuronBench
 from steadygrad.papers.zhang2021.settings import SCALES, SHARE, Scale, defenses, eps_of, fitting
 from steadygrad.registry import describe
 from steadygrad.training import FitSettings
 
-__all__ = ["ZHANG2021", "Measured"]
+__all__ = ["ZHANG2021"]
 
 _HELD_OUT = 1 / 12
 _LEFT = 0.3
@@ -73,25 +72,6 @@ def _parts(request: Request, train: Dataset, scale: Scale) -> tuple[Dataset, Dat
     """What is trained on, and the held-out images on which everything is chosen."""
     train = train if scale.samples is None else train.take(scale.samples, seed=request.seed)
     return train.divide(_HELD_OUT, request.seed)
-
-
-@dataclass
-class Measured:
-    """All measures by model, one entry per image.
-
-    `chosen` holds, by model, the layer whose most sensitive neurons restored most on held-out images;
-    `kept` and `kept_trained` say which images stand at the radius `radius` and at `eps`.
-    """
-
-    eps: float
-    radius: float
-    layers: list[str]
-    right: dict[str, Array]
-    moved: dict[str, Arrays]
-    chosen: dict[str, str]
-    restored: dict[str, dict[str, Arrays]]
-    kept: dict[str, Array]
-    kept_trained: dict[str, Array]
 
 
 def measure(

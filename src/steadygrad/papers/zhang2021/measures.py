@@ -13,18 +13,37 @@ from steadygrad import neurons
 from steadygrad.attacks import FMN, PGD
 from steadygrad.classifier import Classifier, frozen
 from steadygrad.files import key
+from steadygrad.papers.bench import Bench
 from steadygrad.papers.store import Array, Arrays
-from steadygrad.papers.yan2018.measures import Bench
 from steadygrad.registry import describe
 from steadygrad.threat import linf
 
-__all__ = ["WAYS", "NeuronBench"]
+__all__ = ["WAYS", "Measured", "NeuronBench"]
 
 Pair = tuple[Tensor, Tensor, Tensor]
 PAIRS = PGD(steps=20)
 """What makes the adversarial partners."""
 WAYS = ("patched", "off", "clean")
 """Held at their benign values; at zero for the adversarial input; at zero for the benign one."""
+
+
+@dataclass
+class Measured:
+    """All measures by model, one entry per image.
+
+    `chosen` holds, by model, the layer whose most sensitive neurons restored most on held-out images;
+    `kept` and `kept_trained` say which images stand at the radius `radius` and at `eps`.
+    """
+
+    eps: float
+    radius: float
+    layers: list[str]
+    right: dict[str, Array]
+    moved: dict[str, Arrays]
+    chosen: dict[str, str]
+    restored: dict[str, dict[str, Arrays]]
+    kept: dict[str, Array]
+    kept_trained: dict[str, Array]
 
 
 @dataclass
