@@ -50,15 +50,16 @@ def carried(sweep: Sweep, of: Of, ball: Ball, target: Tensor, rounding: Tensor, 
             if key != _INPUT:
                 reach.add(key, which, part)
     first = {key: reach.ends(key) for key in reach.sums}
-    loose = sweep.slopes[0]
+    wide = sweep
     for _ in range(_SWEEPS):
-        sweep = _narrower(sweep, first)
+        sweep = _narrower(sweep, first, wide)
     left_out = _left_out(sweep)
     rest = torch.zeros_like(ball.center).flatten(1)
     for which, parts in rows:
         for key, part in parts.items():
             if key in left_out:
                 rest[:, which] += (part.abs() * left_out[key]).flatten(2).sum(2).T
+    loose = wide.slopes[0]
     rest = rest.view_as(ball.center) + _ROUNDED * loose.rest + rounding
     span = sweep.slopes[0]
     span = Span(span.center, span.low, span.high, torch.minimum(span.rest, rest))
@@ -165,14 +166,17 @@ def _both(old: Span, new: Span) -> Span:
     )
 
 
-def _narrower(sweep: Sweep, first: dict[Key, tuple[Tensor, Tensor]]) -> Sweep:
-    """The same values and slopes once more, each cut to what it can reach."""
+def _narrower(sweep: Sweep, first: dict[Key, tuple[Tensor, Tensor]], wide: Sweep) -> Sweep:
+    """The same values and slopes once more, each cut to what it can reach; `wide` is how it all began."""
 
     def cut(kind: str, place: int, old: Span, new: Span) -> Span:
         span = _both(old, new)
         # The coefficients of a value's slope are how the value moves, and the other way around.
         key = ("slope" if kind == "value" else "value", place)
-        return _within(span, *first[key], _ROUNDED * old.radius) if key in first else span
+        if key not in first:
+            return span
+        began = wide.spans[place] if kind == "value" else wide.slopes[place]
+        return _within(span, *first[key], _ROUNDED * began.radius)
 
     spans = sweep.spans[:1]
     for place, (layer, inputs) in enumerate(sweep.network.steps, start=1):
