@@ -21,7 +21,8 @@ def test_the_defenses_of_the_demo_exist() -> None:
 
 @pytest.mark.slow
 def test_six_models_are_trained_audited_and_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "_FITTING", {**demo._FITTING, "epochs": 1, "batch_size": 256})
+    settings = {**demo._FITTING, "epochs": 1, "batch_size": 256}
+    monkeypatch.setattr(demo, "_PLAN", {**demo._PLAN, "model": "mlp", "settings": settings})
     line = ("demo", "--samples", "20", "--out", "run")
     result = done(*line, "--json")
     assert result.out.count("\n") == 1
