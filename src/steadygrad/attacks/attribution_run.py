@@ -136,7 +136,7 @@ class ExplanationRun:
     def look(self, points: Tensor) -> None:
         """Explain and classify points (N, *) without following them; the best are remembered."""
         maps, logits = self._see(points, self.target)
-        self._remember(points, maps, logits)
+        self.remember(points, maps, logits)
 
     def _see(self, points: Tensor, target: Tensor, rows: slice | Tensor = slice(None)) -> tuple[Tensor, Tensor]:
         """Maps and logits of points without a graph, at the cost of `rows`: one or several points for each."""
@@ -158,7 +158,7 @@ class ExplanationRun:
         parts = [self._slope(points, slice(first, first + self._group)) for first in range(0, len(points), self._group)]
         slope, maps, logits = (torch.cat(column) for column in zip(*parts, strict=True))
         if self.followed is self.model:
-            self._remember(points, maps, logits)
+            self.remember(points, maps, logits)
         else:
             self.look(points)
         slope = torch.nan_to_num(slope, nan=0.0, posinf=0.0, neginf=0.0)
@@ -186,7 +186,8 @@ class ExplanationRun:
             (slope,) = torch.autograd.grad(total, leaf)
         return slope, maps.detach(), logits.detach()
 
-    def _remember(self, points: Tensor, maps: Tensor, logits: Tensor) -> None:
+    def remember(self, points: Tensor, maps: Tensor, logits: Tensor) -> None:
+        """Keep the best of points (N, *) that were seen with their maps and logits; every point passes here."""
         rank = self.measure.rank(maps, self.reference)
         same = (logits.argmax(1) == self.prediction) & torch.isfinite(logits).all(1)
         # A rank that is no number is above none.

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadygrad.attributions import Attribution, BlurSaliency
-from steadygrad.attributions.pixels import count_of, pictures, top
-from steadygrad.classifier import frozen
+from steadygrad.attributions.salient import salient
 from steadygrad.data import Dataset
 from steadygrad.defenses.base import DEFENSES, Defense, Plain, State, Step, check_positive
 from steadygrad.defenses.input_gradient import SECOND_ORDER
@@ -19,7 +18,7 @@ from steadygrad.errors import UsageError, unknown_name
 from steadygrad.files import key
 from steadygrad.progress import task
 
-__all__ = ["SelectiveGradientPenalty", "most_salient", "salient"]
+__all__ = ["SelectiveGradientPenalty"]
 
 _GROUP = 256
 
@@ -130,36 +129,6 @@ class SelectiveGradientPenalty(Defense):
         if asked is None:
             raise UsageError("reference='teacher' needs a teacher: train with sg.fit, or give State(teacher=...)")
         return salient(asked, x, y if self.label == "true" else None, self.saliency, self.share)
-
-
-def salient(model: nn.Module, x: Tensor, target: Tensor | None, saliency: Attribution, share: float) -> Tensor:
-    """The `most_salient` pixels (N, H, W) of images (N, C, H, W); leaves no trace.
-
-    Args:
-        model: maps inputs to logits (N, K).
-        x: images (N, C, H, W).
-        target: classes (N,) to explain; None for the predicted ones.
-        saliency: what says which pixels matter.
-        share: of the pixels, in (0, 1].
-    """
-    if target is None:
-        with frozen(model), torch.no_grad():
-            target = model(x).argmax(1)
-    return most_salient(saliency(model, x, target), share)
-
-
-def most_salient(maps: Tensor, share: float) -> Tensor:
-    """The pixels (N, H, W) bool of the largest values of maps (N, C, H, W), a share of all.
-
-    Among equals the lower index comes first, and pixels of value 0 are left out.
-
-    >>> most_salient(torch.tensor([[[3.0, 0.0], [1.0, 2.0]]]), 0.5)
-    tensor([[[ True, False],
-             [False,  True]]])
-    """
-    values = pictures(maps)
-    flat = values.flatten(1)
-    return (top(flat, count_of(share, flat.shape[1])) & (flat > 0)).view_as(values)
 
 
 def _packed(mask: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from steadygrad.evaluation.explained import Columns
 from steadygrad.evaluation.explained_bounds import DISTANCES, KINDS
 from steadygrad.evaluation.explained_cells import PICTURES, Push
 from steadygrad.evaluation.explaining import Explaining, K, attacks_on, measures, subject_of
-from steadygrad.evaluation.gallery import _image, _plane
+from steadygrad.evaluation.gallery import image_array, plane_of
 from steadygrad.evaluation.robustness import Bench, label_of
 from steadygrad.evaluation.statistics import mean, quantile_intervals, wilson
 from steadygrad.files import atomic
@@ -69,7 +69,7 @@ def explain(
     x, _, ids = next(iter(bench.batches(0, min(8, count))))
     arrays: Columns = {}
     if pictures:
-        arrays["clean_explained"] = _image(bench.data.batch(slice(0, min(pictures, count)))[0])
+        arrays["clean_explained"] = image_array(bench.data.batch(slice(0, min(pictures, count)))[0])
     rows: dict[str, Any] = {}
     records: list[dict[str, Any]] = []
     for index, (name, model) in enumerate(models.items()):
@@ -82,9 +82,9 @@ def explain(
             rows[name]["attributions"].append({"name": label_of(attribution), **_row(columns), "samples": []})
             if "why" not in columns and pictures:
                 rows[name]["attributions"][-1]["samples"] = push.captions(columns)
-                arrays |= _drawn(columns, f"explained_{index}_{place}", x.shape[1:], _plane(x))
+                arrays |= _drawn(columns, f"explained_{index}_{place}", x.shape[1:], plane_of(x))
     pictured = x.ndim in (3, 4)
-    pixels = math.prod(_plane(x))
+    pixels = math.prod(plane_of(x))
     plain = {
         "threat": {"norm": threat.norm, "eps": float(threat.eps), "bounds": list(threat.bounds)},  # type: ignore[arg-type]
         "samples": count,

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from steadygrad.attributions import Attribution, BlurSaliency, Saliency, similarity
 from steadygrad.attributions.blur import blurred
 from steadygrad.attributions.pixels import pixel_maps
+from steadygrad.attributions.salient import most_salient
 from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen
-from steadygrad.defenses.selective import most_salient
 from steadygrad.errors import UsageError
 from steadygrad.evaluation.robustness import predict
 

@@ -18,7 +18,7 @@ from steadygrad.data import Dataset
 from steadygrad.evaluation.robustness import Bench, label_of, predict
 from steadygrad.threat import Threat
 
-__all__ = ["Gallery"]
+__all__ = ["Gallery", "image_array", "plane_of"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -41,11 +41,11 @@ class Gallery:
         x, y = (t.to(self.bench.device) for t in data.batch(slice(None)))
         found = self.attack(model, x, y, self.threat, generator=randomness.fresh(self.bench.seed))
         clean, attacked = predict(model, x), predict(model, found.inputs)
-        self.arrays[f"clean_{index}"], self.arrays[f"adversarial_{index}"] = _image(x), _image(found.inputs)
+        self.arrays[f"clean_{index}"], self.arrays[f"adversarial_{index}"] = image_array(x), image_array(found.inputs)
         for place, attribution in enumerate(self.attributions):
             for kind, inputs in (("clean", x), ("adversarial", found.inputs)):
                 maps = similarity.pixel_maps(attribution(model, inputs, clean[0]))
-                self.arrays[f"map_{kind}_{index}_{place}"] = _float(maps.view(len(x), *_plane(x)))
+                self.arrays[f"map_{kind}_{index}_{place}"] = _float(maps.view(len(x), *plane_of(x)))
         self.captions[name] = [
             {
                 "index": i,
@@ -77,7 +77,7 @@ class Gallery:
         flags = [None if s else bool(hit) for s, hit in zip(same.tolist(), found.success.tolist(), strict=True)]
         # A clean mistake can be attacked towards its own label too; the diagonal shows the original.
         shown = torch.where(same.view(-1, *[1] * (x.ndim - 1)), inputs, found.inputs)
-        self.arrays["grid"] = _image(shown).reshape(classes, classes, *x.shape[1:])
+        self.arrays["grid"] = image_array(shown).reshape(classes, classes, *x.shape[1:])
         self.grid = {
             "model": name,
             "attack": f"{label_of(self.attack)}, targeted",
@@ -106,11 +106,13 @@ def spread(data: Dataset, count: int, prefer: Mapping[int, bool]) -> list[int]:
     return chosen
 
 
-def _plane(x: Tensor) -> tuple[int, int]:
+def plane_of(x: Tensor) -> tuple[int, int]:
+    """Height and width of the picture of an input of a batch (N, *): a row, where it is no image."""
     return (int(x.shape[2]), int(x.shape[3])) if x.ndim == 4 else (1, int(x[0].numel()))
 
 
-def _image(x: Tensor) -> NDArray[Any]:
+def image_array(x: Tensor) -> NDArray[Any]:
+    """Inputs (N, *) as pictures (N, C, H, W) of float32."""
     x = x if x.ndim == 4 else x.flatten(1)[:, None, None]
     return _float(x)
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from steadygrad.errors import UsageError
 
-__all__ = ["Estimate", "critical_count", "mean", "quantile_intervals", "quantiles", "wilson"]
+__all__ = ["Estimate", "critical_count", "mean", "quantile_intervals", "quantiles", "share_of", "wilson"]
 
 _Z = 1.959963984540054  # 97.5 % point of the normal distribution
 
@@ -53,6 +53,15 @@ def wilson(successes: int, count: int) -> Estimate:
     center = (share + square / (2 * count)) / (1 + square / count)
     half = _Z / (1 + square / count) * math.sqrt(share * (1 - share) / count + square / (4 * count * count))
     return Estimate(share, min(share, max(0.0, center - half)), max(share, min(1.0, center + half)), count)
+
+
+def share_of(hits: ArrayLike) -> Estimate:
+    """The share of True among hits (N,), with its Wilson interval.
+
+    >>> print(share_of([True, False]))
+    50.0 % [9.5, 90.5]
+    """
+    return wilson(int(np.sum(hits)), len(np.asarray(hits)))
 
 
 def mean(values: ArrayLike) -> Estimate:

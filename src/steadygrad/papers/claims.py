@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from steadygrad.papers.published import Difference
 
-__all__ = ["Claim", "at_least", "at_most"]
+__all__ = ["Claim", "above", "at_least", "at_most", "below"]
 
 Verdict = Literal["held", "held, within its interval", "not held, within its interval", "not held", "not measured"]
 
@@ -55,3 +56,17 @@ def at_most(text: str, found: Difference | None, bar: float, needed: str, **more
     """The claim that a value is at most `bar`."""
     turned = Difference(-found.value, -found.high, -found.low) if found is not None else None
     return dataclasses.replace(at_least(text, turned, -bar, needed, **more), found=found)
+
+
+def above(text: str, found: Difference | None, bar: float, needed: str, **more: Any) -> Claim:
+    """The claim that a value is larger than `bar`: equal is not enough.
+
+    >>> above("better", Difference(0.0, 0.0, 0.0), 0.0, "above 0").verdict
+    'not held'
+    """
+    return at_least(text, found, math.nextafter(bar, math.inf), needed, **more)
+
+
+def below(text: str, found: Difference | None, bar: float, needed: str, **more: Any) -> Claim:
+    """The claim that a value is smaller than `bar`: equal is not enough."""
+    return at_most(text, found, math.nextafter(bar, -math.inf), needed, **more)

@@ -14,7 +14,7 @@ from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.evaluation.faithfulness import MEASURES
-from steadygrad.evaluation.statistics import mean, wilson
+from steadygrad.evaluation.statistics import mean, share_of
 from steadygrad.papers.base import Findings, Paper, Request
 from steadygrad.papers.lessons import Lesson, Trained, learn
 from steadygrad.papers.liu2022 import claims, pages
@@ -30,7 +30,7 @@ from steadygrad.papers.liu2022.settings import (
     eps_of,
     source_of,
 )
-from steadygrad.papers.store import Array, Store
+from steadygrad.papers.store import Store
 from steadygrad.registry import describe
 
 __all__ = ["LIU2022"]
@@ -154,9 +154,9 @@ def measure(named: dict[str, Classifier], source: Classifier, bench: MapBench, e
 def _results(found: Measured, scale: Scale, count: int) -> dict[str, Any]:
     rows = {
         name: {
-            "accuracy": _share(found.right[name]),
-            "transferred": {attack: _share(right[name]) for attack, right in found.transferred.items()},
-            "suite": _share(found.kept[name]),
+            "accuracy": share_of(found.right[name]).plain(),
+            "transferred": {attack: share_of(right[name]).plain() for attack, right in found.transferred.items()},
+            "suite": share_of(found.kept[name]).plain(),
             "trustworthy": found.verdicts[name][0],
             "verdict": found.verdicts[name][1],
             "maps": {measure: mean(found.maps[name][measure]).plain() for measure in MEASURES},
@@ -177,10 +177,6 @@ def _results(found: Measured, scale: Scale, count: int) -> dict[str, Any]:
             "maps": len(found.maps["plain"]["gini"]),
         },
     }
-
-
-def _share(right: Array) -> dict[str, Any]:
-    return wilson(int(np.sum(right)), len(right)).plain()
 
 
 def _left_out(request: Request, scale: Scale, fitted: Dataset, eps: float) -> list[str]:

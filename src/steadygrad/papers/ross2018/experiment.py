@@ -14,7 +14,7 @@ from steadygrad import models
 from steadygrad.classifier import Classifier, frozen
 from steadygrad.data import Dataset
 from steadygrad.defenses import Defense
-from steadygrad.evaluation.statistics import Estimate, quantiles, wilson
+from steadygrad.evaluation.statistics import quantiles, share_of, wilson
 from steadygrad.papers import published
 from steadygrad.papers.base import Findings, Paper, Request
 from steadygrad.papers.lessons import Lesson, Trained, learn
@@ -178,12 +178,12 @@ class _Measured:
             "models": names,
             "images": self.count,
             "epsilons": list(self.scale.epsilons),
-            "clean": {name: _share(right).plain() for name, right in self.all_right.items()},
+            "clean": {name: share_of(right).plain() for name, right in self.all_right.items()},
             "transfer": {
                 kind: {
                     source: {
                         f"{eps:g}": {
-                            name: _share(self.right[kind, source, eps][i]).plain() for i, name in enumerate(names)
+                            name: share_of(self.right[kind, source, eps][i]).plain() for i, name in enumerate(names)
                         }
                         for eps in self.scale.epsilons
                     }
@@ -192,7 +192,7 @@ class _Measured:
                 for kind in ("fgsm", "tgsm")
             },
             "own_judges": {
-                label: {name: _share(kept).plain() for name, kept in rows.items()}
+                label: {name: share_of(kept).plain() for name, kept in rows.items()}
                 for label, rows in self.judges.items()
             },
             "overlap": self._overlap(names),
@@ -263,10 +263,6 @@ def _decades(norms: Array) -> Array:
     # Gradients that underflow to zero count as the smallest that float32 holds.
     logs: Array = np.log10(np.maximum(norms, 1e-38))
     return logs
-
-
-def _share(right: Array) -> Estimate:
-    return wilson(int(np.sum(right)), len(right))
 
 
 def _easy(right: Mapping[str, Array], data: Dataset, count: int) -> list[int]:

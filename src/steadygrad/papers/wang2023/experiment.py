@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from steadygrad.data import Dataset
-from steadygrad.evaluation.statistics import quantiles, wilson
+from steadygrad.evaluation.statistics import quantiles, share_of
 from steadygrad.papers.base import Findings, Paper, Request
 from steadygrad.papers.lessons import Lesson, Trained, learn
 from steadygrad.papers.published import Difference
@@ -73,7 +73,7 @@ def run(request: Request, train: Dataset, test: Dataset, folder: Path, store: St
         "models": list(models),
         "maps": list(MAPS),
         "attacks": list(ATTACKS),
-        "clean": {name: _share(bench.right(name)) for name in models},
+        "clean": {name: share_of(bench.right(name)).plain() for name in models},
         "training_radius": radius(train.name),
         "counts": _counts(cells),
         "cells": [_cell(cell) for cell in cells],
@@ -87,10 +87,6 @@ def run(request: Request, train: Dataset, test: Dataset, folder: Path, store: St
         _left_out(scale, train),
         {f"train {name}": t.seconds for name, t in trained.items()},
     )
-
-
-def _share(right: Array) -> dict[str, Any]:
-    return wilson(int(np.sum(right)), len(right)).plain()
 
 
 def _counts(cells: Sequence[Cell]) -> dict[str, Any]:

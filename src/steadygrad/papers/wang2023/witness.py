@@ -124,8 +124,8 @@ class _Witnessed(ExplanationRun):
     ledger: _Ledger
     tally: Tally
 
-    def _remember(self, points: Tensor, maps: Tensor, logits: Tensor) -> None:
-        super()._remember(points, maps, logits)
+    def remember(self, points: Tensor, maps: Tensor, logits: Tensor) -> None:
+        super().remember(points, maps, logits)
         same = (logits.argmax(1) == self.prediction) & torch.isfinite(logits).all(1)
         kept = same & self.threat.allows(self.x, points) & torch.isfinite(maps).flatten(1).all(1)
         self.ledger.enter(self.tally, self.reference.clean, points, maps, kept)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from steadygrad.papers.claims import Claim, at_least
+from steadygrad.papers.claims import Claim, above, at_least
 from steadygrad.papers.published import Difference, paired
 from steadygrad.papers.store import Array
 from steadygrad.papers.yan2018.measures import MULTIPLES, Measured
@@ -16,7 +16,6 @@ __all__ = ["judge", "median_ratio"]
 
 _RIVALS = ("parseval", "adversarial_fgs", "adversarial_deepfool")
 _RATIO = {"convnet": 1.8}
-_ABOVE = 1e-9  # equal is not above
 
 
 def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
@@ -40,13 +39,13 @@ def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
         out += _relative(results, found)
     for name in _RIVALS:
         out.append(
-            at_least(
+            above(
                 f"Deep Defense minus {LABELS[name]}: ρ₂, centered",
                 paired(
                     found.changes["deep_defense"] / _safe(found.centered_norms),
                     found.changes[name] / _safe(found.centered_norms),
                 ),
-                _ABOVE,
+                0.0,
                 "above 0",
                 unit="",
             )
@@ -54,10 +53,10 @@ def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
         for multiple in (0.5, 1.0):
             place = MULTIPLES.index(multiple)
             out.append(
-                at_least(
+                above(
                     f"Deep Defense minus {LABELS[name]}: accuracy at {multiple:g} ε_ref",
                     paired(found.fgs["deep_defense"][place], found.fgs[name][place]),
-                    _ABOVE,
+                    0.0,
                     "above 0 points",
                     unit="points",
                     paper=_difference(results, name, multiple),

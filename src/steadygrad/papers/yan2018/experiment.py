@@ -15,12 +15,12 @@ from steadygrad import models
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.evaluation import mean_image
-from steadygrad.evaluation.statistics import mean, quantiles, wilson
+from steadygrad.evaluation.statistics import mean, quantiles, share_of
 from steadygrad.papers import published
 from steadygrad.papers.base import Findings, Paper, Request
 from steadygrad.papers.bench import Bench
 from steadygrad.papers.lessons import Lesson, Trained, learn
-from steadygrad.papers.store import Array, Arrays, Store
+from steadygrad.papers.store import Arrays, Store
 from steadygrad.papers.yan2018 import claims, pages, recipes
 from steadygrad.papers.yan2018.measures import MULTIPLES, Measured, measure
 from steadygrad.papers.yan2018.recipes import Recipe, Way
@@ -171,12 +171,12 @@ def _results(found: Measured, test: Dataset) -> dict[str, Any]:
     for name in found.right:
         reached = found.distances[name][found.right[name][: len(found.distances[name])]]
         rows[name] = {
-            "accuracy": _share(found.right[name]),
+            "accuracy": share_of(found.right[name]).plain(),
             "rho2": mean(found.changes[name] / np.maximum(found.norms, 1e-12)).plain(),
             "rho2_centered": mean(found.changes[name] / np.maximum(found.centered_norms, 1e-12)).plain(),
-            "fgs": {f"{m:g}": _share(row) for m, row in zip(MULTIPLES, found.fgs[name])},
+            "fgs": {f"{m:g}": share_of(row).plain() for m, row in zip(MULTIPLES, found.fgs[name])},
             "ddn": {"quantiles": quantiles(reached), "count": len(reached)},
-            "suite": _share(found.withstands[name]),
+            "suite": share_of(found.withstands[name]).plain(),
         }
     return {
         "models": list(rows),
@@ -189,10 +189,6 @@ def _results(found: Measured, test: Dataset) -> dict[str, Any]:
             "suite": len(found.withstands["reference"]),
         },
     }
-
-
-def _share(right: Array) -> dict[str, Any]:
-    return wilson(int(np.sum(right)), len(right)).plain()
 
 
 def _arrays(found: Measured) -> Arrays:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from steadygrad.papers.claims import Claim, at_least
+from steadygrad.papers.claims import Claim, above, at_least
 from steadygrad.papers.published import Difference, paired
 from steadygrad.papers.zhang2021.measures import Measured
 
 __all__ = ["judge"]
-
-_ABOVE = 1e-9
 
 
 def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
@@ -20,9 +18,9 @@ def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
     count = len(patched["most"])
     more = {"unit": "points", "detail": f"plain model, layer {best}, {count} adversarial images"}
     claims = [
-        at_least(
+        above(
             f"Patching brings back the class: {text}",
-            paired(patched[one], patched[other]) if count else None, _ABOVE, "above 0 points", **more,
+            paired(patched[one], patched[other]) if count else None, 0.0, "above 0 points", **more,
         )
         for text, one, other in (
             ("most sensitive minus random", "most", "random"), ("random minus least sensitive", "random", "least"),
@@ -48,8 +46,8 @@ def _calmer(found: Measured, calm: str, other: str) -> Claim:
     ]
     ends = ([g.value for g in gaps], [g.low for g in gaps], [g.high for g in gaps])
     share, low, high = (sum(end > 0 for end in values) / len(gaps) for values in ends)
-    return at_least(
+    return above(
         f"Layers that move less: {calm.upper()} than {other if other == 'plain' else other.upper()}",
-        Difference(share, low, high), 0.5 + _ABOVE, "more than half of them",
+        Difference(share, low, high), 0.5, "more than half of them",
         detail=f"{len(gaps)} layers, mean change over each model's own pairs",
     )  # fmt: skip

@@ -13,7 +13,7 @@ from steadygrad import models, neurons
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
-from steadygrad.evaluation.statistics import mean, wilson
+from steadygrad.evaluation.statistics import mean, share_of
 from steadygrad.papers.base import Findings, Paper, Request
 from steadygrad.papers.lessons import Lesson, learn
 from steadygrad.papers.store import Array, Arrays, Store
@@ -115,10 +115,10 @@ def _results(found: Measured, scale: Scale, count: int) -> dict[str, Any]:
     for name in found.right:
         moved, restored = found.moved[name], found.restored[name]
         rows[name] = {
-            "accuracy": _share(found.right[name]),
-            "fooled": _share(moved["fooled"]),
-            "suite": _share(found.kept[name]),
-            "suite_trained": _share(found.kept_trained[name]),
+            "accuracy": share_of(found.right[name]).plain(),
+            "fooled": share_of(moved["fooled"]).plain(),
+            "suite": share_of(found.kept[name]).plain(),
+            "suite_trained": share_of(found.kept_trained[name]).plain(),
             "change": {layer: mean(moved[f"{layer}/change"]).plain() for layer in found.layers},
             "relative": {
                 layer: float(moved[f"{layer}/change"].mean() / max(moved[f"{layer}/size"].mean(), 1e-12))
@@ -142,10 +142,6 @@ def _results(found: Measured, scale: Scale, count: int) -> dict[str, Any]:
         "choices": list(_CHOICES),
         "images": {"accuracy": count, "pairs": len(found.moved["plain"]["fooled"]), "suite": len(found.kept["plain"])},
     }
-
-
-def _share(right: Array) -> dict[str, Any]:
-    return wilson(int(np.sum(right)), len(right)).plain()
 
 
 def _arrays(found: Measured) -> Arrays:
