@@ -78,6 +78,14 @@ for line in sys.stdin:
             os.dup2(os.open(given[name], os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
         if given["limit"]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (given["limit"], given["limit"]))
+        if given["dies_after"]:
+            replace, seen = os.replace, []
+            def last(source, target):
+                replace(source, target)
+                seen.append(str(target))
+                if sum(name.endswith(given["dies_after"][0]) for name in seen) == given["dies_after"][1]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            os.replace = last
         code = 0
         try:
             main(given["arguments"])
@@ -105,10 +113,19 @@ class Nursery(Parent):
         sent: signal.Signals | None = None,
         when: Callable[[], bool] = lambda: False,
         limit: int = 0,
+        dies_after: tuple[str, int] | None = None,
     ) -> Result:
-        """Run a command; send it a signal once the condition holds; let no file grow above `limit` bytes."""
+        """Run a command in a process of its own.
+
+        Args:
+            arguments: of the command line.
+            sent: a signal to send it.
+            when: the condition that is watched for; it may be seen late, on a busy machine after the end.
+            limit: bytes that no file may grow above.
+            dies_after: the end of a file's name and a count: killed at once when so many of them stand.
+        """
         files = {name: str(self.folder / name) for name in ("out", "err")}
-        given = {"arguments": [str(a) for a in arguments], "limit": limit, **files}
+        given = {"arguments": [str(a) for a in arguments], "limit": limit, "dies_after": dies_after, **files}
         child = self.start(given)
         deadline = time.monotonic() + 120
         while sent is not None and alive(child) and time.monotonic() < deadline:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import random
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -192,24 +190,23 @@ def undisturbed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return out
 
 
-def _after(out: Path, moment: int, pause: float) -> Callable[[], bool]:
-    """A condition that holds at one of several moments: from the first checkpoint to the last cells."""
-    signs = ["training/checkpoint.safetensors", "records", "records.parquet"]
-
-    def reached() -> bool:
-        return (out / signs[moment]).exists() and random.random() < pause
-
-    return reached
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", range(3))
+@pytest.mark.parametrize(
+    ("file", "count"),
+    [
+        ("training/checkpoint.safetensors", 1),
+        ("training/checkpoint.safetensors", 9),
+        (".parquet", 3),
+        ("records.parquet", 1),
+        ("model.safetensors", 1),
+    ],
+)
 def test_killed_it_continues_and_says_the_same(
-    moment: int, nursery: Nursery, trained: Path, undisturbed: Path, tmp_path: Path
+    file: str, count: int, nursery: Nursery, trained: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "hard"
     line = ("harden", trained, *KILLED, "--out", out)
-    ended = nursery.run(*line, sent=signal.SIGKILL, when=_after(out, moment, 0.02))
+    ended = nursery.run(*line, dies_after=(file, count))
     assert ended.code == -signal.SIGKILL
     assert not (out / "harden.json").exists()
     done(*line)

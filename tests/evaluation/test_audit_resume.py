@@ -133,7 +133,8 @@ def _kill_and_continue(nursery: Nursery, weights: str, undisturbed: Audit, out: 
     assert undisturbed.folder is not None
     drawn = random.Random(moment)
     total = len(list((undisturbed.folder / "records").iterdir()))
-    after, pause = drawn.randrange(total - 3), drawn.uniform(0, 0.02)
+    # Of the first half: a busy machine may see the cell late, and the audit must not have ended by then.
+    after, pause = drawn.randrange(total // 2), drawn.uniform(0, 0.02)
 
     def reached() -> bool:
         if not (out / "records").is_dir() or len(os.listdir(out / "records")) < after:
