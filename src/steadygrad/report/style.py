@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from steadygrad.report.svg import finish
+from steadygrad.report.wording import number
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["GRID", "INK", "MARKERS", "MUTED", "PAPER", "SERIES", "drawing", "svg"]
+__all__ = ["GRID", "INK", "MARKERS", "MUTED", "PAPER", "SERIES", "drawing", "logarithmic", "svg"]
 
 INK, MUTED, GRID, PAPER = "#1c2024", "#5a6169", "#dfe2e5", "#fefefe"
 # Told apart with any color vision, and at least 4.5:1 on white; markers say it a second time.
@@ -46,6 +49,27 @@ def drawing(size: float) -> Iterator[None]:
 
     with style.context(["default", {**_RULES, "font.size": size}]):
         yield
+
+
+def logarithmic(axes: Axes, *sides: Literal["x", "y"]) -> None:
+    """Logarithmic axes with a few plain numbers on them; call it when everything is drawn.
+
+    Matplotlib's own labels are written as formulas, and crowd an axis of less than a decade.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    for side in sides:
+        axes.set(**{f"{side}scale": "log"})
+        axis = axes.xaxis if side == "x" else axes.yaxis
+        low, high = (math.log10(end) for end in sorted(axis.get_view_interval()))
+        steps = (1.0, 2.0, 5.0) if high - low < 2 else (1.0,)
+        axis.set_major_locator(LogLocator(subs=steps, numticks=7))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(_plain))
+
+
+def _plain(value: float, _: object = None) -> str:
+    return number(value) if 1e-3 <= value <= 1e3 else number(value).removeprefix("1·")
 
 
 def svg(figure: Figure, title: str) -> str:

@@ -9,8 +9,7 @@ import numpy as np
 from steadygrad.papers.page import drawn
 from steadygrad.papers.ross2018.settings import LABELS
 from steadygrad.papers.store import Arrays
-from steadygrad.report.style import GRID, MARKERS, MUTED, SERIES, drawing
-from steadygrad.report.wording import number
+from steadygrad.report.style import GRID, MARKERS, MUTED, SERIES, drawing, logarithmic
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -136,8 +135,7 @@ def norms(arrays: Arrays, names: list[str]) -> Markup:
                     part.set_color(SERIES[0] if key == "label" else SERIES[1])
         axes.set_yticks(range(len(names)), [LABELS[n] for n in names])
         axes.invert_yaxis()
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(_decade)
+        logarithmic(axes, "x")
         axes.set_xlabel("norm of the input gradient")
         axes.grid(axis="x", color=GRID, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
@@ -161,14 +159,9 @@ def log_probabilities(arrays: Arrays, names: list[str]) -> Markup:
                 weights = np.full(len(values), 1 / max(1, len(values)))
                 axes.hist(values, bins, weights=weights, histtype=kind, color=color, alpha=0.6 if kind != "step" else 1)
             axes.set_title(LABELS[name], fontsize="medium")
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(_decade)
-            axes.yaxis.set_minor_formatter("")
+            logarithmic(axes, "y")
             axes.spines[["top", "right"]].set_visible(False)
             axes.tick_params(colors=MUTED)
         figure.supxlabel(f"log-probability; all below {low:g} stand in the first bar", fontsize="medium")
         return drawn(figure, "Log-probabilities of the label and of the other classes")
 
-
-def _decade(value: float, place: float | None = None) -> str:
-    return number(value) if 1e-3 <= value <= 1e3 else number(value).removeprefix("1·")

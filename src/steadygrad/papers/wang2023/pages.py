@@ -10,7 +10,7 @@ from steadygrad.papers.page import Block, Cell, Figure, Pictures, Section, Table
 from steadygrad.papers.page import signed_picture as colored
 from steadygrad.papers.store import Arrays
 from steadygrad.papers.wang2023.settings import LABELS
-from steadygrad.report.style import GRID, MARKERS, MUTED, SERIES, drawing
+from steadygrad.report.style import GRID, MARKERS, MUTED, SERIES, drawing, logarithmic
 from steadygrad.report.wording import budget, number
 
 if TYPE_CHECKING:
@@ -135,7 +135,8 @@ def _drawing(found: dict[str, Any], arrays: Arrays, name: str) -> Markup:
             every = np.concatenate(ends)
             line = [every.min(), every.max()] if len(every) else [0.1, 1.0]
             axes.plot(line, line, color=MUTED, linewidth=0.9)
-            axes.set(xscale="log", yscale="log", xlabel="strongest attack", ylabel="bound")
+            logarithmic(axes, "x", "y")
+            axes.set(xlabel="strongest attack", ylabel="bound")
             axes.set_title(threat, fontsize="medium")
             axes.grid(color=GRID, linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
