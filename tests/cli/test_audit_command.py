@@ -168,3 +168,14 @@ def test_explanations_are_pushed_on_demand_and_continue_after_an_interrupt(monke
     assert done(*line, "--out", "run").code == 0
     assert len(calls) == 3
     assert lasting(Path("run")) == lasting(Path("whole"))
+
+
+def test_neurons_are_looked_at_on_demand() -> None:
+    done(*TRAIN, "--model", "mlp", "--out", "small")
+    whole = done("audit", "small", *AUDIT, "--neurons", "--json", "--out", "whole")
+    found = json.loads(whole.out)["neurons"]
+    assert (found["attack"], found["samples"]) == ("PGD, 20 steps", 24)
+    (model,) = found["models"].values()
+    assert model["layers"]
+    assert "neurons under PGD" in whole.err
+    assert 'id="neurons"' in Path("whole/report/index.html").read_text()

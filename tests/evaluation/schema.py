@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-TOP = "schema version created machine seconds command code config data threat models transfer explained gallery"
+TOP = "schema version created machine seconds command code config data threat models transfer explained neurons gallery"
 MODEL = (
     "name file architecture draws parameters weights clean robust verdict eligibility attacks broken_by curve "
     "distances rho2 gradient_norm confidence explanations"
@@ -49,7 +49,29 @@ def check(summary: Mapping[str, Any]) -> None:
         _model(model, f"models[{i}]", summary["data"]["samples"])
     _transfer(summary["transfer"], [m["name"] for m in summary["models"]], summary["data"]["samples"])
     _explained(summary["explained"], summary)
+    _neurons(summary["neurons"], summary)
     _gallery(summary["gallery"], summary)
+
+
+def _neurons(neurons: Mapping[str, Any] | None, summary: Mapping[str, Any]) -> None:
+    if neurons is None:
+        return
+    _keys(neurons, "attack threat samples share draws models", "neurons")
+    _keys(neurons["threat"], "norm eps bounds", "neurons.threat")
+    assert list(neurons["models"]) == [m["name"] for m in summary["models"]]
+    for name, row in neurons["models"].items():
+        where = f"neurons.{name}"
+        _keys(row, "refused fooled judged layers", where)
+        assert (row["refused"] is None) == (row["fooled"] is not None) == bool(row["layers"]), where
+        for layer in row["layers"]:
+            place = f"{where}.{layer['name']}"
+            _keys(layer, "name neurons change relative most restored gain", place)
+            assert layer["change"]["count"] == neurons["samples"], place
+            assert 0 < len(layer["most"]) <= layer["neurons"], place
+            assert (layer["restored"] is None) == (layer["gain"] is None) == (row["judged"] == 0), place
+            for choice, value in (layer["restored"] or {}).items():
+                assert choice in ("most", "random", "least"), place
+                assert _estimate(value, f"{place}.{choice}") == row["judged"], place
 
 
 def _data(data: Mapping[str, Any]) -> None:

@@ -62,6 +62,9 @@ def audit(
     explanation_eps: Annotated[
         str | None, typer.Option(help="Radius for the maps, if it is not that of the audit.")
     ] = None,
+    neurons: Annotated[
+        bool, typer.Option("--neurons", metavar="", help="Measure which neurons the attack moves, layer by layer.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run continues there.")] = Path("runs/audit"),
     seed: Seed = 0,
     device: Device = "auto",
@@ -78,7 +81,7 @@ def audit(
 
       steadygrad audit nets:make --weights my.safetensors --data ./images
 
-      steadygrad audit runs/lenet --data mnist --eps 1/255 --explanations
+      steadygrad audit runs/lenet --data mnist --eps 1/255 --explanations --neurons
     """
     from steadygrad import evaluation, registry
     from steadygrad.data import load
@@ -101,6 +104,7 @@ def audit(
             samples=samples,
             checked=checked,
             explanations=pushed,
+            neurons=evaluation.Probing() if neurons else None,
             center=center if center is not None and center.shape == dataset.shape else None,
             out=out,
             seed=seed,

@@ -24,6 +24,7 @@ from steadygrad.evaluation.entry import Entry
 from steadygrad.evaluation.explained_summary import Explained, explain
 from steadygrad.evaluation.explaining import Explaining
 from steadygrad.evaluation.gallery import Gallery, spread
+from steadygrad.evaluation.probing import Probing, probe
 from steadygrad.evaluation.records import Cells, Records
 from steadygrad.evaluation.robustness import Bench, code_key, label_of, weights_key
 from steadygrad.evaluation.steadiness import DRAWS, expected
@@ -57,6 +58,7 @@ def audit(
     checked: int = 300,
     gallery: int = 6,
     explanations: Explaining | None = None,
+    neurons: Probing | None = None,
     transfer: bool = True,
     grid: Sequence[float] = GRID,
     center: Tensor | None = None,
@@ -78,6 +80,7 @@ def audit(
         checked: samples on which the validity checks and the search for the smallest change run.
         gallery: pictures per model; 0 for none.
         explanations: also push the maps of the attributions, and bound how far they can move; costs time.
+        neurons: also measure which neurons an attack moves, layer by layer, and what holding them restores.
         transfer: also the transfer matrix, if there are several models.
         grid: radii of the curve as multiples of the threat's.
         center: an input (*), such as the mean training image, for the centered rho2.
@@ -103,6 +106,8 @@ def audit(
     check_grid(grid)
     if explanations is not None:
         explanations.within(threat)
+    if neurons is not None:
+        neurons.check(threat)
     if center is not None and center.shape != data.shape:
         raise UsageError(f"center must be one input of shape {data.shape}, got {tuple(center.shape)}")
     bench = Bench(data, Cells(), seed, device, batch_size)
@@ -111,7 +116,9 @@ def audit(
         check_fits(model, bench, threat)
         named[name] = expected(model, next(bench.batches(0, 2))[0], draws)
     shown = tuple(attributions)
-    plan = _Plan(named, data, threat, suite, shown, checked, gallery, explanations, transfer, tuple(grid), seed, center)
+    plan = _Plan(
+        named, data, threat, suite, shown, checked, gallery, explanations, neurons, transfer, tuple(grid), seed, center
+    )
     folder = output_folder(out, plan.plain()) if out is not None else None
     if folder is not None:
         if (done := _finished(folder)) is not None:
@@ -132,6 +139,7 @@ class _Plan:
     checked: int
     gallery: int
     explanations: Explaining | None
+    neurons: Probing | None
     transfer: bool
     grid: tuple[float, ...]
     seed: int
@@ -152,6 +160,7 @@ class _Plan:
             "seed": self.seed,
             "center": None if self.center is None else key(self.center.double().flatten().tolist()),
             "explanations": None if self.explanations is None else dataclasses.asdict(self.explanations),
+            "neurons": None if self.neurons is None else self.neurons.plain(),
         }
 
     def threat_plain(self) -> dict[str, Any]:
@@ -197,7 +206,13 @@ class _Auditing:
             best = max(self.entries, key=lambda e: float(e["robust"]["value"]))["name"]
             self.gallery.add_grid(best, plan.models[best])
         explained = self._explained()
-        summary = self._summary(self._transfer(), explained.plain if explained else None, time.monotonic() - start)
+        parts = {
+            "transfer": self._transfer(),
+            "explained": explained.plain if explained else None,
+            "neurons": None if plan.neurons is None else probe(self.bench, plan.models, plan.threat, plan.neurons),
+            "gallery": self.gallery.plain() if plan.gallery else None,
+        }
+        summary = {**self._summary(time.monotonic() - start), **parts}
         records = Records.join(self.tables)
         if self.folder is not None:
             if explained is not None:
@@ -238,9 +253,7 @@ class _Auditing:
         self.gallery.arrays |= found.arrays
         return found
 
-    def _summary(
-        self, transfer: dict[str, Any] | None, explained: dict[str, Any] | None, seconds: float
-    ) -> dict[str, Any]:
+    def _summary(self, seconds: float) -> dict[str, Any]:
         data = self.plan.data
         return {
             "schema": SCHEMA,
@@ -261,7 +274,4 @@ class _Auditing:
             },
             "threat": self.plan.threat_plain(),
             "models": self.entries,
-            "transfer": transfer,
-            "explained": explained,
-            "gallery": self.gallery.plain() if self.plan.gallery else None,
         }

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -17,14 +15,13 @@ from steadygrad.attributions.pixels import count_of, magnitude, top
 from steadygrad.attributions.similarity import SIMILARITIES
 from steadygrad.bounds import deviation
 from steadygrad.errors import Failure, UsageError
+from steadygrad.evaluation.columns import Columns
 from steadygrad.evaluation.explained_bounds import DISTANCES, KINDS, Bound, bounds_of
 from steadygrad.evaluation.explaining import Explaining, K, attacks_on, measures
 from steadygrad.evaluation.robustness import predict
 from steadygrad.threat import Threat
 
-__all__ = ["Columns", "measure"]
-
-Columns: TypeAlias = dict[str, npt.NDArray[Any]]
+__all__ = ["measure"]
 
 
 def measure(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +14,11 @@ from torch import nn
 
 from steadygrad import progress
 from steadygrad.attributions import Attribution
-from steadygrad.errors import Failure
-from steadygrad.evaluation.explained import Columns, measure
+from steadygrad.evaluation.columns import Columns, cell
+from steadygrad.evaluation.explained import measure
 from steadygrad.evaluation.explaining import Explaining, attacks_on
 from steadygrad.evaluation.robustness import Bench, code_key, label_of, weights_key
-from steadygrad.files import atomic, key
+from steadygrad.files import key
 from steadygrad.registry import describe
 from steadygrad.threat import Threat
 
@@ -62,8 +60,8 @@ class Push:
             for start in range(0, count, CHUNK):
                 stop = min(start + CHUNK, count)
                 shown, certify = (max(0, min(n, stop) - start) for n in (self.pictures, self.settings.certified))
-                path = None if folder is None else folder / f"{key(base, start, stop, shown, certify)}.npz"
-                parts.append(_cell(path, functools.partial(self._compute, start, stop, shown, certify)))
+                name = key(base, start, stop, shown, certify)
+                parts.append(cell(folder, name, functools.partial(self._compute, start, stop, shown, certify)))
                 advance(stop - start)
         return _joined(parts, count)
 
@@ -114,18 +112,3 @@ def _joined(parts: Sequence[Columns], count: int) -> Columns:
     if refused is not None:
         return {"why": np.repeat(refused["why"][:1], count)}
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _cell(path: Path | None, compute: Callable[[], Columns]) -> Columns:
-    if path is not None and path.exists():
-        try:
-            # Opened here: NumPy leaves a file that is no archive open.
-            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise Failure(f"cannot read the cell {path}: {error}; delete the file to have it made again") from error
-    columns = compute()
-    if path is not None:
-        with atomic(path) as temporary:
-            np.savez_compressed(temporary, **columns)  # type: ignore[arg-type]
-    return columns

@@ -15,7 +15,7 @@ from torch import nn
 from steadygrad.attributions import Attribution, Saliency
 from steadygrad.attributions.pixels import count_of
 from steadygrad.attributions.similarity import SIMILARITIES
-from steadygrad.evaluation.explained import Columns
+from steadygrad.evaluation.columns import Columns
 from steadygrad.evaluation.explained_bounds import DISTANCES, KINDS
 from steadygrad.evaluation.explained_cells import PICTURES, Push
 from steadygrad.evaluation.explaining import Explaining, K, attacks_on, measures, subject_of

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steadygrad import files
-from steadygrad.report import explained, figures, gallery, hardened, reading, style, svg, wording
+from steadygrad.report import explained, figures, gallery, hardened, neurons, reading, style, svg, wording
 from steadygrad.report.reading import Arrays, Summary
 
 if TYPE_CHECKING:
@@ -66,6 +66,9 @@ def render(summary: Summary, arrays: Arrays, compared: hardened.Hardened | None 
             pushed=explained.panels(summary, arrays),
             similarity_names=explained.SIMILARITIES,
             marks=explained.MARKS,
+            probed=summary.get("neurons"),
+            neurons=neurons.figures(summary),
+            choices=neurons.CHOICES,
             goals=[explained.GOALS[goal] for goal in (summary.get("explained") or {"goals": ()})["goals"]],
             settings=_settings(summary),
             config=json.dumps(summary["config"], indent=2, ensure_ascii=False),

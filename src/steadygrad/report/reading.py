@@ -93,6 +93,8 @@ def check(summary: Any) -> None:
         _check_transfer(summary["transfer"])
     if summary.get("explained") is not None:
         _check_explained(summary["explained"], [model["name"] for model in summary["models"]])
+    if summary.get("neurons") is not None:
+        _check_neurons(summary["neurons"], [model["name"] for model in summary["models"]])
     if summary["gallery"] is not None:
         _need(summary["gallery"], "file models attributions grid", "gallery")
         for name, entries in summary["gallery"]["models"].items():
@@ -146,6 +148,20 @@ def _check_explained(explained: Any, names: list[str]) -> None:
                     _need(row["deviation"].get(distance), "attack linearised certified values", f"{where}.{distance}")
             for place, caption in enumerate(row["samples"]):
                 _need(caption, _PUSHED, f"{where}.samples[{place}]")
+
+
+def _check_neurons(neurons: Any, names: list[str]) -> None:
+    _need(neurons, "attack threat samples share draws models", "neurons")
+    _need(neurons["threat"], "norm eps bounds", "neurons.threat")
+    if list(neurons["models"]) != names:
+        raise Failure(f"neurons.models: expected {', '.join(names)}; run the audit again")
+    for name, row in neurons["models"].items():
+        where = f"neurons.models[{name!r}]"
+        _need(row, "refused fooled judged layers", where)
+        for index, layer in enumerate(row["layers"]):
+            _need(layer, "name neurons change relative most restored gain", f"{where}.layers[{index}]")
+            for choice in ("most", "random", "least") if layer["restored"] is not None else ():
+                _need_estimate(layer["restored"].get(choice), f"{where}.layers[{index}].restored.{choice}")
 
 
 def _check_distances(distances: Any, where: str) -> None:

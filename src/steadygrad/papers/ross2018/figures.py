@@ -164,4 +164,3 @@ def log_probabilities(arrays: Arrays, names: list[str]) -> Markup:
             axes.tick_params(colors=MUTED)
         figure.supxlabel(f"log-probability; all below {low:g} stand in the first bar", fontsize="medium")
         return drawn(figure, "Log-probabilities of the label and of the other classes")
-
