@@ -24,7 +24,7 @@ DISTANCES = "attack count censored limit quantiles"
 RHO2 = "attack pixels centered turned"
 ELIGIBILITY = "deterministic gradients no_optimization"
 EXPLAINED = "threat samples pixels goals steps restarts draws similarities models"
-PUSHED = "name refused similarity moved surrogate points deviation why certain passes samples"
+PUSHED = "name refused similarity moved surrogate points deviation why certain faithful passes samples"
 CAPTIONS = "index id label prediction clean_confidence adversarial_confidence certain goal"
 BOUND = "bound count ratio largest points over"
 LEVELS = "0.05 0.25 0.5 0.75 0.95"
@@ -233,6 +233,11 @@ def _explained(explained: Mapping[str, Any] | None, summary: Mapping[str, Any]) 
                         assert len(found["values"][kind]) == explained["samples"], place
                         assert 0 <= found[kind]["over"] <= row["points"], place
                 assert found["certified"] is None or found["certified"]["over"] == 0, place
+            for measure, pair in (row["faithful"] or {}).items():
+                _keys(pair, "map chance", f"{where}.{measure}")
+                for value in pair.values():
+                    assert -1 <= value["low"] <= value["value"] <= value["high"] <= 1, f"{where}.{measure}"
+                    assert value["count"] == explained["samples"], f"{where}.{measure}"
             for caption in row["samples"]:
                 _keys(caption, CAPTIONS, where)
 

@@ -28,6 +28,7 @@ from steadygrad.evaluation import Audit, Explaining, explained_cells
 from steadygrad.evaluation.explained import Columns, measure
 from steadygrad.evaluation.explained_summary import explain
 from steadygrad.evaluation.explaining import attacks_on, subject_of
+from steadygrad.evaluation.faithfulness import faithfulness
 from steadygrad.evaluation.records import Cells
 from steadygrad.evaluation.robustness import Bench
 
@@ -212,7 +213,7 @@ def test_the_summary_follows_from_the_records() -> None:
     assert row["certain"]["mean"]["count"] == 3
     assert {name: a.shape for name, a in found.arrays.items()} == {
         "clean_explained": (2, 1, 4, 4), "adversarial_explained_0_0": (2, 1, 4, 4),
-        **{f"map_{kind}_explained_0_0": (2, 4, 4) for kind in ("clean", "adversarial", "marks")},
+        **{f"map_{kind}_explained_0_0": (2, 4, 4) for kind in ("clean", "adversarial", "marks", "salience")},
     }  # fmt: skip
     for i, caption in enumerate(row["samples"]):
         model = sg.smooth(_model(nn.ReLU), FEW.beta)
@@ -314,6 +315,13 @@ def test_an_audit_writes_what_its_summary_says(digits: Dataset, honest: Classifi
     assert list(frame["sample"]) == list(digits.ids[:3])
     with np.load(tmp_path / "run" / "gallery.npz") as file:
         assert file["map_marks_explained_0_0"].shape == (2, 8, 8)
+        assert file["map_salience_explained_0_0"].shape == (2, 8, 8)
+    (row,) = explained["models"]["mlp32"]["attributions"]
+    direct = faithfulness(honest, digits.take(3).tensors()[0], Saliency())
+    for name, values in direct.items():
+        # Of the model itself, not of the surrogate that was pushed.
+        assert row["faithful"][name]["map"]["value"] == pytest.approx(float(values.double().mean()), rel=1e-5)
+    assert row["faithful"]["energy inside"]["chance"]["value"] < row["faithful"]["energy inside"]["map"]["value"]
     assert run(tmp_path / "run").summary == found.summary
     assert run(None, gallery=0).summary["gallery"] is None
     with pytest.raises(UsageError, match="within linf or l2, not within l1"):

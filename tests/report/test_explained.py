@@ -49,6 +49,13 @@ def _deviation(rng: np.random.Generator, certified: bool) -> dict[str, Any]:
     return found
 
 
+def _faithful() -> dict[str, Any]:
+    def around(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.04, "high": value + 0.04, "count": SAMPLES}
+
+    return {name: {"map": around(0.55 + i / 50), "chance": around(0.19)} for i, name in enumerate(explained.FAITHFUL)}
+
+
 def _row(rng: np.random.Generator, name: str, beta: float | None, certified: bool) -> dict[str, Any]:
     ways = ("attack", "noise", *(("own_attack", "own_noise") if beta else ()))
     share = rng.uniform(0.4, 0.6)
@@ -66,6 +73,7 @@ def _row(rng: np.random.Generator, name: str, beta: float | None, certified: boo
         "deviation": {d: _deviation(rng, certified) for d in ("euclidean", "cosine")},
         "why": {"linearised": None, "certified": None if certified else WHY},
         "certain": certain if certified else None,
+        "faithful": _faithful() if certified else None,
         "passes": {"forwards": 500.0, "backwards": 800.0},
         "samples": [
             {"index": k, "id": f"digits-test-{k:05d}", "label": "7", "prediction": "7", "clean_confidence": 0.99,
@@ -104,6 +112,8 @@ def pushed() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
                 arrays[f"map_clean_explained_{i}_{a}"] = before
                 arrays[f"map_adversarial_explained_{i}_{a}"] = before / 2
                 arrays[f"map_marks_explained_{i}_{a}"] = marks.reshape(2, 16, 16)
+                if row["faithful"]:
+                    arrays[f"map_salience_explained_{i}_{a}"] = before / 4
     return summary, arrays
 
 
@@ -245,3 +255,19 @@ def test_missing_pictures_are_named(tmp_path: Path) -> None:
     del arrays["map_marks_explained_1_0"]
     with pytest.raises(Failure, match="missing the array map_marks_explained_1_0"):
         report.write(save(tmp_path, summary, arrays))
+
+
+def test_faithfulness_stands_beside_chance(section: tuple[dict[str, Any], str]) -> None:
+    text = section[1]
+    words = _words(text)
+    assert "Does the map point at what the model uses?" in words
+    for i in range(len(explained.FAITHFUL)):
+        assert f"{0.55 + i / 50:.2f} [{0.51 + i / 50:.2f}, {0.59 + i / 50:.2f}]" in words
+    # Two rows of five were measured; the others say that they were not.
+    assert words.count("chance 0.19") == 2 * len(explained.FAITHFUL)
+    assert text.count("<span>blurring</span>") == 2 * 2
+    summary, arrays = pushed()
+    for model in summary["explained"]["models"].values():
+        for row in model["attributions"]:
+            row["faithful"] = None
+    assert "what the model uses" not in page.render(summary, arrays)

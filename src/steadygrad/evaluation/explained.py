@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from steadygrad import randomness
 from steadygrad.attacks import AttributionResult, Expectation, worst_similarity
 from steadygrad.attacks.attribution_suite import WorstSimilarity
-from steadygrad.attributions import Attribution
+from steadygrad.attributions import Attribution, BlurSaliency
 from steadygrad.attributions.pixels import count_of, magnitude, top
 from steadygrad.attributions.similarity import SIMILARITIES
 from steadygrad.bounds import deviation
@@ -18,6 +19,7 @@ from steadygrad.errors import Failure, UsageError
 from steadygrad.evaluation.columns import Columns
 from steadygrad.evaluation.explained_bounds import DISTANCES, KINDS, Bound, bounds_of
 from steadygrad.evaluation.explaining import Explaining, K, attacks_on, measures
+from steadygrad.evaluation.faithfulness import scores
 from steadygrad.evaluation.robustness import predict
 from steadygrad.threat import Threat
 
@@ -39,7 +41,7 @@ def measure(
     Deviations are of signed maps, Euclidean ones in units of the clean map's length; the first `certify` samples
     have certified bounds. A refusal becomes a column of text, `why`, `why_linearised` or `why_certified`; numbers
     that it concerns are NaN. Where the subject is a surrogate, columns with `own` tell what the same points do to
-    the maps of the model itself.
+    the maps of the model itself. Images have the measures of `faithfulness` too, of the model's own clean maps.
     """
     if isinstance(model, Expectation):
         return {"why": np.array(["its predictions, and so its maps, are drawn anew in every call"] * len(x))}
@@ -64,6 +66,8 @@ def measure(
         columns |= _own(model, attribution, x, first, groups, names)
     certain = next((bound.certain for bound in bounds if bound.certain is not None), None)
     columns |= _pictures(subject, x, first.clean_maps, found, names[0], certain)
+    if x.ndim == 4:
+        columns |= _faithful(model, attribution, x, seeds)
     texts = {f"why_{kind}": np.array([whys.get(kind, "")] * len(x)) for kind in KINDS}
     return {name: value.detach().cpu().numpy() for name, value in columns.items()} | texts
 
@@ -131,6 +135,18 @@ def _own(
             columns[f"similarity_{name}_own_{group}"] = sign * (
                 sign * torch.stack([row.function(clean, m) for m in maps])
             ).amin(0)
+    return columns
+
+
+def _faithful(model: nn.Module, attribution: Attribution, x: Tensor, seeds: Tensor) -> dict[str, Tensor]:
+    """Whether the map of the model itself, unchanged, points at what it uses; beside it a map of random numbers."""
+    target = predict(model, x)[0]
+    salience = BlurSaliency()(model, x, target)
+    shape = salience.shape[1:]
+    chance = torch.stack([torch.rand(shape, generator=randomness.fresh(int(seed))) for seed in seeds])
+    columns = {"salience": magnitude(salience)}
+    for name, maps in (("map", attribution(model, x, target)), ("chance", chance.to(x))):
+        columns |= {f"{m}_{name}": v for m, v in scores(model, x, maps, salience, target).items()}
     return columns
 
 

@@ -26,7 +26,7 @@ __all__ = ["PICTURES", "Push"]
 
 CHUNK = 10
 """Samples per cell: what a killed run loses at most."""
-PICTURES = ("shown", "map_clean", "map_shown", "marks")
+PICTURES = ("shown", "map_clean", "map_shown", "marks", "salience")
 """Columns with more than a number per sample, kept for the samples that are shown."""
 
 

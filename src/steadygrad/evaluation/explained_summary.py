@@ -19,6 +19,7 @@ from steadygrad.evaluation.columns import Columns
 from steadygrad.evaluation.explained_bounds import DISTANCES, KINDS
 from steadygrad.evaluation.explained_cells import PICTURES, Push
 from steadygrad.evaluation.explaining import Explaining, K, attacks_on, measures, subject_of
+from steadygrad.evaluation.faithfulness import MEASURES, RANGES
 from steadygrad.evaluation.gallery import image_array, plane_of
 from steadygrad.evaluation.robustness import Bench, label_of
 from steadygrad.evaluation.statistics import mean, quantile_intervals, wilson
@@ -123,7 +124,15 @@ def _row(columns: Columns) -> dict[str, Any]:
         "deviation": {distance: _deviation(columns, distance) for distance in DISTANCES},
         "why": {kind: next((str(w) for w in columns[f"why_{kind}"] if w), None) for kind in KINDS},
         "certain": _certain(certain) if len(certain) else None,
+        "faithful": _faithful(columns) if "salience" in columns else None,
         "passes": {way: float(columns[way].mean()) for way in ("forwards", "backwards")},
+    }
+
+
+def _faithful(columns: Columns) -> dict[str, Any]:
+    return {
+        measure: {of: _within(columns[f"{measure}_{of}"], *RANGES[measure]) for of in ("map", "chance")}
+        for measure in MEASURES
     }
 
 
@@ -172,7 +181,8 @@ def _finite(values: NDArray[np.float64]) -> list[float | None]:
 
 
 def _drawn(columns: Columns, name: str, shape: Sequence[int], plane: tuple[int, int]) -> Columns:
-    titles = dict(zip(PICTURES, ("adversarial", "map_clean", "map_adversarial", "map_marks"), strict=True))
+    names = ("adversarial", "map_clean", "map_adversarial", "map_marks", "map_salience")
+    titles = {kind: title for kind, title in zip(PICTURES, names, strict=True) if kind in columns}
     image = tuple(shape) if len(shape) == 3 else (1, *plane)
     return {
         f"{title}_{name}": columns[kind].reshape(-1, *(image if kind == "shown" else plane)).astype(np.float32)

@@ -17,7 +17,18 @@ from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen
 from steadygrad.errors import UsageError
 from steadygrad.evaluation.robustness import predict
 
-__all__ = ["MEASURES", "Curve", "deletion", "energy_inside", "faithfulness", "gini", "insertion", "pointing"]
+__all__ = [
+    "MEASURES",
+    "RANGES",
+    "Curve",
+    "deletion",
+    "energy_inside",
+    "faithfulness",
+    "gini",
+    "insertion",
+    "pointing",
+    "scores",
+]
 
 MEASURES: dict[str, bool] = {
     "energy inside": True,
@@ -27,6 +38,9 @@ MEASURES: dict[str, bool] = {
     "insertion": True,
 }
 """The measures of `faithfulness`, and whether more is better."""
+
+RANGES = {name: (-1.0 if name == "agreement" else 0.0, 1.0) for name in MEASURES}
+"""Between which values each of them lies."""
 
 Fill = float | Literal["blur"]
 
@@ -240,6 +254,23 @@ def faithfulness(
     target = predict(model, x)[0] if target is None else target
     maps = (attribution or Saliency(of="log_probability"))(model, x, target)
     salience = (reference or BlurSaliency())(model, x, target)
+    return scores(model, x, maps, salience, target, share=share, steps=steps)
+
+
+def scores(
+    model: nn.Module,
+    x: Tensor,
+    maps: Tensor,
+    salience: Tensor,
+    target: Tensor,
+    *,
+    share: float = 0.2,
+    steps: int = 20,
+) -> dict[str, Tensor]:
+    """The `MEASURES` (N,) of maps (N, C, H, W) that are there, against the salience (N, C, H, W) of perturbations.
+
+    Arguments as for `faithfulness`.
+    """
     return {
         "energy inside": energy_inside(maps, most_salient(salience, share)),
         "agreement": similarity.spearman(maps, salience),

@@ -14,13 +14,20 @@ from steadygrad.report.reading import Array, Arrays, Summary
 from steadygrad.report.scatter import limits, scatter
 from steadygrad.report.wording import number, percent
 
-__all__ = ["GOALS", "MARKS", "SIMILARITIES", "Panel", "panels", "samples"]
+__all__ = ["FAITHFUL", "GOALS", "MARKS", "SIMILARITIES", "Panel", "panels", "samples"]
 
 SIMILARITIES = {
     "top_k_intersection": "Top 10 % in common",
     "kendall": "Kendall τ-b",
     "cosine": "Cosine",
     "mass_center_displacement": "Shift of the center of mass",
+}
+FAITHFUL = {
+    "energy inside": ("Energy inside", "more is better"),
+    "agreement": ("Agreement", "more is better"),
+    "deletion": ("Deletion", "less is better"),
+    "insertion": ("Insertion", "more is better"),
+    "gini": ("Sparsity", "Gini"),
 }
 GOALS = {
     "top-k": "the loss of the top 10\N{NO-BREAK SPACE}%",
@@ -101,6 +108,12 @@ def _sample(summary: Summary, arrays: Arrays, name: str, row: int, caption: dict
         largest = number(float(np.abs(values).max(initial=0.0)))
         alt = f"{who}: {title}, largest value {largest}, drawn from -{number(top)} to {number(top)}"
         groups.append((title, f"±{number(top)}", [Picture(shown, alt)]))
+    if f"map_salience_{name}" in arrays:
+        salience = plane(arrays[f"map_salience_{name}"][row])
+        end = float(salience.max(initial=0.0))
+        shown = pixels.uri(pixels.change(pixels.reduce(salience, factor)[None], end))
+        alt = f"{who}: what blurring each place does to the logits, largest value {number(end)}"
+        groups.append(("blurring", f"up to {number(end)}", [Picture(shown, alt)]))
     counts = [int((marks == mark).sum()) for mark in (4, 3, 2)]
     certain = "" if caption["certain"] is None else f", {caption['certain']} for certain"
     text = f"{counts[0] + counts[1]} of {sum(counts)} stay{certain}"

@@ -66,6 +66,7 @@ def render(summary: Summary, arrays: Arrays, compared: hardened.Hardened | None 
             pushed=explained.panels(summary, arrays),
             similarity_names=explained.SIMILARITIES,
             marks=explained.MARKS,
+            faithful=explained.FAITHFUL,
             probed=summary.get("neurons"),
             neurons=neurons.figures(summary),
             choices=neurons.CHOICES,

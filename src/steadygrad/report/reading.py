@@ -30,7 +30,7 @@ _MODEL = (
 _ATTACK = (
     "name label settings accuracy success_rate after_rounding zero_gradient forwards backwards median_distance verdict"
 )
-_EXPLAINED = "similarity moved surrogate points deviation why certain passes"
+_EXPLAINED = "similarity moved surrogate points deviation why certain faithful passes"
 _PUSHED = "index id label prediction clean_confidence adversarial_confidence certain goal"
 _ENTRY = (
     "index id label clean_prediction adversarial_prediction clean_confidence adversarial_confidence distance attack"
