@@ -145,7 +145,10 @@ def test_attack_and_noise_stand_beside_each_other_with_intervals(section: tuple[
 
 def test_a_surrogate_is_stated_and_how_near_it_is(section: tuple[dict[str, Any], str]) -> None:
     words = _words(section[1])
-    assert "For distilled, all numbers and pictures of this section are of a surrogate" in words
+    assert (
+        "For distilled, the numbers and pictures of this section, where they do not say otherwise, are of a surrogate"
+        in words
+    )
     assert "softplus (β = 50)" in words
     assert "distilled: the same prediction for 75.0 %, top 10 % in common with the model’s own Saliency 0.87." in words
     summary, arrays = pushed()
