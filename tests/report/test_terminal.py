@@ -9,6 +9,8 @@ import pytest
 from rich.console import Console
 
 from report.fake_summary import full, minimal
+from report.test_explained import pushed
+from report.test_neurons import looked_at
 from steadygrad import report
 from steadygrad.report import curves, wording
 
@@ -73,3 +75,28 @@ def test_examples_in_the_documentation_run(module: object) -> None:
     outcome = doctest.testmod(module)  # type: ignore[arg-type]
     assert outcome.attempted
     assert not outcome.failed
+
+
+def test_explanations_and_neurons_are_printed_where_they_were_looked_at() -> None:
+    summary, _ = pushed()
+    summary["neurons"] = looked_at()[0]["neurons"]
+    console = Console(file=io.StringIO(), width=160, color_system=None)
+    found = report.tables(summary)
+    console.print(*found, sep="\n")
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert len(found) == 3
+    assert len(report.tables(full()[0])) == 1
+    names = [model["name"] for model in summary["models"]]
+    row = summary["explained"]["models"][names[0]]["attributions"][0]
+    ratio = row["deviation"]["euclidean"]["certified"]["ratio"]["0.5"]["value"]
+    pushed_part, neurons = printed[printed.index("Explanations pushed") :].split("Neurons under attack")
+    lines = {line.strip().split("  ")[0]: line for line in pushed_part.splitlines()}
+    assert f"{row['similarity']['top_k_intersection']['attack']['value']:.2f} [" in lines[names[0]]
+    assert wording.number(ratio) in lines[names[0]]
+    # The second explanation of a model does not say its name again; what could not be measured is said.
+    assert "IntegratedGradients" in lines
+    assert printed.count("no bound") == 1
+    assert pushed_part.count("not measured") == 1
+    assert neurons.count("not measured") == 1 + 2 * 2
+    assert "60.0 %" in neurons
+    assert "silent" in neurons

@@ -126,7 +126,7 @@ def show(summary: dict[str, Any], out: Path, json: bool) -> None:
     if json:
         emit({**summary, "report": str(page)})
         return
-    Console().print(report.table(summary))
+    Console().print(*report.tables(summary), sep="\n")
     print(f"report: {page}\nsummary: {out / 'summary.json'}")
 
 

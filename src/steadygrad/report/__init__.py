@@ -6,5 +6,6 @@ from steadygrad.report.reading import Audit as Audit
 from steadygrad.report.reading import read as read
 from steadygrad.report.terminal import headline as headline
 from steadygrad.report.terminal import table as table
+from steadygrad.report.terminal import tables as tables
 
 __all__ = ["Audit", "headline", "read", "render", "table", "write"]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from steadygrad.report.reading import Summary
-from steadygrad.report.wording import NOT_MEASURED, interval, percent, trusted, verdict
+from steadygrad.report.wording import NOT_MEASURED, estimate, interval, number, percent, trusted, verdict
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["headline", "table"]
+__all__ = ["headline", "table", "tables"]
 
 _COLUMNS = ("model", "clean accuracy", "robust accuracy", "verdict")
 
@@ -41,6 +42,63 @@ def table(summary: Summary) -> Table:
             Text(row[3], style="green" if stands else "red"),
         )
     return built
+
+
+def tables(summary: Summary) -> list[Table]:
+    """The headline, and below it what was found about explanations and neurons, if they were looked at."""
+    built = [table(summary)]
+    if explained := summary.get("explained"):
+        title = "Explanations pushed by attacks; of the certified bound, the share reached"
+        columns = ("model", "explanation", "top 10 % kept", "of the bound")
+        built.append(_table(title, columns, _explanations(explained)))
+    if neurons := summary.get("neurons"):
+        title = "Neurons under attack; with a few held, the turned samples right again"
+        columns = ("model", "layer", "change / size", "most sensitive held", "random held")
+        built.append(_table(title, columns, _layers(neurons)))
+    return built
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table whose first two columns are text and whose others are numbers; equal cells below each other stand once."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    built = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for place, name in enumerate(columns):
+        built.add_column(name, justify="left" if place < 2 else "right", no_wrap=place > 1, overflow="fold")
+    last = None
+    for row in rows:
+        built.add_row(*(Text("" if place == 0 and cell == last else cell) for place, cell in enumerate(row)))
+        last = row[0]
+    return built
+
+
+def _explanations(explained: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    for name, model in explained["models"].items():
+        for row in model["attributions"]:
+            if row["refused"] is not None:
+                rows.append([name, row["name"], NOT_MEASURED, ""])
+                continue
+            kept = row["similarity"]["top_k_intersection"]["attack"]
+            certified = row["deviation"]["euclidean"]["certified"]
+            ratio = certified["ratio"]["0.5"]["value"] if certified and certified["ratio"] else None
+            ends = f"{kept['value']:.2f} [{kept['low']:.2f}, {kept['high']:.2f}]"
+            rows.append([name, row["name"], ends, number(ratio) if ratio is not None else "no bound"])
+    return rows
+
+
+def _layers(neurons: dict[str, Any]) -> list[list[str]]:
+    rows = []
+    for name, model in neurons["models"].items():
+        if model["refused"] is not None:
+            rows.append([name, NOT_MEASURED, "", "", ""])
+        for layer in model["layers"]:
+            held = [estimate((layer["restored"] or {}).get(which)) for which in ("most", "random")]
+            relative = number(layer["relative"]["value"]) if layer["relative"] else "silent"
+            rows.append([name, layer["name"], relative, *held])
+    return rows
 
 
 def _rows(summary: Summary) -> list[list[str]]:
