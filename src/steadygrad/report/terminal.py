@@ -48,18 +48,18 @@ def tables(summary: Summary) -> list[Table]:
     """The headline, and below it what was found about explanations and neurons, if they were looked at."""
     built = [table(summary)]
     if explained := summary.get("explained"):
-        title = "Explanations pushed by attacks; of the certified bound, the share reached"
-        columns = ("model", "explanation", "top 10 % kept", "of the bound")
-        built.append(_table(title, columns, _explanations(explained)))
+        title = "Explanations pushed by attacks, also as a share of the certified bound"
+        names = ["model", "explanation", "top 10 % kept", "of the bound"]
+        built.append(_table(title, names, _explanations(explained)))
     if neurons := summary.get("neurons"):
         title = "Neurons under attack; with a few held, the turned samples right again"
-        columns = ("model", "layer", "change / size", "most sensitive held", "random held")
-        built.append(_table(title, columns, _layers(neurons)))
+        names = ["model", "layer", "change / size", "most sensitive held", "random held"]
+        built.append(_table(title, names, _layers(neurons)))
     return built
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table whose first two columns are text and whose others are numbers; equal cells below each other stand once."""
+    """A table whose first two columns are text and whose others are numbers; equal first cells stand once."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
