@@ -4,8 +4,8 @@
 
 trains two LeNets on MNIST (plain, and with PGD), then runs both suites with the same settings on the
 first test images, fifty at a time, the two models in turn, until the images or the minutes of processor
-time are used up. A run that was stopped goes on where it was, with the same code. The algorithms are those
-of tests/oracles.
+time are used up. With --again N our suite then runs with N other seeds: how much of a difference is luck.
+A run that was stopped goes on where it was, with the same code. The algorithms are those of tests/oracles.
 """
 
 from __future__ import annotations
@@ -64,6 +64,17 @@ def compare(model: sg.Classifier, x: Tensor, y: Tensor, eps: float, seeds: Tenso
     }
 
 
+def again(model: sg.Classifier, x: Tensor, y: Tensor, eps: float, seed: int, path: Path) -> list[bool]:
+    """Which of the samples stand up to our suite with another seed."""
+    if not path.exists():
+        seeds = randomness.sample_seeds(len(x), randomness.fresh(seed))
+        parts = zip(x.split(CHUNK), y.split(CHUNK), seeds.split(CHUNK))
+        stand = [~Standard()(model, a, b, sg.linf(eps), generator=c).success for a, b, c in parts]
+        files.write_json(path, torch.cat(stand).tolist())
+    stands: list[bool] = json.loads(path.read_text("utf-8"))
+    return stands
+
+
 def summary(name: str, model: sg.Classifier, test: sg.data.Dataset, chunks: list[dict[str, Any]]) -> dict[str, Any]:
     """One model in plain data."""
     ours, theirs = ([by for chunk in chunks for by in chunk[side]] for side in ("ours", "papers"))
@@ -107,6 +118,11 @@ def line(row: dict[str, Any]) -> str:
         f"{row['difference_points']:+.1f} points (broken by us alone {row['only_ours_breaks']}, by the papers alone "
         f"{row['only_papers_break']}); passes per sample {row['passes_ours']:.0f} against {row['passes_papers']:.0f}, "
         f"{row['passes_ratio']:.1%}"
+        + "".join(
+            f"\n  ours with seed {a['seed']}: {a['robust']:.1%} (breaks {a['only_this']} that the first seed does not, "
+            f"misses {a['only_first']})"
+            for a in row["again"]
+        )
     )
 
 
@@ -115,6 +131,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/standard"))
     parser.add_argument("--images", type=int, default=500, help="test images per model")
     parser.add_argument("--minutes", type=float, default=25.0, help="of processor time for the attacks, both models")
+    parser.add_argument("--again", type=int, default=0, help="other seeds with which our suite runs too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--result", type=Path, help="write the figures to this JSON file, too")
     given = parser.parse_args()
@@ -137,6 +154,15 @@ def main() -> None:
             found[name].append(chunk)
             print(f"{name} {rows.stop}: {used / 60:.1f} minutes", file=sys.stderr, flush=True)
     results = [summary(name, models[name], test, chunks) for name, chunks in found.items() if chunks]
+    for row in results:
+        name, count = row["model"], row["images"]
+        first = [by == NONE for chunk in found[name] for by in chunk["ours"]]
+        row["again"] = []
+        for seed in range(given.seed + 1, given.seed + 1 + given.again):
+            path = given.out / f"chunks-{code}" / f"again-{name}-{seed}-{count}.json"
+            stands = again(models[name], x[:count], y[:count], EPS[name], seed, path)
+            missed, more = (sum(a and not b for a, b in zip(*pair)) for pair in ((stands, first), (first, stands)))
+            row["again"].append({"seed": seed, "robust": sum(stands) / count, "only_first": missed, "only_this": more})
     print("\n".join(line(row) for row in results))
     if given.result:
         about = {
