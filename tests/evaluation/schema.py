@@ -65,9 +65,10 @@ def _neurons(neurons: Mapping[str, Any] | None, summary: Mapping[str, Any]) -> N
         assert (row["refused"] is None) == (row["fooled"] is not None) == bool(row["layers"]), where
         for layer in row["layers"]:
             place = f"{where}.{layer['name']}"
-            _keys(layer, "name neurons change relative most restored gain", place)
+            _keys(layer, "name neurons held change relative most restored gain", place)
             assert layer["change"]["count"] == neurons["samples"], place
             assert 0 < len(layer["most"]) <= layer["neurons"], place
+            assert 0 < layer["held"] <= layer["neurons"], place
             assert (layer["restored"] is None) == (layer["gain"] is None) == (row["judged"] == 0), place
             for choice, value in (layer["restored"] or {}).items():
                 assert choice in ("most", "random", "least"), place

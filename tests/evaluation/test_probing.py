@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from steadygrad.attacks import FGSM, PGD, Expectation
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
-from steadygrad.evaluation import Probing
+from steadygrad.evaluation import Probing, probing
 from steadygrad.evaluation.probing import probe
 from steadygrad.evaluation.records import Cells
 from steadygrad.evaluation.robustness import Bench
@@ -92,23 +93,37 @@ def test_equals_loops_written_by_hand(model: nn.Module, data: Dataset, found: di
         assert layer["neurons"] == moves.shape[1]
         assert layer["change"]["value"] == pytest.approx(moves.mean(), rel=1e-5)
         assert layer["relative"]["value"] == pytest.approx(moves.mean() / sizes.mean(), rel=1e-5)
-        assert layer["relative"]["low"] < layer["relative"]["value"] < layer["relative"]["high"]
         sigma = moves[::2].mean(0)
         order = np.argsort(-sigma, kind="stable")
         assert [m["neuron"] for m in layer["most"]] == order[:5].tolist()
         assert layer["most"][0]["sensitivity"] == pytest.approx(sigma.max(), rel=1e-5)
         count = int(np.ceil(len(sigma) / 4))
         back = {}
+        assert layer["held"] == count
+        judged = [i for i in range(1, COUNT, 2) if fooled[i]]
         for choice, index in (("most", order[:count]), ("least", np.argsort(sigma, kind="stable")[:count])):
-            judged = [i for i in range(1, COUNT, 2) if fooled[i]]
             back[choice] = [_held(model, place, index.tolist(), x[i], x_adv[i]) == int(y[i]) for i in judged]
             restored = layer["restored"][choice]
             assert restored["value"] == pytest.approx(np.mean(back[choice]))
             low, high = intervals.score_interval(sum(back[choice]), len(judged))
             assert (restored["low"], restored["high"]) == pytest.approx((low, high), abs=1e-9)
+        draws = [
+            [_held(model, place, index.tolist(), x[i], x_adv[i]) == int(y[i]) for i in judged]
+            for seed in range(SETTINGS.draws)
+            for index in [sg.neurons.select({"": torch.from_numpy(sigma)}, 0.25, "random", seed=seed)[""]]
+        ]
         random = layer["restored"]["random"]
-        assert random["low"] <= random["value"] <= random["high"]
-        assert layer["gain"]["value"] == pytest.approx(np.mean(back["most"]) - random["value"])
+        assert random["value"] == pytest.approx(np.mean(draws))
+        low, high = intervals.score_interval(round(np.mean(draws, 0).sum()), len(judged))
+        assert (random["low"], random["high"]) == pytest.approx((low, high), abs=1e-9)
+        value, low, high = intervals.student_interval(list(np.array(back["most"], float) - np.mean(draws, 0)))
+        gain = layer["gain"]
+        assert (gain["value"], gain["low"], gain["high"]) == pytest.approx((value, low, high))
+        # The ratio of two means, to first order.
+        per = moves.mean(1)
+        ratio = per.mean() / sizes.mean()
+        _, low, high = intervals.student_interval(list((per - ratio * sizes) / sizes.mean() + ratio))
+        assert (layer["relative"]["low"], layer["relative"]["high"]) == pytest.approx((low, high), rel=1e-4)
 
 
 def test_sensitive_neurons_carry_more_than_others(found: dict[str, Any]) -> None:
@@ -129,12 +144,35 @@ def test_batches_do_not_show(batch_size: int, model: nn.Module, data: Dataset, f
         assert [m["neuron"] for m in a["most"]] == [m["neuron"] for m in b["most"]]
 
 
-def test_cells_are_kept(model: nn.Module, data: Dataset, found: dict[str, Any], tmp_path: Path) -> None:
-    for _ in range(2):
-        assert probe(Bench(data, Cells(tmp_path)), {"net": model}, sg.linf(EPS), SETTINGS) == found
-        assert len(list(tmp_path.glob("*.npz"))) == 1
-    probe(Bench(data, Cells(tmp_path)), {"net": model}, sg.linf(EPS / 2), SETTINGS)
-    assert len(list(tmp_path.glob("*.npz"))) == 2
+def test_cells_are_kept(
+    model: nn.Module, data: Dataset, found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(data, Cells(tmp_path))
+    assert probe(bench, {"net": model}, sg.linf(EPS), SETTINGS) == found
+    assert len(list(tmp_path.glob("*.npz"))) == 3  # what moves, and each of two layers
+    monkeypatch.setattr(PGD, "perturb", None)
+    assert probe(bench, {"net": model}, sg.linf(EPS), SETTINGS) == found
+    with pytest.raises(TypeError, match="NoneType"):
+        probe(bench, {"net": model}, sg.linf(EPS / 2), SETTINGS)
+
+
+def test_an_interrupt_loses_one_layer(
+    model: nn.Module, data: Dataset, found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, calls = probing._sets, []
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    monkeypatch.setattr(probing, "_sets", interrupted)
+    bench = Bench(data, Cells(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        probe(bench, {"net": model}, sg.linf(EPS), SETTINGS)
+    assert probe(bench, {"net": model}, sg.linf(EPS), SETTINGS) == found
+    assert len(calls) == 3
 
 
 class _Functional(nn.Module):
@@ -146,12 +184,96 @@ class _Functional(nn.Module):
         return torch.relu(self.head(x.flatten(1)))
 
 
-def test_what_cannot_be_looked_at_is_said(data: Dataset) -> None:
-    models = {"functional": _Functional(), "random": Expectation(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))}
-    rows = probe(Bench(data), models, sg.linf(EPS), SETTINGS)["models"]
-    assert "no activation modules" in rows["functional"]["refused"]
-    assert "drawn anew" in rows["random"]["refused"]
-    assert all(row["layers"] == [] for row in rows.values())
+class _Blind(nn.Module):
+    """One linear layer, and after it whatever a subclass makes of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.first, self.act, self.head = nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.middle(self.first(x.flatten(1))))
+
+    def middle(self, h: Tensor) -> Tensor:
+        return torch.relu(h)
+
+
+class _Twice(_Blind):
+    def middle(self, h: Tensor) -> Tensor:
+        h = self.act(h)
+        return self.act(h) if h.mean() > 0.1 else h
+
+
+class _Infinite(_Blind):
+    def middle(self, h: Tensor) -> Tensor:
+        return self.act(h / (h.abs() > 0.2)).nan_to_num(posinf=1.0)
+
+
+class _Table(_Blind):
+    """An activation that sees a table and not the samples, and one that sees their tokens."""
+
+    def middle(self, h: Tensor) -> Tensor:
+        self.act(torch.ones(1, 2))
+        return self.act(h.reshape(-1, 2)).reshape(h.shape)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_Functional, "no activation modules"),
+        (_Blind, "no activation module ran before the logits"),
+        (_Table, "no activation module ran before the logits"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.ReLU()), "no activation module ran"),
+        (lambda: Expectation(nn.Sequential(nn.Flatten(), nn.Linear(64, 10))), "drawn anew"),
+        (_Infinite, "layer 'act' puts out values that are not finite"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_said(make: Callable[[], nn.Module], message: str, data: Dataset) -> None:
+    row = probe(Bench(data), {"net": make()}, sg.linf(EPS), SETTINGS)["models"]["net"]
+    assert message in row["refused"]
+    assert (row["fooled"], row["judged"], row["layers"]) == (None, None, [])
+
+
+def test_layers_that_are_called_as_the_data_wants_are_refused(data: Dataset) -> None:
+    x = data.tensors()[0]
+    model = _Twice()
+    with torch.no_grad():
+        means = model.act(model.first(x.flatten(1))).mean(1).tolist()
+    assert min(means) < 0.1 < max(means)
+    refused = probe(Bench(data, batch_size=1), {"net": model}, sg.linf(EPS), SETTINGS)["models"]["net"]["refused"]
+    assert refused == "its layers are not called equally often for every input"
+
+
+class _ChannelsLast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.act, self.head = nn.Linear(1, 32), nn.GELU(), nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.act(self.mix(x.permute(0, 2, 3, 1))).mean((1, 2)))
+
+
+def test_channels_behind_a_linear_layer_lie_last(data: Dataset) -> None:
+    model, x = _ChannelsLast(), data.tensors()[0]
+    with sg.neurons.recorded(model) as outputs:
+        logits = model(x)
+    assert outputs["act"].shape == (COUNT, 32, 8, 8)
+    with sg.neurons.switched_off(model, {"act": torch.arange(32)}):
+        torch.testing.assert_close(model(x), model.head.bias.expand(COUNT, 10))
+    with sg.neurons.patched(model, x, {"act": torch.arange(32)}):
+        torch.testing.assert_close(model(1 - x), logits)
+    (layer,) = probe(Bench(data), {"net": model}, sg.linf(EPS), SETTINGS)["models"]["net"]["layers"]
+    assert layer["neurons"] == 32
+
+
+@pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0], [-1.0, 1.0, 0.4]])
+def test_few_samples_prove_little(values: list[float]) -> None:
+    gain = probing._gain(np.array(values))
+    assert -1 <= gain["low"] < gain["high"] <= 1
+    assert gain["low"] <= gain["value"] <= gain["high"]
+    assert gain["high"] - gain["low"] > 0.5
 
 
 def test_a_dead_layer_and_nobody_fooled(data: Dataset) -> None:
@@ -177,10 +299,11 @@ def test_an_audit_takes_it_in(model: nn.Module, data: Dataset, tmp_path: Path) -
     schema.check(found.summary)
     assert found.summary["config"]["neurons"] == json.loads(json.dumps(SETTINGS.plain()))
     assert found.summary["neurons"]["samples"] == 12
+    (tmp_path / "summary.json").unlink()
     again = sg.audit(
         tokens, x, sg.linf(0.1), attacks=[FGSM()], attributions=(), checked=4, gallery=0, neurons=SETTINGS, out=tmp_path
     )
-    assert again.summary == found.summary
+    assert again.summary["neurons"] == found.summary["neurons"]
 
 
 @pytest.mark.parametrize(

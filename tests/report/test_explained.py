@@ -268,7 +268,7 @@ def test_faithfulness_stands_beside_chance(section: tuple[dict[str, Any], str]) 
         assert f"{0.55 + i / 50:.2f} [{0.51 + i / 50:.2f}, {0.59 + i / 50:.2f}]" in words
     # Two rows of five were measured; the others say that they were not.
     assert words.count("chance 0.19") == 2 * len(explained.FAITHFUL)
-    assert text.count("<span>blurring</span>") == 2 * 2
+    assert text.count("<span>model blurred</span>") == 2 * 2
     summary, arrays = pushed()
     for model in summary["explained"]["models"].values():
         for row in model["attributions"]:

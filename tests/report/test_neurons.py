@@ -23,6 +23,7 @@ def _layer(name: str, relative: float | None, most: float | None) -> dict[str, A
     return {
         "name": name,
         "neurons": 1234,
+        "held": 124,
         "change": around(0.0625),
         "relative": None if relative is None else around(relative),
         "most": [{"neuron": i, "sensitivity": 0.5} for i in (7, 3, 11)],
@@ -37,7 +38,7 @@ def looked_at() -> tuple[dict[str, Any], dict[str, Any]]:
     summary["models"], names = summary["models"][:3], [m["name"] for m in summary["models"][:3]]
     summary["transfer"] = None
     good = [_layer("act", 0.25, 0.6), _layer("act:2", 0.5, 0.4)]
-    dull = [_layer("features.relu", 0.125, None), _layer("features.dead", None, None)]
+    dull = [_layer("relu", 0.125, None), _layer("features.dead", None, None)]
     rows = [
         {"refused": None, "fooled": 41, "judged": 20, "layers": good},
         {"refused": None, "fooled": 0, "judged": 0, "layers": dull},
@@ -67,13 +68,15 @@ def section() -> str:
 def test_every_number_is_there(section: str) -> None:
     words = _words(section)
     for part in (
-        "PGD, 20 steps", "first 40 samples", "In each layer 10.0 % of them", "41 of 40 samples turned",
+        "PGD, 20 steps", "first 40 samples", "In each layer 10.0 % of them, rounded up,", "41 of 40 samples turned",
         "20 of them judged",
-        "act 7, 3, 11", "1,234", "0.25 [0.225, 0.275]", "0.0625", "60.0 %", "30.0 %", "5.0 %", "+30.0 [+25.0, +35.0]",
+        "act 7, 3, 11", "1,234 124 held", "0.25 [0.225, 0.275]", "0.0625", "60.0 %", "30.0 %", "5.0 %",
+        "+30.0 [+25.0, +35.0]",
         "mean of 5 draws", "not measured: its activations are drawn anew in every call",
     ):  # fmt: skip
         assert part in words, part
-    # Long names are numbered, as on the axis of the figure; nothing stands for a silent layer.
+    # Where a name is long all are numbered, as on the axis of the figure; nothing stands for a silent layer.
+    assert "1. relu" in words
     assert "2. features.dead" in words
     assert "1. act" not in words
     assert section.count('<span class="none">–</span>') == 1 + 2 * 4
@@ -84,11 +87,11 @@ def test_figures_share_one_scale_and_say_what_they_show() -> None:
     drawn = neurons.figures(summary)
     assert len(drawn) == 2
     titles = [re.findall(r"<title[^>]*>([^<]*)", figure)[0] for row in drawn for figure in row[1:]]
-    assert "act 0.25, act:2 0.5." in titles[0]
+    assert "act 0.25 to act:2 0.5." in titles[0]
     assert (
         "At best, in layer act: the most sensitive 60.0 %, random ones 30.0 %, the least sensitive 5.0 %." in titles[1]
     )
-    assert "features.relu 0.125." in titles[2]
+    assert "relu 0.125." in titles[2]
     assert "No sample was turned, so none could come back." in titles[3]
     ticks = [set(re.findall(r">(0\.\d)</text>", row[1])) for row in drawn]
     assert ticks[0] == ticks[1] != set()

@@ -67,7 +67,7 @@ def measure(
     certain = next((bound.certain for bound in bounds if bound.certain is not None), None)
     columns |= _pictures(subject, x, first.clean_maps, found, names[0], certain)
     if x.ndim == 4:
-        columns |= _faithful(model, attribution, x, seeds)
+        columns |= _faithful(model, attribution, x, threat.bounds[0], seeds)
     texts = {f"why_{kind}": np.array([whys.get(kind, "")] * len(x)) for kind in KINDS}
     return {name: value.detach().cpu().numpy() for name, value in columns.items()} | texts
 
@@ -138,7 +138,7 @@ def _own(
     return columns
 
 
-def _faithful(model: nn.Module, attribution: Attribution, x: Tensor, seeds: Tensor) -> dict[str, Tensor]:
+def _faithful(model: nn.Module, attribution: Attribution, x: Tensor, lowest: float, seeds: Tensor) -> dict[str, Tensor]:
     """Whether the map of the model itself, unchanged, points at what it uses; beside it a map of random numbers."""
     target = predict(model, x)[0]
     salience = BlurSaliency()(model, x, target)
@@ -146,7 +146,7 @@ def _faithful(model: nn.Module, attribution: Attribution, x: Tensor, seeds: Tens
     chance = torch.stack([torch.rand(shape, generator=randomness.fresh(int(seed))) for seed in seeds])
     columns = {"salience": magnitude(salience)}
     for name, maps in (("map", attribution(model, x, target)), ("chance", chance.to(x))):
-        columns |= {f"{m}_{name}": v for m, v in scores(model, x, maps, salience, target).items()}
+        columns |= {f"{m}_{name}": v for m, v in scores(model, x, maps, salience, target, fill=lowest).items()}
     return columns
 
 

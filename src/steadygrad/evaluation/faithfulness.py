@@ -266,15 +266,16 @@ def scores(
     *,
     share: float = 0.2,
     steps: int = 20,
+    fill: Fill = 0.0,
 ) -> dict[str, Tensor]:
     """The `MEASURES` (N,) of maps (N, C, H, W) that are there, against the salience (N, C, H, W) of perturbations.
 
-    Arguments as for `faithfulness`.
+    Arguments as for `faithfulness`; `fill` is that of `deletion`.
     """
     return {
         "energy inside": energy_inside(maps, most_salient(salience, share)),
         "agreement": similarity.spearman(maps, salience),
         "gini": gini(maps),
-        "deletion": deletion(model, x, maps, target, steps=steps).area,
+        "deletion": deletion(model, x, maps, target, steps=steps, fill=fill).area,
         "insertion": insertion(model, x, maps, target, steps=steps).area,
     }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +21,7 @@ from steadygrad.evaluation.columns import Columns, cell
 from steadygrad.evaluation.robustness import Bench, code_key, label_of, predict, weights_key
 from steadygrad.evaluation.statistics import mean, wilson
 from steadygrad.files import key
+from steadygrad.neurons import Layers
 from steadygrad.registry import describe
 from steadygrad.threat import Threat
 
@@ -30,8 +31,9 @@ CHOICES = ("most", "random", "least")
 """Which neurons of a layer are held at their benign values, by sensitivity."""
 Pair: TypeAlias = tuple[Tensor, Tensor, Tensor]
 """Inputs, their adversarial partners (n, *), labels (n,)."""
-_PART = 50
 _NAMED = 5
+_BYTES = 2**28
+"""Of activations that are kept at once."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Probing:
         share: of the neurons of a layer that are held.
         draws: of as many random neurons.
         attack: what makes the adversarial partners.
+        layers: glob patterns of layer names; None for the outputs of the activation modules.
 
     >>> Probing(samples=100).attack.steps
     20
@@ -53,6 +56,7 @@ class Probing:
     share: float = 0.1
     draws: int = 5
     attack: Attack = PGD(steps=20)
+    layers: Layers = None
 
     def __post_init__(self) -> None:
         if self.samples < 2:
@@ -64,7 +68,8 @@ class Probing:
 
     def plain(self) -> dict[str, Any]:
         """The settings as plain data."""
-        return {**dataclasses.asdict(self), "attack": describe(self.attack)}
+        layers = None if self.layers is None else list(self.layers)
+        return {**dataclasses.asdict(self), "attack": describe(self.attack), "layers": layers}
 
     def check(self, threat: Threat) -> None:
         """Refuse a threat that the attack does not know."""
@@ -82,12 +87,7 @@ def probe(bench: Bench, models: Mapping[str, nn.Module], threat: Threat, setting
     Source: Zhang et al. 2021, arXiv 1909.06978, sections III and IV.
     """
     count = min(settings.samples, len(bench.data))
-    found = {}
-    for name, model in models.items():
-        base = ["neurons", weights_key(model), settings.plain(), str(threat._key()), count]
-        base += [bench.data.fingerprint, bench.seed, torch.device(bench.device).type, code_key()]
-        compute = functools.partial(_columns, bench, name, model, threat, settings, count)
-        found[name] = _row(cell(bench.cells.folder, key(*base), compute))
+    found = {name: _Probe(bench, name, model, threat, settings, count).row() for name, model in models.items()}
     return {
         "attack": label_of(settings.attack),
         "threat": {"norm": threat.norm, "eps": float(threat.eps), "bounds": list(threat.bounds)},  # type: ignore[arg-type]
@@ -98,56 +98,121 @@ def probe(bench: Bench, models: Mapping[str, nn.Module], threat: Threat, setting
     }
 
 
-def _columns(bench: Bench, name: str, model: nn.Module, threat: Threat, settings: Probing, count: int) -> Columns:
-    """Everything measured on one model; `why` alone where nothing could be."""
-    if isinstance(model, Expectation):
-        return {"why": np.array("its activations are drawn anew in every call")}
-    with progress.task(f"{name}: neurons under {label_of(settings.attack)}, {threat}", 2 * count) as advance:
-        pairs = _pairs(bench, model, threat, settings.attack, count, advance)
+@dataclass
+class _Probe:
+    """One model under way: one cell for what moves, and one per layer for what is restored."""
+
+    bench: Bench
+    name: str
+    model: nn.Module
+    threat: Threat
+    settings: Probing
+    count: int
+    pairs: list[Pair] = field(default_factory=list)
+
+    def row(self) -> dict[str, Any]:
+        """What is said of the model."""
+        bench, settings = self.bench, self.settings
+        base = ["neurons", weights_key(self.model), settings.plain(), str(self.threat._key()), self.count]
+        base += [bench.data.fingerprint, bench.seed, torch.device(bench.device).type, code_key()]
+        moved = cell(bench.cells.folder, key(*base), self._moved)
+        if "why" in moved:
+            return {"refused": str(moved["why"]), "fooled": None, "judged": None, "layers": []}
+        names = moved["layers"].tolist()
+        held = []
+        with progress.task(f"{self.name}: layers with neurons held", len(names)) as advance:
+            for place, layer in enumerate(names):
+                compute = functools.partial(self._restored, layer, moved[f"sigma_{place}"], moved["fooled"])
+                held.append(cell(bench.cells.folder, key(*base, layer), compute))
+                advance()
+        layers = [_layer(layer, place, moved, held[place], settings.share) for place, layer in enumerate(names)]
+        return {
+            "refused": None,
+            "fooled": int(moved["fooled"].sum()),
+            "judged": int(moved["fooled"][1::2].sum()),
+            "layers": layers,
+        }
+
+    def _made(self) -> list[Pair]:
+        """The pairs, in parts whose activations may all be kept."""
+        if self.pairs:
+            return self.pairs
+        bench, attack, part = self.bench, self.settings.attack, 0
+        with progress.task(f"{self.name}: neurons under {label_of(attack)}, {self.threat}", self.count) as advance:
+            for x, y, ids in bench.batches(0, self.count):
+                seeds = bench.seeds({"neurons": describe(attack)}, ids)
+                x_adv = attack.perturb(self.model, x, y, self.threat, generator=seeds)
+                part = part or max(
+                    1, min(200, _BYTES // (1 + 3 * sum(v.nbytes for v in self._outputs(x[:1]).values())))
+                )
+                self.pairs += zip(*(torch.split(rows, part) for rows in (x, x_adv, y)), strict=True)
+                advance(len(x))
+        return self.pairs
+
+    def _part(self, x: Tensor) -> int:
+        """How many samples may be looked at together: three copies of their activations are held."""
+        size = 3 * sum(values.nbytes for values in self._outputs(x).values())
+        return max(1, min(200, _BYTES // max(1, size)))
+
+    def _outputs(self, x: Tensor) -> dict[str, Tensor]:
+        with frozen(self.model), torch.no_grad(), neurons.recorded(self.model, self.settings.layers) as outputs:
+            self.model(x)
+        return dict(outputs)
+
+    def _moved(self) -> Columns:
+        """By layer: change and benign size of every sample (N,), sensitivities of the chosen half (neurons,)."""
+        if isinstance(self.model, Expectation):
+            return {"why": np.array("its activations are drawn anew in every call")}
         try:
-            change, size = _moved(model, pairs)
+            change, size = self._changes()
         except UsageError as error:
             return {"why": np.array(str(error))}
-        right, after = (torch.cat([predict(model, p[i])[0] == p[2] for p in pairs]).cpu() for i in (0, 1))
-        fooled = right & ~after
-        chosen = torch.arange(count) % 2 == 0
-        sigma = {layer: rows[chosen].double().mean(0) for layer, rows in change.items()}
-        columns = {"layers": np.array(list(sigma)), "fooled": fooled.numpy()}
-        for place, layer in enumerate(sigma):
-            columns[f"sigma_{place}"] = sigma[layer].numpy()
-            columns[f"change_{place}"] = change[layer].double().mean(1).numpy()
+        right, after = (
+            torch.cat([predict(self.model, pair[i])[0] == pair[2] for pair in self._made()]).cpu() for i in (0, 1)
+        )
+        columns = {"layers": np.array(list(change)), "fooled": (right & ~after).numpy()}
+        for place, (layer, rows) in enumerate(change.items()):
+            columns[f"sigma_{place}"] = rows[::2].double().mean(0).numpy()
+            columns[f"change_{place}"] = rows.double().mean(1).numpy()
             columns[f"size_{place}"] = size[layer].numpy()
-        return columns | _restored(model, pairs, fooled & ~chosen, _sets(sigma, settings), advance)
+        return columns
 
+    def _changes(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        change: dict[str, list[Tensor]] = {}
+        size: dict[str, list[Tensor]] = {}
+        for x, x_adv, _ in self._made():
+            benign, adversarial = self._outputs(x), self._outputs(x_adv)
+            if not benign:
+                raise UsageError("no activation module ran before the logits")
+            if benign.keys() != adversarial.keys() or (change and benign.keys() != change.keys()):
+                raise UsageError("its layers are not called equally often for every input")
+            for layer, values in benign.items():
+                change.setdefault(layer, []).append(neurons.change(values, adversarial[layer]).cpu())
+                size.setdefault(layer, []).append(values.abs().flatten(1).mean(1, dtype=torch.float64).cpu())
+        joined = {layer: torch.cat(rows) for layer, rows in change.items()}
+        sizes = {layer: torch.cat(rows) for layer, rows in size.items()}
+        for layer in joined:
+            if not (torch.isfinite(joined[layer]).all() and torch.isfinite(sizes[layer]).all()):
+                raise UsageError(f"layer {layer!r} puts out values that are not finite")
+        return joined, sizes
 
-def _pairs(
-    bench: Bench, model: nn.Module, threat: Threat, attack: Attack, count: int, advance: progress.Advance
-) -> list[Pair]:
-    pairs: list[Pair] = []
-    for x, y, ids in bench.batches(0, count):
-        x_adv = attack.perturb(model, x, y, threat, generator=bench.seeds({"neurons": describe(attack)}, ids))
-        # In parts, because all activations of a part are kept at once.
-        pairs += zip(*(torch.split(part, _PART) for part in (x, x_adv, y)), strict=True)
-        advance(len(x))
-    return pairs
-
-
-def _moved(model: nn.Module, pairs: Sequence[Pair]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """By layer: how far each neuron moves (N, neurons), and the mean size (N,) of the benign output."""
-    change: dict[str, list[Tensor]] = {}
-    size: dict[str, list[Tensor]] = {}
-    for x, x_adv, _ in pairs:
-        with frozen(model), torch.no_grad(), neurons.recorded(model) as benign:
-            model(x)
-        outputs = dict(benign)
-        with frozen(model), torch.no_grad(), neurons.recorded(model) as adversarial:
-            model(x_adv)
-        for layer, values in outputs.items():
-            change.setdefault(layer, []).append(neurons.change(values, adversarial[layer]).cpu())
-            size.setdefault(layer, []).append(values.abs().flatten(1).double().mean(1).cpu())
-    return {layer: torch.cat(rows) for layer, rows in change.items()}, {
-        layer: torch.cat(r) for layer, r in size.items()
-    }
+    def _restored(self, layer: str, sigma: NDArray[np.float64], fooled: NDArray[np.bool_]) -> Columns:
+        """By choice, for each judged sample (n,): the share of the sets with which it is right again."""
+        judged = torch.from_numpy(fooled & (np.arange(self.count) % 2 == 1))
+        found: dict[str, list[Tensor]] = {choice: [] for choice in CHOICES}
+        if not judged.any():
+            return {choice: np.zeros(0) for choice in CHOICES}
+        sets = _sets({layer: torch.from_numpy(sigma)}, self.settings)
+        pairs = self._made()
+        for (x, x_adv, y), here in zip(pairs, torch.split(judged, [len(y) for _, _, y in pairs]), strict=True):
+            here = here.to(x.device)
+            for choice, drawn in sets.items() if here.any() else ():
+                hits = []
+                for chosen in drawn:
+                    with neurons.patched(self.model, x[here], chosen):
+                        hits.append((predict(self.model, x_adv[here])[0] == y[here]).cpu())
+                found[choice].append(torch.stack(hits).double().mean(0))
+        return {choice: torch.cat(rows).numpy() for choice, rows in found.items()}
 
 
 def _sets(sigma: Mapping[str, Tensor], settings: Probing) -> dict[str, list[dict[str, Tensor]]]:
@@ -157,53 +222,32 @@ def _sets(sigma: Mapping[str, Tensor], settings: Probing) -> dict[str, list[dict
     return {"most": [most], "random": drawn, "least": [least]}
 
 
-def _restored(
-    model: nn.Module,
-    pairs: Sequence[Pair],
-    judged: Tensor,
-    sets: Mapping[str, Sequence[Mapping[str, Tensor]]],
-    advance: progress.Advance,
-) -> Columns:
-    """By layer and choice, for each judged sample (n,): the share of the sets with which it is right again."""
-    found: dict[str, list[Tensor]] = {}
-    for (x, x_adv, y), here in zip(pairs, torch.split(judged, [len(y) for _, _, y in pairs]), strict=True):
-        here = here.to(x.device)
-        for choice, drawn in sets.items():
-            for place, layer in enumerate(drawn[0]):
-                hits = [torch.zeros(int(here.sum()), dtype=torch.bool)]
-                if here.any():
-                    hits = []
-                    for chosen in drawn:
-                        with neurons.patched(model, x[here], {layer: chosen[layer]}):
-                            hits.append((predict(model, x_adv[here])[0] == y[here]).cpu())
-                found.setdefault(f"{choice}_{place}", []).append(torch.stack(hits).double().mean(0))
-        advance(len(x))
-    return {name: torch.cat(rows).numpy() for name, rows in found.items()}
+def _layer(name: str, place: int, moved: Columns, held: Columns, share: float) -> dict[str, Any]:
+    """What the columns of one layer say, with intervals."""
+    sigma, change, size = (moved[f"{of}_{place}"] for of in ("sigma", "change", "size"))
+    judged = len(held["most"]) > 0
+    order = np.argsort(-sigma, kind="stable")[:_NAMED].tolist()
+    return {
+        "name": name,
+        "neurons": len(sigma),
+        "held": len(neurons.select({name: torch.from_numpy(sigma)}, share)[name]),
+        "change": mean(change).plain(),
+        "relative": _ratio(change, size),
+        "most": [{"neuron": i, "sensitivity": float(sigma[i])} for i in order],
+        "restored": {choice: _share(held[choice]) for choice in CHOICES} if judged else None,
+        "gain": _gain(held["most"] - held["random"]) if judged else None,
+    }
 
 
-def _row(columns: Columns) -> dict[str, Any]:
-    """What the columns of one model say, with intervals."""
-    if "why" in columns:
-        return {"refused": str(columns["why"]), "fooled": None, "judged": None, "layers": []}
-    layers = []
-    for place, layer in enumerate(columns["layers"].tolist()):
-        sigma, change, size = (columns[f"{name}_{place}"] for name in ("sigma", "change", "size"))
-        held = {choice: columns[f"{choice}_{place}"] for choice in CHOICES}
-        judged = len(held["most"])
-        order = np.argsort(-sigma, kind="stable")[:_NAMED].tolist()
-        layers.append(
-            {
-                "name": layer,
-                "neurons": len(sigma),
-                "change": mean(change).plain(),
-                "relative": _ratio(change, size),
-                "most": [{"neuron": i, "sensitivity": float(sigma[i])} for i in order],
-                "restored": {choice: _share(values) for choice, values in held.items()} if judged else None,
-                "gain": mean(held["most"] - held["random"]).plain() if judged else None,
-            }
-        )
-    judged = len(columns["most_0"]) if layers else 0
-    return {"refused": None, "fooled": int(columns["fooled"].sum()), "judged": judged, "layers": layers}
+def _gain(values: NDArray[np.float64]) -> dict[str, Any]:
+    """The mean of paired differences (n,) with its interval, within what they can be.
+
+    Where all are equal, Student's interval has no width: it is then as wide as for a share of 0 of n.
+    """
+    found = mean(values).plain()
+    least = 0.0 if values.std() > 0 else wilson(0, len(values)).high
+    low, high = min(found["low"], found["value"] - least), max(found["high"], found["value"] + least)
+    return {**found, "low": max(-1.0, low), "high": min(1.0, high)}
 
 
 def _share(values: NDArray[np.float64]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The layers of a network by name, and what their neurons put out.
 
-A neuron is a channel of an image-like output (N, C, *), a unit of (N, D) or a unit of tokens (N, T, D).
+A neuron is a channel of an image-like output (N, C, *), or (N, H, W, C) behind a linear layer, a unit of (N, D) or a
+unit of tokens (N, T, D).
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def recorded(model: nn.Module, layers: Layers = None) -> Iterator[dict[str, Tens
 
     Names are those of the network's modules, without `Classifier` and other wrappers. A module that is
     called again in the same forward has one name per call: "act", "act:2". A pattern without a colon
-    takes all of them. A non-linearity that is a function call has no name and is not seen.
+    takes all of them. A non-linearity that is a function call has no name and is not seen. An activation module
+    that works on something else than the samples, such as a table of positions, is left out.
 
     Args:
         layers: glob patterns such as ("conv*", "head.act"); None takes the activation modules.
@@ -67,7 +69,8 @@ def recorded(model: nn.Module, layers: Layers = None) -> Iterator[dict[str, Tens
                 del outputs[name]
         latest.clear()
 
-    with at_outputs(model, _activations(model) if layers is None else layers, visit, begin=begin, end=end):
+    patterns = _activations(model) if layers is None else layers
+    with at_outputs(model, patterns, visit, begin=begin, end=end, strict=layers is not None):
         yield outputs
 
 
@@ -79,10 +82,13 @@ def at_outputs(
     *,
     begin: Callable[[], None] = lambda: None,
     end: Callable[[Any], None] = lambda logits: None,
+    strict: bool = True,
 ) -> Iterator[None]:
     """Call `visit` with the name and the output of each layer; what it returns, if anything, takes its place.
 
-    `begin` is called before a forward of the model, `end` with what it returns.
+    `begin` is called before a forward of the model, `end` with what it returns. An output that is not one tensor
+    with a row per sample is an error, or passed over if not `strict`. The channels of an image-like output that a
+    linear layer has fed lie last in it, and second in what `visit` sees and returns.
     """
     modules = dict(_network(model).named_modules())
     del modules[""]
@@ -90,13 +96,20 @@ def at_outputs(
         if not any(fnmatchcase(name, pattern.partition(":")[0]) for name in modules):
             raise unknown_name("layer", pattern, modules)
     calls: Counter[str] = Counter()
+    rows = [0]
+    fed: list[Tensor] = []  # what a linear layer put out last
 
-    def start(*_: Any) -> None:
+    def start(module: nn.Module, args: Any) -> None:
         calls.clear()
+        rows[0] = len(args[0])
         begin()
 
     def stop(module: nn.Module, args: Any, logits: Any) -> None:
+        fed.clear()
         end(logits)
+
+    def feed(module: nn.Module, args: Any, output: Tensor) -> None:
+        fed[:] = [output]
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], Any]:
         def after(module: nn.Module, args: Any, output: Any) -> Any:
@@ -104,15 +117,25 @@ def at_outputs(
             site = name if calls[name] == 1 else f"{name}:{calls[name]}"
             if not any(fnmatchcase(site, p) or fnmatchcase(name, p) for p in patterns):
                 return None
-            if not isinstance(output, Tensor) or output.ndim < 2 or not output.is_floating_point():
+            if not _fits(output, rows[0]):
+                if not strict:
+                    return None
                 what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise UsageError(f"layer {site!r} must put out a tensor of floats (N, *), got {what}: leave it out")
+                raise UsageError(
+                    f"layer {site!r} must put out a tensor of floats ({rows[0]}, *), a row per sample, got {what}: "
+                    "leave it out"
+                )
+            linear = isinstance(module, nn.Linear) or any(given is value for given in args for value in fed)
+            if output.ndim == 4 and linear:
+                found = visit(site, output.movedim(-1, 1))
+                return None if found is None else found.movedim(1, -1)
             return visit(site, output)
 
         return after
 
     handles = [model.register_forward_pre_hook(start), model.register_forward_hook(stop)]
     try:
+        handles += [m.register_forward_hook(feed) for m in modules.values() if isinstance(m, nn.Linear)]
         for name, module in modules.items():
             if any(fnmatchcase(name, p.partition(":")[0]) for p in patterns):
                 handles.append(module.register_forward_hook(hook(name)))
@@ -120,6 +143,10 @@ def at_outputs(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _fits(output: Any, rows: int) -> bool:
+    return isinstance(output, Tensor) and output.ndim > 1 and output.is_floating_point() and len(output) == rows
 
 
 def neuron_axis(values: Tensor) -> int:

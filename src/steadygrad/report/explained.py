@@ -112,8 +112,8 @@ def _sample(summary: Summary, arrays: Arrays, name: str, row: int, caption: dict
         salience = plane(arrays[f"map_salience_{name}"][row])
         end = float(salience.max(initial=0.0))
         shown = pixels.uri(pixels.change(pixels.reduce(salience, factor)[None], end))
-        alt = f"{who}: what blurring each place does to the logits, largest value {number(end)}"
-        groups.append(("blurring", f"up to {number(end)}", [Picture(shown, alt)]))
+        alt = f"{who}: what blurring each place does to the logits of the model itself, largest value {number(end)}"
+        groups.append(("model blurred", f"up to {number(end)}", [Picture(shown, alt)]))
     counts = [int((marks == mark).sum()) for mark in (4, 3, 2)]
     certain = "" if caption["certain"] is None else f", {caption['certain']} for certain"
     text = f"{counts[0] + counts[1]} of {sum(counts)} stay{certain}"

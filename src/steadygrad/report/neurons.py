@@ -12,7 +12,7 @@ from steadygrad.report.wording import number, percent
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["CHOICES", "figures"]
+__all__ = ["CHOICES", "figures", "numbered"]
 
 CHOICES = {"most": "the most sensitive", "random": "random ones", "least": "the least sensitive"}
 _WIDTH, _HEIGHT = 350, 210
@@ -31,6 +31,11 @@ def figures(summary: Summary) -> list[tuple[str, str, str]]:
     return drawn
 
 
+def numbered(layers: Sequence[dict[str, Any]]) -> bool:
+    """Whether layers have numbers, on the axis and in the table: long names would run into each other."""
+    return max((len(layer["name"]) for layer in layers), default=0) > 6
+
+
 def _change(name: str, layers: Sequence[dict[str, Any]], top: float) -> str:
     """The mean change of each layer over its mean size, on the scale of all models."""
     from matplotlib.figure import Figure
@@ -41,8 +46,9 @@ def _change(name: str, layers: Sequence[dict[str, Any]], top: float) -> str:
         _line(axes, [layer["relative"] for layer in layers], 0, 1.0)
         axes.set_ylim(0, top or 1.0)
         axes.locator_params(axis="y", nbins=5)
-        values = [f"{row['name']} {number(row['relative']['value'])}" for row in layers if row["relative"]]
-        return svg(figure, f"{name}: change of each layer over the size of its output. {', '.join(values)}.")
+        moved = [row for row in layers if row["relative"]]
+        ends = [f"{row['name']} {number(row['relative']['value'])}" for row in (moved[:1] + moved[1:][-1:])]
+        return svg(figure, f"{name}: change of each layer over the size of its output. {' to '.join(ends)}.")
 
 
 def _restored(name: str, layers: Sequence[dict[str, Any]]) -> str:
@@ -72,9 +78,7 @@ def _axes(figure: Any, layers: Sequence[dict[str, Any]], title: str) -> Axes:
     axes: Axes = figure.add_axes((40 / _WIDTH, 44 / _HEIGHT, 1 - 56 / _WIDTH, 1 - 70 / _HEIGHT))
     step = max(1, -(-len(layers) // _LABELED))
     places = range(0, len(layers), step)
-    # Long names would run into each other; the table numbers them.
-    names = [layers[place]["name"] for place in places]
-    labels = [name if max(map(len, names)) <= 6 else str(place + 1) for place, name in zip(places, names)]
+    labels = [str(place + 1) if numbered(layers) else layers[place]["name"] for place in places]
     axes.set_xticks(list(places), labels)
     axes.set_xlim(-0.4, len(layers) - 0.6)
     axes.set_xlabel("layer")

@@ -70,6 +70,7 @@ def render(summary: Summary, arrays: Arrays, compared: hardened.Hardened | None 
             probed=summary.get("neurons"),
             neurons=neurons.figures(summary),
             choices=neurons.CHOICES,
+            numbered=neurons.numbered,
             goals=[explained.GOALS[goal] for goal in (summary.get("explained") or {"goals": ()})["goals"]],
             settings=_settings(summary),
             config=json.dumps(summary["config"], indent=2, ensure_ascii=False),

@@ -159,7 +159,7 @@ def _check_neurons(neurons: Any, names: list[str]) -> None:
         where = f"neurons.models[{name!r}]"
         _need(row, "refused fooled judged layers", where)
         for index, layer in enumerate(row["layers"]):
-            _need(layer, "name neurons change relative most restored gain", f"{where}.layers[{index}]")
+            _need(layer, "name neurons held change relative most restored gain", f"{where}.layers[{index}]")
             for choice in ("most", "random", "least") if layer["restored"] is not None else ():
                 _need_estimate(layer["restored"].get(choice), f"{where}.layers[{index}].restored.{choice}")
 
