@@ -10,8 +10,9 @@ import pytest
 from cli.commands import AUDIT, TRAIN, call, done, lasting, refused, times
 from steadygrad.attacks import Attack
 from steadygrad.cli.audit import mean_training_image, number
-from steadygrad.evaluation import Records, explained_cells
-from steadygrad.evaluation.explained import measure
+from steadygrad.evaluation import Records
+from steadygrad.evaluation.explained import push
+from steadygrad.evaluation.explained.measured import measure
 
 pytestmark = pytest.mark.slow
 
@@ -163,7 +164,7 @@ def test_explanations_are_pushed_on_demand_and_continue_after_an_interrupt(monke
             raise KeyboardInterrupt
         return measure(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(explained_cells, "measure", interrupted)
+    monkeypatch.setattr(push, "measure", interrupted)
     assert "interrupted; what is finished is kept" in refused(1, *line, "--out", "run")
     assert done(*line, "--out", "run").code == 0
     assert len(calls) == 3

@@ -24,10 +24,12 @@ from steadygrad.bounds import AttributionDeviation
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError
-from steadygrad.evaluation import Audit, Explaining, explained_cells
-from steadygrad.evaluation.explained import Columns, measure
-from steadygrad.evaluation.explained_summary import explain
-from steadygrad.evaluation.explaining import attacks_on, subject_of
+from steadygrad.evaluation import Audit, Explaining
+from steadygrad.evaluation.columns import Columns
+from steadygrad.evaluation.explained import push
+from steadygrad.evaluation.explained.measured import measure
+from steadygrad.evaluation.explained.settings import attacks_on, subject_of
+from steadygrad.evaluation.explained.summary import explain
 from steadygrad.evaluation.faithfulness import faithfulness
 from steadygrad.evaluation.records import Cells
 from steadygrad.evaluation.robustness import Bench
@@ -242,7 +244,7 @@ def test_neither_batches_nor_cells_nor_more_samples_change_a_sample(monkeypatch:
         return explain(bench, {"m": _model()}, [Saliency()], sg.linf(0.1), settings).records[2]
 
     usual = values(200, 5)
-    monkeypatch.setattr(explained_cells, "CHUNK", 2)
+    monkeypatch.setattr(push, "CHUNK", 2)
     assert values(1, 3) == {
         name: value if isinstance(value, str | int) else pytest.approx(value, rel=1e-3, abs=1e-6)
         for name, value in usual.items()
@@ -251,7 +253,7 @@ def test_neither_batches_nor_cells_nor_more_samples_change_a_sample(monkeypatch:
 
 @pytest.mark.slow
 def test_a_killed_run_continues_and_a_damaged_cell_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(explained_cells, "CHUNK", 2)
+    monkeypatch.setattr(push, "CHUNK", 2)
     calls: list[int] = []
 
     def counted(*arguments: Any) -> Columns:
@@ -265,7 +267,7 @@ def test_a_killed_run_continues_and_a_damaged_cell_is_named(monkeypatch: pytest.
         return explain(bench, {"m": _model()}, [Saliency(), IntegratedGradients(2)], sg.linf(0.1), FEW).plain
 
     whole = run(None)
-    monkeypatch.setattr(explained_cells, "measure", counted)
+    monkeypatch.setattr(push, "measure", counted)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     assert len(list(tmp_path.glob("*.npz"))) == 2

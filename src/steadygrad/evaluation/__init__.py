@@ -7,7 +7,7 @@ from steadygrad.evaluation import sanity as sanity
 from steadygrad.evaluation.accepted import SUITES as SUITES
 from steadygrad.evaluation.audit import Audit as Audit
 from steadygrad.evaluation.audit import audit as audit
-from steadygrad.evaluation.explaining import Explaining as Explaining
+from steadygrad.evaluation.explained import Explaining as Explaining
 from steadygrad.evaluation.probing import Probing as Probing
 from steadygrad.evaluation.records import Records as Records
 from steadygrad.evaluation.records import robust_accuracy as robust_accuracy

@@ -21,8 +21,7 @@ from steadygrad.errors import Failure, UsageError
 from steadygrad.evaluation.accepted import check_fits, named_models, suite_of
 from steadygrad.evaluation.curves import GRID, check_grid
 from steadygrad.evaluation.entry import Entry
-from steadygrad.evaluation.explained_summary import Explained, explain
-from steadygrad.evaluation.explaining import Explaining
+from steadygrad.evaluation.explained import Explained, Explaining, explain
 from steadygrad.evaluation.gallery import Gallery, spread
 from steadygrad.evaluation.probing import Probing, probe
 from steadygrad.evaluation.records import Cells, Records

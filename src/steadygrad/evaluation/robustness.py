@@ -81,8 +81,8 @@ def _is_plain(value: Any) -> bool:
 def code_key() -> str:
     """A hash of the sources on which a record depends: a change there makes the cells anew."""
     root = Path(__file__).parents[1]
-    rooms = ("", "attacks/", "attributions/", "bounds/", "evaluation/", "neurons/")
-    sources = sorted(file for room in rooms for file in root.glob(f"{room}*.py"))
+    rooms = ("attacks", "attributions", "bounds", "evaluation", "neurons")
+    sources = sorted([*root.glob("*.py"), *(file for room in rooms for file in root.glob(f"{room}/**/*.py"))])
     digest = hashlib.sha256()
     for source in sources:
         digest.update(source.read_bytes())

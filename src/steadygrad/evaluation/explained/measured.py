@@ -17,8 +17,8 @@ from steadygrad.attributions.similarity import SIMILARITIES
 from steadygrad.bounds import deviation
 from steadygrad.errors import Failure, UsageError
 from steadygrad.evaluation.columns import Columns
-from steadygrad.evaluation.explained_bounds import DISTANCES, KINDS, Bound, bounds_of
-from steadygrad.evaluation.explaining import Explaining, K, attacks_on, measures
+from steadygrad.evaluation.explained.bounds import DISTANCES, KINDS, Bound, bounds_of
+from steadygrad.evaluation.explained.settings import Explaining, K, attacks_on, measures
 from steadygrad.evaluation.faithfulness import scores
 from steadygrad.evaluation.robustness import predict
 from steadygrad.threat import Threat

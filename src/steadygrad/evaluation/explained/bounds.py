@@ -13,7 +13,7 @@ from steadygrad.bounds import AttributionDeviation, DeviationBound
 from steadygrad.bounds.path import path_of
 from steadygrad.bounds.result import Distance, Kind, cosine_bound
 from steadygrad.errors import Failure, UsageError
-from steadygrad.evaluation.explaining import K
+from steadygrad.evaluation.explained.settings import K
 from steadygrad.threat import Threat
 
 __all__ = ["DISTANCES", "KINDS", "Bound", "bounds_of"]

@@ -15,8 +15,8 @@ from torch import nn
 from steadygrad import progress
 from steadygrad.attributions import Attribution
 from steadygrad.evaluation.columns import Columns, cell
-from steadygrad.evaluation.explained import measure
-from steadygrad.evaluation.explaining import Explaining, attacks_on
+from steadygrad.evaluation.explained.measured import measure
+from steadygrad.evaluation.explained.settings import Explaining, attacks_on
 from steadygrad.evaluation.robustness import Bench, code_key, label_of, weights_key
 from steadygrad.files import key
 from steadygrad.registry import describe
