@@ -115,6 +115,16 @@ def test_audit_killed_at_a_random_moment(
     _audit_ends_the_same(out, undisturbed_audit, trained)
 
 
+@pytest.mark.parametrize("file", ["gallery.npz", "records.parquet"])
+def test_audit_killed_late(file: str, nursery: Nursery, trained: Path, undisturbed_audit: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ended = nursery.run("audit", trained, *AUDIT, "--out", out, dies_after=(f"run/{file}", 1))
+    assert ended.code == -signal.SIGKILL
+    assert (out / file).exists()
+    assert not (out / "summary.json").exists()
+    _audit_ends_the_same(out, undisturbed_audit, trained)
+
+
 def _printed(err: str) -> list[str]:
     """The command that an interrupted one prints to continue."""
     assert "Traceback" not in err

@@ -246,6 +246,37 @@ def test_layers_that_are_called_as_the_data_wants_are_refused(data: Dataset) -> 
     assert refused == "its layers are not called equally often for every input"
 
 
+class _Crowded(_Blind):
+    """Uses its activation twice in a full batch, and once in what is left of it."""
+
+    def middle(self, h: Tensor) -> Tensor:
+        h = self.act(h)
+        return self.act(h) if len(h) == COUNT else h
+
+
+def test_layers_that_are_called_as_the_batch_wants_are_refused(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing._Probe, "_part", lambda probe, x: COUNT)
+    x = data.tensors()[0]
+    model = _Crowded()
+    # Its own predictions as labels: all are right before the attack.
+    with torch.no_grad():
+        own = Dataset(x, model(x).argmax(1), data.classes, data.ids)
+    row = probe(Bench(own), {"net": model}, sg.linf(EPS), SETTINGS)["models"]["net"]
+    assert "the forward makes no call 'act:2'" in row["refused"]
+    assert row["layers"] == []
+
+
+@pytest.mark.parametrize(("size", "part"), [(2**16, 200), (2**20, 85), (2**24, 5), (2**34, 1)])
+def test_parts_are_as_large_as_their_activations_allow(
+    size: int, part: int, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Three copies of what one sample makes may take 2^28 bytes.
+    made = torch.empty(1, device="meta").expand(size // 4)
+    monkeypatch.setattr(probing._Probe, "_outputs", lambda probe, x: {"a": made[: size // 8], "b": made[size // 8 :]})
+    one = probing._Probe(Bench(data), "net", nn.Identity(), sg.linf(EPS), SETTINGS, COUNT)
+    assert one._part(data.tensors()[0][:1]) == part
+
+
 class _ChannelsLast(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -117,13 +117,16 @@ class _Probe:
         base += [bench.data.fingerprint, bench.seed, torch.device(bench.device).type, code_key()]
         moved = cell(bench.cells.folder, key(*base), self._moved)
         if "why" in moved:
-            return {"refused": str(moved["why"]), "fooled": None, "judged": None, "layers": []}
+            return _refused(str(moved["why"]))
         names = moved["layers"].tolist()
         held = []
         with progress.task(f"{self.name}: layers with neurons held", len(names)) as advance:
             for place, layer in enumerate(names):
                 compute = functools.partial(self._restored, layer, moved[f"sigma_{place}"], moved["fooled"])
-                held.append(cell(bench.cells.folder, key(*base, layer), compute))
+                try:
+                    held.append(cell(bench.cells.folder, key(*base, layer), compute))
+                except UsageError as error:  # as where the calls of a layer depend on the batch
+                    return _refused(str(error))
                 advance()
         layers = [_layer(layer, place, moved, held[place], settings.share) for place, layer in enumerate(names)]
         return {
@@ -142,9 +145,7 @@ class _Probe:
             for x, y, ids in bench.batches(0, self.count):
                 seeds = bench.seeds({"neurons": describe(attack)}, ids)
                 x_adv = attack.perturb(self.model, x, y, self.threat, generator=seeds)
-                part = part or max(
-                    1, min(200, _BYTES // (1 + 3 * sum(v.nbytes for v in self._outputs(x[:1]).values())))
-                )
+                part = part or self._part(x[:1])
                 self.pairs += zip(*(torch.split(rows, part) for rows in (x, x_adv, y)), strict=True)
                 advance(len(x))
         return self.pairs
@@ -220,6 +221,10 @@ def _sets(sigma: Mapping[str, Tensor], settings: Probing) -> dict[str, list[dict
     most, least = (neurons.select(sigma, settings.share, which=which) for which in ("most", "least"))
     drawn = [neurons.select(sigma, settings.share, which="random", seed=seed) for seed in range(settings.draws)]
     return {"most": [most], "random": drawn, "least": [least]}
+
+
+def _refused(why: str) -> dict[str, Any]:
+    return {"refused": why, "fooled": None, "judged": None, "layers": []}
 
 
 def _layer(name: str, place: int, moved: Columns, held: Columns, share: float) -> dict[str, Any]:
