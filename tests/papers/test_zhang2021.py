@@ -83,7 +83,7 @@ def _measured(**changes: Any) -> experiment.Measured:
 
     change = {"plain": 1.0, "nat": 0.7, "pat": 0.4}
     fine = experiment.Measured(
-        eps=0.1, radius=0.05, layers=["a", "b", "c"],
+        eps=0.1, own={"plain": 0.05}, layers=["a", "b", "c"],
         right={name: bits(0.95) for name in ("plain", "sns")},
         moved={
             name: {f"{la}/change": size * (1 + 0.1 * drawn.random(50)) for la in "abc"} for name, size in change.items()
@@ -130,6 +130,7 @@ def test_the_whole_experiment_is_written_down_and_not_repeated(tmp_path: Any, mo
         steps=1,
         looked=8,
         images=30,
+        curves=20,
         suite=2,
     )
     monkeypatch.setitem(experiment.SCALES, "smoke", tiny)

@@ -16,7 +16,10 @@ def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
     best = results["rows"]["plain"]["best"]
     patched = {choice: found.restored["plain"][best][f"patched/{choice}"] for choice in ("most", "random", "least")}
     count = len(patched["most"])
-    more = {"unit": "points", "detail": f"plain model, layer {best}, {count} adversarial images"}
+    more = {
+        "unit": "points",
+        "detail": f"plain model, layer {best}, linf {results['radius']:.3g}, {count} adversarial images",
+    }
     claims = [
         above(
             f"Patching brings back the class: {text}",

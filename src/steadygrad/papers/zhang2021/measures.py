@@ -31,12 +31,13 @@ WAYS = ("patched", "off", "clean")
 class Measured:
     """All measures by model, one entry per image.
 
-    `chosen` holds, by model, the layer whose most sensitive neurons restored most on held-out images;
-    `kept` and `kept_trained` say which images stand at the radius `radius` and at `eps`.
+    `own` holds, by model, the radius of the pairs whose neurons are patched, and `chosen` the layer
+    whose most sensitive neurons restored most on held-out images; `moved` is at `eps`. `kept` and
+    `kept_trained` say which images stand at the plain model's own radius and at `eps`.
     """
 
     eps: float
-    radius: float
+    own: dict[str, float]
     layers: list[str]
     right: dict[str, Array]
     moved: dict[str, Arrays]
@@ -65,9 +66,9 @@ class NeuronBench(Bench):
     def _pairs(self, model: Classifier, eps: float, count: int) -> list[Pair]:
         place = key(*self._keys(model), eps, count)
         if place not in self.made:
-            self.made[place] = [
-                (x, PAIRS.perturb(model, x, y, linf(eps), generator=seeds), y) for x, y, seeds in self._batches(count)
-            ]
+            batches = self._batches(count)
+            made = [(x, PAIRS.perturb(model, x, y, linf(eps), generator=seeds), y) for x, y, seeds in batches]
+            self.made = {place: made}  # only the last ones: those of all models would fill the memory
         return self.made[place]
 
     def moved(self, model: Classifier, eps: float, count: int) -> Arrays:

@@ -43,16 +43,17 @@ def _carried(found: dict[str, Any]) -> Table:
     for name in found["models"]:
         row = found["rows"][name]
         values = row["restored"][row["best"]]
-        cells = [Cell(row["best"]), share(row["fooled"])]
+        cells = [Cell(row["best"]), Cell(f"{row['own']:.3g}"), share(row["fooled"])]
         for way in found["ways"]:
             cells += [share(v) if (v := values[f"{way}/{choice}"]) else Cell("–") for choice in found["choices"]]
         rows.append((LABELS[name], cells))
-    head = ["Model", "Layer", "Fooled"]
+    head = ["Model", "Layer", "linf", "Fooled"]
     head += [f"{_CHOICES[choice]}, {_WAYS[way]}" for way in found["ways"] for choice in found["choices"]]
     return Table(
         f"Images that are right again (or still, for benign inputs), in percent of the fooled ones, with "
         f"{100 * found['share']:g} % of one layer's neurons held. Neurons and layer were chosen on held-out images; "
-        "random sets are averaged.",
+        f"random sets are averaged. {found['images']['pairs']:,} test images, each model within the radius that leaves "
+        "it about 30 % (found on held-out images).",
         head,
         rows,
     )
@@ -112,7 +113,7 @@ def _changes(found: dict[str, Any]) -> Table:
     head = ["Model", *(t for layer in found["layers"] for t in (f"{layer} ({found['neurons'][layer]})", "relative"))]
     return Table(
         f"Mean sensitivity by layer (its neurons in brackets) on the pairs of each model's own attack, linf "
-        f"{found['eps']:.3g}, first {found['images']['pairs']:,} test images.",
+        f"{found['eps']:.3g}, first {found['images']['curves']:,} test images.",
         head,
         rows,
     )

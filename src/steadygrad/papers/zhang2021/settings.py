@@ -27,7 +27,7 @@ _RADII = {"mnist": 0.2, "digits": 0.15, "cifar10": 8 / 255}
 
 
 def eps_of(data: str) -> float:
-    """The radius (linf) of the defenses and of the pairs, by data set."""
+    """The radius (linf) of the defenses and of the layer curves, by data set."""
     return _RADII.get(data, 8 / 255)
 
 
@@ -40,7 +40,8 @@ class Scale:
         samples: largest number of training samples; None for all.
         steps: of the PGD that the defenses train on.
         looked: held-out images from which the sensitive neurons and the best layer are chosen.
-        images: first test images for pairs, patching and layer curves.
+        images: first test images for the pairs whose neurons are patched.
+        curves: first test images for the layer curves.
         suite: first test images for the worst case of the suite.
         draws: random sets of neurons.
     """
@@ -51,14 +52,15 @@ class Scale:
     steps: int
     looked: int
     images: int
+    curves: int
     suite: int
     draws: int
 
 
 SCALES = {
-    "smoke": Scale(2, 20, 600, 3, 40, 60, 10, 3),
-    "short": Scale(4, 300, 6000, 4, 300, 1200, 150, 5),
-    "paper": Scale(30, 4000, None, 10, 1000, 2000, 500, 20),
+    "smoke": Scale(2, 20, 600, 3, 40, 60, 60, 10, 3),
+    "short": Scale(4, 300, 6000, 4, 300, 2000, 1000, 150, 5),
+    "paper": Scale(30, 4000, None, 10, 1000, 2000, 2000, 500, 20),
 }
 
 
