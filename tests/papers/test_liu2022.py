@@ -134,6 +134,14 @@ def test_the_search_keeps_the_best_that_is_still_accurate(monkeypatch: pytest.Mo
     assert chosen["jsigr_pat"].members[1:] == chosen["jsigr"].members == given["jsigr 10"].members
 
 
+def test_a_search_trains_on_a_part_of_the_samples(tmp_path: Any) -> None:
+    data = load("digits", "train").take(90)
+    request = papers.Request(data="digits", out=tmp_path)
+    room = experiment._Room(request, tmp_path, data, SCALES["smoke"], "ross_cnn")
+    assert len(room.smaller(1 / 3).data) == 30
+    assert len(room.data) == 90
+
+
 def test_the_source_is_of_another_architecture() -> None:
     assert source_of("ross_cnn", (3, 32, 32)) == "convnet"
     assert source_of("convnet", (1, 28, 28)) == "lenet"
