@@ -124,13 +124,13 @@ def test_descending_the_term_pushes_the_boundary_away():
     model, x, y = _case("conv", 12)
     y = model(x).argmax(1).detach()
     defense = DeepDefense(weight=1.0, correct=10.0)
-    before = relative_distance(deepfool_change(model, x, y), x).mean()
+    before = relative_distance(deepfool_change(model, x, y).change, x).mean()
     optimizer = torch.optim.SGD(model.parameters(), 0.05)
     for _ in range(20):
         optimizer.zero_grad()
         defense.loss(model, x, y).total.backward()
         optimizer.step()
-    after = relative_distance(deepfool_change(model, x, y), x).mean()
+    after = relative_distance(deepfool_change(model, x, y).change, x).mean()
     assert after > 1.2 * before
 
 
@@ -151,9 +151,23 @@ def test_the_sample_counts_do_not_matter_and_passes_are_few():
     defense = DeepDefense(**{**SETTINGS, "steps": 1})
     with gates.counted(model) as passes:
         defense.loss(model, x, y, State())
-    # Clean logits twice (both modes); one step for the right and one for the wrong samples.
-    assert passes["forwards"] == 4
-    assert passes["backwards"] == 2 + 1 + 1
+    # Clean logits in training mode; one step of right and wrong samples together: two candidates, then the chosen.
+    assert passes["forwards"] == 2
+    assert passes["backwards"] == 2 + 1
+
+
+def test_wrong_samples_rest_unless_they_are_led_to_their_label():
+    model, x, y = _case("conv")
+    right = model(x).argmax(1) == y
+    assert 0 < right.sum() < len(y)
+    rested, led = (deepfool_change(model, x, y, reach=reach, steps=30) for reach in (False, True))
+    assert rested.right.equal(right)
+    assert led.right.equal(right)
+    assert not rested.change[~right].any()
+    assert (led.change[~right].flatten(1).norm(dim=1) > 0).all()
+    assert rested.change[right].equal(led.change[right])
+    after = model(x + led.change).argmax(1) == y
+    assert after.equal(~right)
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from steadygrad.derivatives import math_attention
 from steadygrad.errors import UsageError
 
-__all__ = ["deepfool_change", "relative_distance"]
+__all__ = ["Changed", "deepfool_change", "relative_distance"]
+
+
+class Changed(NamedTuple):
+    """The change (N, *), and which inputs (N,) are predicted as labeled before it."""
+
+    change: Tensor
+    right: Tensor
 
 
 def deepfool_change(
@@ -16,12 +25,12 @@ def deepfool_change(
     x: Tensor,
     labels: Tensor,
     *,
-    toward: Tensor | None = None,
+    reach: bool = False,
     steps: int = 5,
     overshoot: float = 0.02,
     candidates: int | None = 3,
     create_graph: bool = False,
-) -> Tensor:
+) -> Changed:
     """The l2 change (N, *) with which DeepFool leads inputs (N, *) away from their labels, fooled or not.
 
     The bounds of the inputs take no part, as in the paper. With create_graph the change can be
@@ -34,55 +43,49 @@ def deepfool_change(
     Source: Moosavi-Dezfooli et al. 2016, algorithm 2; the derivative is Yan et al. 2018, section 3.3.
 
     Args:
-        labels: (N,) the labels to leave, usually the predicted ones; a sample rests once its
-            prediction is another.
-        toward: labels (N,) to reach instead: the boundary to that class is the only one that counts,
-            and a sample rests once it is predicted.
+        labels: (N,) the labels to leave; a sample rests once its prediction is another.
+        reach: lead samples that are wrong from the start toward their label: the boundary to that class
+            is the only one that counts, and they rest once it is predicted. Without it they do not move.
         steps: largest number of steps.
         overshoot: share by which the accumulated change is lengthened.
         candidates: classes considered in each step, those with the largest logits; None for all.
 
     >>> model = nn.Linear(2, 2)
-    >>> deepfool_change(model, torch.rand(3, 2), torch.zeros(3, dtype=torch.int64)).shape
+    >>> deepfool_change(model, torch.rand(3, 2), torch.zeros(3, dtype=torch.int64)).change.shape
     torch.Size([3, 2])
     """
     if steps < 1 or (candidates is not None and candidates < 1):
         raise UsageError(f"steps and candidates must be at least 1, got {steps} and {candidates}")
     active = torch.arange(len(x), device=x.device)
+    right = torch.ones(len(x), dtype=torch.bool, device=x.device)
     total = torch.zeros_like(x)
     with torch.enable_grad(), math_attention():
-        for _ in range(steps):
+        for index in range(steps):
             points = x[active].detach() + (1 + overshoot) * total[active]
             points = points if points.requires_grad else points.requires_grad_()
             logits = model(points)
-            goal = None if toward is None else toward[active]
-            standing = _stands(logits.detach(), labels[active], goal)
+            fits = logits.detach().argmax(1) == labels[active]
+            right = right if index else fits
+            standing = (fits == right[active]) if reach else fits
             if not bool(standing.any()):
                 break
             # All rows stay in this graph; only those that stand contribute a step.
-            step = _step(points, logits, labels[active], goal, candidates, create_graph)
+            step = _step(points, logits, labels[active], right[active], candidates, create_graph)
             place = standing.view(-1, *[1] * (x.ndim - 1))
             total = total.index_add(0, active, torch.where(place, step, 0.0))
             total = total if create_graph else total.detach()
             active = active[standing]
-    return (1 + overshoot) * total
-
-
-def _stands(logits: Tensor, labels: Tensor, goal: Tensor | None) -> Tensor:
-    predicted = logits.argmax(1)
-    return predicted == labels if goal is None else predicted != goal
+    return Changed((1 + overshoot) * total, right)
 
 
 def _step(
-    points: Tensor, logits: Tensor, labels: Tensor, goal: Tensor | None, candidates: int | None, create_graph: bool
+    points: Tensor, logits: Tensor, labels: Tensor, away: Tensor, candidates: int | None, create_graph: bool
 ) -> Tensor:
     """The change (A, *) onto the nearest linearized boundary: |gap| w / |w|^2 with w the slope of the gap."""
-    if goal is None:
-        rival = _nearest(points, logits, labels, candidates)
-    else:
-        # Toward a class, from whichever is predicted at the moment.
-        rival, labels = goal, logits.detach().argmax(1)
-    gap = (logits.gather(1, rival[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
+    # Away from the label to the nearest class, or toward the label from whichever class is predicted now.
+    own = torch.where(away, labels, logits.detach().argmax(1))
+    rival = torch.where(away, _nearest(points, logits, labels, candidates), labels) if bool(away.any()) else labels
+    gap = (logits.gather(1, rival[:, None]) - logits.gather(1, own[:, None])).squeeze(1)
     (slope,) = torch.autograd.grad(gap.sum(), points, create_graph=create_graph, retain_graph=create_graph)
     square = slope.flatten(1).square().sum(1)
     flat = square == 0  # no way leads out of a flat region

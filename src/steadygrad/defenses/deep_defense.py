@@ -73,29 +73,21 @@ class DeepDefense(Defense):
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         with evaluating(step.model) as model:
-            right = step.logits_of(model).argmax(1) == step.y
             if self.recompute is None:
-                rho = self.distances(model, step.x, step.y, right, create_graph=True)
+                rho, right = self.distances(model, step.x, step.y, create_graph=True)
             else:
                 weights = [p for p in model.parameters() if p.requires_grad]
-                rho = _Recomputed.apply(self, model, step.x.detach(), step.y, right, *weights)  # type: ignore[no-untyped-call]
+                rho, right = _Recomputed.apply(self, model, step.x.detach(), step.y, *weights)  # type: ignore[no-untyped-call]
         values = torch.where(right, torch.exp(-self.correct * rho), _exp(self.wrong * rho, self.wrong))
         return {"deep_defense": self.weight * values}
 
-    def distances(self, model: nn.Module, x: Tensor, y: Tensor, right: Tensor, *, create_graph: bool) -> Tensor:
-        """rho (N,) of each sample: away from its label where it is predicted, toward it elsewhere."""
-        rho = x.new_zeros(len(x))
-        for rows, toward in ((right, False), (~right, True)):
-            place = rows.nonzero().squeeze(1)
-            if len(place) == 0:
-                continue
-            part, labels = x[place].detach(), y[place]
-            change = deepfool_change(
-                model, part, labels, toward=labels if toward else None, steps=self.steps, overshoot=self.overshoot,
-                candidates=self.candidates, create_graph=create_graph,
-            )  # fmt: skip
-            rho = rho.index_add(0, place, relative_distance(change, part, self.center))
-        return rho
+    def distances(self, model: nn.Module, x: Tensor, y: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
+        """rho (N,) of each sample, away from its label if that is predicted and toward it if not; and whether it is."""
+        change, right = deepfool_change(
+            model, x.detach(), y, reach=True, steps=self.steps, overshoot=self.overshoot,
+            candidates=self.candidates, create_graph=create_graph,
+        )  # fmt: skip
+        return relative_distance(change, x.detach(), self.center), right
 
     @property
     def mixed_precision(self) -> bool | str:
@@ -113,30 +105,35 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, defense: DeepDefense, model: nn.Module, x: Tensor, y: Tensor, right: Tensor, *weights: Tensor
-    ) -> Tensor:
+        ctx: Any, defense: DeepDefense, model: nn.Module, x: Tensor, y: Tensor, *weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
         ctx.settings = defense, model, weights
-        ctx.save_for_backward(x, y, right)
+        ctx.save_for_backward(x, y)
         size = _size(defense)
-        chunks = [(x[i : i + size], y[i : i + size], right[i : i + size]) for i in range(0, len(x), size)]
-        return torch.cat([defense.distances(model, *chunk, create_graph=False).detach() for chunk in chunks])
+        found = [
+            defense.distances(model, x[i : i + size], y[i : i + size], create_graph=False)
+            for i in range(0, len(x), size)
+        ]
+        rho, right = (torch.cat(parts).detach() for parts in zip(*found, strict=True))
+        ctx.mark_non_differentiable(right)
+        return rho, right
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         defense, model, weights = ctx.settings
         size, total = _size(defense), [torch.zeros_like(w) for w in weights]
         whole = (*ctx.saved_tensors, upstream)
         with torch.enable_grad(), evaluating(model):
             for start in range(0, len(upstream), size):
-                x, y, right, weight = (t[start : start + size] for t in whole)
-                rho = defense.distances(model, x, y, right, create_graph=True)
+                x, y, weight = (t[start : start + size] for t in whole)
+                rho, _ = defense.distances(model, x, y, create_graph=True)
                 if not rho.requires_grad:
                     continue
                 slopes = torch.autograd.grad(rho, weights, weight, allow_unused=True)
                 for sum_, slope in zip(total, slopes, strict=True):
                     if slope is not None:
                         sum_ += slope
-        return None, None, None, None, None, *total
+        return None, None, None, None, *total
 
 
 def _size(defense: DeepDefense) -> int:

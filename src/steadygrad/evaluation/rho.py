@@ -138,7 +138,7 @@ def raw_change(model: nn.Module, x: Tensor, labels: Tensor, seeds: Tensor, attac
     with frozen(model, seeds):
         return deepfool_change(
             model, x, labels, steps=attack.steps, overshoot=attack.overshoot, candidates=attack.candidates
-        )
+        ).change
 
 
 def _compute(bench: Bench, start: int, stop: int, model: nn.Module, name: str, attack: DeepFool) -> Records:
