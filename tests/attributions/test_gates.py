@@ -50,7 +50,7 @@ def _method(name: str, **settings: Any) -> Attribution:
 @pytest.mark.parametrize("name", NAMES)
 def test_first_order_equals_the_oracle(name: str) -> None:
     model, x, target = _setup("conv")
-    for of in ("logit", "probability", "log_probability", "loss"):
+    for of in ("logit", "probability", "log_probability", "loss", "log_odds"):
         settings = EXACT.get(name, {})
         extra = {k: v for k, v in settings.items() if k != "steps"}
         if name == "integrated_gradients":

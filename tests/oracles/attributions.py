@@ -20,6 +20,8 @@ def score(logits: Tensor, target: int, of: str) -> Tensor:
     probability = torch.exp(z) / torch.exp(logits).sum(1)
     if of == "probability":
         return probability
+    if of == "log_odds":
+        return torch.log(probability / (1 - probability))
     return torch.log(probability) if of == "log_probability" else -torch.log(probability)
 
 

@@ -64,6 +64,8 @@ def deepfool_change(
             points = x[active].detach() + (1 + overshoot) * total[active]
             points = points if points.requires_grad else points.requires_grad_()
             logits = model(points)
+            if logits.shape[1] < 2:
+                raise UsageError(f"the model must return logits (N, K) with K of at least 2, got {tuple(logits.shape)}")
             fits = logits.detach().argmax(1) == labels[active]
             right = right if index else fits
             standing = (fits == right[active]) if reach else fits

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen
@@ -18,7 +19,7 @@ from steadygrad.registry import Method, Registry
 
 __all__ = ["ATTRIBUTIONS", "Attribution", "Forward", "Of", "check_of", "score"]
 
-Of = Literal["logit", "log_probability", "probability", "loss"]
+Of = Literal["logit", "log_probability", "probability", "loss", "log_odds"]
 Forward = Callable[[Tensor], Tensor]
 
 
@@ -26,16 +27,21 @@ def score(logits: Tensor, target: Tensor, of: Of) -> Tensor:
     """The number per sample (N,) that is explained, of logits (N, K) and classes (N,).
 
     "logit": z_t; "log_probability": log softmax(z)_t; "probability": softmax(z)_t;
-    "loss": the cross-entropy, which is minus the log probability.
+    "loss": the cross-entropy, which is minus the log probability; "log_odds": log p / (1 - p). The
+    gradient of the last points the way of that of the log probability and never fades.
 
     >>> score(torch.tensor([[1.0, 3.0]]), torch.tensor([1]), "logit")
     tensor([3.])
     """
-    values = logits
-    if of != "logit":
-        values = logits.softmax(1) if of == "probability" else logits.log_softmax(1)
-    chosen = values.gather(1, target.long()[:, None])[:, 0]
-    return -chosen if of == "loss" else chosen
+    place = target.long()[:, None]
+    if of in ("logit", "probability"):
+        values = logits.softmax(1) if of == "probability" else logits
+        return values.gather(1, place)[:, 0]
+    # Not log_softmax, whose slope 1 - p is rounded to nothing where the class leads by 17 or more.
+    odds = logits.gather(1, place)[:, 0] - logits.scatter(1, place, -torch.inf).logsumexp(1)
+    if of == "log_odds":
+        return odds
+    return F.softplus(-odds) if of == "loss" else -F.softplus(-odds)
 
 
 def check_of(of: str) -> None:

@@ -52,7 +52,7 @@ class Saliency(GradientAttribution):
     """The gradient of the score with respect to the input, signed.
 
     Args:
-        of: the score: "logit", "log_probability", "probability" or "loss".
+        of: the score: "logit", "log_probability", "probability", "loss" or "log_odds".
 
     Source: Simonyan et al. 2014, section 3, without the absolute value, which `similarity.pixel_maps` takes.
     """
@@ -77,7 +77,7 @@ class InputXGradient(GradientAttribution):
     """Input times gradient, element by element; pixels at 0 get nothing.
 
     Args:
-        of: the score: "logit", "log_probability", "probability" or "loss".
+        of: the score: "logit", "log_probability", "probability", "loss" or "log_odds".
     """
 
     of: Of = "logit"
@@ -135,7 +135,7 @@ class IntegratedGradients(_Averaged):
     Args:
         steps: points on the path.
         baseline: the value of every entry of b, in units of the inputs.
-        of: the score: "logit", "log_probability", "probability" or "loss".
+        of: the score: "logit", "log_probability", "probability", "loss" or "log_odds".
         chunk: points (of all samples together) in one pass; bounds the memory, changes no value.
 
     Source: Sundararajan et al. 2017, equation 1.
@@ -191,7 +191,7 @@ class SmoothGrad(_Averaged):
         samples: noisy copies per input.
         sigma: standard deviation of the noise, absolute, in units of the inputs.
         seed: decides the noise.
-        of: the score: "logit", "log_probability", "probability" or "loss".
+        of: the score: "logit", "log_probability", "probability", "loss" or "log_odds".
         chunk: noisy points (of all samples together) in one pass; bounds the memory, changes no value.
         antithetic: use n and -n in turn, which cancels the error of first order in sigma.
 

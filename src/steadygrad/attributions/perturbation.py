@@ -187,7 +187,7 @@ class Occlusion(PerturbationAttribution):
         window: side of the square, as a share of the shorter side of the image (at least one pixel).
         stride: from one square to the next, likewise; the last one ends at the border.
         baseline: the value that covers, in units of the inputs.
-        of: the score: "logit", "log_probability", "probability" or "loss".
+        of: the score: "logit", "log_probability", "probability", "loss" or "log_odds".
         chunk: perturbed inputs in one pass; bounds the memory, changes no value.
 
     Source: Zeiler and Fergus 2014, section 4.2.

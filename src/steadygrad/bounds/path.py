@@ -51,9 +51,11 @@ def path_of(attribution: Attribution) -> Path:
     """The path of an attribution that has bounds.
 
     Raises:
-        UsageError: another attribution, with those that have bounds.
+        UsageError: another attribution, with those that have bounds, or the log odds.
     """
     kind = type(attribution)
+    if getattr(attribution, "of", None) == "log_odds":
+        raise UsageError("there are no bounds for of='log_odds': take 'log_probability', whose maps point the same way")
     if kind is Saliency:
         return Path(attribution.of)  # type: ignore[attr-defined]
     if kind is InputXGradient:

@@ -128,7 +128,7 @@ def _curve(
         raise UsageError(f"steps must be at least 1, got {steps}")
     values = pixel_maps(maps.detach())
     pixels = x.shape[-2] * x.shape[-1] if x.ndim == 4 else x[0].numel()
-    if values.shape != (len(x), pixels):
+    if maps.shape[-2:] != x.shape[-2:] or values.shape != (len(x), pixels):
         raise UsageError(f"maps must have the shape of x {tuple(x.shape)}, got {tuple(maps.shape)}")
     order = values.sort(dim=1, descending=True, stable=True).indices
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(pixels, device=x.device).expand_as(order))
@@ -199,6 +199,8 @@ def gini(maps: Tensor) -> Tensor:
 def pointing(maps: Tensor, boxes: list[Tensor], tolerance: int = 0) -> Tensor:
     """Whether the largest pixel (N,) of a map lies within one of the sample's boxes, or at most `tolerance` pixels off.
 
+    A map of zeros points nowhere.
+
     Args:
         maps: (N, C, H, W) or (N, H, W).
         boxes: one tensor (B, 4) per sample: top, left, bottom and right in pixels, the last two exclusive.
@@ -214,14 +216,15 @@ def pointing(maps: Tensor, boxes: list[Tensor], tolerance: int = 0) -> Tensor:
             f"boxes must be {len(maps)} tensors (B, 4) with at least one box each, "
             f"got shapes {[tuple(b.shape) for b in boxes]}"
         )
-    largest = pixel_maps(maps).argmax(1).tolist()
+    values = pixel_maps(maps)
+    largest = values.argmax(1).tolist()
     hits = []
-    for place, box in zip(largest, boxes):
+    for place, box, silent in zip(largest, boxes, (values.amax(1) == 0).tolist(), strict=True):
         row, column = divmod(place, maps.shape[-1])
         top, left, bottom, right = box.unbind(1)
         inside = (row >= top - tolerance) & (row < bottom + tolerance)
         inside &= (column >= left - tolerance) & (column < right + tolerance)
-        hits.append(bool(inside.any()))
+        hits.append(bool(inside.any()) and not silent)
     return torch.tensor(hits, device=maps.device)
 
 
@@ -245,14 +248,15 @@ def faithfulness(
     Args:
         model: maps inputs to logits (N, K).
         x: images (N, C, H, W).
-        attribution: what is judged; None for the gradient of the log probability.
+        attribution: what is judged; None for the gradient of the log odds, which
+            points the way of that of the log probability and does not fade where the model is certain.
         reference: made of perturbations; None for `BlurSaliency()`.
         target: classes (N,); None for the predicted ones.
         share: of the pixels that count as salient.
         steps: of the curves.
     """
     target = predict(model, x)[0] if target is None else target
-    maps = (attribution or Saliency(of="log_probability"))(model, x, target)
+    maps = (attribution or Saliency(of="log_odds"))(model, x, target)
     salience = (reference or BlurSaliency())(model, x, target)
     return scores(model, x, maps, salience, target, share=share, steps=steps)
 

@@ -83,7 +83,7 @@ def boundary_distance(
     model: nn.Module,
     x: Tensor,
     *,
-    count: int = 1000,
+    count: int | None = None,
     limit: float = 10.0,
     steps: int = 100,
     seed: int = 0,
@@ -99,7 +99,7 @@ def boundary_distance(
     Args:
         model: maps inputs to logits (N, K).
         x: inputs (N, *).
-        count: directions, at most one per entry of a sample.
+        count: directions, at most one per entry of a sample; None for 1,000, or as many as there can be.
         limit: longest step, in units of the inputs.
         steps: to the limit; a class entered and left again within a step is not seen.
         seed: of the directions.
@@ -114,6 +114,7 @@ def boundary_distance(
     check_inputs(x, None, bounds_of(model) or (-torch.inf, torch.inf))
     if steps < 1 or chunk < 1 or not limit > 0:
         raise UsageError(f"steps and chunk must be at least 1 and limit positive, got {steps}, {chunk} and {limit}")
+    count = min(1000, x[0].numel()) if count is None else count
     x, basis = x.detach(), directions(count, x, seed)
     found = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
     with frozen(model), torch.no_grad():

@@ -69,7 +69,8 @@ def parameter_randomization(
     trained = attribution(model, x, target)
     values = []
     for name in names:
-        _randomize(changed.get_submodule(name), int(key("randomization", seed, name)[:15], 16))
+        for part in (name, *_beneath(changed, name, names)):
+            _randomize(changed.get_submodule(part), int(key("randomization", seed, part)[:15], 16))
         values.append(measure(trained, attribution(changed, x, target)))
     return Randomization(tuple(names), torch.stack(values))
 
@@ -89,6 +90,19 @@ def _layers(model: nn.Module, x: Tensor) -> list[str]:
         for handle in handles:
             handle.remove()
     return list(dict.fromkeys(reversed(called)))
+
+
+def _beneath(model: nn.Module, name: str, called: list[str]) -> list[str]:
+    """Modules with weights inside of another, which uses them without calling them, as attention does."""
+    prefix = f"{name}." if name else ""
+    return [
+        inner
+        for inner, module in model.named_modules()
+        if inner != name
+        and inner.startswith(prefix)
+        and inner not in called
+        and next(module.parameters(recurse=False), None) is not None
+    ]
 
 
 def _randomize(layer: nn.Module, seed: int) -> None:

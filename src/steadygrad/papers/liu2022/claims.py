@@ -5,11 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from steadygrad.papers.claims import Claim, above, at_least, below
-from steadygrad.papers.liu2022.measures import Measured
+from steadygrad.papers.liu2022.measures import JUDGED, Measured
 from steadygrad.papers.liu2022.settings import LABELS, RIVALS
 from steadygrad.papers.published import paired
 
 __all__ = ["judge"]
+
+TITLES = {
+    "energy inside": "gradient energy inside the salient pixels",
+    "agreement": "rank agreement of gradient and blur saliency",
+    "gini": "sparsity of the gradient (Gini)",
+    "deletion": "area under deletion",
+    "insertion": "area under insertion",
+    "deletion below chance": "area under deletion, below that of random maps",
+    "insertion above chance": "area under insertion, above that of random maps",
+}
 
 
 def judge(found: Measured) -> list[Claim]:
@@ -30,19 +40,24 @@ def judge(found: Measured) -> list[Claim]:
             paired(found.right["jsigr"], found.right[best]), -0.01, "at least -1 points", unit="points",
         )
     )  # fmt: skip
-    for rival in RIVALS:
-        mine, other = found.maps["jsigr"], found.maps[rival]
-        claims.append(
-            above(
-                f"J-SIGR minus {LABELS[rival]}: gradient energy inside the salient pixels",
-                paired(mine["energy inside"], other["energy inside"]), 0.0, "above 0 points", unit="points",
-            )
-        )  # fmt: skip
-        claims.append(
-            below(
-                f"J-SIGR minus {LABELS[rival]}: area under deletion",
-                paired(mine["deletion"], other["deletion"]), 0.0, "below 0", unit="",
-                detail="a mean probability: a model that is less certain has less of it with any map",
-            )
-        )  # fmt: skip
+    for measure, more in JUDGED.items():
+        # The best of the rivals by these very images: a bar that is too high rather than too low.
+        best = max(RIVALS, key=lambda name: float(np.mean(found.maps[name][measure])) * (1 if more else -1))
+        claims.append(_map(found, measure, more, best, f"the best of them, {LABELS[best]}"))
+    claims += [
+        _map(found, measure, True, part, LABELS[part])
+        for measure in ("energy inside", "agreement")
+        for part in ("jacobian", "selective")
+    ]
     return claims
+
+
+def _map(found: Measured, measure: str, more: bool, rival: str, label: str) -> Claim:
+    """J-SIGR's maps against those of another model, by one measure."""
+    compare, needed = (above, "above 0") if more else (below, "below 0")
+    mine, other = found.maps["jsigr"][measure], found.maps[rival][measure]
+    area = "a mean probability: a model that is less certain has less of it with any map"
+    return compare(
+        f"J-SIGR minus {label}: {TITLES[measure]}", paired(mine, other), 0.0, needed, unit="",
+        detail=area if measure in ("deletion", "insertion") else "",
+    )  # fmt: skip

@@ -13,12 +13,11 @@ from steadygrad import models
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
-from steadygrad.evaluation.faithfulness import MEASURES
 from steadygrad.evaluation.statistics import mean, share_of
 from steadygrad.papers.base import Findings, Paper, Request
 from steadygrad.papers.lessons import Lesson, Trained, learn
 from steadygrad.papers.liu2022 import claims, pages
-from steadygrad.papers.liu2022.measures import MapBench, Measured
+from steadygrad.papers.liu2022.measures import JUDGED, MapBench, Measured
 from steadygrad.papers.liu2022.settings import (
     FACTORS,
     RIVALS,
@@ -166,7 +165,7 @@ def _results(found: Measured, scale: Scale, count: int) -> dict[str, Any]:
             "suite": share_of(found.kept[name]).plain(),
             "trustworthy": found.verdicts[name][0],
             "verdict": found.verdicts[name][1],
-            "maps": {measure: mean(found.maps[name][measure]).plain() for measure in MEASURES},
+            "maps": {measure: mean(found.maps[name][measure]).plain() for measure in JUDGED},
         }
         for name in found.right
     }

@@ -8,23 +8,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from steadygrad import randomness
 from steadygrad.attacks import Attack
 from steadygrad.attributions import BlurSaliency, Saliency
 from steadygrad.classifier import Classifier
 from steadygrad.evaluation import SUITES, validity
-from steadygrad.evaluation.faithfulness import MEASURES, faithfulness
+from steadygrad.evaluation.faithfulness import MEASURES, scores
 from steadygrad.evaluation.robustness import predict
 from steadygrad.papers.bench import Bench
 from steadygrad.papers.store import Array, Arrays
 from steadygrad.registry import describe
 from steadygrad.threat import linf
 
-__all__ = ["MapBench", "Measured"]
+__all__ = ["JUDGED", "MapBench", "Measured"]
 
-MAP = Saliency(of="log_probability")
+MAP = Saliency(of="log_odds")
 JUDGE = BlurSaliency()
 CHECKED = SUITES["fast"][0]
 """The attack whose accuracy is checked."""
+JUDGED: dict[str, bool] = {**MEASURES, "deletion below chance": True, "insertion above chance": True}
+"""The measures of maps, and whether more is better. Areas by chance are those of random maps on the same model."""
 
 
 @dataclass
@@ -76,12 +79,19 @@ class MapBench(Bench):
         return bool(found["trustworthy"]), str(found["text"])
 
     def faithful(self, model: Classifier, count: int) -> Arrays:
-        """The measures of faithfulness (N,) of the gradient map of the predicted class, by name."""
+        """The `JUDGED` measures (N,) of the gradient map of the predicted class, by name."""
 
         def compute() -> Arrays:
-            rows: dict[str, list[Tensor]] = {name: [] for name in MEASURES}
-            for x, _, _ in self._batches(count):
-                for name, values in faithfulness(model, x, MAP, JUDGE).items():
+            rows: dict[str, list[Tensor]] = {name: [] for name in JUDGED}
+            for x, _, seeds in self._batches(count):
+                target = predict(model, x)[0]
+                salience = JUDGE(model, x, target)
+                found = scores(model, x, MAP(model, x, target), salience, target)
+                drawn = [torch.rand(x.shape[1:], generator=randomness.fresh(int(seed))) for seed in seeds]
+                chance = scores(model, x, torch.stack(drawn).to(x), salience, target)
+                found["deletion below chance"] = chance["deletion"] - found["deletion"]
+                found["insertion above chance"] = found["insertion"] - chance["insertion"]
+                for name, values in found.items():
                     rows[name].append(values.double().cpu())
             return {name: torch.cat(values).numpy() for name, values in rows.items()}
 

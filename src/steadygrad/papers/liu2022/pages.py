@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from steadygrad.evaluation.faithfulness import MEASURES
+from steadygrad.papers.liu2022.measures import JUDGED
 from steadygrad.papers.liu2022.settings import LABELS
 from steadygrad.papers.page import Block, Cell, Pictures, Section, Table, picture, share, sheet, signed_picture
 from steadygrad.papers.store import Arrays
@@ -60,15 +60,16 @@ def _maps(found: dict[str, Any]) -> Table:
     rows = []
     for name in found["models"]:
         cells = []
-        for measure in MEASURES:
+        for measure in JUDGED:
             value = found["rows"][name]["maps"][measure]
             cells.append(Cell(f"{value['value']:.3f}", f"[{value['low']:.3f}, {value['high']:.3f}]"))
         rows.append((LABELS[name], cells))
-    head = [f"{measure} ({'more' if better else 'less'} is better)" for measure, better in MEASURES.items()]
+    head = [f"{measure} ({'more' if better else 'less'} is better)" for measure, better in JUDGED.items()]
     return Table(
-        f"The gradient of the log probability of the predicted class, on the first {found['images']['maps']:,} test "
+        f"The gradient of the log odds of the predicted class, on the first {found['images']['maps']:,} test "
         "images. The salient pixels are the top fifth of blur saliency on the model itself: a map that knows nothing "
-        "has 0.2 of its energy there. Areas are mean probabilities, so that a model's certainty counts too.",
+        "has 0.2 of its energy there. Areas are mean probabilities, so that a model's certainty counts too; the last "
+        "columns are what they gain over the areas of random maps on the same model.",
         ["Model", *head],
         rows,
     )
@@ -80,7 +81,7 @@ def _pictures(found: dict[str, Any], arrays: Arrays) -> Pictures:
     rows: list[tuple[str, list[tuple[str, str] | None]]] = [("images", [(picture(row), "test images"), None])]
     for name in found["models"]:
         cells: list[tuple[str, str] | None] = []
-        for what, text in (("gradient", "gradient of the log probability"), ("saliency", "blur saliency")):
+        for what, text in (("gradient", "gradient of the log odds"), ("saliency", "blur saliency")):
             maps = arrays[f"{name}/{what}"].sum(1, keepdims=True)  # (n, 1, H, W)
             largest = np.abs(maps).max((1, 2, 3), keepdims=True)
             apart = np.pad(maps / np.where(largest > 0, largest, 1), ((0, 0), (0, 0), (0, 0), (0, 2)))
@@ -88,7 +89,7 @@ def _pictures(found: dict[str, Any], arrays: Arrays) -> Pictures:
         rows.append((LABELS[name], cells))
     return Pictures(
         "What the models look at: sums over the channels, each map by its largest value, red above zero.",
-        ["Model", "Gradient of the log probability", "Blur saliency"],
+        ["Model", "Gradient of the log odds", "Blur saliency"],
         rows,
         wide=True,
     )

@@ -96,6 +96,7 @@ class Scale:
         samples: largest number of training samples; None for all.
         steps: of the PGD that is trained on.
         grid: of the saliency of the masks.
+        refresh: epochs between masks.
         transfer: first test images for transferred attacks.
         suite: first test images for the worst case of the suite.
         checked: first test images for the checks of that number.
@@ -107,6 +108,7 @@ class Scale:
     samples: int | None
     steps: int
     grid: int
+    refresh: int
     transfer: int
     suite: int
     checked: int
@@ -119,9 +121,9 @@ def _training(epochs: int, batch_size: int) -> FitSettings:
 
 
 SCALES = {
-    "smoke": Scale(_training(2, 64), 600, 3, 4, 60, 10, 4, 10, 50),
-    "short": Scale(_training(6, 128), 12_000, 5, 7, 2000, 200, 100, 300, 500),
-    "paper": Scale(_training(30, 128), None, 10, 8, 10_000, 500, 300, 1000, 2000),
+    "smoke": Scale(_training(2, 64), 600, 3, 4, 5, 60, 10, 4, 10, 50),
+    "short": Scale(_training(6, 128), 12_000, 5, 7, 2, 2000, 200, 100, 300, 500),
+    "paper": Scale(_training(30, 128), None, 10, 8, 5, 10_000, 500, 300, 1000, 2000),
 }
 
 
@@ -138,7 +140,8 @@ def defenses(eps: float, scale: Scale, factors: dict[str, float] | None = None) 
         return JacobianPenalty(base.jacobian * chosen.get(name, 1.0))
 
     def selective(name: str) -> Defense:
-        return SelectiveGradientPenalty(base.selective * chosen.get(name, 1.0), saliency=BlurSaliency(grid=scale.grid))
+        weight, saliency = base.selective * chosen.get(name, 1.0), BlurSaliency(grid=scale.grid)
+        return SelectiveGradientPenalty(weight, saliency=saliency, refresh=scale.refresh)
 
     return {
         "plain": Plain(),
