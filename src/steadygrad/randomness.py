@@ -2,19 +2,21 @@
 
 One 64-bit seed is drawn per sample from the caller's generator; all that is random about the
 sample follows from its seed. A batch of N therefore equals N batches of one, a sample keeps its
-numbers when its neighbors leave the batch, and the global generator is never touched.
+numbers when its neighbors leave the batch, and the global generator is never touched. Only layers of
+a network draw from it, such as dropout; `replayed` makes them draw the same again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from steadygrad.errors import UsageError
 
-__all__ = ["Seeds", "exponential", "fresh", "normal", "sample_seeds", "uniform"]
+__all__ = ["Seeds", "exponential", "fresh", "normal", "replayed", "sample_seeds", "state_of", "uniform"]
 
 _SEED_RANGE = 2**62
 
@@ -67,3 +69,31 @@ def exponential(seeds: Tensor, like: Tensor, draw: int = 0) -> Tensor:
     """Standard exponential numbers of the shape, device and type of `like` (N, *)."""
     shape = like.shape[1:]
     return _draw(lambda g: torch.empty(shape).exponential_(generator=g), seeds, shape, draw, like)
+
+
+def state_of(device: torch.device) -> Tensor:
+    """The state of the generator from which layers on a device draw."""
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    state: Tensor = torch.mps.get_rng_state() if device.type == "mps" else torch.get_rng_state()
+    return state
+
+
+@contextlib.contextmanager
+def replayed(state: Tensor, device: torch.device) -> Iterator[None]:
+    """Layers on a device draw within the block what they drew after `state_of`; afterwards they go on as if not."""
+    now = state_of(device)
+    _set(state, device)
+    try:
+        yield
+    finally:
+        _set(now, device)
+
+
+def _set(state: Tensor, device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(state)
+    else:
+        torch.set_rng_state(state)

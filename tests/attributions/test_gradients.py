@@ -18,6 +18,7 @@ from steadygrad.attributions import (
     IntegratedGradients,
     Saliency,
     SmoothGrad,
+    score,
 )
 from steadygrad.classifier import Classifier
 from steadygrad.errors import Failure, UsageError
@@ -103,6 +104,28 @@ def test_antithetic_noise_cancels_what_is_linear_in_it() -> None:
 def test_the_loss_is_minus_the_log_probability() -> None:
     model, x = nets.build("attention"), nets.inputs(4)
     torch.testing.assert_close(Saliency("loss")(model, x, TARGET), -Saliency("log_probability")(model, x, TARGET))
+
+
+@pytest.mark.parametrize("lead", [20.0, 90.0])
+@pytest.mark.parametrize("of", ["log_probability", "loss", "log_odds"])
+def test_maps_of_a_certain_model_are_not_rounded_away(of: Any, lead: float) -> None:
+    logits = torch.tensor([[lead, 0.0, 1.0], [0.5, lead, -1.0]], dtype=torch.float64)
+    target = torch.tensor([0, 1])
+
+    def slope(values: Tensor) -> Tensor:
+        values = values.clone().requires_grad_()
+        (found,) = torch.autograd.grad(score(values, target, of).sum(), values)
+        return found
+
+    # By hand: 1 - p is the sum of the other shares, so that nothing is taken from one.
+    shares = logits.softmax(1).scatter(1, target[:, None], 0.0)
+    rest = shares.sum(1, keepdim=True)
+    want = (-shares).scatter(1, target[:, None], rest) * {"loss": -1}.get(of, 1)
+    want = want / (rest if of == "log_odds" else 1)
+    torch.testing.assert_close(slope(logits), want, rtol=1e-9, atol=0.0)
+    torch.testing.assert_close(slope(logits.float()).double(), want, rtol=1e-4, atol=0.0)
+    odds = torch.log1p(-rest[:, 0]) - rest[:, 0].log()
+    torch.testing.assert_close(score(logits.float(), target, "log_odds").double(), odds, rtol=1e-6, atol=0.0)
 
 
 def test_inference_works_under_no_grad_and_carries_no_graph() -> None:

@@ -255,6 +255,7 @@ def test_rectifiers_are_refused_and_smoothed():
         ({"rank": 0}, "rank must be at least 1"),
         ({"tolerance": 1.0}, "tolerance must be between"),
         ({"attribution": SmoothGrad()}, "no bounds for SmoothGrad"),
+        ({"attribution": Saliency("log_odds")}, "take 'log_probability', whose maps point the same way"),
     ],
 )
 def test_wrong_settings_are_named(change, message):

@@ -170,6 +170,11 @@ def test_wrong_samples_rest_unless_they_are_led_to_their_label():
     assert after.equal(~right)
 
 
+def test_one_logit_is_not_enough():
+    with pytest.raises(UsageError, match="K of at least 2"):
+        deepfool_change(nn.Linear(2, 1), torch.rand(3, 2), torch.zeros(3, dtype=torch.int64))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -90,6 +90,18 @@ def test_the_loss_is_the_mean_over_samples() -> None:
     torch.testing.assert_close(torch.stack(alone).mean(), whole.total)
 
 
+def test_what_dropout_draws_is_no_change() -> None:
+    net = torch.nn.Sequential(nets.build("conv")[:3], torch.nn.Dropout(0.5), nets.build("conv")[3:]).train()
+    defense = replace(FIXED, eps=1e-7)
+    memory = defense.remember(0, net, DATA, State(seed=1))
+    before = torch.get_rng_state()
+    loss = defense.loss(net, X.float(), Y, State(seed=3, memory=memory))
+    assert len(memory) == 2
+    assert float(loss.parts["neuron_change"]) < 1e-5
+    # The next step draws anew.
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
 def test_it_leaves_no_trace() -> None:
     net, x = nets.build("attention"), X.float()
     state = State(seed=3, memory=USUAL.remember(0, net, DATA, State()))

@@ -87,6 +87,8 @@ def test_the_pointing_game_by_hand() -> None:
     assert pointing(maps, boxes).tolist() == [True, False, False]
     assert pointing(maps, boxes, tolerance=1).tolist() == [True, True, False]
     assert pointing(maps, boxes, tolerance=2).tolist() == [True, True, True]
+    # A map of zeros does not point at the first pixel.
+    assert not pointing(0 * maps, [torch.tensor([[0, 0, 4, 5]])] * 3).any()
 
 
 def test_all_measures_together_do_not_depend_on_the_batch_and_leave_no_trace() -> None:
@@ -161,9 +163,35 @@ def test_a_layer_that_cannot_be_reset_is_shuffled() -> None:
     assert float((found.similarity[1] - found.similarity[0]).abs().min()) > 0.01
 
 
+def test_weights_that_are_used_without_a_call_are_randomized_too() -> None:
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.among = nn.MultiheadAttention(4, 2, batch_first=True)
+            self.last = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows = x[:, 0]
+            mixed: Tensor = self.among(rows, rows, rows, need_weights=False)[0]
+            logits: Tensor = self.last(mixed.mean(1))
+            return logits
+
+    seen: list[Tensor] = []
+
+    class Watching(Saliency):
+        def __call__(self, model: nn.Module, *given: Any, **more: Any) -> Tensor:
+            seen.append(model.get_parameter("among.out_proj.weight").detach().clone())
+            return super().__call__(model, *given, **more)
+
+    found = parameter_randomization(Watching(), Attends(), nets.inputs(3))
+    assert found.layers == ("last", "among")
+    assert [torch.equal(weight, seen[0]) for weight in seen] == [True, True, False]
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
+        (lambda m, x, maps: deletion(m, x, maps.transpose(2, 3)), "maps must have the shape of x"),
         (lambda m, x, maps: deletion(m, x, maps[:, :, :2]), "maps must have the shape of x"),
         (lambda m, x, maps: deletion(m, x, maps, steps=0), "steps must be at least 1"),
         (lambda m, x, maps: insertion(nn.Linear(3, 2), torch.rand(2, 3), torch.rand(2, 3)), "give a value instead"),

@@ -92,7 +92,10 @@ def test_the_distance_is_exact_for_a_linear_boundary() -> None:
 def test_bad_input_is_refused() -> None:
     model, x, y = nets.build("mlp"), nets.inputs(3), torch.tensor([0, 2, 1])
     with pytest.raises(UsageError, match="at most 16 orthogonal directions"):
-        boundary_distance(model, x)
+        boundary_distance(model, x, count=17)
+    assert boundary_distance(model, x, limit=20.0, steps=20).equal(
+        boundary_distance(model, x, count=16, limit=20.0, steps=20)
+    )
     with pytest.raises(UsageError, match="limit positive"):
         boundary_distance(model, x, count=3, limit=0.0)
     with pytest.raises(UsageError, match="draws must be at least 1 and eps positive"):

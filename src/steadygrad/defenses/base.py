@@ -94,6 +94,7 @@ class Step:
                 stack.enter_context(derivatives.math_attention())
             for layers in self._outputs:
                 self._outputs[layers] = stack.enter_context(recorded(self.model, layers))
+            self._draws = randomness.state_of(self.x.device)
             return _wide(self.model(self.x))
 
     def outputs(self, layers: Layers) -> dict[str, Tensor]:
@@ -115,6 +116,12 @@ class Step:
     def at(self, x: Tensor) -> Tensor:
         """Logits (N, K) at other points with a graph to the weights; at least float32."""
         return _wide(self.model(x))
+
+    def beside(self, x: Tensor) -> Tensor:
+        """As `at`, with the draws of dropout that the pass of `logits` had: the points make the only difference."""
+        _ = self.logits
+        with randomness.replayed(self._draws, x.device):
+            return self.at(x)
 
     def perturb(self, attack: Attack, norm: Norm, eps: float | None, y: Tensor) -> Tensor:
         """Points (N, *) of an attack on the model in evaluation mode; the weights take no part."""

@@ -108,7 +108,7 @@ class StableNeurons(Defense):
         points = step.perturb(self.attack, self.norm, self.eps, step.y)
         clean = step.outputs(self.layers)
         with neurons.recorded(step.model, self.layers) as moved:
-            logits = step.at(points)
+            logits = step.beside(points)
         means = []
         for name, value in clean.items():
             if self._place(name) not in step.state.memory:

@@ -54,14 +54,17 @@ class NeuronBench(Bench):
     made: dict[str, list[Pair]] = field(default_factory=dict)
 
     def radius(self, model: Classifier, share: float, count: int) -> float:
-        """The radius (linf) within which FMN leaves a share of the first images right."""
+        """The radius (linf) within which FMN leaves a share of the first images right; at most 1.
+
+        0 where no larger share of them is right to begin with.
+        """
 
         def compute() -> Arrays:
             found = [FMN()(model, x, y, linf(), generator=s).distance.cpu() for x, y, s in self._batches(count)]
             return {"distance": torch.cat(found).double().numpy()}
 
         distance = self.store.get("radius", compute, *self._keys(model, describe(FMN()), count))["distance"]
-        return float(np.quantile(distance, 1 - share, method="lower"))
+        return min(1.0, float(np.quantile(distance, 1 - share, method="lower")))
 
     def _pairs(self, model: Classifier, eps: float, count: int) -> list[Pair]:
         place = key(*self._keys(model), eps, count)
