@@ -67,6 +67,20 @@ def test_a_whole_layer_held_gives_the_benign_logits_and_a_part_of_it_a_mixture()
         torch.testing.assert_close(residual(X_ADV), residual(X))
 
 
+def test_recorded_outputs_serve_for_several_sets_of_neurons() -> None:
+    net = nets.build("residual", dtype=torch.float64)
+    with neurons.recorded(net, ("act*",)) as benign, torch.no_grad():
+        net(X)
+    for chosen in ({"act": SOME}, {"act:2": SOME}, {"act": torch.arange(4), "act:2": SOME}):
+        with neurons.patched(net, X, chosen):
+            wanted = net(X_ADV)
+        with gates.counted(net) as passes, neurons.patched(net, benign, chosen):
+            torch.testing.assert_close(net(X_ADV), wanted)
+        assert passes["forwards"] == 1
+    with pytest.raises(UsageError, match="no call 'act:2': the benign outputs are of"):
+        neurons.patched(net, {"act": benign["act"]}, {"act:2": SOME}).__enter__()
+
+
 def test_the_contexts_leave_no_trace() -> None:
     net = nets.build("residual")
     x, x_adv = X.float(), X_ADV.float()

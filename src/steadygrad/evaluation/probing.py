@@ -207,10 +207,14 @@ class _Probe:
         pairs = self._made()
         for (x, x_adv, y), here in zip(pairs, torch.split(judged, [len(y) for _, _, y in pairs]), strict=True):
             here = here.to(x.device)
-            for choice, drawn in sets.items() if here.any() else ():
+            if not here.any():
+                continue
+            with frozen(self.model), torch.no_grad(), neurons.recorded(self.model, (layer,)) as benign:
+                self.model(x[here])
+            for choice, drawn in sets.items():
                 hits = []
                 for chosen in drawn:
-                    with neurons.patched(self.model, x[here], chosen):
+                    with neurons.patched(self.model, benign, chosen):
                         hits.append((predict(self.model, x_adv[here])[0] == y[here]).cpu())
                 found[choice].append(torch.stack(hits).double().mean(0))
         return {choice: torch.cat(rows).numpy() for choice, rows in found.items()}

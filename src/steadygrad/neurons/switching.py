@@ -40,17 +40,21 @@ def switched_off(model: nn.Module, neurons: Mapping[str, Tensor]) -> Iterator[nn
 
 
 @contextlib.contextmanager
-def patched(model: nn.Module, x: Tensor, neurons: Mapping[str, Tensor]) -> Iterator[nn.Module]:
-    """The model with neurons held, within the block, at what they put out for inputs x (N, *) in evaluation mode.
+def patched(
+    model: nn.Module, benign: Tensor | Mapping[str, Tensor], neurons: Mapping[str, Tensor]
+) -> Iterator[nn.Module]:
+    """The model with neurons held, within the block, at what they put out for N benign inputs.
 
-    It then takes batches of N inputs alone: the adversarial partners of x, in their order.
+    It then takes batches of N inputs alone: the adversarial partners of the benign ones, in their order.
 
     Args:
-        x: benign inputs (N, *).
+        benign: the inputs (N, *), which cost one forward in evaluation mode; or what the layers put out for
+            them by name, from `recorded`, where several sets of neurons are held one after the other.
         neurons: indices (k,) by name of the layer; a name means one call of the layer.
 
     Raises:
-        UsageError: no such layer or neuron, a call that the forward does not make, or another number of inputs.
+        UsageError: no such layer or neuron, a call that the forward does not make, no outputs of a layer, or
+            another number of inputs.
 
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
     >>> x, x_adv = torch.rand(2, 4, 2)
@@ -58,15 +62,21 @@ def patched(model: nn.Module, x: Tensor, neurons: Mapping[str, Tensor]) -> Itera
     ...     torch.equal(model(x_adv), model(x))
     True
     """
-    with frozen(model), torch.no_grad(), recorded(model, tuple(neurons)) as outputs:
-        model(x)
+    if isinstance(benign, Tensor):
+        with frozen(model), torch.no_grad(), recorded(model, tuple(neurons)) as outputs:
+            model(benign)
+    else:
+        outputs = dict(benign)
+        missing = sorted(set(neurons) - set(outputs))
+        if missing:
+            raise UsageError(f"the forward makes no call {missing[0]!r}: the benign outputs are of {sorted(outputs)}")
 
     def hold(name: str, value: Tensor, index: Tensor) -> Tensor:
-        benign = outputs[name]
-        if len(benign) != len(value):
-            raise UsageError(f"the model is patched with the outputs for {len(benign)} inputs, and got {len(value)}")
+        kept = outputs[name]
+        if len(kept) != len(value):
+            raise UsageError(f"the model is patched with the outputs for {len(kept)} inputs, and got {len(value)}")
         axis = neuron_axis(value)
-        return value.index_copy(axis, index, benign.index_select(axis, index).to(value.dtype))
+        return value.index_copy(axis, index, kept.index_select(axis, index).to(value.dtype))
 
     with _edited(model, neurons, hold):
         yield model

@@ -112,11 +112,15 @@ class NeuronBench(Bench):
             for x, x_adv, y in self._pairs(model, eps, count):
                 fooled = (_right(model, x, y) & ~_right(model, x_adv, y)).to(x.device)
                 batch = x[fooled], x_adv[fooled], y[fooled]
+                if not fooled.any():
+                    continue
+                with frozen(model), torch.no_grad(), neurons.recorded(model, (layer,)) as benign:
+                    model(batch[0])
                 for name, rows in found.items():
                     way, choice = name.split("/")
-                    hits = [_held(model, way, {layer: torch.tensor(index)}, *batch) for index in plain[choice]]
+                    hits = [_held(model, way, benign, {layer: torch.tensor(index)}, *batch) for index in plain[choice]]
                     rows.append(torch.stack(hits).double().mean(0))
-            return {name: torch.cat(rows).numpy() for name, rows in found.items()}
+            return {name: torch.cat(rows).numpy() if rows else np.zeros(0) for name, rows in found.items()}
 
         parts = (describe(PAIRS), eps, count, layer, plain)
         return self.store.get("patching", compute, *self._keys(model, *parts))
@@ -128,11 +132,17 @@ class NeuronBench(Bench):
         return {"images": x_adv[found.index].cpu().numpy(), "patches": found.patches(x_adv.cpu()).numpy()}
 
 
-def _held(model: Classifier, way: str, chosen: Mapping[str, Tensor], x: Tensor, x_adv: Tensor, y: Tensor) -> Tensor:
+def _held(
+    model: Classifier,
+    way: str,
+    benign: Mapping[str, Tensor],
+    chosen: Mapping[str, Tensor],
+    x: Tensor,
+    x_adv: Tensor,
+    y: Tensor,
+) -> Tensor:
     """Which images (n,) are right with neurons held in one of the `WAYS`."""
-    if not len(y):
-        return torch.zeros(0, dtype=torch.bool)
-    edited = neurons.patched(model, x, chosen) if way == "patched" else neurons.switched_off(model, chosen)
+    edited = neurons.patched(model, benign, chosen) if way == "patched" else neurons.switched_off(model, chosen)
     with edited:
         return _right(model, x if way == "clean" else x_adv, y)
 
