@@ -12,6 +12,7 @@ from steadygrad.data import load
 from steadygrad.defenses import Distillation, Plain
 from steadygrad.papers.lessons import Lesson, learn
 from steadygrad.training import FitSettings, fit
+from steadygrad.training.loop import Loop
 
 SETTINGS = FitSettings(epochs=2, batch_size=50, lr=5e-3, checkpoint_steps=2)
 
@@ -76,6 +77,26 @@ def test_a_stopped_training_continues_with_its_curve(data, tmp_path):
     whole = fit(start(data), Plain(), data, settings=SETTINGS, seed=0)
     assert torch.equal(first_weight(found.classifier), first_weight(whole.classifier))
     assert [row["step"] for row in found.curve] == [2, 4, 6, 8]
+
+
+def test_a_step_at_which_ctrl_c_came_is_no_point_of_the_curve(data, tmp_path, monkeypatch):
+    lesson = Lesson("a", start(data), Plain(), SETTINGS)
+    options = {"seed": 0, "device": "cpu", "score": lambda model: {"one": 1.0}}
+    step, count = Loop.step, 0
+
+    def pressed(loop, batch):
+        nonlocal count
+        count += 1
+        step(loop, batch)
+        if count == 3:
+            loop.interrupted = True
+
+    monkeypatch.setattr(Loop, "step", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        learn(lesson, data, None, tmp_path, **options)
+    found = learn(lesson, data, None, tmp_path, **options)
+    assert [row["step"] for row in found.curve] == [2, 4, 6, 8]
+    assert count == 8
 
 
 def test_the_curve_of_a_student_is_not_its_teachers(data, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from steadygrad import models, papers
 from steadygrad.attacks import FGSM
 from steadygrad.data import load
 from steadygrad.files import read_toml
-from steadygrad.papers.ross2018 import experiment
+from steadygrad.papers.ross2018 import claims, experiment
 from steadygrad.papers.ross2018.measures import Bench
 from steadygrad.papers.ross2018.settings import GRIDS, MODELS, SCALES, WEIGHTS, Weights, defenses, ours, weights_of
 from steadygrad.papers.store import Store
@@ -109,6 +110,45 @@ def test_every_target_says_what_it_reached(bench, kind):
             assert int(model(image[None]).argmax()) == j
             assert found["changed"][i, j] <= 0.25 * 64
             assert int(((image - x[i]).abs() > 1 / 255).sum()) == found["changed"][i, j]
+
+
+def _judged(fine: bool) -> list[Any]:
+    """The claims on results in which everything is as the paper says, or nothing is."""
+    kept = {
+        # At .2, .3 and .5, each under its own FGSM.
+        "normal": (0.1, 0.05, 0.0), "distilled": (0.95, 0.95, 0.95), "advtrain": (0.9, 0.85, 0.1),
+        "insensitive": (0.2, 0.1, 0.0), "doubleback": (0.6, 0.5, 0.3), "both": (0.9, 0.9, 0.4),
+    } if fine else {
+        "normal": (0.6, 0.5, 0.3), "distilled": (0.5, 0.4, 0.3), "advtrain": (0.5, 0.4, 0.3),
+        "insensitive": (0.5, 0.4, 0.0), "doubleback": (0.7, 0.6, 0.2), "both": (0.4, 0.3, 0.2),
+    }  # fmt: skip
+
+    def bits(share: float) -> np.ndarray:
+        return np.arange(1000) < share * 1000
+
+    right = {}
+    for place, eps in enumerate((0.2, 0.3, 0.5)):
+        for source in MODELS:
+            # On the examples of another model: above 85 % if all is fine.
+            rows = [bits(kept[m][place] if m == source else (0.9 if fine else 0.5)) for m in MODELS]
+            right["fgsm", source, eps] = np.stack(rows)
+            right["tgsm", source, eps] = np.stack([bits(0.1 if fine else 0.6)] * len(MODELS))
+    sign = 1.0 if fine else -1.0
+    apart = {"value": 0.5 * sign, "low": 0.5 * sign - 0.1, "high": 0.5 * sign + 0.1}
+    least = {"value": 0.1 if fine else 0.5, "low": 0.05, "high": 0.6, "count": 100}
+    results = {
+        "models": list(MODELS), "epsilons": [0.2, 0.3, 0.5], "published": {"transfer": {}},
+        "own_judges": {"PGD, margin": {"distilled": least}},
+        "gradient_norms": {m: {"against_normal": {"smaller": apart, "more_equal": apart}} for m in MODELS},
+    }  # fmt: skip
+    return claims.judge(results, right)
+
+
+def test_the_claims_follow_the_measures() -> None:
+    fine, turned = _judged(True), _judged(False)
+    assert len(fine) == len(turned) == 2 + 2 + 1 + 2 + 1 + 6
+    assert [claim.text for claim in fine if not claim.held] == []
+    assert [claim.text for claim in turned if claim.held] == []
 
 
 @pytest.mark.slow

@@ -16,7 +16,8 @@ from steadygrad.errors import UsageError
 from steadygrad.papers.bench import Bench
 from steadygrad.papers.store import Store
 from steadygrad.papers.yan2018 import experiment, recipes
-from steadygrad.papers.yan2018.claims import median_ratio
+from steadygrad.papers.yan2018.claims import judge, median_ratio
+from steadygrad.papers.yan2018.measures import MULTIPLES, Measured
 from steadygrad.training import FitSettings, fit
 
 NETWORKS = ("mlp", "lenet", "convnet", "nin", "alexnet", "resnet18")
@@ -103,6 +104,73 @@ def test_the_ratio_of_medians_has_an_interval_that_covers_it():
     assert found.high - found.low < 0.2
     first[:300] = np.inf
     assert median_ratio(first, second).value > 1.5
+
+
+def _measured(better: str, other: str, halved: bool = True) -> tuple[dict, Measured]:
+    """Results of a LeNet in which one model is better than all, another one than nothing."""
+    drawn = np.random.default_rng(0)
+    names = ("reference", *recipes.METHODS)
+    rank = {name: 2 if name == better else 0 if name == other else 1 for name in names}
+
+    def bits(share):
+        return drawn.random(1000) < share
+
+    accuracy = {name: bits((0.9, 0.95, 1.0)[r]) for name, r in rank.items()}
+    at = (0.2, 0.35, 0.5) if halved else (0.2, 0.35, 0.6)
+    found = Measured(
+        radius=0.2, suite_radius=0.1, right=accuracy,
+        changes={name: (r + 1) * (1 + 0.1 * drawn.random(1000)) for name, r in rank.items()},
+        norms=np.full(1000, 10.0), centered_norms=np.full(1000, 8.0),
+        fgs={name: np.stack([bits(at[r])] * len(MULTIPLES)) for name, r in rank.items()},
+        distances={name: (r + 1) * (1 + 0.1 * drawn.random(300)) for name, r in rank.items()},
+        withstands={},
+    )  # fmt: skip
+    for name, rows in found.fgs.items():
+        rows[:, :] = np.arange(1000) < at[rank[name]] * 1000
+    scores = {
+        name: {
+            "accuracy": evaluation.statistics.share_of(accuracy[name]).plain(),
+            "rho2_centered": evaluation.statistics.mean(found.changes[name] / found.centered_norms).plain(),
+            "fgs": {"1": evaluation.statistics.share_of(found.fgs[name][0]).plain()},
+        }
+        for name in names
+    }
+    theirs = {"accuracy": 0.97, "rho2": 0.3, "fgs": {"0.2": 0.9, "0.5": 0.8, "1.0": 0.5}}
+    published = {"deep_defense": theirs, "reference": {**theirs, "rho2": 0.15}}
+    return {"network": "lenet", "rows": scores, "published": published}, found
+
+
+def test_the_claims_follow_the_measures():
+    results, found = _measured("deep_defense", "parseval")
+    claims = judge(results, found)
+    assert len(claims) == 2 + 3 * 3 + 1
+    assert all(claim.held for claim in claims)
+    turned = judge(*_measured("parseval", "deep_defense"))
+    assert not any(claim.held for claim in turned)
+    # Of a network without absolute figures the reference is the bar, and a tie is not more than it.
+    for network, bar, held in (("nin", "above 1 times", True), ("convnet", "at least 1.8 times", False)):
+        relative = judge({**results, "network": network}, found)
+        assert [claim.needed for claim in relative[:2]] == ["at least 0 points", bar]
+        assert relative[1].held == (
+            found.changes["deep_defense"].mean() >= 1.8 * found.changes["reference"].mean() or held
+        )
+    found.changes["reference"] = found.changes["deep_defense"]
+    assert not judge({**results, "network": "nin"}, found)[1].held
+
+
+def test_the_combination_is_held_against_the_papers_row():
+    results, found = _measured("deep_defense", "parseval")
+    results["rows"]["combined"] = results["rows"]["deep_defense"]
+    assert [claim.held for claim in judge(results, found)[-3:]] == [True] * 3
+    results["rows"]["combined"] = results["rows"]["parseval"]
+    assert [claim.held for claim in judge(results, found)[-3:]] == [False] * 3
+
+
+def test_without_a_radius_that_halves_nothing_is_compared_there():
+    results, found = _measured("deep_defense", "parseval", halved=False)
+    assert not found.halved
+    verdicts = [claim.verdict for claim in judge(results, found) if "ε_ref" in claim.text]
+    assert verdicts == ["not measured"] * 6
 
 
 def _tiny(monkeypatch):

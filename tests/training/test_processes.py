@@ -70,6 +70,10 @@ def test_two_processes_give_the_weights_of_one(defense: str, two: Path) -> None:
 def test_two_processes_continue_exactly_with_shared_running_statistics(two: Path) -> None:
     whole, parts = ((two / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
     assert whole == parts
+    rows = [list(csv.DictReader((two / name / "history.csv").read_text().splitlines())) for name in ("whole", "parts")]
+    assert len(rows[0]) == 2
+    for one, other in zip(*rows, strict=True):
+        assert {k: float(v) for k, v in one.items()} == pytest.approx({k: float(v) for k, v in other.items()}, rel=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])

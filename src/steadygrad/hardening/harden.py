@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from steadygrad import __version__, provenance, report
 from steadygrad.attacks import Attack
@@ -97,7 +98,8 @@ def harden(
         data: to train on; `validation` is a share of it, or other data, and chooses the epoch.
         defense: the training objective.
         threat: what both are audited under, with one radius in units of the data.
-        test: to audit on; it may share no sample with the data that are trained on.
+        test: to audit on; it may share no sample, id and pixels, with the data that are trained on, nor half
+            of its pixels under other ids.
         settings: of the training, `usual_settings(threat)` by default.
         attacks, samples, checked, batch_size: of the audits, as in `audit`; smallest changes are
             looked for on `checked` samples too.
@@ -193,7 +195,11 @@ def _suited(attacks: Attack | Sequence[Attack] | str, threat: Threat) -> None:
 
 
 def _apart(test: Dataset, parts: Sequence[Dataset]) -> None:
-    """Refuse test samples that are trained on, or that choose the epoch: same id and same pixels."""
+    """Refuse test samples that are trained on, or that choose the epoch.
+
+    That is samples with the same id and pixels; and a test set half of whose pixels are trained on under
+    other ids. Fewer of these may be the doubles that many data sets have.
+    """
     rows = {name: i for i, name in enumerate(test.ids)}
     for part in parts:
         shared = [(i, rows[name]) for i, name in enumerate(part.ids) if name in rows]
@@ -205,6 +211,17 @@ def _apart(test: Dataset, parts: Sequence[Dataset]) -> None:
                 f"{len(same)} of {len(test)} test samples are among those that are trained on, the first is "
                 f"{test.ids[same[0]]!r}: give test data that the training does not see, such as the split 'test'"
             )
+    seen = {_digest(image) for part in parts for image in part.images}
+    doubles = sum(_digest(image) in seen for image in test.images)
+    if 2 * doubles > len(test):
+        raise UsageError(
+            f"{doubles} of {len(test)} test samples have the pixels of samples that are trained on, under other ids: "
+            "give test data that the training does not see, such as the split 'test'"
+        )
+
+
+def _digest(image: Tensor) -> bytes:
+    return hashlib.blake2b(image.contiguous().numpy().data, digest_size=16).digest()
 
 
 def _side(

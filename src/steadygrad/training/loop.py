@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -79,13 +80,16 @@ class Loop:
         if folder is not None:
             found = checkpoints.load(folder, key, self.model.module, self.optimizer, self.device)
             self.progress = found or self.progress
+            if not self.processes.main:
+                # A checkpoint holds the sums of all processes: one of them goes on from there.
+                self.progress.sums = {name: torch.zeros_like(sums) for name, sums in self.progress.sums.items()}
             if self.progress.scaler:
                 self.scaler.load_state_dict(self.progress.scaler)
 
     def run(self) -> None:
         """Train the epochs that are left."""
         done = self.done
-        if done:
+        if done and self.scheduled:
             self.show()
         if self.progress.epoch == self.settings.epochs:
             return
@@ -104,6 +108,14 @@ class Loop:
     def done(self) -> int:
         """Steps that have been trained."""
         return self.progress.epoch * self.steps + self.progress.step
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether there is a checkpoint at this step in a run that nobody interrupts."""
+        progress, settings = self.progress, self.settings
+        if progress.step:
+            return settings.checkpoint_steps is not None and progress.step % settings.checkpoint_steps == 0
+        return progress.epoch == settings.epochs or progress.epoch % settings.checkpoint_every == 0
 
     def show(self) -> None:
         """Let the watch see the model."""
@@ -247,8 +259,11 @@ class Loop:
         """Write the checkpoint and let it be seen; after a Ctrl-C, stop here."""
         if self.folder is not None:
             self.progress.scaler = self.scaler.state_dict()
+            names = sorted(self.progress.sums)
+            sums = {name: self.processes.sum(self.progress.sums[name].clone()) for name in names}
             if self.processes.main:
-                checkpoints.save(self.folder, self.key, self.model.module, self.optimizer, self.progress)
+                whole = dataclasses.replace(self.progress, sums=sums)
+                checkpoints.save(self.folder, self.key, self.model.module, self.optimizer, whole)
                 write_history(self.folder, self.progress.history)
             self.processes.wait()
         if self.interrupted:

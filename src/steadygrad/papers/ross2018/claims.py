@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from steadygrad.papers.claims import Claim, at_least, at_most
+from steadygrad.papers.claims import Claim, above, at_least, below
 from steadygrad.papers.published import Difference, paired
 from steadygrad.papers.ross2018.settings import LABELS
 from steadygrad.papers.store import Array
@@ -71,11 +71,11 @@ def judge(results: dict[str, Any], right: Right) -> list[Claim]:
     if 0.5 in epsilons:
         drop = [hits(n, n, 0.3) - hits(n, n, 0.5) for n in ("advtrain", "doubleback")]
         out.append(
-            at_least(
+            above(
                 "Adversarial training falls faster from ε .3 to .5 than the gradient penalty",
                 paired(*drop),
                 0.0,
-                "at least 0 points",
+                "above 0 points",
                 unit="points",
                 paper=_minus(
                     _drop(paper("advtrain", "advtrain", 0.3), paper("advtrain", "advtrain", 0.5)),
@@ -107,14 +107,14 @@ def _distilled(results: dict[str, Any], share: Any, hits: Any, paper: Any) -> li
     least = min(tgsm, margin, key=lambda found: found.value)
     theirs = results["published"]["transfer"].get("tgsm", {}).get("distilled", {}).get("0.2", {}).get("distilled")
     return [
-        at_least(
+        above(
             "Distilled looks robust: its own cross-entropy FGSM at ε .2",
             share(hits("distilled", "distilled", 0.2)),
             0.9,
             "above 90 %",
             paper=_percent(paper("distilled", "distilled", 0.2)),
         ),
-        at_most(
+        below(
             "Distilled is not: its own TGSM or margin attack at ε .2, whichever leaves less",
             least,
             0.15,
@@ -131,11 +131,11 @@ def _norms(results: dict[str, Any]) -> list[Claim]:
         "more_equal": "its two gradient norms are more alike than the normal model's",
     }
     return [
-        at_least(
+        above(
             f"{LABELS[name]}: {text}",
             Difference(**results["gradient_norms"][name]["against_normal"][key]),
             0.0,
-            "at least 0 decades",
+            "above 0 decades",
             unit="decades",
             detail="mean over the images; norms for the label and for the class after it",
         )

@@ -55,7 +55,7 @@ def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
             out.append(
                 above(
                     f"Deep Defense minus {LABELS[name]}: accuracy at {multiple:g} ε_ref",
-                    paired(found.fgs["deep_defense"][place], found.fgs[name][place]),
+                    paired(found.fgs["deep_defense"][place], found.fgs[name][place]) if found.halved else None,
                     0.0,
                     "above 0 points",
                     unit="points",
@@ -90,6 +90,7 @@ def _combined(results: dict[str, Any], found: Measured, theirs: dict[str, Any] |
             ("ρ₂, centered", mine["rho2_centered"], theirs["rho2"], f"{theirs['rho2']:.3f}", ""),
             ("accuracy at 1.0 ε_ref of Deep Defense", mine["fgs"]["1"], 0.5, "50 %", "%"),
         )
+        if found.halved or bar != 0.5
     ]  # fmt: skip
 
 
@@ -97,6 +98,7 @@ def _relative(results: dict[str, Any], found: Measured) -> list[Claim]:
     theirs = results["published"]
     ratio = theirs["deep_defense"]["rho2"] / theirs["reference"]["rho2"] if "deep_defense" in theirs else None
     bar = _RATIO.get(results["network"], 1.0)
+    compare, needed = (at_least, f"at least {bar:g} times") if bar > 1 else (above, "above 1 times")
     return [
         at_least(
             "Deep Defense minus reference: accuracy",
@@ -105,13 +107,13 @@ def _relative(results: dict[str, Any], found: Measured) -> list[Claim]:
             "at least 0 points",
             unit="points",
         ),
-        at_least(
+        compare(
             "Deep Defense: ρ₂ over the reference's",
             _mean_ratio(
                 found.changes["deep_defense"] / _safe(found.norms), found.changes["reference"] / _safe(found.norms)
             ),
             bar,
-            f"at least {bar:g} times",
+            needed,
             unit="times",
             paper=f"{ratio:.2f} times" if ratio is not None else "",
         ),

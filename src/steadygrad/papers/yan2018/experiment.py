@@ -182,6 +182,7 @@ def _results(found: Measured, test: Dataset) -> dict[str, Any]:
         "models": list(rows),
         "rows": rows,
         "eps_ref": found.radius,
+        "halved": found.halved,
         "suite_eps": found.suite_radius,
         "images": {
             "accuracy, rho2, FGS": len(test),

@@ -30,6 +30,15 @@ class Measured:
     distances: dict[str, Array]
     withstands: dict[str, Array]
 
+    @property
+    def halved(self) -> bool:
+        """Whether there is a radius that halves: from a clean accuracy above a half, FGS goes down to it.
+
+        Without one, as where gradients vanish in float32, accuracies at multiples of the radius say nothing.
+        """
+        at = self.fgs["deep_defense"][MULTIPLES.index(1.0)]
+        return bool(at.mean() <= 0.5 < self.right["deep_defense"].mean())
+
 
 def measure(named: dict[str, Classifier], bench: Bench, center: Tensor, *, distances: int, suite: int) -> Measured:
     """Measure all models; DDN and the suite on so many first images."""

@@ -32,6 +32,12 @@ def sections(summary: dict[str, Any], arrays: Arrays) -> list[Section]:
 
 
 def _intro(found: dict[str, Any]) -> Text:
+    if not found["halved"]:
+        return Text(
+            "There is no ε_ref: no FGS radius takes the Deep Defense model from an accuracy above a half down to it. "
+            f"Accuracies at multiples of {found['eps_ref']:.4f} below compare nothing. ρ₂ in pixels and ρ₂ centered on "
+            "the mean training image are different scales; the published MNIST figures are centered."
+        )
     return Text(
         f"ε_ref is {found['eps_ref']:.4f} in pixels of [0, 1]: the smallest FGS radius at which the Deep Defense "
         "model is "
