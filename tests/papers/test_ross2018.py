@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from steadygrad import models, papers
 from steadygrad.attacks import FGSM
 from steadygrad.data import load
+from steadygrad.errors import UsageError
 from steadygrad.files import read_toml
 from steadygrad.papers.ross2018 import claims, experiment
 from steadygrad.papers.ross2018.measures import Bench
@@ -49,6 +50,29 @@ def test_short_scales_take_no_more_than_the_authors_weights():
     assert weights_of("mnist", "paper") == weights_of("digits", "paper") == WEIGHTS["mnist"]
     assert weights_of("mnist", "short").doubleback == pytest.approx(6.18, abs=0.01)
     assert weights_of("notmnist", "short") == WEIGHTS["notmnist"]
+
+
+def test_in_a_smaller_unit_the_same_change_costs_the_same() -> None:
+    # Inputs a tenth as large: gradients are ten times larger, and eps is a tenth.
+    whole, tenth = (defenses(WEIGHTS["mnist"], unit) for unit in (1.0, 0.1))
+    for name in ("insensitive", "doubleback"):
+        assert tenth[name].weight == pytest.approx(whole[name].weight / 100)
+    assert tenth["both"].members[1].weight == pytest.approx(whole["both"].members[1].weight / 100)
+    assert tenth["advtrain"].eps == pytest.approx(0.03)
+
+
+def test_svhn_is_read_in_grey(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    asked = []
+
+    def read(name: str, split: str, color: str | None = None) -> Any:
+        asked.append((name, split, color))
+        raise UsageError("enough")
+
+    monkeypatch.setattr(papers.base, "load", read)
+    for name in ("svhn", "mnist"):
+        with pytest.raises(UsageError, match="enough"):
+            papers.reproduce("ross2018", papers.Request(data=name, out=tmp_path))
+    assert asked == [("svhn", "train", "grey"), ("mnist", "train", None)]
 
 
 def test_the_combined_loss_is_half_the_penalized_and_half_the_adversarial_one():

@@ -72,7 +72,7 @@ class Paper:
     """A paper: how to plan, run and show it.
 
     `plan` says, as plain data, all that the numbers depend on; `run` trains and measures; `sections`
-    draws the page from the summary and the arrays alone.
+    draws the page from the summary and the arrays alone; `colors` says which data are read in "grey".
     """
 
     name: str
@@ -84,6 +84,7 @@ class Paper:
     plan: Callable[[Request, Dataset, Dataset], dict[str, Any]]
     run: Callable[[Request, Dataset, Dataset, Path, Store], Findings]
     sections: Callable[[dict[str, Any], Arrays], list[Section]]
+    colors: Mapping[str, str] = field(default_factory=dict)
 
     def model_of(self, request: Request) -> str:
         """The architecture of a request; refused where the paper has no such one."""
@@ -101,7 +102,8 @@ def run(paper: Paper, request: Request) -> dict[str, Any]:
         UsageError: unknown data, model or scale, or a folder of another run.
     """
     paper.model_of(request)
-    train, test = load(request.data, "train"), load(request.data, "test")
+    color = paper.colors.get(request.data)
+    train, test = load(request.data, "train", color=color), load(request.data, "test", color=color)
     if train.classes != test.classes:
         raise UsageError(f"the training and test data of {request.data} have different classes")
     plan = {

@@ -351,4 +351,5 @@ ROSS2018 = Paper(
     plan=plan,
     run=run,
     sections=pages.sections,
+    colors={"svhn": "grey"},
 )

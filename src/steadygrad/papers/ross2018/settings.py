@@ -35,7 +35,7 @@ def ours(theirs: float) -> float:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the penalties, per sample and squared unit of the inputs."""
+    """Weights of the penalties, per sample and squared unit of epsilon."""
 
     doubleback: float
     insensitive: float
@@ -67,6 +67,8 @@ GRIDS = {
 def defenses(weights: Weights, unit: float = 1.0) -> dict[str, Defense]:
     """The six training objectives; `unit` is the size of one unit of epsilon in the inputs.
 
+    The weights are per squared unit of epsilon too, as the inputs of the authors' networks are in these units.
+
     >>> list(defenses(WEIGHTS["mnist"])) == list(MODELS)
     True
     """
@@ -75,10 +77,10 @@ def defenses(weights: Weights, unit: float = 1.0) -> dict[str, Defense]:
         "normal": Plain(),
         "distilled": Distillation(50.0),
         "advtrain": adversarial,
-        "insensitive": InputGradientPenalty(weights.insensitive, label="uniform"),
-        "doubleback": InputGradientPenalty(weights.doubleback),
+        "insensitive": InputGradientPenalty(weights.insensitive * unit**2, label="uniform"),
+        "doubleback": InputGradientPenalty(weights.doubleback * unit**2),
         # The penalty belongs to the clean half of the loss.
-        "both": adversarial + InputGradientPenalty(weights.both / 2),
+        "both": adversarial + InputGradientPenalty(weights.both * unit**2 / 2),
     }
 
 
