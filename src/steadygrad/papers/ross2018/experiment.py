@@ -226,6 +226,7 @@ class _Measured:
         own = found["log_probabilities"][np.arange(self.count), self.labels]
         return {
             "label": quantiles(found["label"]),
+            "zero": share_of(found["label"] == 0).plain(),
             "next": quantiles(found["next"]),
             "decades_apart": quantiles(ratio),
             "log_probability_label": quantiles(own),

@@ -136,7 +136,7 @@ def norms(arrays: Arrays, names: list[str]) -> Markup:
         axes.set_yticks(range(len(names)), [LABELS[n] for n in names])
         axes.invert_yaxis()
         logarithmic(axes, "x")
-        axes.set_xlabel("norm of the input gradient")
+        axes.set_xlabel(f"norm of the input gradient (smaller ones stand at {floor:.0e})")
         axes.grid(axis="x", color=GRID, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         return drawn(figure, "Norms of the input gradients, for the label and for the class after it")

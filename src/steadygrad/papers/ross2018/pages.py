@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from steadygrad.evaluation.statistics import Estimate
+from steadygrad.evaluation.statistics import Estimate, share_of
 from steadygrad.papers.page import (
     Block,
     Cell,
@@ -200,13 +200,15 @@ def _gradients(found: dict[str, Any], arrays: Arrays, classes: list[str]) -> lis
                 [
                     *(Cell(number(norms[k]["0.5"]), _range(norms[k])) for k in ("label", "next", "decades_apart")),
                     Cell(number(norms["log_probability_all"]["0.05"])),
+                    share(share_of(arrays[f"{name}/label"] == 0).plain()),
                 ],
             )
         )
     table = Table(
-        "Medians over the test images, with the 5 % and 95 % quantiles; the last column is the 5 % quantile of all "
-        "log-probabilities.",
-        ["Model", "Norm, label", "Norm, next class", "Decades between", "Log-probability, 5 %"],
+        "Medians over the test images, with the 5 % and 95 % quantiles; then the 5 % quantile of all "
+        "log-probabilities, and the images whose gradient for the label is exactly zero in float32, in percent: there "
+        "FGSM and TGSM change nothing, and the image counts as it is.",
+        ["Model", "Norm, label", "Norm, next class", "Decades between", "Log-probability, 5 %", "Zero"],
         rows,
     )
     shown = arrays["shown"]
