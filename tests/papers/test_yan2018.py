@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -85,6 +86,21 @@ def test_the_reference_radius_halves_the_accuracy(bench, model):
     assert right.mean(1) == pytest.approx([accuracy(r) for r in (0.0, radius / 2, radius)])
 
 
+def test_images_whose_slope_is_rounded_are_counted(bench, model):
+    assert not bench.rounded(model).any()
+    certain = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in list(certain.parameters())[-2:]:
+            parameter.mul_(30)
+    x, y = bench.data.tensors()
+    logits = certain(x).detach().double()
+    lead = logits.gather(1, y[:, None])[:, 0] - logits.scatter(1, y[:, None], -torch.inf).logsumexp(1)
+    found = bench.rounded(certain)
+    assert 0 < found.sum() < len(y)
+    assert found[(lead > 18).numpy()].all()
+    assert not found[(lead < 15).numpy()].any()
+
+
 def test_the_other_judges_agree_with_evaluate(bench, model):
     kept = bench.withstands(model, 0.1, 40)
     test = bench.data.take(40)
@@ -123,7 +139,7 @@ def _measured(better: str, other: str, halved: bool = True) -> tuple[dict, Measu
         norms=np.full(1000, 10.0), centered_norms=np.full(1000, 8.0),
         fgs={name: np.stack([bits(at[r])] * len(MULTIPLES)) for name, r in rank.items()},
         distances={name: (r + 1) * (1 + 0.1 * drawn.random(300)) for name, r in rank.items()},
-        withstands={},
+        withstands={}, rounded={},
     )  # fmt: skip
     for name, rows in found.fgs.items():
         rows[:, :] = np.arange(1000) < at[rank[name]] * 1000

@@ -88,6 +88,18 @@ class Bench:
 
         return self.store.get("FGS", compute, *self._keys(model, radii))["right"]
 
+    def rounded(self, model: Classifier) -> Array:
+        """For which test images (N,) nothing is left of 1 - p of the label: FGS then has lost a part of its slope."""
+
+        def compute() -> dict[str, Array]:
+            rows = []
+            with frozen(model), torch.no_grad():
+                for x, y, _ in self._batches():
+                    rows.append((model(x).softmax(1).gather(1, y[:, None])[:, 0] == 1).cpu())
+            return {"rounded": torch.cat(rows).numpy()}
+
+        return self.store.get("rounded", compute, *self._keys(model))["rounded"]
+
     def reference_radius(self, model: Classifier) -> float:
         """The smallest radius at which FGS makes half of the test images wrong, by bisection to 1e-4."""
 

@@ -174,6 +174,7 @@ def _results(found: Measured, test: Dataset) -> dict[str, Any]:
             "accuracy": share_of(found.right[name]).plain(),
             "rho2": mean(found.changes[name] / np.maximum(found.norms, 1e-12)).plain(),
             "rho2_centered": mean(found.changes[name] / np.maximum(found.centered_norms, 1e-12)).plain(),
+            "rounded": share_of(found.rounded[name]).plain(),
             "fgs": {f"{m:g}": share_of(row).plain() for m, row in zip(MULTIPLES, found.fgs[name])},
             "ddn": {"quantiles": quantiles(reached), "count": len(reached)},
             "suite": share_of(found.withstands[name]).plain(),

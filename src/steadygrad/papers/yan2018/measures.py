@@ -18,7 +18,7 @@ MULTIPLES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5)
 
 @dataclass
 class Measured:
-    """All measures by model, one entry per image."""
+    """All measures by model, one entry per image; `rounded` says for which of them FGS has lost a part of its slope."""
 
     radius: float
     suite_radius: float
@@ -29,6 +29,7 @@ class Measured:
     fgs: dict[str, Array]
     distances: dict[str, Array]
     withstands: dict[str, Array]
+    rounded: dict[str, Array]
 
     @property
     def halved(self) -> bool:
@@ -54,4 +55,5 @@ def measure(named: dict[str, Classifier], bench: Bench, center: Tensor, *, dista
         fgs={name: bench.under_fgs(model, radii) for name, model in named.items()},
         distances={name: bench.distances(model, distances) for name, model in named.items()},
         withstands={name: bench.withstands(model, radius / 2, suite) for name, model in named.items()},
+        rounded={name: bench.rounded(model) for name, model in named.items()},
     )

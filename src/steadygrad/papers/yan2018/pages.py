@@ -108,9 +108,13 @@ def _fgs(found: dict[str, Any]) -> Table:
             theirs = found["published"].get(name, {}).get("fgs", {}).get(f"{float(multiple):.1f}")
             difference = between(Estimate(**mine), theirs, _TEST_IMAGES).plain() if theirs is not None else None
             cells += [share(mine), Cell("–" if theirs is None else f"{100 * theirs:.2f}"), signed(difference)]
-        rows.append((LABELS[name], cells))
-    head = ["Model", *(t for m in (".2", ".5", "1.0") for t in (f"{m} ε_ref", "Paper", "Diff."))]
-    return Table("Accuracy in percent after one FGS step, in multiples of ε_ref.", head, rows)
+        rows.append((LABELS[name], [*cells, share(found["rows"][name]["rounded"])]))
+    head = ["Model", *(t for m in (".2", ".5", "1.0") for t in (f"{m} ε_ref", "Paper", "Diff.")), "Rounded"]
+    caption = (
+        "Accuracy in percent after one FGS step, in multiples of ε_ref; and the share of images for which float32 "
+        "leaves nothing of 1 − p, so that the slope of the cross-entropy has lost a part and FGS of its strength."
+    )
+    return Table(caption, head, rows)
 
 
 def _curve(found: dict[str, Any]) -> Figure:
