@@ -107,7 +107,7 @@ def test_the_loss_is_minus_the_log_probability() -> None:
 
 
 @pytest.mark.parametrize("lead", [20.0, 90.0])
-@pytest.mark.parametrize("of", ["log_probability", "loss", "log_odds"])
+@pytest.mark.parametrize("of", ["probability", "log_probability", "loss", "log_odds"])
 def test_maps_of_a_certain_model_are_not_rounded_away(of: Any, lead: float) -> None:
     logits = torch.tensor([[lead, 0.0, 1.0], [0.5, lead, -1.0]], dtype=torch.float64)
     target = torch.tensor([0, 1])
@@ -121,7 +121,7 @@ def test_maps_of_a_certain_model_are_not_rounded_away(of: Any, lead: float) -> N
     shares = logits.softmax(1).scatter(1, target[:, None], 0.0)
     rest = shares.sum(1, keepdim=True)
     want = (-shares).scatter(1, target[:, None], rest) * {"loss": -1}.get(of, 1)
-    want = want / (rest if of == "log_odds" else 1)
+    want = want * {"log_odds": 1 / rest, "probability": 1 - rest}.get(of, 1)
     torch.testing.assert_close(slope(logits), want, rtol=1e-9, atol=0.0)
     torch.testing.assert_close(slope(logits.float()).double(), want, rtol=1e-4, atol=0.0)
     odds = torch.log1p(-rest[:, 0]) - rest[:, 0].log()

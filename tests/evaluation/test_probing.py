@@ -301,7 +301,7 @@ def test_channels_behind_a_linear_layer_lie_last(data: Dataset) -> None:
 
 @pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0], [-1.0, 1.0, 0.4]])
 def test_few_samples_prove_little(values: list[float]) -> None:
-    gain = probing._gain(np.array(values))
+    gain = probing._gain(np.array(values), np.zeros(len(values)))
     assert -1 <= gain["low"] < gain["high"] <= 1
     assert gain["low"] <= gain["value"] <= gain["high"]
     assert gain["high"] - gain["low"] > 0.5

@@ -187,6 +187,8 @@ def test_without_a_radius_that_halves_nothing_is_compared_there():
     assert not found.halved
     verdicts = [claim.verdict for claim in judge(results, found) if "ε_ref" in claim.text]
     assert verdicts == ["not measured"] * 6
+    results["rows"]["combined"] = results["rows"]["deep_defense"]
+    assert [claim.verdict == "not measured" for claim in judge(results, found)[-3:]] == [False, False, True]
 
 
 def _tiny(monkeypatch):

@@ -34,14 +34,15 @@ def score(logits: Tensor, target: Tensor, of: Of) -> Tensor:
     tensor([3.])
     """
     place = target.long()[:, None]
-    if of in ("logit", "probability"):
-        values = logits.softmax(1) if of == "probability" else logits
-        return values.gather(1, place)[:, 0]
-    # Not log_softmax, whose slope 1 - p is rounded to nothing where the class leads by 17 or more.
-    odds = logits.gather(1, place)[:, 0] - logits.scatter(1, place, -torch.inf).logsumexp(1)
+    own = logits.gather(1, place)[:, 0]
+    if of == "logit":
+        return own
+    # Not softmax, whose slope 1 - p is rounded to nothing where the class leads by 17 or more.
+    odds = own - logits.scatter(1, place, -torch.inf).logsumexp(1)
     if of == "log_odds":
         return odds
-    return F.softplus(-odds) if of == "loss" else -F.softplus(-odds)
+    loss = F.softplus(-odds)
+    return loss if of == "loss" else torch.exp(-loss) if of == "probability" else -loss
 
 
 def check_of(of: str) -> None:

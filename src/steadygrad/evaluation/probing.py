@@ -19,7 +19,7 @@ from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
 from steadygrad.evaluation.columns import Columns, cell
 from steadygrad.evaluation.robustness import Bench, code_key, label_of, predict, weights_key
-from steadygrad.evaluation.statistics import mean, wilson
+from steadygrad.evaluation.statistics import difference, mean, ratio_values, wilson
 from steadygrad.files import key
 from steadygrad.neurons import Layers
 from steadygrad.registry import describe
@@ -244,19 +244,14 @@ def _layer(name: str, place: int, moved: Columns, held: Columns, share: float) -
         "relative": _ratio(change, size),
         "most": [{"neuron": i, "sensitivity": float(sigma[i])} for i in order],
         "restored": {choice: _share(held[choice]) for choice in CHOICES} if judged else None,
-        "gain": _gain(held["most"] - held["random"]) if judged else None,
+        "gain": _gain(held["most"], held["random"]) if judged else None,
     }
 
 
-def _gain(values: NDArray[np.float64]) -> dict[str, Any]:
-    """The mean of paired differences (n,) with its interval, within what they can be.
-
-    Where all are equal, Student's interval has no width: it is then as wide as for a share of 0 of n.
-    """
-    found = mean(values).plain()
-    least = 0.0 if values.std() > 0 else wilson(0, len(values)).high
-    low, high = min(found["low"], found["value"] - least), max(found["high"], found["value"] + least)
-    return {**found, "low": max(-1.0, low), "high": min(1.0, high)}
+def _gain(first: NDArray[np.float64], second: NDArray[np.float64]) -> dict[str, Any]:
+    """The mean difference of paired shares (n,) with its interval, within what it can be."""
+    found = difference(first, second)
+    return {**found.plain(), "low": max(-1.0, found.low), "high": min(1.0, found.high)}
 
 
 def _share(values: NDArray[np.float64]) -> dict[str, Any]:
@@ -270,6 +265,5 @@ def _ratio(change: NDArray[np.float64], size: NDArray[np.float64]) -> dict[str, 
     """The mean change over the mean size, with the interval of its linearisation; None for a layer that is silent."""
     if not size.mean() > 0:
         return None
-    value = float(change.mean() / size.mean())
-    spread = mean((change - value * size) / size.mean()).plain()
-    return {**spread, "value": value, "low": max(0.0, value + spread["low"]), "high": value + spread["high"]}
+    found = mean(ratio_values(change, size))
+    return {**found.plain(), "low": max(0.0, found.low)}

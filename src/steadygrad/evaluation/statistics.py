@@ -8,11 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from steadygrad.errors import UsageError
 
-__all__ = ["Estimate", "critical_count", "mean", "quantile_intervals", "quantiles", "share_of", "wilson"]
+__all__ = [
+    "Estimate",
+    "critical_count",
+    "difference",
+    "mean",
+    "quantile_intervals",
+    "quantiles",
+    "ratio_values",
+    "share_of",
+    "wilson",
+]
 
 _Z = 1.959963984540054  # 97.5 % point of the normal distribution
 
@@ -76,6 +86,33 @@ def mean(values: ArrayLike) -> Estimate:
         return Estimate(center, center, center, 1)
     half = float(t.ppf(0.975, array.size - 1) * array.std(ddof=1) / math.sqrt(array.size))
     return Estimate(center, center - half, center + half, array.size)
+
+
+def difference(first: ArrayLike, second: ArrayLike) -> Estimate:
+    """The mean difference of two measurements of the same samples, (N,) each, with its interval by Student's t.
+
+    Where all differences are equal that interval has no width: it is then as wide as for a share of 0 of N.
+
+    >>> difference([1, 1, 0, 1], [0, 1, 0, 0]).value
+    0.5
+    >>> difference([True] * 10, [True] * 10).high > 0.2
+    True
+    """
+    values = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    found = mean(values)
+    least = wilson(0, found.count).high if values.std() == 0 else 0.0
+    return Estimate(found.value, min(found.low, found.value - least), max(found.high, found.value + least), found.count)
+
+
+def ratio_values(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values (N,) whose mean is the ratio of two means over the same samples, and whose spread is its linearization's.
+
+    >>> ratio_values(np.array([1.0, 3.0]), np.array([2.0, 2.0]))
+    array([0.5, 1.5])
+    """
+    ratio = first.mean() / second.mean()
+    values: NDArray[np.float64] = ratio + (first - ratio * second) / second.mean()
+    return values
 
 
 def quantiles(values: ArrayLike, at: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95)) -> dict[str, float | None]:

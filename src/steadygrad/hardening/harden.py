@@ -98,8 +98,8 @@ def harden(
         data: to train on; `validation` is a share of it, or other data, and chooses the epoch.
         defense: the training objective.
         threat: what both are audited under, with one radius in units of the data.
-        test: to audit on; it may share no sample, id and pixels, with the data that are trained on, nor half
-            of its pixels under other ids.
+        test: to audit on; it may share no sample, id and pixels, with the data that are trained on, nor the
+            pixels of more than half of its samples.
         settings: of the training, `usual_settings(threat)` by default.
         attacks, samples, checked, batch_size: of the audits, as in `audit`; smallest changes are
             looked for on `checked` samples too.
@@ -197,8 +197,8 @@ def _suited(attacks: Attack | Sequence[Attack] | str, threat: Threat) -> None:
 def _apart(test: Dataset, parts: Sequence[Dataset]) -> None:
     """Refuse test samples that are trained on, or that choose the epoch.
 
-    That is samples with the same id and pixels; and a test set half of whose pixels are trained on under
-    other ids. Fewer of these may be the doubles that many data sets have.
+    That is samples with the same id and pixels; and a test set of which more than half have the pixels of
+    samples with other ids. Fewer may be the doubles that many data sets have.
     """
     rows = {name: i for i, name in enumerate(test.ids)}
     for part in parts:

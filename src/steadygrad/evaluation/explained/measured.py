@@ -142,10 +142,8 @@ def _faithful(model: nn.Module, attribution: Attribution, x: Tensor, lowest: flo
     """Whether the map of the model itself, unchanged, points at what it uses; beside it a map of random numbers."""
     target = predict(model, x)[0]
     salience = BlurSaliency()(model, x, target)
-    shape = salience.shape[1:]
-    chance = torch.stack([torch.rand(shape, generator=randomness.fresh(int(seed))) for seed in seeds])
     columns = {"salience": magnitude(salience)}
-    for name, maps in (("map", attribution(model, x, target)), ("chance", chance.to(x))):
+    for name, maps in (("map", attribution(model, x, target)), ("chance", randomness.uniform(seeds, salience))):
         columns |= {f"{m}_{name}": v for m, v in scores(model, x, maps, salience, target, fill=lowest).items()}
     return columns
 

@@ -87,8 +87,7 @@ class MapBench(Bench):
                 target = predict(model, x)[0]
                 salience = JUDGE(model, x, target)
                 found = scores(model, x, MAP(model, x, target), salience, target)
-                drawn = [torch.rand(x.shape[1:], generator=randomness.fresh(int(seed))) for seed in seeds]
-                chance = scores(model, x, torch.stack(drawn).to(x), salience, target)
+                chance = scores(model, x, randomness.uniform(seeds, x), salience, target)
                 found["deletion below chance"] = chance["deletion"] - found["deletion"]
                 found["insertion above chance"] = found["insertion"] - chance["insertion"]
                 for name, values in found.items():

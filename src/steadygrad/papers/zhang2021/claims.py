@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from steadygrad.evaluation.statistics import ratio_values
 from steadygrad.papers.claims import Claim, above, at_least
 from steadygrad.papers.published import Difference, paired
 from steadygrad.papers.store import Array, Arrays
@@ -67,10 +68,6 @@ def _calmer(found: Measured, calm: str, other: str, relative: bool) -> Claim:
 
 
 def _moves(moved: Arrays, layer: str, relative: bool) -> Array:
-    """Change of a layer by image (N,); relative: their mean is the ratio of means, their spread its linearisation's."""
+    """Change of a layer by image (N,), or what makes its ratio to the size of the layer's output."""
     change, size = moved[f"{layer}/change"], moved[f"{layer}/size"]
-    if not relative or not size.mean() > 0:
-        return change
-    ratio = change.mean() / size.mean()
-    moves: Array = ratio + (change - ratio * size) / size.mean()
-    return moves
+    return ratio_values(change, size) if relative and size.mean() > 0 else change

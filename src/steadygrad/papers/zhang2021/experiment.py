@@ -13,7 +13,7 @@ from steadygrad import models, neurons
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
-from steadygrad.evaluation.statistics import mean, share_of
+from steadygrad.evaluation.statistics import mean, share_of, wilson
 from steadygrad.papers.base import Findings, Paper, Request
 from steadygrad.papers.lessons import Lesson, learn
 from steadygrad.papers.store import Array, Arrays, Store
@@ -121,7 +121,7 @@ def _results(found: Measured, scale: Scale, count: int) -> dict[str, Any]:
         rows[name] = {
             "accuracy": share_of(found.right[name]).plain(),
             "own": found.own[name],
-            "fooled": share_of(np.arange(pairs) < len(restored[found.chosen[name]]["patched/most"])).plain(),
+            "fooled": wilson(len(restored[found.chosen[name]]["patched/most"]), pairs).plain(),
             "suite": share_of(found.kept[name]).plain(),
             "suite_trained": share_of(found.kept_trained[name]).plain(),
             "change": {layer: mean(moved[f"{layer}/change"]).plain() for layer in found.layers},
