@@ -17,11 +17,11 @@ from steadygrad.attacks import PGD
 from steadygrad.attributions import BlurSaliency
 from steadygrad.data import load
 from steadygrad.data.dataset import Dataset
-from steadygrad.defenses import InputGradientPenalty, Plain
+from steadygrad.defenses import Plain
 from steadygrad.errors import UsageError
 from steadygrad.evaluation import validity
 from steadygrad.evaluation.faithfulness import deletion, faithfulness, insertion
-from steadygrad.papers.liu2022 import claims, experiment, measures
+from steadygrad.papers.liu2022 import claims, experiment, measures, search
 from steadygrad.papers.liu2022.settings import RIVALS, SCALES, TRANSFERRED, defenses, source_of
 from steadygrad.papers.store import Store
 from steadygrad.threat import linf
@@ -116,48 +116,54 @@ def test_the_claims_follow_the_measures() -> None:
     assert [claim.held for claim in claims.judge(even)][13:] == [False] * (len(measures.JUDGED) + 4)
 
 
-def test_the_search_keeps_the_best_that_is_still_accurate(monkeypatch: pytest.MonkeyPatch) -> None:
-    # (clean, transferred) by model and factor; the plain model has 0.9.
-    scores = {
-        "plain": (0.9, 0.1),
-        "penalty 0.1": (0.9, 0.2), "penalty 1": (0.895, 0.4), "penalty 10": (0.88, 0.6),
-        "jacobian 0.1": (0.9, 0.5), "jacobian 1": (0.9, 0.4), "jacobian 10": (0.9, 0.3),
-        "selective 0.1": (0.7, 0.5), "selective 1": (0.8, 0.1), "selective 10": (0.6, 0.9),
-        "jsigr 0.1": (0.9, 0.1), "jsigr 1": (0.9, 0.2), "jsigr 10": (0.9, 0.3),
+def test_the_search_keeps_the_best_that_is_still_accurate() -> None:
+    # (clean, transferred) by model and weights; the plain model has 0.9.
+    table = {
+        ("penalty", 0.1): (0.9, 0.2), ("penalty", 0.3): (0.89, 0.4), ("penalty", 1.0): (0.885, 0.6),
+        ("penalty", 3.0): (0.5, 0.7),
+        ("jacobian", 0.003): (0.9, 0.5), ("jacobian", 0.01): (0.9, 0.4), ("jacobian", 0.03): (0.91, 0.6),
+        ("jacobian", 0.1): (0.88, 0.9),
+        ("jsigr", 0.03, 0.1): (0.7, 0.5), ("jsigr", 0.03, 1.0): (0.8, 0.1), ("jsigr", 0.01, 0.1): (0.6, 0.9),
+        ("jsigr", 0.01, 1.0): (0.7, 0.9),
     }  # fmt: skip
-    given: dict[str, Any] = {}
-
-    class Room:
-        scale = SCALES["smoke"]
-
-        def train(self, name: str, defense: Any) -> Any:
-            given[name.removeprefix("search/")] = defense
-            return type("Trained", (), {"classifier": name.removeprefix("search/")})
-
-    class Bench:
-        data = range(5)
-
-        def right(self, model: str) -> Any:
-            return np.array([scores[model][0]])
-
-        def transferred(self, source: Any, model: str, *_: Any) -> Any:
-            return np.array([scores[model][1]])
-
-    factors, tried = experiment._searched(Room(), Bench(), None, EPS)  # type: ignore[arg-type]
-    assert factors == {"penalty": 1.0, "jacobian": 0.1, "selective": 1.0, "jsigr": 10.0}
-    assert len(tried) == 12
-    assert given["penalty 10"] == InputGradientPenalty(10.0)
-    assert [member.weight for member in given["jsigr 10"].members] == pytest.approx([0.1, 10.0])
-    chosen = defenses(EPS, SCALES["smoke"], factors)
-    assert chosen["jsigr_pat"].members[1:] == chosen["jsigr"].members == given["jsigr 10"].members
+    found = search.searched(lambda name, weights: (name, *weights.of(name).values()), table.__getitem__, 0.9)
+    assert {name: weights.of(name) for name, weights in found.chosen.items()} == {
+        "penalty": {"penalty": 0.3}, "jacobian": {"jacobian": 0.03},
+        "jsigr": {"jacobian": 0.03, "selective": 1.0}, "selective": {"selective": 1.0},
+    }  # fmt: skip
+    tried = [(row["model"], *row["weights"].values(), row["accuracy"], row["transferred"]) for row in found.rows]
+    assert tried == [(*given, *reached) for given, reached in table.items()]
+    chosen = defenses(EPS, SCALES["smoke"], found.chosen)
+    assert [member.weight for member in chosen["jsigr"].members] == [0.03, 1.0]
+    assert chosen["jsigr_pat"].members[1:] == chosen["jsigr"].members
+    assert (chosen["penalty"].weight, chosen["jacobian"].weight, chosen["selective"].weight) == (0.3, 0.03, 1.0)
 
 
-def test_a_search_trains_on_a_part_of_the_samples(tmp_path: Any) -> None:
-    data = load("digits", "train").take(90)
-    request = papers.Request(data="digits", out=tmp_path)
-    room = experiment._Room(request, tmp_path, data, SCALES["smoke"], "ross_cnn")
-    assert len(room.smaller(1 / 3).data) == 30
-    assert len(room.data) == 90
+@pytest.mark.slow
+def test_a_searched_network_is_not_trained_again(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    grids = {"PENALTIES": (0.1, 1.0), "JACOBIANS": (0.03,), "SELECTIVES": (1.0,)}
+    for name, grid in grids.items():
+        monkeypatch.setattr(search, name, grid)
+    data = load("digits", "train").take(64)
+    training = FitSettings(epochs=2, batch_size=32)
+    scale = replace(SCALES["smoke"], training=training, grid=2)
+    room = experiment._Room(papers.Request(data="digits", out=tmp_path), tmp_path, data, scale, "ross_cnn")
+    source = room.train("source", Plain(), "mlp").classifier
+    bench = measures.MapBench(load("digits", "test").take(20), Store(tmp_path), seed=0, device="cpu")
+    found = experiment._searched(room, bench, source, EPS)
+    folder = tmp_path / "models"
+    assert sorted(p.name for p in folder.glob("search/*")) == [
+        "jacobian 0.03", "jsigr 0.01 1", "jsigr 0.03 1", "penalty 0.1", "penalty 1",
+    ]  # fmt: skip
+    seen = {p: p.stat().st_mtime_ns for p in folder.rglob("model.safetensors")}
+    chosen = defenses(EPS, scale, found.chosen)
+    for name in ("penalty", "jacobian", "jsigr"):
+        model = room.train(name, chosen[name]).classifier
+        given = " ".join((name, *(f"{value:.3g}" for value in found.chosen[name].of(name).values())))
+        same = models.load(folder / "search" / given)
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("model.safetensors")} == seen
+    assert experiment._searched(room, bench, source, EPS) == found
 
 
 def test_the_source_is_of_another_architecture() -> None:

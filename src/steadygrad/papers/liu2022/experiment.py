@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ from steadygrad.papers.base import Findings, Paper, Request
 from steadygrad.papers.lessons import Lesson, Trained, learn
 from steadygrad.papers.liu2022 import claims, pages
 from steadygrad.papers.liu2022.measures import JUDGED, MapBench, Measured
+from steadygrad.papers.liu2022.search import Search, searched
 from steadygrad.papers.liu2022.settings import (
-    FACTORS,
+    JACOBIANS,
+    PENALTIES,
     RIVALS,
     SCALES,
-    SEARCHED,
+    SELECTIVES,
     TRANSFERRED,
     Scale,
+    Weights,
     defenses,
     eps_of,
     source_of,
@@ -36,10 +40,6 @@ __all__ = ["LIU2022"]
 
 _HELD_OUT = 1 / 12
 _SHOWN = 6
-_SEARCH_PART = 1 / 3
-"""Of the training samples: twelve candidates on all of them would cost more than the nine models."""
-_SLACK = 0.01
-"""Clean accuracy that a search may give away."""
 
 
 def plan(request: Request, train: Dataset, test: Dataset) -> dict[str, Any]:
@@ -53,8 +53,7 @@ def plan(request: Request, train: Dataset, test: Dataset) -> dict[str, Any]:
         "source": source_of(network, train.shape),
         "eps": eps,
         "defenses": {name: describe(d) for name, d in defenses(eps, scale).items()},
-        "factors": list(FACTORS) if request.search else [],
-        "search part": _SEARCH_PART if request.search else None,
+        "searched": [list(PENALTIES), list(JACOBIANS), list(SELECTIVES)] if request.search else [],
         "measured": {**dataclasses.asdict(scale), "training": scale.training.outcome},
     }
 
@@ -62,28 +61,27 @@ def plan(request: Request, train: Dataset, test: Dataset) -> dict[str, Any]:
 def run(request: Request, train: Dataset, test: Dataset, folder: Path, store: Store) -> Findings:
     """Train the source and all models, attack them and judge their maps."""
     scale, eps = SCALES[request.scale], eps_of(train.name)
-    train = train if scale.samples is None else train.take(scale.samples, seed=request.seed)
     fitted, held = train.divide(_HELD_OUT, request.seed)
+    fitted = fitted if scale.samples is None else fitted.take(scale.samples, seed=request.seed)
     network = LIU2022.model_of(request)
     room = _Room(request, folder, fitted, scale, network)
     # Another seed too, or the source would see the same batches as the models.
     source = room.train("source", defenses(eps, scale)["plain"], source_of(network, train.shape), seed=request.seed + 1)
     bench = MapBench(test, store, request.seed, request.device)
-    factors: dict[str, float] = {}
-    tried: list[dict[str, Any]] = []
+    found = Search()
     if request.search:
         judge = MapBench(held.take(scale.held), store, request.seed, request.device)
-        factors, tried = _searched(room.smaller(_SEARCH_PART), judge, source.classifier, eps)
-    trained = {name: room.train(name, defense) for name, defense in defenses(eps, scale, factors).items()}
+        found = _searched(room, judge, source.classifier, eps)
+    trained = {name: room.train(name, defense) for name, defense in defenses(eps, scale, found.chosen).items()}
     named = {name: t.classifier for name, t in trained.items()}
     measured = measure(named, source.classifier, bench, eps, scale)
     seconds = {f"train {name}": t.seconds for name, t in {"source": source, **trained}.items()}
     results = _results(measured, scale, len(test))
     results |= {
         "network": network,
-        "search": tried,
-        "factors": factors,
-        "defenses": {name: describe(d) for name, d in defenses(eps, scale, factors).items()},
+        "search": found.rows,
+        "chosen": {name: weights.of(name) for name, weights in found.chosen.items()},
+        "defenses": {name: describe(d) for name, d in defenses(eps, scale, found.chosen).items()},
     }
     arrays = {
         f"{name}/{what}": values
@@ -104,42 +102,43 @@ class _Room:
     scale: Scale
     network: str
 
-    def smaller(self, share: float) -> _Room:
-        """The same with a share of the samples."""
-        return dataclasses.replace(self, data=self.data.take(round(share * len(self.data)), seed=self.request.seed))
-
-    def train(self, name: str, defense: Any, network: str | None = None, seed: int | None = None) -> Trained:
+    def train(
+        self, name: str, defense: Any, network: str | None = None, seed: int | None = None, under: str = ""
+    ) -> Trained:
         seed = self.request.seed if seed is None else seed
         start = models.build(network or self.network, self.data.shape, self.data.classes, seed=seed)
-        lesson = Lesson(Path(name).name, start, defense, self.scale.training)
-        folder = self.folder / "models" / name
+        lesson = Lesson(name, start, defense, self.scale.training)
+        folder = self.folder / "models" / (under or name)
         return learn(lesson, self.data, None, folder, seed=seed, device=self.request.device)
 
+    def adopt(self, name: str, under: str) -> None:
+        """Take a network that was trained under another folder as the one of that name."""
+        whole, part = self.folder / "models" / name, self.folder / "models" / f".{name}.part"
+        if not whole.exists():
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(self.folder / "models" / under, part)
+            part.rename(whole)
 
-def _searched(
-    room: _Room, bench: MapBench, source: Classifier, eps: float
-) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """The factor of each model with penalties: the best under transferred attacks on held-out images.
 
-    Among those whose clean accuracy is within a point of the plain model's; if there is none, the most accurate.
-    """
-    plain = room.train("search/plain", defenses(eps, room.scale)["plain"]).classifier
-    bar = float(bench.right(plain).mean()) - _SLACK
-    chosen: dict[str, float] = {}
-    tried: list[dict[str, Any]] = []
-    for name in SEARCHED:
-        rows: list[dict[str, Any]] = []
-        for factor in FACTORS:
-            defense = defenses(eps, room.scale, {name: factor})[name]
-            model = room.train(f"search/{name} {factor:g}", defense).classifier
-            attacked = [bench.transferred(source, model, a, eps, len(bench.data)).mean() for a in TRANSFERRED.values()]
-            clean = float(bench.right(model).mean())
-            rows.append({"model": name, "factor": factor, "accuracy": clean, "transferred": float(np.mean(attacked))})
-        fit = [row for row in rows if row["accuracy"] >= bar]
-        best = max(fit, key=lambda r: r["transferred"]) if fit else max(rows, key=lambda r: r["accuracy"])
-        chosen[name] = best["factor"]
-        tried += rows
-    return chosen, tried
+def _searched(room: _Room, bench: MapBench, source: Classifier, eps: float) -> Search:
+    """The weights of the penalties, and their networks in the places of the models."""
+
+    def folder(name: str, weights: Weights) -> str:
+        return "/".join(("search", " ".join((name, *(f"{value:.3g}" for value in weights.of(name).values())))))
+
+    def train(name: str, weights: Weights) -> Classifier:
+        defense = defenses(eps, room.scale, {name: weights})[name]
+        return room.train(name, defense, under=folder(name, weights)).classifier
+
+    def scores(model: Classifier) -> tuple[float, float]:
+        attacked = [bench.transferred(source, model, a, eps, len(bench.data)).mean() for a in TRANSFERRED.values()]
+        return float(bench.right(model).mean()), float(np.mean(attacked))
+
+    plain = room.train("plain", defenses(eps, room.scale)["plain"]).classifier
+    found = searched(train, scores, scores(plain)[0])
+    for name in ("penalty", "jacobian", "jsigr"):
+        room.adopt(name, folder(name, found.chosen[name]))
+    return found
 
 
 def measure(named: dict[str, Classifier], source: Classifier, bench: MapBench, eps: float, scale: Scale) -> Measured:
@@ -192,8 +191,7 @@ def _left_out(request: Request, scale: Scale, fitted: Dataset, eps: float) -> li
         f"All models: {settings.epochs} epochs of {len(fitted):,} samples with Adam at {settings.lr:g}; equally many "
         "steps, but not equally many passes.",
         f"One radius, linf {eps:.3g}, for adversarial training and all attacks.",
-        f"The weights of the penalties were chosen in this run, among {', '.join(f'{f:g}' for f in FACTORS)} times "
-        f"starting values, with trainings on {_SEARCH_PART:.0%} of the samples, judged on held-out training images."
+        "The weights of the penalties were chosen in this run, on held-out training images."
         if request.search
         else "The weights of the penalties are starting values and were not chosen for this data: --search does that.",
         "One seed: the intervals say nothing about another training.",

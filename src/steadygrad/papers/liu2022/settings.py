@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from steadygrad.attacks import FGSM, MIFGSM, PGD, Attack
@@ -20,10 +21,12 @@ from steadygrad.models import ARCHITECTURES
 from steadygrad.training import FitSettings
 
 __all__ = [
+    "JACOBIANS",
     "LABELS",
+    "PENALTIES",
     "RIVALS",
     "SCALES",
-    "SEARCHED",
+    "SELECTIVES",
     "TRANSFERRED",
     "Scale",
     "Weights",
@@ -50,9 +53,10 @@ TRANSFERRED: dict[str, Attack] = {
     "PGD": PGD(steps=20, loss="ce"),
     "MI-FGSM": MIFGSM(loss="ce"),
 }
-SEARCHED = ("penalty", "jacobian", "selective", "jsigr")
-FACTORS = (0.1, 1.0, 10.0)
-"""By which a search multiplies the weights."""
+PENALTIES = (0.1, 0.3, 1.0, 3.0)
+JACOBIANS = (0.003, 0.01, 0.03, 0.1)
+SELECTIVES = (0.1, 1.0)
+"""The weights that a search tries."""
 
 _RADII = {"mnist": 0.2, "digits": 0.15, "cifar10": 8 / 255}
 
@@ -80,11 +84,20 @@ def source_of(network: str, shape: tuple[int, ...]) -> str:
 
 @dataclass(frozen=True)
 class Weights:
-    """Of the penalties, per squared unit of the inputs; a search multiplies them per model."""
+    """Of the penalties, per squared unit of the inputs."""
 
     penalty: float = 1.0
     jacobian: float = 0.01
     selective: float = 1.0
+
+    def of(self, model: str) -> dict[str, float]:
+        """Those that a model is trained with.
+
+        >>> Weights().of("jsigr")
+        {'jacobian': 0.01, 'selective': 1.0}
+        """
+        names = ("jacobian", "selective") if model.startswith("jsigr") else (model,)
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,7 @@ class Scale:
 
     Args:
         training: of all models, so that they are compared after equally many steps.
-        samples: largest number of training samples; None for all.
+        samples: largest number of training samples besides the held-out ones; None for all.
         steps: of the PGD that is trained on.
         grid: of the saliency of the masks.
         refresh: epochs between masks.
@@ -122,33 +135,36 @@ def _training(epochs: int, batch_size: int) -> FitSettings:
 
 SCALES = {
     "smoke": Scale(_training(2, 64), 600, 3, 4, 5, 60, 10, 4, 10, 50),
-    "short": Scale(_training(6, 128), 12_000, 5, 7, 2, 2000, 200, 100, 300, 500),
+    "short": Scale(_training(10, 32), 8_000, 5, 7, 5, 2000, 200, 100, 300, 1000),
     "paper": Scale(_training(30, 128), None, 10, 8, 5, 10_000, 500, 300, 1000, 2000),
 }
 
 
-def defenses(eps: float, scale: Scale, factors: dict[str, float] | None = None) -> dict[str, Defense]:
-    """The training objectives; `factors` multiply the weights of a model's penalties.
+def defenses(eps: float, scale: Scale, weights: Mapping[str, Weights] | None = None) -> dict[str, Defense]:
+    """The training objectives, with the weights of each model where they are given.
 
     >>> list(defenses(0.1, SCALES["smoke"])) == list(LABELS)
     True
     """
-    chosen, base = factors or {}, Weights()
+    chosen = weights or {}
     pgd = AdversarialTraining(eps=eps, attack=PGD(steps=scale.steps, loss="ce"))
 
+    def of(name: str) -> Weights:
+        return chosen.get(name, Weights())
+
     def jacobian(name: str) -> Defense:
-        return JacobianPenalty(base.jacobian * chosen.get(name, 1.0))
+        return JacobianPenalty(of(name).jacobian)
 
     def selective(name: str) -> Defense:
-        weight, saliency = base.selective * chosen.get(name, 1.0), BlurSaliency(grid=scale.grid)
-        return SelectiveGradientPenalty(weight, saliency=saliency, refresh=scale.refresh)
+        saliency = BlurSaliency(grid=scale.grid)
+        return SelectiveGradientPenalty(of(name).selective, saliency=saliency, refresh=scale.refresh)
 
     return {
         "plain": Plain(),
         "nat": AdversarialTraining(eps=eps, attack=FGSM("ce"), clean_weight=0.5, label="predicted"),
         "pat": pgd,
         "distilled": Distillation(),
-        "penalty": InputGradientPenalty(base.penalty * chosen.get("penalty", 1.0)),
+        "penalty": InputGradientPenalty(of("penalty").penalty),
         "jacobian": jacobian("jacobian"),
         "selective": selective("selective"),
         "jsigr": jacobian("jsigr") + selective("jsigr"),
