@@ -15,9 +15,9 @@ import nets
 from oracles import deep_defense as oracle
 from steadygrad import UsageError, derivatives, models
 from steadygrad.attacks.deepfool_change import deepfool_change, relative_distance
-from steadygrad.defenses import DeepDefense, State
+from steadygrad.defenses import DeepDefense, State, deep_defense
 
-SETTINGS: dict[str, Any] = {"weight": 2.0, "correct": 3.0, "wrong": 1.5, "steps": 4, "overshoot": 0.02}
+SETTINGS: dict[str, Any] = {"weight": 2.0, "correct": 3.0, "wrong": 1.5, "limit": 0.3, "steps": 4, "overshoot": 0.02}
 
 
 def _case(kind: str, count: int = 6) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
@@ -38,6 +38,20 @@ def test_the_term_is_that_of_the_paper(kind, center):
     if kind != "attention":  # which is almost affine: here several steps are taken
         one = oracle.loss(model, x, y, **{**SETTINGS, "steps": 1}, center=center)
         assert abs(one - expected) > 1e-4 * expected
+
+
+def test_a_far_sample_does_not_outweigh_the_others():
+    rho = torch.tensor([0.01, 0.199, 0.2, 0.201, 1e6], dtype=torch.float64, requires_grad=True)
+    values = deep_defense._exp(20 * rho, 4.0)
+    (slope,) = torch.autograd.grad(values.sum(), rho)
+    torch.testing.assert_close(values[:3], torch.exp(20 * rho[:3]))
+    torch.testing.assert_close(slope[:3], 20 * torch.exp(20 * rho[:3]))
+    # Value and slope go on where the exponential ends; from there a relative change counts alike at any distance.
+    assert float(values[3]) == pytest.approx(math.exp(4) * (1 + 4 * math.log(1.005)))
+    torch.testing.assert_close((slope * rho)[3:], torch.full((2,), 4 * math.exp(4), dtype=torch.float64))
+    model, x, y = _case("conv")
+    near, far = (float(DeepDefense(**{**SETTINGS, "limit": at}).loss(model, x, y).total) for at in (5.0, 0.01))
+    assert near != far
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -98,8 +112,9 @@ def _all_classes(model, x, y):
                 steps.append((gap.abs() / w.norm(), gap.abs() / w.norm() ** 2 * w))
             total = total + min(steps, key=lambda s: float(s[0].detach()))[1]
         rho = (1 + SETTINGS["overshoot"]) * total.norm() / clean.norm()
-        far = math.exp(SETTINGS["wrong"]) * (1 + SETTINGS["wrong"] * (rho - 1))
-        grown = torch.exp(SETTINGS["wrong"] * rho) if float(rho.detach()) <= 1 else far
+        grown, limit = SETTINGS["wrong"] * rho, SETTINGS["limit"]
+        far = math.exp(limit) * (1 + limit * torch.log(grown / limit))
+        grown = torch.exp(grown) if float(grown.detach()) <= limit else far
         terms.append(torch.exp(-SETTINGS["correct"] * rho) if right else grown)
     return SETTINGS["weight"] * torch.stack(terms).mean()
 
@@ -183,6 +198,7 @@ def test_one_logit_is_not_enough():
         ({"weight": 1.0, "wrong": float("inf")}, "wrong must be positive and finite"),
         ({"weight": 1.0, "steps": 0}, "steps and candidates must be at least 1, got 0 and 3"),
         ({"weight": 1.0, "overshoot": 1.0}, r"overshoot must be within \[0, 1\)"),
+        ({"weight": 1.0, "limit": 0.0}, "limit must be positive"),
         ({"weight": 1.0, "recompute": 0}, "recompute must be at least 1 sample"),
     ],
 )

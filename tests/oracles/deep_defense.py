@@ -39,7 +39,7 @@ def change(model: Model, x: Tensor, label: int, toward: int | None, steps: int, 
 
 def loss(
     model: Model, x: Tensor, y: Tensor, *, weight: float, correct: float, wrong: float, steps: int, overshoot: float,
-    center: float = 0.0,
+    center: float = 0.0, limit: float = 5.0,
 ) -> float:  # fmt: skip
     """The term of Deep Defense: the mean over the samples of weight exp(-c rho) or weight exp(d rho)."""
     total = 0.0
@@ -48,7 +48,8 @@ def loss(
         right = int(model(x[n : n + 1]).detach()[0].argmax()) == label
         moved = change(model, x[n], label, None if right else label, steps, overshoot)
         rho = math.sqrt(float((moved**2).sum())) / math.sqrt(float(((x[n] - center) ** 2).sum()))
-        # Beyond rho = 1 the exponential of a wrong sample goes on as its tangent.
-        grown = math.exp(wrong * rho) if rho <= 1 else math.exp(wrong) * (1 + wrong * (rho - 1))
+        # Beyond the limit the exponential of a wrong sample goes on as a logarithm.
+        t = wrong * rho
+        grown = math.exp(t) if t <= limit else math.exp(limit) * (1 + limit * math.log(t / limit))
         total += weight * (math.exp(-correct * rho) if right else grown)
     return total / len(x)

@@ -32,14 +32,16 @@ class DeepDefense(Defense):
     rho is the l2 norm of DeepFool's change relative to that of the input. For a right sample the
     change leads away from its label, and large ones are rewarded; for a wrong one it leads to its
     label, and small ones are. The paper fine-tunes a trained network with it, batch normalization
-    frozen; the search always sees the network in evaluation mode. Where the way to the label is longer
-    than the input itself (rho > 1), the exponential goes on as its tangent, or a single such sample
-    would outweigh all others.
+    frozen; the search always sees the network in evaluation mode. Where a network is flat the way to
+    the label has no end: beyond `limit` the exponential of a wrong sample goes on as a logarithm, or a
+    single such sample would outweigh all others.
 
     Args:
         weight: of the term (the paper's lambda; 15 on MNIST).
         correct, wrong: the exponents c and d (25 and 5 on MNIST, where the mean image was subtracted
             from the inputs: see `center`).
+        limit: largest exponent (wrong x rho) of a wrong sample; 5 is a change as long as the input in
+            the paper's settings.
         steps: of DeepFool.
         overshoot: share by which its change is lengthened.
         candidates: classes considered in each step; None for all.
@@ -54,6 +56,7 @@ class DeepDefense(Defense):
     weight: float
     correct: float = 25.0
     wrong: float = 5.0
+    limit: float = 5.0
     steps: int = 5
     overshoot: float = 0.02
     candidates: int | None = 3
@@ -64,6 +67,7 @@ class DeepDefense(Defense):
         check_positive("weight", self.weight, zero=True)
         check_positive("correct", self.correct)
         check_positive("wrong", self.wrong)
+        check_positive("limit", self.limit)
         if self.steps < 1 or (self.candidates is not None and self.candidates < 1):
             raise UsageError(f"steps and candidates must be at least 1, got {self.steps} and {self.candidates}")
         if not 0 <= self.overshoot < 1:
@@ -78,7 +82,7 @@ class DeepDefense(Defense):
             else:
                 weights = [p for p in model.parameters() if p.requires_grad]
                 rho, right = _Recomputed.apply(self, model, step.x.detach(), step.y, *weights)  # type: ignore[no-untyped-call]
-        values = torch.where(right, torch.exp(-self.correct * rho), _exp(self.wrong * rho, self.wrong))
+        values = torch.where(right, torch.exp(-self.correct * rho), _exp(self.wrong * rho, self.limit))
         return {"deep_defense": self.weight * values}
 
     def distances(self, model: nn.Module, x: Tensor, y: Tensor, *, create_graph: bool) -> tuple[Tensor, Tensor]:
@@ -95,9 +99,8 @@ class DeepDefense(Defense):
 
 
 def _exp(t: Tensor, limit: float) -> Tensor:
-    """exp(t) (N,), and its tangent beyond the limit."""
-    low = t.clamp_max(limit)
-    return torch.exp(low) * (1 + t - low)
+    """exp(t) (N,), and beyond the limit the logarithm that goes on with its value and slope."""
+    return torch.exp(t.clamp_max(limit)) * (1 + limit * torch.log(t.clamp_min(limit) / limit))
 
 
 class _Recomputed(torch.autograd.Function):
