@@ -100,7 +100,8 @@ class DeepDefense(Defense):
 
 def _exp(t: Tensor, limit: float) -> Tensor:
     """exp(t) (N,), and beyond the limit the logarithm that goes on with its value and slope."""
-    return torch.exp(t.clamp_max(limit)) * (1 + limit * torch.log(t.clamp_min(limit) / limit))
+    far = torch.exp(torch.full_like(t, limit)) * (1 + limit * torch.log(t.clamp_min(limit) / limit))
+    return torch.where(t > limit, far, torch.exp(t.clamp_max(limit)))
 
 
 class _Recomputed(torch.autograd.Function):
