@@ -126,11 +126,16 @@ def test_the_search_keeps_the_best_that_is_still_accurate() -> None:
         ("jsigr", 0.03, 0.1): (0.7, 0.5), ("jsigr", 0.03, 1.0): (0.8, 0.1), ("jsigr", 0.01, 0.1): (0.6, 0.9),
         ("jsigr", 0.01, 1.0): (0.7, 0.9),
     }  # fmt: skip
-    found = search.searched(lambda name, weights: (name, *weights.of(name).values()), table.__getitem__, 0.9)
+    found = search.searched(lambda name, weights: (name, *weights.of(name).values()), table.__getitem__, 0.9, 0.2)
     assert {name: weights.of(name) for name, weights in found.chosen.items()} == {
         "penalty": {"penalty": 0.3}, "jacobian": {"jacobian": 0.03},
         "jsigr": {"jacobian": 0.03, "selective": 1.0}, "selective": {"selective": 1.0},
     }  # fmt: skip
+    half = search.searched(
+        lambda name, weights: (name, *weights.at(0.4).of(name).values()), table.__getitem__, 0.9, 0.1
+    )
+    assert half.chosen == {name: weights.at(0.1) for name, weights in found.chosen.items()}
+    assert defenses(0.1, SCALES["smoke"], half.chosen)["penalty"].weight == 0.3 / 4
     tried = [(row["model"], *row["weights"].values(), row["accuracy"], row["transferred"]) for row in found.rows]
     assert tried == [(*given, *reached) for given, reached in table.items()]
     chosen = defenses(EPS, SCALES["smoke"], found.chosen)
@@ -150,20 +155,20 @@ def test_a_searched_network_is_not_trained_again(tmp_path: Any, monkeypatch: pyt
     room = experiment._Room(papers.Request(data="digits", out=tmp_path), tmp_path, data, scale, "ross_cnn")
     source = room.train("source", Plain(), "mlp").classifier
     bench = measures.MapBench(load("digits", "test").take(20), Store(tmp_path), seed=0, device="cpu")
-    found = experiment._searched(room, bench, source, EPS)
+    found = experiment._searched(room, bench, source, 0.2)
     folder = tmp_path / "models"
     assert sorted(p.name for p in folder.glob("search/*")) == [
         "jacobian 0.03", "jsigr 0.01 1", "jsigr 0.03 1", "penalty 0.1", "penalty 1",
     ]  # fmt: skip
     seen = {p: p.stat().st_mtime_ns for p in folder.rglob("model.safetensors")}
-    chosen = defenses(EPS, scale, found.chosen)
+    chosen = defenses(0.2, scale, found.chosen)
     for name in ("penalty", "jacobian", "jsigr"):
         model = room.train(name, chosen[name]).classifier
         given = " ".join((name, *(f"{value:.3g}" for value in found.chosen[name].of(name).values())))
         same = models.load(folder / "search" / given)
         assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("model.safetensors")} == seen
-    assert experiment._searched(room, bench, source, EPS) == found
+    assert experiment._searched(room, bench, source, 0.2) == found
 
 
 def test_the_source_is_of_another_architecture() -> None:

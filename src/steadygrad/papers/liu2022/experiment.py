@@ -135,7 +135,7 @@ def _searched(room: _Room, bench: MapBench, source: Classifier, eps: float) -> S
         return float(bench.right(model).mean()), float(np.mean(attacked))
 
     plain = room.train("plain", defenses(eps, room.scale)["plain"]).classifier
-    found = searched(train, scores, scores(plain)[0])
+    found = searched(train, scores, scores(plain)[0], eps)
     for name in ("penalty", "jacobian", "jsigr"):
         room.adopt(name, folder(name, found.chosen[name]))
     return found

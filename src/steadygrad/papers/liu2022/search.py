@@ -26,7 +26,7 @@ class Search:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-def searched(train: Train[Model], scores: Scores[Model], plain: float) -> Search:
+def searched(train: Train[Model], scores: Scores[Model], plain: float, eps: float) -> Search:
     """The weights that stand transferred attacks best, at a clean accuracy within a point of `plain`.
 
     `scores` gives the clean accuracy and the mean one under the attacks. J-SIGR tries the Jacobian's
@@ -38,16 +38,17 @@ def searched(train: Train[Model], scores: Scores[Model], plain: float) -> Search
     def best(name: str, candidates: Sequence[Weights]) -> Weights:
         rows: list[dict[str, Any]] = []
         for weights in candidates:
-            accuracy, transferred = scores(train(name, weights))
+            accuracy, transferred = scores(train(name, weights.at(eps)))
             rows.append({"weights": weights, "accuracy": accuracy, "transferred": transferred})
-            found.rows.append({"model": name, **rows[-1], "weights": weights.of(name)})
-        found.chosen[name] = choice(rows, plain)
-        return found.chosen[name]
+            found.rows.append({"model": name, **rows[-1], "weights": weights.at(eps).of(name)})
+        chosen = choice(rows, plain)
+        found.chosen[name] = chosen.at(eps)
+        return chosen
 
     best("penalty", [replace(base, penalty=weight) for weight in PENALTIES])
     alone = best("jacobian", [replace(base, jacobian=weight) for weight in JACOBIANS]).jacobian
-    both = [Weights(jacobian=j, selective=s) for j in (alone, alone / 3) for s in SELECTIVES]
-    found.chosen["selective"] = best("jsigr", both)
+    best("jsigr", [Weights(jacobian=j, selective=s) for j in (alone, alone / 3) for s in SELECTIVES])
+    found.chosen["selective"] = found.chosen["jsigr"]
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ TRANSFERRED: dict[str, Attack] = {
 PENALTIES = (0.1, 0.3, 1.0, 3.0)
 JACOBIANS = (0.003, 0.01, 0.03, 0.1)
 SELECTIVES = (0.1, 1.0)
-"""The weights that a search tries."""
+"""The weights that a search tries, at a radius of .2."""
 
 _RADII = {"mnist": 0.2, "digits": 0.15, "cifar10": 8 / 255}
 
@@ -84,11 +85,19 @@ def source_of(network: str, shape: tuple[int, ...]) -> str:
 
 @dataclass(frozen=True)
 class Weights:
-    """Of the penalties, per squared unit of the inputs."""
+    """Of the penalties, per squared unit of the inputs, at a radius (linf) of .2."""
 
     penalty: float = 1.0
     jacobian: float = 0.01
     selective: float = 1.0
+
+    def at(self, eps: float) -> Weights:
+        """Those of another radius: a squared gradient counts by what a change of that size makes of it.
+
+        >>> Weights().at(0.1).penalty
+        0.25
+        """
+        return Weights(*((eps / 0.2) ** 2 * weight for weight in dataclasses.astuple(self)))
 
     def of(self, model: str) -> dict[str, float]:
         """Those that a model is trained with.
@@ -150,7 +159,7 @@ def defenses(eps: float, scale: Scale, weights: Mapping[str, Weights] | None = N
     pgd = AdversarialTraining(eps=eps, attack=PGD(steps=scale.steps, loss="ce"))
 
     def of(name: str) -> Weights:
-        return chosen.get(name, Weights())
+        return chosen.get(name, Weights().at(eps))
 
     def jacobian(name: str) -> Defense:
         return JacobianPenalty(of(name).jacobian)
