@@ -21,7 +21,7 @@ from steadygrad.defenses import Plain
 from steadygrad.errors import UsageError
 from steadygrad.evaluation import validity
 from steadygrad.evaluation.faithfulness import deletion, faithfulness, insertion
-from steadygrad.papers.liu2022 import claims, experiment, measures, search
+from steadygrad.papers.liu2022 import claims, experiment, measures, pages, search
 from steadygrad.papers.liu2022.settings import RIVALS, SCALES, TRANSFERRED, defenses, source_of
 from steadygrad.papers.store import Store
 from steadygrad.threat import linf
@@ -142,6 +142,13 @@ def test_the_search_keeps_the_best_that_is_still_accurate() -> None:
     assert [member.weight for member in chosen["jsigr"].members] == [0.03, 1.0]
     assert chosen["jsigr_pat"].members[1:] == chosen["jsigr"].members
     assert (chosen["penalty"].weight, chosen["jacobian"].weight, chosen["selective"].weight) == (0.3, 0.03, 1.0)
+
+
+def test_the_page_ticks_the_chosen_weights() -> None:
+    rows = [{"model": "jacobian", "weights": {"jacobian": w}, "accuracy": 0.9, "transferred": 0.5} for w in (0.1, 0.3)]
+    found = {"defenses": {}, "search": rows, "chosen": {"jacobian": {"jacobian": 0.3}}}
+    table = pages._settings(found)[1]
+    assert [cells[0].good for _, cells in table.rows] == [None, True]  # type: ignore[union-attr]
 
 
 @pytest.mark.slow

@@ -107,7 +107,7 @@ def _settings(found: dict[str, Any]) -> list[Block]:
                 [
                     Cell(
                         ", ".join(f"{part} {value:.3g}" for part, value in row["weights"].items()),
-                        framed=found["chosen"][row["model"]] == row["weights"],
+                        good=True if found["chosen"][row["model"]] == row["weights"] else None,
                     ),
                     Cell(f"{100 * row['accuracy']:.1f}"),
                     Cell(f"{100 * row['transferred']:.1f}"),
@@ -117,7 +117,7 @@ def _settings(found: dict[str, Any]) -> list[Block]:
         ]
         out.append(
             Table(
-                "The search on held-out training images: the chosen weights are framed. They are the best under "
+                "The search on held-out training images: the chosen weights are ticked. They are the best under "
                 "transferred attacks among those within a point of the plain model's clean accuracy. J-SIGR tries the "
                 "Jacobian's weight that was chosen alone, and a third of it; the selective penalty alone has J-SIGR's.",
                 ["Model", "Weights", "Clean, %", "Transferred, %"],
