@@ -176,7 +176,9 @@ class Loop:
         total = loss.total * (len(x) / len(batch)) if self.processes.size > 1 else loss.total
         slopes = torch.autograd.grad(self.scaler.scale(total), self.weights, allow_unused=True)
         for weight, slope in zip(self.weights, slopes):
-            weight.grad = torch.zeros_like(weight) if slope is None else slope
+            # In the weight's own layout: a fused optimizer pairs the entries as they lie in memory, and double
+            # backward through convolutions returns transposed ones.
+            weight.grad = torch.zeros_like(weight) if slope is None else torch.empty_like(weight).copy_(slope)
         self.processes.sum_all([w.grad for w in self.weights if w.grad is not None])
         # At every step, so that any step may be the one at which a run is continued.
         self.processes.average_buffers(self.model)
