@@ -172,6 +172,23 @@ def test_the_sample_counts_do_not_matter_and_passes_are_few():
     assert passes["backwards"] == 2 + 1
 
 
+def test_samples_at_rest_take_no_part_in_the_passes_with_a_graph():
+    model, x, _ = _case("conv", 12)
+    label = model(x).argmax(1)
+    rows = {True: [], False: []}
+    handle = model.register_forward_hook(lambda module, args, out: rows[torch.is_grad_enabled()].append((args[0], out)))
+    # Without overshoot some steps end before the boundary and some behind it.
+    deepfool_change(model, x, label, steps=4, overshoot=0.0, create_graph=True)
+    handle.remove()
+    labels = label
+    for (looked, logits), (built, _) in zip(rows[False], rows[True][1:], strict=False):
+        standing = logits.argmax(1) == labels
+        assert built.equal(looked[standing])
+        labels = labels[standing]
+    assert len(rows[True][0][0]) == 12
+    assert 0 < len(labels) < 12
+
+
 def test_wrong_samples_rest_unless_they_are_led_to_their_label():
     model, x, y = _case("conv")
     right = model(x).argmax(1) == y

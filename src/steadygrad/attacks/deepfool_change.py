@@ -62,21 +62,24 @@ def deepfool_change(
     with torch.enable_grad(), math_attention():
         for index in range(steps):
             points = x[active].detach() + (1 + overshoot) * total[active]
+            if index:
+                # A look without a graph, so that samples at rest take no part in the costly passes.
+                with torch.no_grad():
+                    fits = model(points).argmax(1) == labels[active]
+                standing = (fits == right[active]) & (right[active] | reach)
+                active, points = active[standing], points[standing]
+                if not len(active):
+                    break
             points = points if points.requires_grad else points.requires_grad_()
             logits = model(points)
             if logits.shape[1] < 2:
                 raise UsageError(f"the model must return logits (N, K) with K of at least 2, got {tuple(logits.shape)}")
-            fits = logits.detach().argmax(1) == labels[active]
-            right = right if index else fits
-            standing = (fits == right[active]) if reach else fits
-            if not bool(standing.any()):
-                break
-            # All rows stay in this graph; only those that stand contribute a step.
+            if not index:
+                right = logits.detach().argmax(1) == labels
             step = _step(points, logits, labels[active], right[active], candidates, create_graph)
-            place = standing.view(-1, *[1] * (x.ndim - 1))
-            total = total.index_add(0, active, torch.where(place, step, 0.0))
+            moves = (right[active] | reach).view(-1, *[1] * (x.ndim - 1))
+            total = total.index_add(0, active, torch.where(moves, step, 0.0))
             total = total if create_graph else total.detach()
-            active = active[standing]
     return Changed((1 + overshoot) * total, right)
 
 

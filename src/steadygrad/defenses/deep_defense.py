@@ -21,7 +21,7 @@ __all__ = ["DeepDefense"]
     "deep_defense",
     summary="exponential reward for the relative size of DeepFool's change, through all of its steps",
     reference="Yan, Guo and Zhang 2018, arXiv 1803.00404, eq. 5",
-    cost="1 forward + 1 backward + DeepFool with a graph: up to `steps` x (1 forward + `candidates` + 1 backwards)",
+    cost="1 forward + 1 backward + DeepFool with a graph: up to `steps` x (2 forwards + `candidates` + 1 backwards)",
     soundness="estimate",
     order=2,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def plan(request: Request, train: Dataset, test: Dataset) -> dict[str, Any]:
     weights = weights_of(train.name, request.scale)
     return {
         "network": "ross_cnn",
-        "training": fitting(scale).outcome,
+        "training": fitting(scale, len(_fitted(request, train, scale)[0])).outcome,
         "training samples": scale.training,
         "defenses": {name: describe(d) for name, d in defenses(weights, unit(train)).items()},
         "images": scale.images,
@@ -63,8 +64,7 @@ def unit(data: Dataset) -> float:
 def run(request: Request, train: Dataset, test: Dataset, folder: Path, store: Store) -> Findings:
     """Train the six models and measure everything."""
     scale = SCALES[request.scale]
-    train = train if scale.training is None else train.take(scale.training, seed=request.seed)
-    fitted, validation = train.divide(_HELD_OUT, request.seed)
+    fitted, validation = _fitted(request, train, scale)
     weights = weights_of(train.name, request.scale)
     tried: dict[str, Any] | None = None
     spent: dict[str, float] = {}
@@ -88,9 +88,15 @@ def run(request: Request, train: Dataset, test: Dataset, folder: Path, store: St
         results,
         claims.judge(results, measured.right),
         measured.arrays(),
-        _left_out(request, scale, train),
+        _left_out(request, scale, fitted),
         seconds,
     )
+
+
+def _fitted(request: Request, train: Dataset, scale: Scale) -> tuple[Dataset, Dataset]:
+    """The samples that are trained on, and those held out."""
+    taken = train if scale.training is None else train.take(scale.training, seed=request.seed)
+    return taken.divide(_HELD_OUT, request.seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +115,7 @@ class _Classroom:
         return models.build("ross_cnn", shape, classes, seed=self.request.seed)
 
     def train(self, name: str, defense: Defense) -> Trained:
-        lesson = Lesson(name, self.start(), defense, fitting(self.scale))
+        lesson = Lesson(name, self.start(), defense, fitting(self.scale, len(self.data)))
         return learn(
             lesson,
             self.data,
@@ -123,10 +129,12 @@ class _Classroom:
     def candidate(self, name: str, defense: Defense) -> Trained:
         """A shorter training of a candidate of the search, not scored on the way."""
         part, _ = self.scale.search
-        data = self.data
-        if self.scale.settings.epochs * part < 1:
-            data = data.take(round(len(data) * self.scale.settings.epochs * part), seed=self.request.seed)
-        lesson = Lesson(name, self.start(), defense, fitting(self.scale, part))
+        data, epochs = self.data, fitting(self.scale, len(self.data)).epochs
+        if epochs * part < 1:
+            data = data.take(round(len(data) * epochs * part), seed=self.request.seed)
+        # The epochs are those of all the data, not of the part that is left.
+        settings = fitting(self.scale, len(self.data), part)
+        lesson = Lesson(name, self.start(), defense, settings)
         folder = self.folder / "search" / name
         return learn(lesson, data, None, folder, seed=self.request.seed, device=self.request.device)
 
@@ -305,8 +313,8 @@ def _published(data: str) -> dict[str, Any]:
 
 
 def _left_out(request: Request, scale: Scale, train: Dataset) -> list[str]:
-    settings = scale.settings
-    batches = -(-round(len(train) * (1 - _HELD_OUT)) // settings.batch_size) * settings.epochs
+    settings = fitting(scale, len(train))
+    batches = math.ceil(len(train) / settings.batch_size) * settings.epochs
     lines = [
         f"Training: {batches:,} batches of {settings.batch_size} with Adam at {settings.lr:g} (the paper: 15,000 "
         "of 256 "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from steadygrad.attacks import FGSM
@@ -99,6 +100,7 @@ class Scale:
 
     Args:
         settings: of all trainings.
+        least: steps of a training at least; small data are gone through more often.
         training: largest number of training samples; None for all.
         images: first test samples for FGSM and TGSM; the paper's tables use 256.
         epsilons: radii of FGSM and TGSM.
@@ -109,6 +111,7 @@ class Scale:
     """
 
     settings: FitSettings
+    least: int
     training: int | None
     images: int
     epsilons: tuple[float, ...]
@@ -120,16 +123,25 @@ class Scale:
 _EPSILONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 SCALES = {
-    "smoke": Scale(FitSettings(epochs=2, batch_size=64, lr=2e-3), 600, 64, (0.1, 0.2, 0.3), 6, 5, (0.5, 6)),
-    "short": Scale(FitSettings(epochs=3, batch_size=64, lr=1e-3), None, 512, _EPSILONS, 40, 300, (0.25, 3)),
+    "smoke": Scale(FitSettings(epochs=2, batch_size=64, lr=2e-3), 1, 600, 64, (0.1, 0.2, 0.3), 6, 5, (0.5, 6)),
+    "short": Scale(
+        FitSettings(epochs=2, batch_size=64, lr=1e-3, schedule="linear"), 800, None, 512, _EPSILONS, 40, 300, (0.25, 3)
+    ),
     # 15,000 batches of 256.
     "paper": Scale(
-        FitSettings(epochs=70, batch_size=256, lr=2e-4, adam_eps=1e-4), None, 1000, _EPSILONS, 256, 500, (1.0, 1)
+        FitSettings(epochs=70, batch_size=256, lr=2e-4, adam_eps=1e-4), 1, None, 1000, _EPSILONS, 256, 500, (1.0, 1)
     ),
 }
 
 
-def fitting(scale: Scale, part: float = 1.0) -> FitSettings:
-    """The settings of a training, or of one with a part of the epochs."""
-    epochs = max(1, round(scale.settings.epochs * part))
-    return dataclasses.replace(scale.settings, epochs=epochs, checkpoint_steps=scale.curve, checkpoint_every=1)
+def fitting(scale: Scale, count: int, part: float = 1.0) -> FitSettings:
+    """The settings of a training on `count` samples, or of one with a part of the epochs.
+
+    >>> fitting(SCALES["short"], 55_000).epochs, fitting(SCALES["short"], 7_333).epochs
+    (2, 7)
+    """
+    settings = scale.settings
+    whole = max(settings.epochs, math.ceil(scale.least / math.ceil(count / settings.batch_size)))
+    return dataclasses.replace(
+        settings, epochs=max(1, round(whole * part)), checkpoint_steps=scale.curve, checkpoint_every=1
+    )
