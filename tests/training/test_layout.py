@@ -1,7 +1,8 @@
-"""Gradients reach the optimizer in the layout of their weights."""
+"""Gradients and moments reach the optimizer in the layout of their weights."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from steadygrad import models
@@ -12,9 +13,7 @@ from steadygrad.training import FitSettings, fit
 
 def test_a_penalty_that_weighs_nothing_changes_no_weight():
     # Double backward through a convolution of several channels returns transposed gradients.
-    drawn = torch.Generator().manual_seed(0)
-    images = torch.rand(48, 3, 16, 16, generator=drawn)
-    data = Dataset(images, torch.arange(48) % 3, ("a", "b", "c"), tuple(str(n) for n in range(48)))
+    data = _images()
     for optimizer in ("adam", "sgd"):
         settings = FitSettings(epochs=3, batch_size=16, optimizer=optimizer, lr=1e-2)
         plain, penalized = (
@@ -24,3 +23,31 @@ def test_a_penalty_that_weighs_nothing_changes_no_weight():
         pairs = zip(plain.classifier.parameters(), penalized.classifier.parameters(), strict=True)
         for one, other in pairs:
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+class _Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_model_with_channels_last_continues_to_the_same_weights(tmp_path, optimizer):
+    data, settings = _images(), FitSettings(epochs=4, batch_size=16, optimizer=optimizer, lr=1e-2)
+
+    def trained(**where):
+        start = models.build("lenet", data.shape, data.classes, seed=0).to(memory_format=torch.channels_last)
+        return fit(start, Plain(), data, settings=settings, seed=0, **where).classifier
+
+    def stop(classifier, steps):
+        if steps == 6:
+            raise _Stopped
+
+    with pytest.raises(_Stopped):
+        trained(out=tmp_path, watch=stop)
+    for one, other in zip(trained(out=tmp_path).parameters(), trained().parameters(), strict=True):
+        assert one.equal(other)
+
+
+def _images():
+    drawn = torch.Generator().manual_seed(0)
+    images = torch.rand(48, 3, 16, 16, generator=drawn)
+    return Dataset(images, torch.arange(48) % 3, ("a", "b", "c"), tuple(str(n) for n in range(48)))

@@ -81,16 +81,22 @@ def load(
     if metadata.get("run") != run:
         raise UsageError(f"{path} is from another configuration: choose another --out, or delete it")
     module.load_state_dict(_under("model", tensors))
+    weights = [w for group in optimizer.param_groups for w in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _under("optimizer", tensors).items():
         index, _, part = name.partition(".")
-        state.setdefault(int(index), {})[part] = tensor
+        state.setdefault(int(index), {})[part] = _like(weights[int(index)], tensor)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     progress = Progress(**json.loads(metadata["progress"]))
     progress.best = _under("best", tensors) or None
     for name in ("sums", "memory"):
         setattr(progress, name, {k: tensor.to(device) for k, tensor in _under(name, tensors).items()})
     return progress
+
+
+def _like(weight: Tensor, tensor: Tensor) -> Tensor:
+    """A tensor of an optimizer's state in the layout of its weight: a fused one pairs entries as they lie in memory."""
+    return torch.empty_like(weight, dtype=tensor.dtype).copy_(tensor) if tensor.shape == weight.shape else tensor
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
