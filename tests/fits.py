@@ -36,13 +36,17 @@ def dataset(count: int = 60, *, classes: int = 3, shape: tuple[int, ...] = (1, 6
 
 
 def classifier(kind: str = "linear", *, seed: int = 0) -> Classifier:
-    """A small network, with batch normalization and dropout if kind is "norm"."""
+    """A small network: of linear layers, of two convolutions ("conv"), or with batch normalization ("norm")."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if kind == "norm":
             module = nn.Sequential(
                 *(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
                 *(nn.Dropout(0.3), nn.Linear(16, 3)),
+            )
+        elif kind == "conv":
+            module = nn.Sequential(
+                nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)
             )
         else:
             module = nn.Sequential(nn.Flatten(), nn.Linear(36, 10), nn.ReLU(), nn.Linear(10, 3))
@@ -73,6 +77,7 @@ SUITE = (
     "stable_neurons:eps=0.1,refresh=2,samples=20",
 )
 IN_SUITE: dict[str, Any] = {"kind": "linear", "optimizer": "sgd", "lr": 0.1, "select": "robust", "robust_eps": 0.1}
+LAST, IN_LAST = "input_gradient:weight=0.1", IN_SUITE | {"kind": "conv", "channels_last": True}
 
 
 class Stopped(BaseException):
@@ -99,9 +104,10 @@ def stopped_at(steps: int) -> Iterator[None]:
 
 
 def suite(out: Path) -> None:
-    """All defenses; and a network with running statistics, whole and in two parts."""
+    """All defenses; one with channels last; and a network with running statistics, whole and in two parts."""
     for defense in SUITE:
         run(out / defense, defense, **IN_SUITE)
+    run(out / "channels last", LAST, **IN_LAST)
     run(out / "whole", "pgd", epochs=2)
     with contextlib.suppress(Stopped), stopped_at(7):
         run(out / "parts", "pgd", epochs=2, checkpoint_steps=3)

@@ -47,6 +47,29 @@ def test_a_model_with_channels_last_continues_to_the_same_weights(tmp_path, opti
         assert one.equal(other)
 
 
+def test_channels_last_is_a_matter_of_speed(tmp_path):
+    data = _images()
+
+    def trained(channels_last):
+        settings = FitSettings(epochs=3, batch_size=16, lr=1e-2, channels_last=channels_last)
+        start = models.build("lenet", data.shape, data.classes, seed=0)
+        layouts = []
+        fit(
+            start, JacobianPenalty(0.1), data, settings=settings, seed=0, out=tmp_path / str(channels_last),
+            watch=lambda model, steps: layouts.append(model.module[0].weight.is_contiguous()),
+        )  # fmt: skip
+        # The second call finds the finished run.
+        again = fit(start, JacobianPenalty(0.1), data, settings=settings, seed=0, out=tmp_path / str(channels_last))
+        return list(again.classifier.parameters()), layouts
+
+    (usual, before), (faster, after) = trained(False), trained(True)
+    assert all(before)
+    assert not any(after)
+    assert all(weight.is_contiguous() for weight in faster)
+    for one, other in zip(usual, faster, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
 def _images():
     drawn = torch.Generator().manual_seed(0)
     images = torch.rand(48, 3, 16, 16, generator=drawn)

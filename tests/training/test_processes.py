@@ -67,6 +67,14 @@ def test_two_processes_give_the_weights_of_one(defense: str, two: Path) -> None:
 
 
 @pytest.mark.slow
+def test_two_processes_give_the_weights_of_one_with_channels_last(two: Path) -> None:
+    one = fits.run(None, fits.LAST, **fits.IN_LAST)
+    shared = fits.classifier("conv").load_weights(two / "channels last" / "model.safetensors").state_dict()
+    for name, weight in one.classifier.state_dict().items():
+        torch.testing.assert_close(shared[name], weight, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
 def test_two_processes_continue_exactly_with_shared_running_statistics(two: Path) -> None:
     whole, parts = ((two / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
     assert whole == parts

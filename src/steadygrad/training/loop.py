@@ -61,6 +61,8 @@ class Loop:
         self.title = f"train {classifier.name}"
         self.device = processes.device
         self.model = copy.deepcopy(classifier).to(self.device)
+        if settings.channels_last:
+            self.model.to(memory_format=torch.channels_last)
         self.model.zero_grad(set_to_none=True)
         self.norms = normalizations(self.model) if settings.freeze_norms else []
         fixed = {id(p) for norm in self.norms for p in norm.parameters()}
@@ -278,6 +280,8 @@ class Loop:
             self.model.module.load_state_dict(self.progress.best)
         self.model.zero_grad(set_to_none=True)
         self.model.eval()
+        if self.settings.channels_last:
+            self.model.to(memory_format=torch.contiguous_format)
         if self.folder is not None and self.processes.main:
             write_history(self.folder, self.progress.history)
             if not (self.folder / "model.safetensors").exists():
