@@ -62,7 +62,7 @@ class Loop:
         self.device = processes.device
         self.model = copy.deepcopy(classifier).to(self.device)
         if settings.channels_last:
-            self.model.to(memory_format=torch.channels_last)
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.zero_grad(set_to_none=True)
         self.norms = normalizations(self.model) if settings.freeze_norms else []
         fixed = {id(p) for norm in self.norms for p in norm.parameters()}
@@ -281,7 +281,7 @@ class Loop:
         self.model.zero_grad(set_to_none=True)
         self.model.eval()
         if self.settings.channels_last:
-            self.model.to(memory_format=torch.contiguous_format)
+            self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         if self.folder is not None and self.processes.main:
             write_history(self.folder, self.progress.history)
             if not (self.folder / "model.safetensors").exists():
