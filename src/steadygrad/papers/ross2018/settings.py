@@ -53,8 +53,8 @@ WEIGHTS = {
 BRIEF = Weights(ours(10**3.5), ours(1000.0), ours(10**3.5))
 """For trainings far shorter than the authors', from their grid.
 
-With their weight for MNIST the penalty holds the network near the uniform prediction: after 500
-batches of 64 it was right on 62 % of 500 validation images, with 10^3.5 on 96 %.
+A larger penalty holds so short a training near the uniform prediction: after an epoch (860 batches of
+64) a weight of 20 was right on 89 % of 500 held-out MNIST images, and 10^3.5 on 97 %.
 """
 
 GRIDS = {
