@@ -315,8 +315,9 @@ def _published(data: str) -> dict[str, Any]:
 def _left_out(request: Request, scale: Scale, train: Dataset) -> list[str]:
     settings = fitting(scale, len(train))
     batches = math.ceil(len(train) / settings.batch_size) * settings.epochs
+    falling = "" if settings.schedule == "constant" else ", falling to 0"
     lines = [
-        f"Training: {batches:,} batches of {settings.batch_size} with Adam at {settings.lr:g} (the paper: 15,000 "
+        f"Training: {batches:,} batches of {settings.batch_size} with Adam at {settings.lr:g}{falling} (the paper: 15,000 "
         "of 256 "
         "at 0.0002).",
         "One seed: the intervals say nothing about another training.",
