@@ -317,9 +317,8 @@ def _left_out(request: Request, scale: Scale, train: Dataset) -> list[str]:
     batches = math.ceil(len(train) / settings.batch_size) * settings.epochs
     falling = "" if settings.schedule == "constant" else ", falling to 0"
     lines = [
-        f"Training: {batches:,} batches of {settings.batch_size} with Adam at {settings.lr:g}{falling} (the paper: 15,000 "
-        "of 256 "
-        "at 0.0002).",
+        f"Training: {batches:,} batches of {settings.batch_size} with Adam at {settings.lr:g}{falling} "
+        "(the paper: 15,000 of 256 at 0.0002).",
         "One seed: the intervals say nothing about another training.",
         "A twelfth of the training data is held out for the curves and the search.",
         "The teacher of the distilled model is trained as long as its student (the paper: up to 10,000 batches).",
