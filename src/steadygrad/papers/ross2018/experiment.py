@@ -129,12 +129,11 @@ class _Classroom:
     def candidate(self, name: str, defense: Defense) -> Trained:
         """A shorter training of a candidate of the search, not scored on the way."""
         part, _ = self.scale.search
-        data, epochs = self.data, fitting(self.scale, len(self.data)).epochs
-        if epochs * part < 1:
-            data = data.take(round(len(data) * epochs * part), seed=self.request.seed)
-        # The epochs are those of all the data, not of the part that is left.
-        settings = fitting(self.scale, len(self.data), part)
-        lesson = Lesson(name, self.start(), defense, settings)
+        data, size = self.data, len(self.data)
+        epochs = fitting(self.scale, size).epochs * part
+        if epochs < 1:
+            data = data.take(round(size * epochs), seed=self.request.seed)
+        lesson = Lesson(name, self.start(), defense, fitting(self.scale, size, part))
         folder = self.folder / "search" / name
         return learn(lesson, data, None, folder, seed=self.request.seed, device=self.request.device)
 
