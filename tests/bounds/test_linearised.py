@@ -200,6 +200,17 @@ def test_the_remainder_explains_what_the_model_does_beyond_the_tangent():
     assert (near.remainder / near.lower < 0.1 * bound.remainder / bound.lower).all()
 
 
+def test_a_column_of_rounding_noise_does_not_decide_when_the_relaxation_ends():
+    # The last column is such noise wherever the box lies evenly around its input.
+    drawn = torch.Generator().manual_seed(0)
+    rows, start = (torch.randn(1, k, 17, generator=drawn, dtype=torch.float64) for k in (8, 4))
+    found = []
+    for _ in range(8):
+        rows[0, :, -1] = 1e-17 * torch.randn(8, generator=drawn, dtype=torch.float64)
+        found.append(float(signs.relax(signs.Form(rows), start)[0]))
+    assert max(found) == pytest.approx(min(found), rel=1e-12)
+
+
 @pytest.mark.parametrize("attribution", METHODS, ids=lambda m: f"{type(m).__name__} {m.of}")
 @pytest.mark.parametrize("threat", [l2(0.1), linf(0.02)], ids=str)
 def test_chunks_and_neighbors_change_nothing(attribution, threat):

@@ -17,6 +17,7 @@ from steadygrad.bounds import lanczos
 __all__ = ["Form", "ascend", "relax", "sign"]
 
 _ROUNDING = 1 + 1e-9
+_NOISE = 1e-9  # of the longest column: shorter ones are rounding
 _DENSE = 2048  # columns up to which the bound rests on all eigenvalues, computed
 
 
@@ -93,16 +94,19 @@ def relax(form: Form, start: Tensor, steps: int = 100) -> tuple[Tensor, Tensor]:
     vectors = _columns(start)
     going = torch.ones(len(start), dtype=torch.bool, device=start.device)
     for _ in range(steps):
-        after = _columns(form.adjoint(form.apply(vectors)))
-        # The bound is sharp to about the square of what a step still changes.
-        moved = (after - vectors).abs().amax((1, 2))
+        longer = form.adjoint(form.apply(vectors))
+        after = _columns(longer)
+        # The bound is sharp to about the square of what a step still changes; columns of rounding noise have no say.
+        size = torch.linalg.vector_norm(longer, dim=1)  # (N, n)
+        counts = size > _NOISE * size.amax(1, keepdim=True)
+        moved = ((after - vectors).abs().amax(1) * counts).amax(1)
         vectors = torch.where(going[:, None, None], after, vectors)
         going &= moved >= 1e-4
         if not bool(going.any()):
             break
     lengths = torch.linalg.vector_norm(form.adjoint(form.apply(vectors)), dim=1)  # (N, n)
     size = lengths.amax(1, keepdim=True)
-    lengths = torch.maximum(lengths, torch.where(size > 0, 1e-9 * size, 1.0))
+    lengths = torch.maximum(lengths, torch.where(size > 0, _NOISE * size, 1.0))
     root = lengths.sqrt()
     bound = torch.sqrt(_largest_square(_Scaled(form, root), start[:, 0]) * lengths.sum(1)) * _ROUNDING
     return torch.where(size[:, 0] > 0, bound, 0.0), vectors
