@@ -108,7 +108,4 @@ class Processes:
     def same(self, tensors: Iterable[Tensor]) -> None:
         """Replace tensors by those of the first process."""
         for tensor in tensors if self.size > 1 else ():
-            # In rows: a message does not keep other layouts.
-            whole = tensor.detach().contiguous()
-            torch.distributed.broadcast(whole, 0)
-            tensor.detach().copy_(whole)
+            torch.distributed.broadcast(tensor.detach(), 0)
