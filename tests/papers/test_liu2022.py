@@ -119,29 +119,29 @@ def test_the_claims_follow_the_measures() -> None:
 def test_the_search_keeps_the_best_that_is_still_accurate() -> None:
     # (clean, transferred) by model and weights; the plain model has 0.9.
     table = {
-        ("penalty", 0.1): (0.9, 0.2), ("penalty", 0.3): (0.89, 0.4), ("penalty", 1.0): (0.885, 0.6),
-        ("penalty", 3.0): (0.5, 0.7),
+        ("penalty", 0.3): (0.9, 0.2), ("penalty", 1.0): (0.89, 0.4), ("penalty", 3.0): (0.885, 0.6),
+        ("penalty", 10.0): (0.5, 0.7),
         ("jacobian", 0.003): (0.9, 0.5), ("jacobian", 0.01): (0.9, 0.4), ("jacobian", 0.03): (0.91, 0.6),
         ("jacobian", 0.1): (0.88, 0.9),
-        ("jsigr", 0.03, 0.1): (0.7, 0.5), ("jsigr", 0.03, 1.0): (0.8, 0.1), ("jsigr", 0.01, 0.1): (0.6, 0.9),
-        ("jsigr", 0.01, 1.0): (0.7, 0.9),
+        ("jsigr", 0.03, 0.3): (0.7, 0.5), ("jsigr", 0.03, 3.0): (0.8, 0.1), ("jsigr", 0.01, 0.3): (0.6, 0.9),
+        ("jsigr", 0.01, 3.0): (0.7, 0.9),
     }  # fmt: skip
     found = search.searched(lambda name, weights: (name, *weights.of(name).values()), table.__getitem__, 0.9, 0.2)
     assert {name: weights.of(name) for name, weights in found.chosen.items()} == {
-        "penalty": {"penalty": 0.3}, "jacobian": {"jacobian": 0.03},
-        "jsigr": {"jacobian": 0.03, "selective": 1.0}, "selective": {"selective": 1.0},
+        "penalty": {"penalty": 1.0}, "jacobian": {"jacobian": 0.03},
+        "jsigr": {"jacobian": 0.03, "selective": 3.0}, "selective": {"selective": 3.0},
     }  # fmt: skip
     half = search.searched(
         lambda name, weights: (name, *weights.at(0.4).of(name).values()), table.__getitem__, 0.9, 0.1
     )
     assert half.chosen == {name: weights.at(0.1) for name, weights in found.chosen.items()}
-    assert defenses(0.1, SCALES["smoke"], half.chosen)["penalty"].weight == 0.3 / 4
+    assert defenses(0.1, SCALES["smoke"], half.chosen)["penalty"].weight == 1.0 / 4
     tried = [(row["model"], *row["weights"].values(), row["accuracy"], row["transferred"]) for row in found.rows]
     assert tried == [(*given, *reached) for given, reached in table.items()]
     chosen = defenses(EPS, SCALES["smoke"], found.chosen)
-    assert [member.weight for member in chosen["jsigr"].members] == [0.03, 1.0]
+    assert [member.weight for member in chosen["jsigr"].members] == [0.03, 3.0]
     assert chosen["jsigr_pat"].members[1:] == chosen["jsigr"].members
-    assert (chosen["penalty"].weight, chosen["jacobian"].weight, chosen["selective"].weight) == (0.3, 0.03, 1.0)
+    assert (chosen["penalty"].weight, chosen["jacobian"].weight, chosen["selective"].weight) == (1.0, 0.03, 3.0)
 
 
 def test_the_page_ticks_the_chosen_weights() -> None:
