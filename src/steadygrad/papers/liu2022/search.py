@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ SLACK = 0.01
 """Clean accuracy that a penalty may cost."""
 
 Model = TypeVar("Model")
+Row = dict[str, Any]
 Train = Callable[[str, Weights], Model]
 Scores = Callable[[Model], tuple[float, float]]
 
@@ -29,30 +30,43 @@ class Search:
 def searched(train: Train[Model], scores: Scores[Model], plain: float, eps: float) -> Search:
     """The weights that stand transferred attacks best, at a clean accuracy within a point of `plain`.
 
-    `scores` gives the clean accuracy and the mean one under the attacks. J-SIGR tries the Jacobian's
-    weight that was the best alone, and a third of it, beside each selective weight; the selective
-    penalty alone takes what J-SIGR got, so that its half shows.
+    `scores` gives the clean accuracy and the mean one under the attacks. Each kind of weight is tried from
+    the smallest on, until one is no better than the one before it or costs more than that point. J-SIGR
+    climbs the selective weights beside the Jacobian's that was chosen alone, and at the best of them tries
+    a third of that; the selective penalty alone takes what J-SIGR got, so that its half shows.
     """
-    found, base = Search(), Weights()
+    found = Search()
 
-    def best(name: str, candidates: Sequence[Weights]) -> Weights:
-        rows: list[dict[str, Any]] = []
+    def row(name: str, weights: Weights) -> Row:
+        accuracy, transferred = scores(train(name, weights.at(eps)))
+        row = {"weights": weights, "accuracy": accuracy, "transferred": transferred}
+        found.rows.append({"model": name, **row, "weights": weights.at(eps).of(name)})
+        return row
+
+    def climbed(name: str, candidates: Iterable[Weights]) -> list[Row]:
+        rows: list[Row] = []
         for weights in candidates:
-            accuracy, transferred = scores(train(name, weights.at(eps)))
-            rows.append({"weights": weights, "accuracy": accuracy, "transferred": transferred})
-            found.rows.append({"model": name, **rows[-1], "weights": weights.at(eps).of(name)})
-        chosen = choice(rows, plain)
-        found.chosen[name] = chosen.at(eps)
-        return chosen
+            rows.append(row(name, weights))
+            if not fits(rows[-1], plain) or (rows[1:] and rows[-1]["transferred"] <= rows[-2]["transferred"]):
+                break
+        return rows
 
-    best("penalty", [replace(base, penalty=weight) for weight in PENALTIES])
-    alone = best("jacobian", [replace(base, jacobian=weight) for weight in JACOBIANS]).jacobian
-    best("jsigr", [Weights(jacobian=j, selective=s) for j in (alone, alone / 3) for s in SELECTIVES])
-    found.chosen["selective"] = found.chosen["jsigr"]
+    penalty = choice(climbed("penalty", (Weights(penalty=weight) for weight in PENALTIES)), plain)
+    jacobian = choice(climbed("jacobian", (Weights(jacobian=weight) for weight in JACOBIANS)), plain)
+    rows = climbed("jsigr", (replace(jacobian, selective=weight) for weight in SELECTIVES))
+    best = choice(rows, plain)
+    jsigr = choice([*rows, row("jsigr", replace(best, jacobian=best.jacobian / 3))], plain)
+    chosen = {"penalty": penalty, "jacobian": jacobian, "jsigr": jsigr, "selective": jsigr}
+    found.chosen |= {name: weights.at(eps) for name, weights in chosen.items()}
     return found
 
 
-def choice(rows: Sequence[dict[str, Any]], plain: float) -> Weights:
+def fits(row: Row, plain: float) -> bool:
+    """Whether a candidate is accurate enough on clean inputs."""
+    return float(row["accuracy"]) >= plain - SLACK
+
+
+def choice(rows: Sequence[Row], plain: float) -> Weights:
     """The weights of the row that transferred attacks hurt least, among those that are accurate enough.
 
     Where none is, those of the most accurate row.
@@ -61,7 +75,7 @@ def choice(rows: Sequence[dict[str, Any]], plain: float) -> Weights:
     >>> choice([safe, {"weights": Weights(penalty=9.0), "accuracy": 0.9, "transferred": 0.8}], 0.975).penalty
     1.0
     """
-    fit = [row for row in rows if row["accuracy"] >= plain - SLACK]
+    fit = [row for row in rows if fits(row, plain)]
     best = max(fit, key=lambda r: float(r["transferred"])) if fit else max(rows, key=lambda r: float(r["accuracy"]))
     weights: Weights = best["weights"]
     return weights

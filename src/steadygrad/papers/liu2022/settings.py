@@ -54,10 +54,10 @@ TRANSFERRED: dict[str, Attack] = {
     "PGD": PGD(steps=20, loss="ce"),
     "MI-FGSM": MIFGSM(loss="ce"),
 }
-PENALTIES = (0.3, 1.0, 3.0, 10.0)
-JACOBIANS = (0.003, 0.01, 0.03, 0.1)
-SELECTIVES = (0.3, 3.0)
-"""The weights that a search tries, at a radius of .2."""
+PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+JACOBIANS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+SELECTIVES = (0.3, 3.0, 30.0, 300.0)
+"""The weights that a search climbs, at a radius of .2."""
 
 _RADII = {"mnist": 0.2, "digits": 0.15, "cifar10": 8 / 255}
 
