@@ -130,12 +130,18 @@ def render(summary: dict[str, Any], sections: Sequence[Section]) -> str:
 
 
 def claim_found(claim: dict[str, Any]) -> str:
-    """What a claim found, with its interval and unit."""
+    """What a claim found, with its interval and unit; shares as exact as the bar that decides.
+
+    >>> found = {"value": 0.9937, "low": 0.9919, "high": 0.9951}
+    >>> claim_found({"found": found, "unit": "%", "needed": "at least 99.34 %"})
+    '99.37 % [99.19, 99.51]'
+    """
     found = claim["found"]
     if found is None:
         return wording.NOT_MEASURED
     if claim["unit"] in ("%", "points"):
-        value, low, high = (f"{100 * found[k]:.1f}" for k in ("value", "low", "high"))
+        _, _, decimals = next((w for w in claim["needed"].split() if w[-1].isdigit()), "").partition(".")
+        value, low, high = (f"{100 * found[k]:.{max(1, len(decimals))}f}" for k in ("value", "low", "high"))
         return f"{value} {claim['unit']} [{low}, {high}]"
     value, low, high = (wording.number(found[k]) for k in ("value", "low", "high"))
     return f"{value} {claim['unit']}".strip() + f" [{low}, {high}]"
