@@ -184,6 +184,8 @@ def test_a_searched_network_is_not_trained_again(tmp_path: Any, monkeypatch: pyt
         same = models.load(folder / "search" / given)
         assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("model.safetensors")} == seen
+    tried = {f"search/{p.name}" for p in folder.glob("search/*")}
+    assert len(tried & set(room.seconds)) == len(tried) - 3, "a network that was adopted counts once"
     assert experiment._searched(room, bench, source, 0.2) == found
 
 

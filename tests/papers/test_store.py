@@ -27,6 +27,20 @@ def test_a_piece_is_computed_once(tmp_path):
     assert len(calls) == 2
 
 
+def test_the_time_of_a_piece_counts_once(tmp_path):
+    store = Store(tmp_path)
+
+    def compute():
+        return {"a": np.zeros(1)}
+
+    store.get("piece", compute, 1)
+    once = store.seconds["piece"]
+    store.get("piece", compute, 1)
+    assert store.seconds["piece"] == once
+    store.get("piece", compute, 2)
+    assert store.seconds["piece"] > once
+
+
 def test_a_change_of_the_code_makes_it_anew(tmp_path, monkeypatch):
     store = Store(tmp_path)
     store.get("piece", lambda: {"a": np.zeros(1)})

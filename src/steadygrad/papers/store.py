@@ -32,6 +32,7 @@ class Store:
         self.folder = folder
         self.seconds: dict[str, float] = {}
         self.computed = 0
+        self._counted: set[Path] = set()
 
     def get(self, title: str, compute: Callable[[], Mapping[str, Array]], *parts: Any) -> Arrays:
         """The arrays of this piece, computed and written if they are not there yet."""
@@ -46,7 +47,10 @@ class Store:
                 np.savez_compressed(temporary, **found)  # type: ignore[arg-type]
             self.computed += 1
         arrays = read(path)
-        self.seconds[title] = self.seconds.get(title, 0.0) + float(arrays.pop("seconds"))
+        spent = float(arrays.pop("seconds"))
+        if path not in self._counted:  # a piece is asked for as often as others are made from it
+            self._counted.add(path)
+            self.seconds[title] = self.seconds.get(title, 0.0) + spent
         return arrays
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from steadygrad.papers.liu2022.settings import (
     Weights,
     defenses,
     eps_of,
+    fitting,
     source_of,
 )
 from steadygrad.papers.store import Store
@@ -54,7 +55,7 @@ def plan(request: Request, train: Dataset, test: Dataset) -> dict[str, Any]:
         "eps": eps,
         "defenses": {name: describe(d) for name, d in defenses(eps, scale).items()},
         "searched": [list(PENALTIES), list(JACOBIANS), list(SELECTIVES)] if request.search else [],
-        "measured": {**dataclasses.asdict(scale), "training": scale.training.outcome},
+        "measured": {**dataclasses.asdict(scale), "training": fitting(scale, network).outcome},
     }
 
 
@@ -75,7 +76,7 @@ def run(request: Request, train: Dataset, test: Dataset, folder: Path, store: St
     trained = {name: room.train(name, defense) for name, defense in defenses(eps, scale, found.chosen).items()}
     named = {name: t.classifier for name, t in trained.items()}
     measured = measure(named, source.classifier, bench, eps, scale)
-    seconds = {f"train {name}": t.seconds for name, t in {"source": source, **trained}.items()}
+    seconds = {f"train {name}": spent for name, spent in room.seconds.items()}
     results = _results(measured, scale, len(test))
     results |= {
         "network": network,
@@ -101,17 +102,18 @@ class _Room:
     data: Dataset
     scale: Scale
     network: str
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def train(
         self, name: str, defense: Any, network: str | None = None, seed: int | None = None, under: str = ""
     ) -> Trained:
         seed, network = self.request.seed if seed is None else seed, network or self.network
         start = models.build(network, self.data.shape, self.data.classes, seed=seed)
-        # Faster everywhere but in a network whose penalties are slower so.
-        training = dataclasses.replace(self.scale.training, channels_last=network != "ross_cnn")
-        lesson = Lesson(name, start, defense, training)
+        lesson = Lesson(name, start, defense, fitting(self.scale, network))
         folder = self.folder / "models" / (under or name)
-        return learn(lesson, self.data, None, folder, seed=seed, device=self.request.device)
+        trained = learn(lesson, self.data, None, folder, seed=seed, device=self.request.device)
+        self.seconds[under or name] = trained.seconds
+        return trained
 
     def adopt(self, name: str, under: str) -> None:
         """Take a network that was trained under another folder as the one of that name."""
@@ -120,6 +122,7 @@ class _Room:
             shutil.rmtree(part, ignore_errors=True)
             shutil.copytree(self.folder / "models" / under, part)
             part.rename(whole)
+        self.seconds.pop(under, None)  # counted as the model's
 
 
 def _searched(room: _Room, bench: MapBench, source: Classifier, eps: float) -> Search:

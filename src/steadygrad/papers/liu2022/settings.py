@@ -33,6 +33,7 @@ __all__ = [
     "Weights",
     "defenses",
     "eps_of",
+    "fitting",
     "source_of",
 ]
 
@@ -147,6 +148,15 @@ SCALES = {
     "short": Scale(_training(10, 32), 8_000, 5, 7, 5, 2000, 200, 100, 300, 1000),
     "paper": Scale(_training(30, 128), None, 10, 8, 5, 10_000, 500, 300, 1000, 2000),
 }
+
+
+def fitting(scale: Scale, network: str) -> FitSettings:
+    """How a network is trained: with the channels last, but for `ross_cnn`, whose penalties are slower so.
+
+    >>> fitting(SCALES["smoke"], "lenet").channels_last, fitting(SCALES["smoke"], "ross_cnn").channels_last
+    (True, False)
+    """
+    return dataclasses.replace(scale.training, channels_last=network != "ross_cnn")
 
 
 def defenses(eps: float, scale: Scale, weights: Mapping[str, Weights] | None = None) -> dict[str, Defense]:
