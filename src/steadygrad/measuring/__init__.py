@@ -1,0 +1,1 @@
+"""One way to measure: a runner over samples, a store of what is done, tables, and statistics of them."""

@@ -1,0 +1,262 @@
+"""The only loop over samples: shards, seeds, devices, progress, and what is done already."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from steadygrad import __version__, progress, provenance
+from steadygrad.data import Dataset
+from steadygrad.errors import Failure, UsageError
+from steadygrad.files import key
+from steadygrad.measuring.measure import Batch, Measure, depends_on, settings_of
+from steadygrad.measuring.sources import ModelKey, model_key
+from steadygrad.measuring.store import Store, place_of
+from steadygrad.measuring.table import REFUSED, Array, Kept, Table
+
+__all__ = ["Runner", "SavedTables", "Tables", "borrowed", "device_of"]
+
+
+class Tables(Protocol):
+    """Where tables come from: a runner that measures what is missing, or a folder in which all lie."""
+
+    def run(
+        self,
+        measure: Measure,
+        model: str,
+        *,
+        title: str = "",
+        beside: Sequence[str] = (),
+        rows: Sequence[int] | None = None,
+        given: Mapping[str, Array] | None = None,
+        shared: Mapping[str, Array] | None = None,
+        keep: Sequence[int] = (),
+    ) -> Table:
+        """The table of a measure of a model."""
+        ...
+
+
+@dataclass
+class Runner:
+    """Measures models on samples; each shard is computed once and kept in the store.
+
+    Args:
+        models: by name.
+        data: the samples.
+        store: what is done; in memory by default.
+        seed: of the run, from which that of each sample follows.
+        device: to which models are moved for as long as they are measured; None for where each one is.
+        batch_size: samples per call of a measure; results do not depend on it.
+        version: stands for code of the models that cannot be read.
+    """
+
+    models: Mapping[str, nn.Module]
+    data: Dataset
+    store: Store = field(default_factory=Store)
+    seed: int = 0
+    device: str | None = None
+    batch_size: int = 200
+    version: str = ""
+    _keys: dict[str, ModelKey] = field(default_factory=dict, repr=False)
+    _code: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UsageError(f"batch_size must be at least 1, got {self.batch_size}")
+
+    def run(
+        self,
+        measure: Measure,
+        model: str,
+        *,
+        title: str = "",
+        beside: Sequence[str] = (),
+        rows: Sequence[int] | None = None,
+        given: Mapping[str, Array] | None = None,
+        shared: Mapping[str, Array] | None = None,
+        keep: Sequence[int] = (),
+    ) -> Table:
+        """The table of a measure of a model, one row per sample, with columns `sample` and `label` first.
+
+        Args:
+            model: name of the model that is measured.
+            title: of the table, which is its folder in the store; that of the measure by default.
+            beside: names of further models that the measure gets.
+            rows: places of the samples in the data, all by default.
+            given: further values per sample, (N, *) each in the order of the rows.
+            shared: values that are the same for all samples.
+            keep: places in the data of the samples for which large columns are kept.
+
+        Raises:
+            UsageError: the measure refuses its inputs, and may not write that down.
+        """
+        order = np.arange(len(self.data)) if rows is None else np.asarray(rows, dtype=np.int64)
+        if not len(order):
+            raise UsageError(f"{title or measure.title} needs at least one sample")
+        job = _Job(self, measure, (model, *beside), order, dict(given or {}), dict(shared or {}), frozenset(keep))
+        place, parts, names = place_of(model, title or measure.title), [], []
+        with borrowed([self.models[n] for n in job.names], self.device) as device:
+            base = job.key(device)
+            with progress.task(f"{model}: {title or measure.title}", len(order)) as advance:
+                for start in range(0, len(order), measure.shard):
+                    part = slice(start, min(start + measure.shard, len(order)))
+                    names.append(f"{start:07d}-{key(base, *job.content(part))}")
+                    parts.append(self.store.get(place, names[-1], functools.partial(job.compute, part, device)))
+                    note = "" if REFUSED in parts[-1] else measure.note(parts[-1].columns)  # type: ignore[arg-type]
+                    advance(part.stop - part.start, note=note)
+        self.store.keep_only(place, names)
+        return Table.join(parts)
+
+    def key_of(self, model: str) -> str:
+        """The hash of a model's weights and code, computed once."""
+        if model not in self._keys:
+            self._keys[model] = found = model_key(self.models[model], self.version)
+            if found.unreadable and self.store.folder is not None:
+                logging.getLogger("steadygrad").warning(
+                    "the source of %s cannot be read, so that results of %s are not used by a later process; give a "
+                    "version that changes with the code to have them kept",
+                    ", ".join(found.unreadable),
+                    model,
+                )
+        return self._keys[model].value
+
+    def code_of(self, measure: Measure) -> str:
+        """The hash of a measure's sources, computed once."""
+        name = key(settings_of(measure))
+        if name not in self._code:
+            self._code[name] = depends_on(measure)
+        return self._code[name]
+
+    def seeds(self, draws_as: Any, ids: Sequence[str]) -> Tensor:
+        """The seeds (n,) of samples: from the run's seed, what draws, and the sample's own id."""
+        return torch.tensor([int(key(self.seed, draws_as, name), 16) % 2**62 for name in ids])
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One table under way."""
+
+    runner: Runner
+    measure: Measure
+    names: tuple[str, ...]
+    rows: Array
+    given: Mapping[str, Array]
+    shared: Mapping[str, Array]
+    keep: frozenset[int]
+
+    def key(self, device: torch.device) -> str:
+        runner = self.runner
+        models = [runner.key_of(name) for name in self.names]
+        shared = {name: key(str(v.dtype), v.shape, v.tobytes().hex()) for name, v in self.shared.items()}
+        return key(settings_of(self.measure), runner.code_of(self.measure), models, runner.seed, device.type, shared)
+
+    def content(self, part: slice) -> list[Any]:
+        """What a shard depends on besides the job: its samples and what is given with them."""
+        keys, places = self.runner.data.content_keys, self.rows[part].tolist()
+        given = {name: key(str(v.dtype), v[part].tobytes().hex()) for name, v in self.given.items()}
+        return [[keys[i] for i in places], given, [i in self.keep for i in places] if self.keep else False]
+
+    def compute(self, part: slice, device: torch.device) -> Table:
+        started = time.monotonic()
+        table = self._measured(part, device, self.runner.batch_size)
+        about = {
+            "measure": settings_of(self.measure),
+            "models": list(self.names),
+            "seed": self.runner.seed,
+            "seconds": round(time.monotonic() - started, 3),
+            "created": provenance.now(),
+            "version": __version__,
+            "machine": provenance.machine(str(device)),
+        }
+        return Table(table.columns, about)
+
+    def _measured(self, part: slice, device: torch.device, size: int) -> Table:
+        starts = range(part.start, part.stop, size)
+        try:
+            return Table.join([self._batch(slice(s, min(s + size, part.stop)), device) for s in starts])
+        except (UsageError, Failure) as error:
+            if not self.measure.may_refuse:
+                raise
+            ids, labels = self._samples(part)
+            return Table({"sample": ids, "label": labels, REFUSED: np.array([str(error)] * len(ids))})
+        except (RuntimeError, MemoryError) as error:
+            if size == 1 or not _is_memory(error):
+                raise
+        # Outside of the handler, which would keep the tensors of the failed call alive.
+        logging.getLogger("steadygrad").warning("out of memory with %d samples at once: again with half of them", size)
+        return self._measured(part, device, (min(size, part.stop - part.start) + 1) // 2)
+
+    def _samples(self, part: slice) -> tuple[Array, Array]:
+        places, data = self.rows[part].tolist(), self.runner.data
+        return np.array([data.ids[i] for i in places]), data.labels[places].numpy()
+
+    def _batch(self, part: slice, device: torch.device) -> Table:
+        runner, places = self.runner, self.rows[part].tolist()
+        x, y = runner.data.batch(places)
+        ids, labels = self._samples(part)
+        given = {name: values[part] for name, values in self.given.items()}
+        seeds = runner.seeds(self.measure.draws_as, ids.tolist())
+        batch = Batch(x.to(device), y.to(device), ids.tolist(), seeds, given, self.shared)
+        found = self.measure([runner.models[name] for name in self.names], batch)
+        columns: dict[str, Array | Kept] = {"sample": ids, "label": labels}
+        kept = np.array([i in self.keep for i in places])
+        for name, values in found.items():
+            column = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+            if len(column) != len(places):
+                raise Failure(f"{self.measure.title} returned {len(column)} values of {name} for {len(places)} samples")
+            if name in self.measure.kept:
+                columns[name] = Kept(len(places), np.flatnonzero(kept), column[kept])
+            else:
+                columns[name] = column
+        return Table(columns)
+
+
+@dataclass(frozen=True)
+class SavedTables:
+    """The tables of a finished run, read from its folder: nothing is measured."""
+
+    folder: Path
+
+    def run(self, measure: Measure, model: str, *, title: str = "", **ignored: Any) -> Table:
+        """The table that an earlier run left; other arguments are not looked at."""
+        place = place_of(model, title or measure.title)
+        table = Store(self.folder).table(place)
+        if table is None:
+            raise Failure(f"the run is not complete: there is no table {self.folder / place}; run the same command again")
+        return table
+
+
+@contextlib.contextmanager
+def borrowed(models: Sequence[nn.Module], device: str | None) -> Iterator[torch.device]:
+    """The models on one device within the block, then each tensor where it was; None is where the first model is."""
+    tensors = [t for m in models for t in (*m.parameters(), *m.buffers())]
+    where = torch.device(device) if device is not None else device_of(models[0])
+    moved = [(t, t.device) for t in tensors if t.device.type != where.type or (where.index or 0) != (t.device.index or 0)]
+    try:
+        for tensor, _ in moved:
+            tensor.data = tensor.data.to(where)
+        yield where
+    finally:
+        for tensor, home in moved:
+            tensor.data = tensor.data.to(home)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of a model's first tensor; the CPU for a model without any."""
+    first = next((t for t in (*model.parameters(), *model.buffers())), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def _is_memory(error: BaseException) -> bool:
+    text = f"{type(error).__name__}: {error}"
+    return any(sign in text for sign in ("MemoryError", "OutOfMemoryError", "can't allocate memory"))
