@@ -14,13 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from steadygrad.attacks.expectation import draws_of
 from steadygrad.attacks.losses import attack_loss, exceeds_rounding, is_adversarial, margin
 from steadygrad.attacks.targets import resolve_target
 from steadygrad.classifier import bounds_of, check_inputs, check_logits
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat
 
-__all__ = ["AttackResult", "Run", "check_threat", "judge", "passes_of"]
+__all__ = ["AttackResult", "Run", "check_threat", "judge"]
 
 _TIE = 1e-6
 
@@ -88,7 +89,7 @@ class Run:
         self._poll_every = 1 if x.device.type == "cpu" else 5
         self._since_poll = 0
         self._checked = False
-        self._cost = passes_of(model)
+        self._cost = draws_of(model)
         self._highest = torch.full_like(self.best, -torch.inf)
 
     @property
@@ -305,13 +306,8 @@ def judge(
     wrong = is_adversarial(logits, y[rows], target[rows] if target is not None else None)
     success[rows] = wrong
     success &= threat.allows(x, candidates)
-    passes[rows] = 2 * passes_of(model)
+    passes[rows] = 2 * draws_of(model)
     return success, passes
-
-
-def passes_of(model: nn.Module) -> int:
-    """How many passes through the network one call of the model costs: more than one where it averages."""
-    return int(getattr(model, "passes", 1))
 
 
 def check_threat(model: nn.Module, threat: Threat) -> None:
