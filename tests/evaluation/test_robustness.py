@@ -294,9 +294,9 @@ def test_a_suite_names_the_member_that_broke_a_sample() -> None:
         frame = evaluate(model, data, suite, THREAT).frame
         x, y = data.tensors()
         seeds = Bench(data).seeds(describe(suite), data.ids)
-        found, members = suite.by_member(model, x, y, THREAT, generator=seeds)
+        found = suite(model, x, y, THREAT, generator=seeds)
         names = [*(name for name, _ in suite.members()), ""]
-        assert frame["broken_by"].tolist() == [names[number] for number in members.tolist()]
+        assert frame["broken_by"].tolist() == [names[number] for number in found.found_by.tolist()]
         assert frame["success"].tolist() == found.success.tolist()
     # Behind rounded inputs there is no gradient: the member that needs none breaks what falls.
     assert set(frame["broken_by"]) - {""} >= {"square"}

@@ -36,6 +36,8 @@ class AttackResult:
         distance: (N,) in the threat's norm; infinite where nothing was found.
         forwards, backwards: (N,) passes spent on each sample, the judge's included.
         zero_gradient: (N,) bool; the loss had no gradient at all at some point of the search.
+        found_by: (N,) the number, in `attack.members()`, of the member that found the input; -1 where
+            nothing was found and for clean mistakes.
     """
 
     inputs: Tensor
@@ -44,6 +46,26 @@ class AttackResult:
     forwards: Tensor
     backwards: Tensor
     zero_gradient: Tensor
+    found_by: Tensor
+
+    @classmethod
+    def of_nothing(cls, x: Tensor) -> AttackResult:
+        """The result for inputs x (N, *) before anything was tried."""
+        none = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        far = x.new_full((len(x),), torch.inf)
+        return cls(x.detach().clone(), none > 0, far, none, none.clone(), none > 0, none - 1)
+
+    def take(self, rows: Tensor, found: AttackResult, member: int = 0) -> None:
+        """Take in what a member found on some rows (R,): the nearer inputs count, passes add up."""
+        self.forwards[rows] += found.forwards
+        self.backwards[rows] += found.backwards
+        self.zero_gradient[rows] |= found.zero_gradient
+        nearer = found.success & (found.distance < self.distance[rows])
+        hit = rows[nearer]
+        self.inputs[hit], self.distance[hit] = found.inputs[nearer], found.distance[nearer]
+        self.success[hit] = True
+        by = found.found_by[nearer]
+        self.found_by[hit] = torch.where(by >= 0, by + member, by)
 
 
 class Run:
@@ -276,6 +298,7 @@ class Run:
             forwards=self.forwards,
             backwards=self.backwards,
             zero_gradient=self.zero_gradient,
+            found_by=torch.where(success & (distance > 0), 0, -1),
         )
 
 

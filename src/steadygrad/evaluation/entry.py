@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from steadygrad.attacks import Attack, Standard
+from steadygrad.attacks import Attack
 from steadygrad.attacks.expectation import base_of, draws_of
 from steadygrad.attributions import Attribution
 from steadygrad.evaluation.curves import curve, curve_points
@@ -101,11 +101,11 @@ class Entry:
         rows = []
         for attack in self.suite:
             mine = broken["attack"] == label_of(attack)
-            members = [name for name, _ in attack.members()] if isinstance(attack, Standard) else [label_of(attack)]
+            members = [name for name, _ in attack.members()]
             for member in members:
                 hit = mine & (broken["broken_by"] == member)
                 counts = {"samples": int(hit.sum()), "alone": int((hit & alone).sum())}
-                named = member if isinstance(attack, Standard) else None
+                named = member if len(members) > 1 else None
                 rows.append({"attack": label_of(attack), "member": named, **counts})
         return rows
 
@@ -113,9 +113,7 @@ class Entry:
         records = self.records.where(attack=label_of(attack))
         frame = records.frame
         rate = records.success_rate()
-        # The last member of a standard suite needs no gradient.
-        needs = not isinstance(attack, Standard)
-        judged = attack_verdict(records, worst, getattr(attack, "steps", 1) > 1, needs)
+        judged = attack_verdict(records, worst, getattr(attack, "steps", 1) > 1, attack.needs_gradient)
         described = describe(attack)
         return {
             "name": described.pop("name"),

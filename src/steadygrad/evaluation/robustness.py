@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import progress
-from steadygrad.attacks import Attack, AttackResult, Standard
+from steadygrad.attacks import Attack
 from steadygrad.classifier import Classifier, check_inputs, predict
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
@@ -188,27 +188,18 @@ class _Job(abc.ABC):
 
 class _WhiteBox(_Job):
     def columns(self, x: Tensor, y: Tensor, seeds: Tensor) -> Iterator[dict[str, Any]]:
-        found, broken_by = self._attack(x, y, seeds)
+        found = self.attack(self.model, x, y, self.threat, generator=seeds)
+        names = [*(name for name, _ in self.attack.members()), ""]
         yield {
             "model": self.source,
             **_predictions(self.model, x, found.inputs, y, self.threat, seeds),
             "success": found.success.tolist(),
-            "broken_by": broken_by,
+            "broken_by": [names[number] for number in found.found_by.tolist()],
             "distance": found.distance.tolist(),
             "forwards": found.forwards.tolist(),
             "backwards": found.backwards.tolist(),
             "zero_gradient": found.zero_gradient.tolist(),
         }
-
-    def _attack(self, x: Tensor, y: Tensor, seeds: Tensor) -> tuple[AttackResult, list[str]]:
-        """What was found, and for each sample who found it."""
-        if isinstance(self.attack, Standard) and self.threat.eps is not None:
-            found, members = self.attack.by_member(self.model, x, y, self.threat, generator=seeds)
-            names = [*(name for name, _ in self.attack.members()), ""]
-            return found, [names[number] for number in members.tolist()]
-        found = self.attack(self.model, x, y, self.threat, generator=seeds)
-        fell = (found.success & (found.distance > 0)).tolist()
-        return found, [label_of(self.attack) if f else "" for f in fell]
 
 
 @dataclass(frozen=True)
