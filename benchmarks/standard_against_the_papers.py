@@ -49,8 +49,8 @@ def trained(name: str, train: sg.data.Dataset, out: Path, seed: int) -> sg.Class
 def compare(model: sg.Classifier, x: Tensor, y: Tensor, eps: float, seeds: Tensor) -> dict[str, Any]:
     """One chunk under both suites: who breaks each sample (-1 a clean mistake, 4 nobody), and all passes."""
     start = time.process_time()
-    result, by = Standard().by_member(model, x, y, sg.linf(eps), generator=seeds)
-    by = torch.where(result.success, by, NONE)
+    result = Standard()(model, x, y, sg.linf(eps), generator=seeds)
+    by = torch.where(result.success, result.found_by, NONE)
     middle = time.process_time()
     with sg.frozen(model):
         theirs, budget = papers.fooled(model, x, y, eps, "linf")

@@ -20,6 +20,7 @@ from steadygrad.classifier import (
     check_logits,
     evaluating,
     frozen,
+    predict,
     read_weights,
     unwrap,
 )
@@ -335,3 +336,10 @@ def test_evaluation_mode_is_left_as_it_was_found():
     assert seen == [False] * 3
     assert [m.training for m in model.modules()] == [True, True, False]
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_predict_leaves_no_graph() -> None:
+    x = nets.inputs().requires_grad_()
+    classes, confidence = predict(nets.build(), x)
+    assert not confidence.requires_grad
+    assert classes.dtype == torch.int64

@@ -6,13 +6,15 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
+import steadygrad as sg
 from steadygrad import attacks, attributions, defenses, registry
+from steadygrad.attacks import BIM, PGD
 from steadygrad.errors import UsageError
-from steadygrad.registry import Method, Registry
+from steadygrad.registry import Method, Registry, label_of
 
 ROW = {"summary": "s", "reference": "r", "cost": "1 forward", "soundness": "attack", "order": 1}
 
@@ -162,3 +164,26 @@ def test_a_method_outside_the_registry_cannot_be_described(toys):
 def test_methods_are_immutable():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Toy().steps = 3  # type: ignore[misc]
+
+
+def test_labels_show_the_settings_that_differ() -> None:
+    assert label_of(PGD()) == "PGD"
+    label = label_of(PGD(loss="ce", steps=10))
+    assert label.startswith("PGD")
+    assert "ce" in label
+    assert "10" in label
+    assert label_of(sg.attributions.Saliency()) == "Saliency"
+    different = [PGD(), PGD(steps=10), PGD(restarts=10), PGD(loss="ce"), PGD(random_start=False), BIM(), BIM(steps=20)]
+    assert len({label_of(attack) for attack in different}) == len(different)
+
+
+@pytest.mark.parametrize(
+    ("method", "label"),
+    [
+        (sg.attributions.Saliency(of="loss"), "Saliency, of=loss"),
+        (PGD(random_start=False, restarts=3), "PGD, 3 restarts, random_start=False"),
+        (PGD(loss="ce", step=0.1), "PGD ce, step=0.1"),
+    ],
+)
+def test_labels_read_as_they_are_said(method: Any, label: str) -> None:
+    assert label_of(method) == label

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
 from steadygrad.errors import UsageError, unknown_name
 
-__all__ = ["Method", "Registry", "Row", "build", "configure", "describe", "parse"]
+__all__ = ["Method", "Registry", "Row", "build", "configure", "describe", "label_of", "parse"]
 
 
 class Method:
@@ -175,6 +175,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return value
+
+
+def label_of(method: Method) -> str:
+    """A short name that tells methods of one kind apart: the settings that differ from the defaults.
+
+    >>> from steadygrad.attacks import PGD
+    >>> label_of(PGD(steps=30, random_start=False, loss="ce"))
+    'PGD ce, 30 steps, random_start=False'
+    """
+    fields = dataclasses.fields(method)  # type: ignore[arg-type]
+    changed = {f.name: getattr(method, f.name) for f in fields if getattr(method, f.name) != f.default}
+    name = " ".join([type(method).__name__, *([str(changed.pop("loss"))] if "loss" in changed else [])])
+    return ", ".join([name, *(_setting(key, value) for key, value in changed.items())])
+
+
+def _setting(key: str, value: Any) -> str:
+    # "30 steps" reads as it is said; "loss of" and "False random_start" do not.
+    counts = isinstance(value, int) and not isinstance(value, bool) and key.endswith("s")
+    return f"{value} {key}" if counts else f"{key}={value}"
 
 
 def parse(kind: str, text: str) -> Any:

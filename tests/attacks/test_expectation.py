@@ -8,6 +8,7 @@ from torch import nn
 
 from steadygrad import UsageError, linf
 from steadygrad.attacks import FGSM, PGD, Expectation, is_deterministic
+from steadygrad.attacks.expectation import base_of, draws_of, expected
 
 
 class Noisy(nn.Module):
@@ -34,6 +35,16 @@ def test_what_draws_is_found_out():
     assert not is_deterministic(Noisy(0.01), x)
     assert is_deterministic(Noisy(0.0), x)
     assert is_deterministic(nn.Sequential(nn.Linear(6, 2), nn.Dropout()), x)  # silent in evaluation mode
+
+
+def test_a_random_model_is_taken_on_average():
+    x, _ = _inputs(8)
+    steady, noisy = Noisy(0.0), Noisy(0.5)
+    assert expected(steady, x) is steady
+    mean = expected(noisy, x, 8)
+    assert isinstance(mean, Expectation)
+    assert (draws_of(mean), draws_of(noisy)) == (8, 1)
+    assert base_of(mean) is base_of(noisy) is noisy
 
 
 def test_the_mean_of_many_draws_is_the_model_without_noise():

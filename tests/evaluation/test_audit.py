@@ -24,8 +24,8 @@ from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.evaluation import SUITES, Audit, mean_image, rho2, transfer_matrix, validity
 from steadygrad.evaluation.records import Records
-from steadygrad.evaluation.robustness import label_of
 from steadygrad.files import read_toml
+from steadygrad.registry import label_of
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,8 @@ from steadygrad.attributions import InputXGradient, Saliency
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.evaluation.explanations import explanation_stability, gradient_norms
-from steadygrad.evaluation.robustness import Bench, label_of
+from steadygrad.evaluation.robustness import Bench
+from steadygrad.registry import label_of
 
 COUNT = 12
 

@@ -18,7 +18,8 @@ from steadygrad.attributions import Saliency
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.evaluation.gallery import Gallery, spread
-from steadygrad.evaluation.robustness import Bench, label_of
+from steadygrad.evaluation.robustness import Bench
+from steadygrad.registry import label_of
 
 SHAPE = (3, 4, 4)
 

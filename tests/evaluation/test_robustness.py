@@ -21,8 +21,8 @@ from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError
 from steadygrad.evaluation import evaluate, robust_accuracy, robustness
 from steadygrad.evaluation.records import COLUMNS, Records
-from steadygrad.evaluation.robustness import Bench, label_of, predict, weights_key
-from steadygrad.registry import describe
+from steadygrad.evaluation.robustness import Bench, weights_key
+from steadygrad.registry import describe, label_of
 
 THREAT = sg.linf(0.15)
 
@@ -217,24 +217,6 @@ def test_models_that_return_no_logits_are_refused(make: Any, error: type[Excepti
         evaluate(_Returns(make), _data(), FGSM(), THREAT)
 
 
-def test_predict_leaves_no_graph() -> None:
-    x = nets.inputs().requires_grad_()
-    classes, confidence = predict(nets.build(), x)
-    assert not confidence.requires_grad
-    assert classes.dtype == torch.int64
-
-
-def test_labels_show_the_settings_that_differ() -> None:
-    assert label_of(PGD()) == "PGD"
-    label = label_of(PGD(loss="ce", steps=10))
-    assert label.startswith("PGD")
-    assert "ce" in label
-    assert "10" in label
-    assert label_of(sg.attributions.Saliency()) == "Saliency"
-    different = [PGD(), PGD(steps=10), PGD(restarts=10), PGD(loss="ce"), PGD(random_start=False), BIM(), BIM(steps=20)]
-    assert len({label_of(attack) for attack in different}) == len(different)
-
-
 def _changed(model: nn.Module, **changes: Any) -> nn.Module:
     for name, value in changes.items():
         setattr(model, name, value)
@@ -312,24 +294,12 @@ def test_a_suite_names_the_member_that_broke_a_sample() -> None:
         frame = evaluate(model, data, suite, THREAT).frame
         x, y = data.tensors()
         seeds = Bench(data).seeds(describe(suite), data.ids)
-        found, members = suite.by_member(model, x, y, THREAT, generator=seeds)
+        found = suite(model, x, y, THREAT, generator=seeds)
         names = [*(name for name, _ in suite.members()), ""]
-        assert frame["broken_by"].tolist() == [names[number] for number in members.tolist()]
+        assert frame["broken_by"].tolist() == [names[number] for number in found.found_by.tolist()]
         assert frame["success"].tolist() == found.success.tolist()
     # Behind rounded inputs there is no gradient: the member that needs none breaks what falls.
     assert set(frame["broken_by"]) - {""} >= {"square"}
-
-
-@pytest.mark.parametrize(
-    ("method", "label"),
-    [
-        (sg.attributions.Saliency(of="loss"), "Saliency, of=loss"),
-        (PGD(random_start=False, restarts=3), "PGD, 3 restarts, random_start=False"),
-        (PGD(loss="ce", step=0.1), "PGD ce, step=0.1"),
-    ],
-)
-def test_labels_read_as_they_are_said(method: Any, label: str) -> None:
-    assert label_of(method) == label
 
 
 def test_a_random_model_gives_the_same_records_with_the_same_seed() -> None:

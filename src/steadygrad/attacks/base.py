@@ -14,7 +14,7 @@ from steadygrad.attacks.search import smallest_by_bisection
 from steadygrad.attacks.targets import check_target
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.errors import UsageError
-from steadygrad.registry import Method, Registry
+from steadygrad.registry import Method, Registry, label_of
 from steadygrad.threat import Threat
 
 __all__ = ["ATTACKS", "Attack"]
@@ -33,6 +33,7 @@ class Attack(Method, abc.ABC):
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
     minimum_norm: ClassVar[bool] = False
+    needs_gradient: ClassVar[bool] = True
 
     @abc.abstractmethod
     def search(self, run: Run) -> Tensor | None:
@@ -45,6 +46,10 @@ class Attack(Method, abc.ABC):
     def ascends(self) -> str:
         """The name of the loss whose gradient the attack follows."""
         return str(getattr(self, "loss", "margin"))
+
+    def members(self) -> tuple[tuple[str, Attack], ...]:
+        """The attacks it is made of, by name, in the order in which they run: for most, itself alone."""
+        return ((label_of(self), self),)
 
     def __call__(
         self,

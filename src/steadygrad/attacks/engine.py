@@ -14,13 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from steadygrad.attacks.expectation import draws_of
 from steadygrad.attacks.losses import attack_loss, exceeds_rounding, is_adversarial, margin
 from steadygrad.attacks.targets import resolve_target
 from steadygrad.classifier import bounds_of, check_inputs, check_logits
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat
 
-__all__ = ["AttackResult", "Run", "check_threat", "judge", "passes_of"]
+__all__ = ["AttackResult", "Run", "check_threat", "judge"]
 
 _TIE = 1e-6
 
@@ -35,6 +36,8 @@ class AttackResult:
         distance: (N,) in the threat's norm; infinite where nothing was found.
         forwards, backwards: (N,) passes spent on each sample, the judge's included.
         zero_gradient: (N,) bool; the loss had no gradient at all at some point of the search.
+        found_by: (N,) the number, in `attack.members()`, of the member that found the input; -1 where
+            nothing was found and for clean mistakes.
     """
 
     inputs: Tensor
@@ -43,6 +46,26 @@ class AttackResult:
     forwards: Tensor
     backwards: Tensor
     zero_gradient: Tensor
+    found_by: Tensor
+
+    @classmethod
+    def of_nothing(cls, x: Tensor) -> AttackResult:
+        """The result for inputs x (N, *) before anything was tried."""
+        none = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        far = x.new_full((len(x),), torch.inf)
+        return cls(x.detach().clone(), none > 0, far, none, none.clone(), none > 0, none - 1)
+
+    def take(self, rows: Tensor, found: AttackResult, member: int = 0) -> None:
+        """Take in what a member found on some rows (R,): the nearer inputs count, passes add up."""
+        self.forwards[rows] += found.forwards
+        self.backwards[rows] += found.backwards
+        self.zero_gradient[rows] |= found.zero_gradient
+        nearer = found.success & (found.distance < self.distance[rows])
+        hit = rows[nearer]
+        self.inputs[hit], self.distance[hit] = found.inputs[nearer], found.distance[nearer]
+        self.success[hit] = True
+        by = found.found_by[nearer]
+        self.found_by[hit] = torch.where(by >= 0, by + member, by)
 
 
 class Run:
@@ -88,7 +111,7 @@ class Run:
         self._poll_every = 1 if x.device.type == "cpu" else 5
         self._since_poll = 0
         self._checked = False
-        self._cost = passes_of(model)
+        self._cost = draws_of(model)
         self._highest = torch.full_like(self.best, -torch.inf)
 
     @property
@@ -275,6 +298,7 @@ class Run:
             forwards=self.forwards,
             backwards=self.backwards,
             zero_gradient=self.zero_gradient,
+            found_by=torch.where(success & (distance > 0), 0, -1),
         )
 
 
@@ -305,13 +329,8 @@ def judge(
     wrong = is_adversarial(logits, y[rows], target[rows] if target is not None else None)
     success[rows] = wrong
     success &= threat.allows(x, candidates)
-    passes[rows] = 2 * passes_of(model)
+    passes[rows] = 2 * draws_of(model)
     return success, passes
-
-
-def passes_of(model: nn.Module) -> int:
-    """How many passes through the network one call of the model costs: more than one where it averages."""
-    return int(getattr(model, "passes", 1))
 
 
 def check_threat(model: nn.Module, threat: Threat) -> None:

@@ -9,7 +9,10 @@ from steadygrad import randomness
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.errors import UsageError
 
-__all__ = ["Expectation", "is_deterministic"]
+__all__ = ["DRAWS", "Expectation", "base_of", "draws_of", "expected", "is_deterministic"]
+
+DRAWS = 16
+"""Draws over which the predictions of a randomized model are averaged."""
 
 
 class Expectation(nn.Module):
@@ -31,7 +34,7 @@ class Expectation(nn.Module):
 
     same_inputs = True
 
-    def __init__(self, model: nn.Module, draws: int = 16) -> None:
+    def __init__(self, model: nn.Module, draws: int = DRAWS) -> None:
         super().__init__()
         if draws < 1:
             raise UsageError(f"draws must be at least 1, got {draws}")
@@ -58,3 +61,18 @@ def is_deterministic(model: nn.Module, x: Tensor, *, calls: int = 3) -> bool:
         first, *others = [model(x) for _ in range(calls)]
     room = 64 * torch.finfo(first.dtype).eps * float(first.abs().max().clamp_min(1e-30))
     return all(float((first - other).abs().max()) <= room for other in others)
+
+
+def expected(model: nn.Module, x: Tensor, draws: int = DRAWS) -> nn.Module:
+    """The model itself, or if it answers the same inputs x (N, *) differently, its mean over draws."""
+    return model if is_deterministic(model, x) else Expectation(model, draws)
+
+
+def draws_of(model: nn.Module) -> int:
+    """How many draws, each a pass through the network, a call of the model averages: 1 unless it is an expectation."""
+    return model.passes if isinstance(model, Expectation) else 1
+
+
+def base_of(model: nn.Module) -> nn.Module:
+    """The model inside an expectation; any other model itself."""
+    return model.model if isinstance(model, Expectation) else model

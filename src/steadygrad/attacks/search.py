@@ -40,25 +40,15 @@ def smallest_by_bisection(
     high = largest / 2**_DOUBLINGS
     if threat.norm == "l0":
         high = high.clamp_min(1.0)
-    count = len(x)
-    inputs, distance = x.detach().clone(), torch.full_like(largest, torch.inf)
-    success = torch.zeros(count, dtype=torch.bool, device=x.device)
-    forwards = torch.zeros(count, dtype=torch.int64, device=x.device)
-    backwards, flat = torch.zeros_like(forwards), torch.zeros_like(success)
+    best = AttackResult.of_nothing(x)
 
     def attempt(rows: Tensor, radius: Tensor) -> Tensor:
         given = target[rows] if isinstance(target, Tensor) else target
         found = attack(model, x[rows], y[rows], threat.at(radius), given, seeds[rows.cpu()])
-        forwards[rows] += found.forwards
-        backwards[rows] += found.backwards
-        flat[rows] |= found.zero_gradient
-        nearer = found.success & (found.distance < distance[rows])
-        hit = rows[nearer]
-        inputs[hit], distance[hit] = found.inputs[nearer], found.distance[nearer]
-        success[hit] = True
+        best.take(rows, found)
         return found.success
 
-    rows = torch.arange(count, device=x.device)
+    rows = torch.arange(len(x), device=x.device)
     for _ in range(_DOUBLINGS + 1):
         if len(rows) == 0:
             break
@@ -68,13 +58,13 @@ def smallest_by_bisection(
         high[rows] = torch.minimum(2 * high[rows], largest[rows])
     for _ in range(_HALVINGS):
         # A point that lies well inside its ball is a smaller radius than the one tried.
-        high = torch.minimum(high, distance)
+        high = torch.minimum(high, best.distance)
         gap = torch.ones_like(high) if threat.norm == "l0" else (_RESOLUTION * high).clamp_min(1e-6 * largest)
-        rows = (success & (high - low > gap) & (distance > 0)).nonzero().squeeze(1)
+        rows = (best.success & (high - low > gap) & (best.distance > 0)).nonzero().squeeze(1)
         if len(rows) == 0:
             break
         middle = (low[rows] + high[rows]) / 2
         hit = attempt(rows, middle)
         high[rows[hit]] = middle[hit]
         low[rows[~hit]] = middle[~hit]
-    return AttackResult(inputs, success, distance, forwards, backwards, flat)
+    return best

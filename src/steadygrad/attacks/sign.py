@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class RandomNoise(Attack):
     """
 
     draws: int = 10
+    needs_gradient: ClassVar[bool] = False
     norms = ("linf", "l2", "l1", "l0")
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -48,6 +49,7 @@ class Square(Attack):
 
     queries: int = 5000
     share: float = 0.8
+    needs_gradient: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.queries < 1:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from steadygrad import randomness
 from steadygrad.attacks.apgd import APGD
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import AttackResult, Run
 from steadygrad.attacks.fab import FAB
 from steadygrad.attacks.losses import attack_loss
 from steadygrad.attacks.square import Square
-from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat
 
@@ -54,6 +53,7 @@ class Standard(Attack):
     queries: int = 5000
     targets: int = 9
     optimism: float | None = 2.0
+    needs_gradient: ClassVar[bool] = False  # its last member does without
 
     def __post_init__(self) -> None:
         if min(self.steps, self.queries, self.targets) < 1:
@@ -72,54 +72,20 @@ class Standard(Attack):
             ("square", Square(queries=self.queries)),
         )
 
-    def by_member(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        target: Tensor | str | None = None,
-        generator: randomness.Seeds = None,
-    ) -> tuple[AttackResult, Tensor]:
-        """What a call gives, and for each sample (N,) the number of the member that broke it.
-
-        -1 stands for samples that no member broke: those that stand and the clean mistakes, which are
-        successes at distance 0.
-
-        Raises:
-            UsageError: as a call; and for a threat without a radius.
-        """
-        threat = self._check(model, x, y, threat, target)
-        if threat.eps is None:
-            raise UsageError("which member broke a sample is told for a radius: give the threat an eps")
-        seeds = randomness.sample_seeds(len(x), generator)
-        with frozen(model, seeds):
-            return self._run_members(model, x, y, threat, target, seeds)
-
     def _run(
         self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, target: Tensor | str | None, seeds: Tensor
     ) -> AttackResult:
-        return self._run_members(model, x, y, threat, target, seeds)[0]
-
-    def _run_members(
-        self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, target: Tensor | str | None, seeds: Tensor
-    ) -> tuple[AttackResult, Tensor]:
-        radius = threat.radius(x)
+        radius, total = threat.radius(x), AttackResult.of_nothing(x)
         rows = torch.arange(len(x), device=x.device)
-        broken_by = torch.full_like(rows, -1)
-        total: AttackResult | None = None
         for number, (_, attack) in enumerate(self.members()):
             aim = target[rows] if isinstance(target, Tensor) else target
             case = (model, x[rows], y[rows], threat.at(radius[rows]), aim, seeds[rows.cpu()])
             found = self._square(attack, *case) if isinstance(attack, Square) else attack._run(*case)
-            broken_by[rows[found.success & (found.distance > 0)]] = number
-            total = found if total is None else _merge(total, found, rows)
+            total.take(rows, found, number)
             rows = rows[~found.success]
             if len(rows) == 0:
                 break
-        assert total is not None
-        return total, broken_by
+        return total
 
     def _square(
         self,
@@ -150,15 +116,3 @@ class Standard(Attack):
     def search(self, run: Run) -> Tensor | None:
         """The points of the first member: what a run that nobody judges asks for."""
         return self.members()[0][1].search(run)
-
-
-def _merge(total: AttackResult, found: AttackResult, rows: Tensor) -> AttackResult:
-    """The results of all samples with those of some rows taken in: passes add up, zero gradients are or-ed."""
-    return AttackResult(
-        inputs=total.inputs.index_copy(0, rows, found.inputs),
-        success=total.success.index_copy(0, rows, found.success),
-        distance=total.distance.index_copy(0, rows, found.distance),
-        forwards=total.forwards.index_add(0, rows, found.forwards),
-        backwards=total.backwards.index_add(0, rows, found.backwards),
-        zero_gradient=total.zero_gradient.index_copy(0, rows, total.zero_gradient[rows] | found.zero_gradient),
-    )

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from steadygrad import defenses, models
-from steadygrad.classifier import Classifier
+from steadygrad.classifier import Classifier, predict
 from steadygrad.data import Dataset, load
 from steadygrad.errors import Failure, UsageError
-from steadygrad.evaluation.robustness import predict
 from steadygrad.evaluation.statistics import Estimate, wilson
 from steadygrad.training import FitSettings, fit
 

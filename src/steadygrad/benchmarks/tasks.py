@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from steadygrad.attacks import APGD, DDN, FAB, FMN, JSMA, MIFGSM, PGD, Attack, CarliniWagner, DeepFool, Square
-from steadygrad.evaluation.robustness import label_of
 from steadygrad.randomness import fresh
+from steadygrad.registry import label_of
 from steadygrad.threat import Threat, l0, l2, linf
 
 __all__ = ["OURS", "Contender", "Run", "Task", "ours", "tasks"]

@@ -181,7 +181,8 @@ def training_data(plan: dict[str, Any]) -> Any:
 
 def accuracy(classifier: Any, data: Any, device: str) -> Any:
     """Clean accuracy with its interval."""
-    from steadygrad.evaluation.robustness import Bench, predict
+    from steadygrad.classifier import predict
+    from steadygrad.evaluation.robustness import Bench
     from steadygrad.evaluation.statistics import wilson
 
     classifier.to(device)

@@ -1,4 +1,4 @@
-"""What an audit accepts: models by name, a suite of attacks, data that fit both."""
+"""What an audit accepts: models by name, data that fit them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from steadygrad.attacks import ATTACKS, FGSM, PGD, Attack, RandomNoise, Standard
 from steadygrad.attacks.engine import check_threat
 from steadygrad.classifier import Classifier, check_inputs, check_logits, frozen
-from steadygrad.errors import UsageError, unknown_name
-from steadygrad.evaluation.robustness import Bench, label_of
+from steadygrad.errors import UsageError
+from steadygrad.evaluation.robustness import Bench
 from steadygrad.threat import Threat
 
-__all__ = ["SUITES", "check_fits", "named_models", "suite_of"]
-
-_LEAD = PGD(steps=30, restarts=5, loss="rivals")
-SUITES: dict[str, tuple[Attack, ...]] = {
-    "fast": (_LEAD, PGD(restarts=3), PGD(loss="ce"), FGSM(), RandomNoise()),
-    "standard": (_LEAD, Standard(), FGSM(), RandomNoise()),
-}
-"""Attacks by suite name; the first one leads: it draws curves and pictures and is what the checks test."""
+__all__ = ["check_fits", "named_models"]
 
 
 def named_models(models: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module]) -> dict[str, nn.Module]:
@@ -38,22 +30,6 @@ def named_models(models: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Modul
     if not named:
         raise UsageError("models is empty: give at least one classifier")
     return named
-
-
-def suite_of(attacks: Attack | Sequence[Attack] | str, threat: Threat) -> tuple[Attack, ...]:
-    """The attacks of a suite, all different and fit for the threat."""
-    if isinstance(attacks, str) and attacks not in SUITES:
-        raise unknown_name("suite", attacks, SUITES)
-    listed = SUITES[attacks] if isinstance(attacks, str) else attacks
-    suite = (listed,) if isinstance(listed, Attack) else tuple(listed)
-    labels = [label_of(a) for a in suite]
-    if not labels or len(set(labels)) < len(labels):
-        raise UsageError(f"attacks must be at least one and all different, got {labels}")
-    for attack in suite:
-        if threat.norm not in attack.norms:
-            fitting = ", ".join(row.name for row in ATTACKS if threat.norm in row.norms)
-            raise UsageError(f"{label_of(attack)} does not work for {threat.norm}; attacks that do: {fitting}")
-    return suite
 
 
 def check_fits(model: nn.Module, bench: Bench, threat: Threat) -> None:

@@ -15,21 +15,22 @@ from torch import Tensor, nn
 
 from steadygrad import __version__, provenance
 from steadygrad.attacks import Attack
+from steadygrad.attacks.expectation import DRAWS, expected
+from steadygrad.attacks.suites import suite_of
 from steadygrad.attributions import Attribution, IntegratedGradients, Saliency
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError
-from steadygrad.evaluation.accepted import check_fits, named_models, suite_of
+from steadygrad.evaluation.accepted import check_fits, named_models
 from steadygrad.evaluation.curves import GRID, check_grid
 from steadygrad.evaluation.entry import Entry
 from steadygrad.evaluation.explained import Explained, Explaining, explain
 from steadygrad.evaluation.gallery import Gallery, spread
 from steadygrad.evaluation.probing import Probing, probe
 from steadygrad.evaluation.records import Cells, Records
-from steadygrad.evaluation.robustness import Bench, code_key, label_of, weights_key
-from steadygrad.evaluation.steadiness import DRAWS, expected
+from steadygrad.evaluation.robustness import Bench, code_key, weights_key
 from steadygrad.evaluation.transfer import transfer_matrix
 from steadygrad.files import atomic, key, output_folder, write_json
-from steadygrad.registry import describe
+from steadygrad.registry import describe, label_of
 from steadygrad.threat import Threat
 
 __all__ = ["Audit", "audit"]

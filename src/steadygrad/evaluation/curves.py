@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from steadygrad import progress
 from steadygrad.attacks import Attack
+from steadygrad.classifier import predict
 from steadygrad.errors import UsageError
 from steadygrad.evaluation.records import Records
-from steadygrad.evaluation.robustness import CHUNK, Bench, code_key, label_of, predict, weights_key
+from steadygrad.evaluation.robustness import CHUNK, Bench, code_key, weights_key
 from steadygrad.evaluation.statistics import Estimate, wilson
 from steadygrad.files import key
-from steadygrad.registry import describe
+from steadygrad.registry import describe, label_of
 from steadygrad.threat import Threat
 
 __all__ = ["GRID", "check_grid", "curve", "curve_points", "smallest_in_grid"]

@@ -10,8 +10,9 @@ from torch import nn
 
 from steadygrad.attacks import DDN, FMN, Attack, DeepFool
 from steadygrad.evaluation.records import Records
-from steadygrad.evaluation.robustness import Bench, label_of
+from steadygrad.evaluation.robustness import Bench
 from steadygrad.evaluation.statistics import quantile_intervals
+from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
 __all__ = ["Distances", "distances", "nearest"]

@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from steadygrad.attacks import Attack, Expectation, Standard
+from steadygrad.attacks import Attack
+from steadygrad.attacks.expectation import base_of, draws_of
 from steadygrad.attributions import Attribution
 from steadygrad.evaluation.curves import curve, curve_points
 from steadygrad.evaluation.distances import distances
 from steadygrad.evaluation.explanations import explanation_stability, gradient_norms
 from steadygrad.evaluation.records import Records, robust_accuracy
 from steadygrad.evaluation.rho import relative
-from steadygrad.evaluation.robustness import Bench, label_of, weights_key
+from steadygrad.evaluation.robustness import Bench, weights_key
 from steadygrad.evaluation.statistics import Estimate, quantiles, wilson
 from steadygrad.evaluation.validity import checked
 from steadygrad.evaluation.verdict import attack_verdict
-from steadygrad.registry import describe
+from steadygrad.registry import describe, label_of
 from steadygrad.threat import Threat
 
 __all__ = ["Entry"]
@@ -66,8 +67,8 @@ class Entry:
         stability = explanation_stability(bench, self.model, self.attributions, lead, self.threat)
         return {
             "name": self.name,
-            "architecture": getattr(_inner(self.model), "architecture", None),
-            "draws": self.model.passes if isinstance(self.model, Expectation) else 1,
+            "architecture": getattr(base_of(self.model), "architecture", None),
+            "draws": draws_of(self.model),
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "weights": weights_key(self.model),
             "clean": wilson(int(right.sum()), len(mine)).plain(),
@@ -100,11 +101,11 @@ class Entry:
         rows = []
         for attack in self.suite:
             mine = broken["attack"] == label_of(attack)
-            members = [name for name, _ in attack.members()] if isinstance(attack, Standard) else [label_of(attack)]
+            members = [name for name, _ in attack.members()]
             for member in members:
                 hit = mine & (broken["broken_by"] == member)
                 counts = {"samples": int(hit.sum()), "alone": int((hit & alone).sum())}
-                named = member if isinstance(attack, Standard) else None
+                named = member if len(members) > 1 else None
                 rows.append({"attack": label_of(attack), "member": named, **counts})
         return rows
 
@@ -112,9 +113,7 @@ class Entry:
         records = self.records.where(attack=label_of(attack))
         frame = records.frame
         rate = records.success_rate()
-        # The last member of a standard suite needs no gradient.
-        needs = not isinstance(attack, Standard)
-        judged = attack_verdict(records, worst, getattr(attack, "steps", 1) > 1, needs)
+        judged = attack_verdict(records, worst, getattr(attack, "steps", 1) > 1, attack.needs_gradient)
         described = describe(attack)
         return {
             "name": described.pop("name"),
@@ -129,7 +128,3 @@ class Entry:
             "median_distance": quantiles(frame["distance"], at=(0.5,))["0.5"],
             "verdict": {"trustworthy": judged.trustworthy, "text": judged.text},
         }
-
-
-def _inner(model: nn.Module) -> nn.Module:
-    return model.model if isinstance(model, Expectation) else model

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from steadygrad import randomness
 from steadygrad.attacks import Attack, RandomNoise
 from steadygrad.attributions import Attribution, similarity
+from steadygrad.classifier import predict
 from steadygrad.derivatives import gradient
-from steadygrad.evaluation.robustness import Bench, label_of, predict
+from steadygrad.evaluation.robustness import Bench
 from steadygrad.evaluation.statistics import Estimate, mean
+from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
 __all__ = ["Stability", "explanation_stability", "gradient_norms"]

@@ -13,9 +13,8 @@ from steadygrad.attributions import Attribution, BlurSaliency, Saliency, similar
 from steadygrad.attributions.blur import blurred
 from steadygrad.attributions.pixels import pixel_maps
 from steadygrad.attributions.salient import most_salient
-from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen
+from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen, predict
 from steadygrad.errors import UsageError
-from steadygrad.evaluation.robustness import predict
 
 __all__ = [
     "MEASURES",

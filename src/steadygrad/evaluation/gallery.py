@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from steadygrad import randomness
 from steadygrad.attacks import Attack
 from steadygrad.attributions import Attribution, similarity
+from steadygrad.classifier import predict
 from steadygrad.data import Dataset
-from steadygrad.evaluation.robustness import Bench, label_of, predict
+from steadygrad.evaluation.robustness import Bench
+from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
 __all__ = ["Gallery", "image_array", "plane_of"]

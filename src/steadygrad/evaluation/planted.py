@@ -12,10 +12,10 @@ from steadygrad import randomness
 from steadygrad.attacks import Attack, Square
 from steadygrad.classifier import frozen
 from steadygrad.evaluation.records import COLUMNS, Cells, Records
-from steadygrad.evaluation.robustness import Bench, code_key, label_of, weights_key
+from steadygrad.evaluation.robustness import Bench, code_key, weights_key
 from steadygrad.evaluation.verdict import Check, share_check
 from steadygrad.files import key
-from steadygrad.registry import describe
+from steadygrad.registry import describe, label_of
 from steadygrad.threat import Threat
 
 __all__ = ["Plant", "Planted", "finds_planted", "plant"]

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from steadygrad import neurons, progress
-from steadygrad.attacks import PGD, Attack, Expectation
-from steadygrad.classifier import frozen
+from steadygrad.attacks import PGD, Attack
+from steadygrad.attacks.expectation import base_of
+from steadygrad.classifier import frozen, predict
 from steadygrad.errors import UsageError
 from steadygrad.evaluation.columns import Columns, cell
-from steadygrad.evaluation.robustness import Bench, code_key, label_of, predict, weights_key
+from steadygrad.evaluation.robustness import Bench, code_key, weights_key
 from steadygrad.evaluation.statistics import difference, mean, ratio_values, wilson
 from steadygrad.files import key
 from steadygrad.neurons import Layers
-from steadygrad.registry import describe
+from steadygrad.registry import describe, label_of
 from steadygrad.threat import Threat
 
 __all__ = ["CHOICES", "Probing", "probe"]
@@ -162,7 +163,7 @@ class _Probe:
 
     def _moved(self) -> Columns:
         """By layer: change and benign size of every sample (N,), sensitivities of the chosen half (neurons,)."""
-        if isinstance(self.model, Expectation):
+        if base_of(self.model) is not self.model:
             return {"why": np.array("its activations are drawn anew in every call")}
         try:
             change, size = self._changes()

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from steadygrad import progress
 from steadygrad.attacks import DeepFool
 from steadygrad.attacks.deepfool_change import deepfool_change
-from steadygrad.classifier import check_inputs, frozen
+from steadygrad.classifier import check_inputs, frozen, predict
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.evaluation import robustness
 from steadygrad.evaluation.records import Cells, Records
-from steadygrad.evaluation.robustness import Bench, code_key, label_of, predict, weights_key
+from steadygrad.evaluation.robustness import Bench, code_key, weights_key
 from steadygrad.evaluation.statistics import Estimate, mean, wilson
 from steadygrad.files import key
-from steadygrad.registry import describe
+from steadygrad.registry import describe, label_of
 
 __all__ = ["Rho2", "mean_image", "raw_change", "relative", "rho2"]
 

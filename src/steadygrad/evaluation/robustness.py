@@ -15,41 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import progress
-from steadygrad.attacks import Attack, AttackResult, Standard
-from steadygrad.classifier import Classifier, check_inputs, check_logits, frozen
+from steadygrad.attacks import Attack
+from steadygrad.classifier import Classifier, check_inputs, predict
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.evaluation.records import Cells, Records
 from steadygrad.files import key
-from steadygrad.registry import Method, describe
+from steadygrad.registry import describe, label_of
 from steadygrad.threat import Threat
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Bench", "evaluate", "label_of", "predict", "weights_key"]
+__all__ = ["Bench", "evaluate", "weights_key"]
 
 CHUNK = 200
 """Samples per cell: what a killed run loses at most."""
-
-
-def label_of(method: Method) -> str:
-    """A short name that tells methods of one kind apart: the settings that differ from the defaults.
-
-    >>> from steadygrad.attacks import PGD
-    >>> label_of(PGD(steps=30, random_start=False, loss="ce"))
-    'PGD ce, 30 steps, random_start=False'
-    """
-    fields = dataclasses.fields(method)  # type: ignore[arg-type]
-    changed = {f.name: getattr(method, f.name) for f in fields if getattr(method, f.name) != f.default}
-    name = " ".join([type(method).__name__, *([str(changed.pop("loss"))] if "loss" in changed else [])])
-    return ", ".join([name, *(_setting(key, value) for key, value in changed.items())])
-
-
-def _setting(key: str, value: Any) -> str:
-    # "30 steps" reads as it is said; "loss of" and "False random_start" do not.
-    counts = isinstance(value, int) and not isinstance(value, bool) and key.endswith("s")
-    return f"{value} {key}" if counts else f"{key}={value}"
 
 
 def weights_key(model: nn.Module) -> str:
@@ -207,27 +188,18 @@ class _Job(abc.ABC):
 
 class _WhiteBox(_Job):
     def columns(self, x: Tensor, y: Tensor, seeds: Tensor) -> Iterator[dict[str, Any]]:
-        found, broken_by = self._attack(x, y, seeds)
+        found = self.attack(self.model, x, y, self.threat, generator=seeds)
+        names = [*(name for name, _ in self.attack.members()), ""]
         yield {
             "model": self.source,
             **_predictions(self.model, x, found.inputs, y, self.threat, seeds),
             "success": found.success.tolist(),
-            "broken_by": broken_by,
+            "broken_by": [names[number] for number in found.found_by.tolist()],
             "distance": found.distance.tolist(),
             "forwards": found.forwards.tolist(),
             "backwards": found.backwards.tolist(),
             "zero_gradient": found.zero_gradient.tolist(),
         }
-
-    def _attack(self, x: Tensor, y: Tensor, seeds: Tensor) -> tuple[AttackResult, list[str]]:
-        """What was found, and for each sample who found it."""
-        if isinstance(self.attack, Standard) and self.threat.eps is not None:
-            found, members = self.attack.by_member(self.model, x, y, self.threat, generator=seeds)
-            names = [*(name for name, _ in self.attack.members()), ""]
-            return found, [names[number] for number in members.tolist()]
-        found = self.attack(self.model, x, y, self.threat, generator=seeds)
-        fell = (found.success & (found.distance > 0)).tolist()
-        return found, [label_of(self.attack) if f else "" for f in fell]
 
 
 @dataclass(frozen=True)
@@ -275,15 +247,6 @@ def _predictions(
         "confidence": found[1].tolist(),
         "rounded_success": (rounded[0] != y).tolist(),
     }
-
-
-def predict(model: nn.Module, x: Tensor, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Predicted classes (N,) and their probabilities (N,); what the model itself draws follows from the seeds."""
-    with frozen(model, seeds), torch.no_grad():
-        logits = model(x)
-    check_logits(logits, len(x))
-    best = logits.double().softmax(1).max(1)
-    return best.indices, best.values
 
 
 def _rounded(x: Tensor, threat: Threat) -> Tensor:

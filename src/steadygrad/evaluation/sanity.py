@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.attributions import Attribution, similarity
-from steadygrad.classifier import frozen
+from steadygrad.classifier import frozen, predict
 from steadygrad.errors import UsageError
-from steadygrad.evaluation.robustness import predict
 from steadygrad.files import key
 from steadygrad.models.architectures import seeded
 

@@ -10,22 +10,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from steadygrad import randomness
-from steadygrad.attacks import Expectation, is_deterministic
+from steadygrad.attacks.expectation import base_of, draws_of
 from steadygrad.classifier import frozen
 from steadygrad.evaluation.robustness import Bench
 from steadygrad.evaluation.verdict import Check, share_check
 
-__all__ = ["deterministic", "expected", "no_derivatives", "steady"]
+__all__ = ["deterministic", "no_derivatives", "steady"]
 
-DRAWS = 16
-"""Draws over which the predictions of a randomized model are averaged."""
 _NOISE = 1e-3
 _NOISES = 3
-
-
-def expected(model: nn.Module, x: Tensor, draws: int = DRAWS) -> nn.Module:
-    """The model itself, or if it answers the same inputs x (N, *) differently, its mean over draws."""
-    return model if is_deterministic(model, x) else Expectation(model, draws)
 
 
 def deterministic(bench: Bench, model: nn.Module, count: int) -> Check:
@@ -34,16 +27,17 @@ def deterministic(bench: Bench, model: nn.Module, count: int) -> Check:
     Only what differs between calls is seen: numbers drawn in a fixed order, or from the input, are not.
     """
     name, differing, flipped = "deterministic", 0, 0
+    averaged = base_of(model) is not model
     for x, _, ids in bench.batches(0, count):
         with frozen(model, bench.seeds({"repeated": True}, ids)), torch.no_grad():
-            first, *others = [model(x) for _ in range(2 if isinstance(model, Expectation) else 3)]
+            first, *others = [model(x) for _ in range(2 if averaged else 3)]
         room = 64 * torch.finfo(first.dtype).eps * first.abs().amax(1)
         away = torch.stack([(first - other).abs().amax(1) > room for other in others]).any(0)
         turned = torch.stack([first.argmax(1) != other.argmax(1) for other in others]).any(0)
         differing, flipped = differing + int(away.sum()), flipped + int(turned.sum())
-    if isinstance(model, Expectation):
+    if averaged:
         text = (
-            f"the model is random, and its mean over {model.passes} draws, which was attacked in its place, changes "
+            f"the model is random, and its mean over {draws_of(model)} draws, which was attacked in its place, changes "
             f"the prediction of {100 * flipped / count:.1f} % of the samples when drawn again"
         )
         return share_check(name, flipped, count, text)

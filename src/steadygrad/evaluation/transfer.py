@@ -12,8 +12,9 @@ from steadygrad.attacks import Attack
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.evaluation.records import Cells
-from steadygrad.evaluation.robustness import Bench, label_of
+from steadygrad.evaluation.robustness import Bench
 from steadygrad.evaluation.statistics import Estimate
+from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
 __all__ = ["NOTE", "TransferMatrix", "transfer_matrix"]

@@ -15,13 +15,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from steadygrad.attacks import FGSM, PGD, Attack, RandomNoise, Square
+from steadygrad.attacks.expectation import expected
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.evaluation.planted import finds_planted
 from steadygrad.evaluation.records import Cells, Records
-from steadygrad.evaluation.robustness import Bench, label_of
-from steadygrad.evaluation.steadiness import deterministic, expected, no_derivatives, steady
+from steadygrad.evaluation.robustness import Bench
+from steadygrad.evaluation.steadiness import deterministic, no_derivatives, steady
 from steadygrad.evaluation.verdict import Check, Verdict, share_check, verdict
+from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
 __all__ = ["Scaled", "checked", "validity"]

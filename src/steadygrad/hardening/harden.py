@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from steadygrad import __version__, provenance, report
 from steadygrad.attacks import Attack
+from steadygrad.attacks.expectation import expected
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.defenses import Defense
@@ -23,11 +24,10 @@ from steadygrad.evaluation import SUITES, Audit, audit
 from steadygrad.evaluation.curves import curve
 from steadygrad.evaluation.distances import nearest as searches
 from steadygrad.evaluation.records import Cells, Records
-from steadygrad.evaluation.robustness import Bench, label_of
-from steadygrad.evaluation.steadiness import expected
+from steadygrad.evaluation.robustness import Bench
 from steadygrad.files import write_json
 from steadygrad.hardening.comparison import Comparison, Side, compare
-from steadygrad.registry import build, describe
+from steadygrad.registry import build, describe, label_of
 from steadygrad.threat import Threat
 from steadygrad.training import FitResult, FitSettings, fit
 

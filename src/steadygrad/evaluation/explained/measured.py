@@ -9,18 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.attacks import AttributionResult, Expectation, worst_similarity
+from steadygrad.attacks import AttributionResult, worst_similarity
 from steadygrad.attacks.attribution_suite import WorstSimilarity
+from steadygrad.attacks.expectation import base_of
 from steadygrad.attributions import Attribution, BlurSaliency
 from steadygrad.attributions.pixels import count_of, magnitude, top
 from steadygrad.attributions.similarity import SIMILARITIES
 from steadygrad.bounds import deviation
+from steadygrad.classifier import predict
 from steadygrad.errors import Failure, UsageError
 from steadygrad.evaluation.columns import Columns
 from steadygrad.evaluation.explained.bounds import DISTANCES, KINDS, Bound, bounds_of
 from steadygrad.evaluation.explained.settings import Explaining, K, attacks_on, measures
 from steadygrad.evaluation.faithfulness import scores
-from steadygrad.evaluation.robustness import predict
 from steadygrad.threat import Threat
 
 __all__ = ["measure"]
@@ -43,7 +44,7 @@ def measure(
     that it concerns are NaN. Where the subject is a surrogate, columns with `own` tell what the same points do to
     the maps of the model itself. Images have the measures of `faithfulness` too, of the model's own clean maps.
     """
-    if isinstance(model, Expectation):
+    if base_of(model) is not model:
         return {"why": np.array(["its predictions, and so its maps, are drawn anew in every call"] * len(x))}
     pictures = x.ndim in (3, 4)
     names, attacks = measures(pictures), attacks_on(attribution, settings, pictures)

@@ -17,9 +17,9 @@ from steadygrad.attributions import Attribution
 from steadygrad.evaluation.columns import Columns, cell
 from steadygrad.evaluation.explained.measured import measure
 from steadygrad.evaluation.explained.settings import Explaining, attacks_on
-from steadygrad.evaluation.robustness import Bench, code_key, label_of, weights_key
+from steadygrad.evaluation.robustness import Bench, code_key, weights_key
 from steadygrad.files import key
-from steadygrad.registry import describe
+from steadygrad.registry import describe, label_of
 from steadygrad.threat import Threat
 
 __all__ = ["PICTURES", "Push"]

@@ -1,0 +1,40 @@
+"""Suites: several attacks that are run one after the other, by name, and which of them leads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from steadygrad.attacks.base import ATTACKS, Attack
+from steadygrad.attacks.pgd import PGD
+from steadygrad.attacks.sign import FGSM, RandomNoise
+from steadygrad.attacks.standard import Standard
+from steadygrad.errors import UsageError, unknown_name
+from steadygrad.registry import label_of
+from steadygrad.threat import Threat
+
+__all__ = ["LEAD", "SUITES", "suite_of"]
+
+LEAD = PGD(steps=30, restarts=5, loss="rivals")
+"""The attack that leads a suite: it draws curves and pictures, and is what the checks test."""
+
+SUITES: dict[str, tuple[Attack, ...]] = {
+    "fast": (LEAD, PGD(restarts=3), PGD(loss="ce"), FGSM(), RandomNoise()),
+    "standard": (LEAD, Standard(), FGSM(), RandomNoise()),
+}
+"""Attacks by suite name, the leading one first."""
+
+
+def suite_of(attacks: Attack | Sequence[Attack] | str, threat: Threat) -> tuple[Attack, ...]:
+    """The attacks of a suite, all different and fit for the threat."""
+    if isinstance(attacks, str) and attacks not in SUITES:
+        raise unknown_name("suite", attacks, SUITES)
+    listed = SUITES[attacks] if isinstance(attacks, str) else attacks
+    suite = (listed,) if isinstance(listed, Attack) else tuple(listed)
+    labels = [label_of(a) for a in suite]
+    if not labels or len(set(labels)) < len(labels):
+        raise UsageError(f"attacks must be at least one and all different, got {labels}")
+    for attack in suite:
+        if threat.norm not in attack.norms:
+            fitting = ", ".join(row.name for row in ATTACKS if threat.norm in row.norms)
+            raise UsageError(f"{label_of(attack)} does not work for {threat.norm}; attacks that do: {fitting}")
+    return suite
