@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import write_tensors
 
-__all__ = ["Classifier", "bounds_of", "check_inputs", "check_logits", "evaluating", "frozen", "unwrap"]
+__all__ = ["Classifier", "bounds_of", "check_inputs", "check_logits", "evaluating", "frozen", "predict", "unwrap"]
 
 
 class Classifier(nn.Module):
@@ -198,6 +198,15 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def predict(model: nn.Module, x: Tensor, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Predicted classes (N,) and their probabilities (N,); what the model itself draws follows from the seeds."""
+    with frozen(model, seeds), torch.no_grad():
+        logits = model(x)
+    check_logits(logits, len(x))
+    best = logits.double().softmax(1).max(1)
+    return best.indices, best.values
 
 
 def bounds_of(model: nn.Module) -> tuple[float, float] | None:

@@ -1,9 +1,7 @@
 """Records, robust accuracy, transfer, validity checks, and the audit made of them."""
 
 from steadygrad.evaluation import corruptions as corruptions
-from steadygrad.evaluation import faithfulness as faithfulness
 from steadygrad.evaluation import noise as noise
-from steadygrad.evaluation import sanity as sanity
 from steadygrad.evaluation.accepted import SUITES as SUITES
 from steadygrad.evaluation.audit import Audit as Audit
 from steadygrad.evaluation.audit import audit as audit

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from steadygrad import progress
 from steadygrad.attacks import Attack, AttackResult, Standard
-from steadygrad.classifier import Classifier, check_inputs, check_logits, frozen
+from steadygrad.classifier import Classifier, check_inputs, predict
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.evaluation.records import Cells, Records
@@ -275,15 +275,6 @@ def _predictions(
         "confidence": found[1].tolist(),
         "rounded_success": (rounded[0] != y).tolist(),
     }
-
-
-def predict(model: nn.Module, x: Tensor, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Predicted classes (N,) and their probabilities (N,); what the model itself draws follows from the seeds."""
-    with frozen(model, seeds), torch.no_grad():
-        logits = model(x)
-    check_logits(logits, len(x))
-    best = logits.double().softmax(1).max(1)
-    return best.indices, best.values
 
 
 def _rounded(x: Tensor, threat: Threat) -> Tensor:

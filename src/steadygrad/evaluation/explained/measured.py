@@ -12,6 +12,7 @@ from steadygrad import randomness
 from steadygrad.attacks import AttributionResult, Expectation, worst_similarity
 from steadygrad.attacks.attribution_suite import WorstSimilarity
 from steadygrad.attributions import Attribution, BlurSaliency
+from steadygrad.attributions.faithfulness import scores
 from steadygrad.attributions.pixels import count_of, magnitude, top
 from steadygrad.attributions.similarity import SIMILARITIES
 from steadygrad.bounds import deviation
@@ -19,7 +20,6 @@ from steadygrad.errors import Failure, UsageError
 from steadygrad.evaluation.columns import Columns
 from steadygrad.evaluation.explained.bounds import DISTANCES, KINDS, Bound, bounds_of
 from steadygrad.evaluation.explained.settings import Explaining, K, attacks_on, measures
-from steadygrad.evaluation.faithfulness import scores
 from steadygrad.evaluation.robustness import predict
 from steadygrad.threat import Threat
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from steadygrad.attributions import Attribution, similarity
-from steadygrad.classifier import frozen
+from steadygrad.attributions import similarity
+from steadygrad.attributions.attribution import Attribution
+from steadygrad.classifier import frozen, predict
 from steadygrad.errors import UsageError
-from steadygrad.evaluation.robustness import predict
 from steadygrad.files import key
 from steadygrad.models.architectures import seeded
 
