@@ -17,7 +17,7 @@ from steadygrad import data, models
 from steadygrad.attacks.attribution import IFIA, AttributionPGD, ExplanationAttack
 from steadygrad.attributions import Attribution, InputXGradient, IntegratedGradients, Saliency
 from steadygrad.attributions import similarity as sim
-from steadygrad.attributions.base import Forward
+from steadygrad.attributions.attribution import Forward
 from steadygrad.derivatives import smooth
 from steadygrad.evaluation.statistics import Estimate, mean
 from steadygrad.threat import Threat, l2, linf

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from steadygrad.errors import Failure, UsageError
 
-__all__ = ["atomic", "key", "output_folder", "read_toml", "write_json", "write_tensors", "write_text"]
+__all__ = ["atomic", "key", "output_folder", "parse_toml", "read_toml", "write_json", "write_tensors", "write_text"]
 
 
 @contextlib.contextmanager
@@ -91,20 +91,25 @@ def key(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def read_toml(path: str | Path) -> dict[str, Any]:
-    """A TOML file as plain data; a missing or garbled one is refused by name."""
+def parse_toml(text: str) -> dict[str, Any]:
+    """A TOML text as plain data; a ValueError where it is none."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
 
+    return tomllib.loads(text)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """A TOML file as plain data; a missing or garbled one is refused by name."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_toml(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"there is no configuration file {path}") from None
     except OSError as error:
         raise UsageError(f"cannot read the configuration file {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UsageError(f"{path} is not a TOML file: {error}") from None
 
 

@@ -1,20 +1,36 @@
 """Methods are values: frozen dataclasses with one registry row each.
 
-The row feeds the command line, the docs table, the tests and the report; the dataclass fields are
-the settings. `build` turns a name with settings (from TOML or a flag) into a method, `describe`
-turns it back.
+The row feeds the command line, the documentation, the tests and the report; the fields are the settings.
+`build` makes a method from a name with settings, `parse` from the text of a flag; `describe` turns it back.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib
+import json
+import pkgutil
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from steadygrad.errors import UsageError, unknown_name
+from steadygrad.files import parse_toml
 
-__all__ = ["Method", "Registry", "Row", "build", "configure", "describe", "label_of", "parse"]
+__all__ = [
+    "Method",
+    "Registry",
+    "Row",
+    "build",
+    "check_choices",
+    "configure",
+    "describe",
+    "label_of",
+    "parse",
+    "parse_settings",
+    "parse_value",
+]
 
 
 class Method:
@@ -48,16 +64,32 @@ class Row(Generic[M]):
     @property
     def settings(self) -> dict[str, Any]:
         """The default settings, by name."""
-        return {
-            f.name: _default(f)
-            for f in dataclasses.fields(self.method)  # type: ignore[arg-type]
-        }
+        return {field.name: _default(field) for field in _fields(self.method)}
+
+
+def _fields(settings: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(settings)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default is not dataclasses.MISSING:
         return field.default
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else "required"
+
+
+_hints = functools.cache(get_type_hints)
+
+
+def check_choices(settings: Any, **words: str) -> None:
+    """Refuse values of `Literal` fields that are not among their choices, with the near ones.
+
+    Args:
+        settings: a dataclass.
+        words: what the error calls a field; its name if not given.
+    """
+    for name, hint in _hints(type(settings)).items():
+        if get_origin(hint) is Literal and getattr(settings, name) not in get_args(hint):
+            raise unknown_name(words.get(name, name), str(getattr(settings, name)), get_args(hint))
 
 
 _REGISTRIES: dict[str, Registry[Any]] = {}
@@ -107,6 +139,13 @@ class Registry(Generic[M]):
         """The registered name of a method (its class)."""
         return next(row.name for row in self if row.method is type(method))
 
+    def discover(self, package: str, folders: Iterable[str]) -> dict[str, type[M]]:
+        """Import all files of a package, which register their methods; the methods there by class name."""
+        for found in pkgutil.iter_modules(folders):
+            importlib.import_module(f"{package}.{found.name}")
+        methods = (row.method for row in self)
+        return {method.__name__: method for method in methods if method.__module__.startswith(f"{package}.")}
+
 
 def build(kind: str, name: str, settings: Mapping[str, Any] | None = None) -> Any:
     """Make a method from its registered name and settings, refusing unknown or ill-typed ones.
@@ -117,22 +156,20 @@ def build(kind: str, name: str, settings: Mapping[str, Any] | None = None) -> An
     >>> build("attack", "pgd", {"steps": 10}).steps
     10
     """
-    method = _REGISTRIES[kind][name].method
-    hints = get_type_hints(method)
-    values = {k: _nested(v, hints.get(k)) for k, v in (settings or {}).items()}
-    return configure(method, name, values)
+    return configure(_REGISTRIES[kind][name].method, name, settings or {})
 
 
 def configure(settings: type[T], name: str, values: Mapping[str, Any]) -> T:
     """Make a dataclass of settings from plain values, refusing unknown or ill-typed ones by name."""
-    fields = {f.name for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    fields = {field.name for field in _fields(settings)}
     for key in values:
         if key not in fields:
             raise unknown_name(f"setting of {name}", key, fields)
     from pydantic import TypeAdapter, ValidationError
 
+    plain = {key: _built(value, _hints(settings).get(key)) for key, value in values.items()}
     try:
-        return TypeAdapter(settings).validate_python(dict(values))
+        return TypeAdapter(settings).validate_python(plain)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -141,8 +178,11 @@ def configure(settings: type[T], name: str, values: Mapping[str, Any]) -> T:
         raise UsageError(f"setting {where!r} of {name}: {first['msg']} (got {first['input']!r})") from None
 
 
-def _nested(value: Any, hint: Any = None) -> Any:
-    if isinstance(value, str) and isinstance(hint, type) and issubclass(hint, Method):
+def _built(value: Any, hint: Any = None) -> Any:
+    """A plain value with methods in the place of their names, and numbers in that of fractions."""
+    if isinstance(value, str):
+        if not (isinstance(hint, type) and issubclass(hint, Method)):
+            return _number(value)
         value = {"name": value}
     if isinstance(value, Mapping) and "name" in value:
         rest = {k: v for k, v in value.items() if k != "name"}
@@ -151,9 +191,7 @@ def _nested(value: Any, hint: Any = None) -> Any:
                 return build(kind, value["name"], rest)
         known = [row.name for registry in _REGISTRIES.values() for row in registry]
         raise unknown_name("method", str(value["name"]), known)
-    if isinstance(value, list | tuple):
-        return tuple(_nested(v) for v in value)
-    return value
+    return tuple(map(_built, value)) if isinstance(value, list | tuple) else value
 
 
 def describe(method: Method) -> dict[str, Any]:
@@ -161,20 +199,14 @@ def describe(method: Method) -> dict[str, Any]:
     for registry in _REGISTRIES.values():
         for row in registry:
             if row.method is type(method):
-                values = {
-                    f.name: _plain(getattr(method, f.name))
-                    for f in dataclasses.fields(method)  # type: ignore[arg-type]
-                }
-                return {"name": row.name, **values}
+                return {"name": row.name, **{f.name: _plain(getattr(method, f.name)) for f in _fields(method)}}
     raise UsageError(f"{type(method).__name__} is not registered")
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Method):
         return describe(value)
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def label_of(method: Method) -> str:
@@ -197,37 +229,67 @@ def _setting(key: str, value: Any) -> str:
 
 
 def parse(kind: str, text: str) -> Any:
-    """Make a method from a flag such as `pgd`, `pgd:steps=10,loss=ce` or `adversarial:eps=0.1,attack=pgd(steps=10)`.
+    """Make a method from a flag such as `pgd`, `pgd:steps=10,loss=ce` or `adversarial:eps=8/255,attack=pgd(steps=10)`.
 
     >>> import steadygrad
     >>> parse("attack", "fgsm:loss=ce").loss
     'ce'
     """
     name, _, rest = text.partition(":")
-    return build(kind, name.strip(), _settings(rest, text))
+    return build(kind, name.strip(), parse_settings(rest, repr(text), "pgd:steps=10,loss=ce"))
 
 
-def _settings(rest: str, text: str) -> dict[str, Any]:
-    """Settings from `key=value,...`; a value is JSON, a method with settings in parentheses, or a word."""
-    import json
+def parse_settings(text: str, where: str, example: str) -> dict[str, Any]:
+    """Settings as they are written in flags: `key=value,...`, see `parse_value`.
 
+    Args:
+        where, example: what an error begins with, and what it shows.
+
+    >>> parse_settings("hidden=[20, 10], bias=true", "'mlp'", "mlp:hidden=[500,150]")
+    {'hidden': [20, 10], 'bias': True}
+    """
     settings: dict[str, Any] = {}
-    for item in filter(None, map(str.strip, _apart(rest, text))):
+    for item in filter(None, map(str.strip, _between_commas(text, where))):
         key, equals, value = (part.strip() for part in item.partition("="))
         if not equals:
-            raise UsageError(f"{text!r}: {item!r} is not key=value (example: pgd:steps=10,loss=ce)")
+            raise UsageError(f"{where}: {item!r} is not key=value (example: {example})")
         method = re.fullmatch(r"([a-z_0-9]+)\((.*)\)", value)
-        try:
-            settings[key] = {"name": method[1], **_settings(method[2], text)} if method else json.loads(value)
-        except json.JSONDecodeError:
-            settings[key] = value
+        settings[key] = (
+            {"name": method[1], **parse_settings(method[2], where, example)} if method else parse_value(value)
+        )
     return settings
 
 
-def _apart(rest: str, text: str) -> list[str]:
+def parse_value(text: str) -> Any:
+    """A value as it is written in flags: JSON or TOML, a fraction, or else a text.
+
+    >>> parse_value("8/255") * 255, parse_value("[1, 2]"), parse_value("'ce'"), parse_value("ce")
+    (8.0, [1, 2], 'ce', 'ce')
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        pass
+    try:
+        value = parse_toml(f"value = {text}")["value"]
+    except ValueError:
+        return _number(text)
+    return value if isinstance(value, bool | int | float | str | list | dict) else text  # a date stays a text
+
+
+def _number(text: str) -> float | str:
+    """The value of a fraction such as 8/255; any other text stays one."""
+    found = re.fullmatch(r"\s*(-?[\d.]+)\s*/\s*([\d.]+)\s*", text)
+    try:
+        return float(found[1]) / float(found[2]) if found else text
+    except (ValueError, ZeroDivisionError):
+        return text
+
+
+def _between_commas(text: str, where: str) -> list[str]:
     """The text between the commas that stand outside of all brackets."""
     parts, depth = [""], 0
-    for letter in rest:
+    for letter in text:
         depth += (letter in "([{") - (letter in ")]}")
         if depth < 0:
             break
@@ -236,5 +298,5 @@ def _apart(rest: str, text: str) -> list[str]:
         else:
             parts[-1] += letter
     if depth:
-        raise UsageError(f"{text!r}: a bracket is not closed, or not opened (example: attack=pgd(steps=10,loss=ce))")
+        raise UsageError(f"{where}: a bracket is not closed, or not opened (example: attack=pgd(steps=10,loss=ce))")
     return parts

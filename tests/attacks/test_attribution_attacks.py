@@ -25,7 +25,7 @@ from steadygrad.attacks.attribution_losses import MEASURES, Reference
 from steadygrad.attacks.attribution_run import ExplanationRun
 from steadygrad.attributions import Attribution, InputXGradient, IntegratedGradients, Saliency, SmoothGrad
 from steadygrad.attributions import similarity as sim
-from steadygrad.attributions.base import Forward
+from steadygrad.attributions.attribution import Forward
 from steadygrad.classifier import Classifier
 from steadygrad.errors import Failure, UsageError
 from steadygrad.randomness import sample_seeds

@@ -23,7 +23,7 @@ from steadygrad.attacks import FGSM, PGD, RandomNoise
 from steadygrad.attributions import IntegratedGradients, Saliency
 from steadygrad.classifier import frozen
 from steadygrad.defenses import Defense, InputGradientPenalty, Plain, State, Step, parse
-from steadygrad.defenses.attribution import AttributionAlignment, AttributionCosine, IGNorm
+from steadygrad.defenses.attribution_robustness import AttributionAlignment, AttributionCosine, IGNorm
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat
 from steadygrad.training import FitSettings, fit

@@ -15,12 +15,12 @@ import fits
 import nets
 from oracles import jsigr as oracle
 from steadygrad.attributions import BlurSaliency, Saliency
+from steadygrad.attributions.faithfulness import energy_inside
 from steadygrad.attributions.salient import salient
 from steadygrad.classifier import frozen
 from steadygrad.defenses import Distillation, JacobianPenalty, Plain, SelectiveGradientPenalty, State, Step
 from steadygrad.defenses.selective import _packed, _unpacked
 from steadygrad.errors import UsageError
-from steadygrad.evaluation.faithfulness import energy_inside
 from steadygrad.training import FitSettings, fit
 from steadygrad.training.batches import augmented
 from steadygrad.training.loop import Loop

@@ -20,6 +20,7 @@ from oracles import attributions as maps_oracle
 from oracles import intervals
 from steadygrad.attacks import FGSM, Expectation, worst_similarity
 from steadygrad.attributions import Attribution, IntegratedGradients, Saliency, SmoothGrad
+from steadygrad.attributions.faithfulness import faithfulness
 from steadygrad.bounds import AttributionDeviation
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
@@ -30,7 +31,6 @@ from steadygrad.evaluation.explained import push
 from steadygrad.evaluation.explained.measured import measure
 from steadygrad.evaluation.explained.settings import attacks_on, subject_of
 from steadygrad.evaluation.explained.summary import explain
-from steadygrad.evaluation.faithfulness import faithfulness
 from steadygrad.evaluation.records import Cells
 from steadygrad.evaluation.robustness import Bench
 

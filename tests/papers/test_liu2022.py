@@ -15,12 +15,12 @@ from torch import nn
 from steadygrad import models, papers, randomness
 from steadygrad.attacks import PGD
 from steadygrad.attributions import BlurSaliency
+from steadygrad.attributions.faithfulness import deletion, faithfulness, insertion
 from steadygrad.data import load
 from steadygrad.data.dataset import Dataset
 from steadygrad.defenses import Plain
 from steadygrad.errors import UsageError
 from steadygrad.evaluation import validity
-from steadygrad.evaluation.faithfulness import deletion, faithfulness, insertion
 from steadygrad.papers.liu2022 import claims, experiment, measures, pages, search
 from steadygrad.papers.liu2022.settings import RIVALS, SCALES, TRANSFERRED, defenses, source_of
 from steadygrad.papers.store import Store

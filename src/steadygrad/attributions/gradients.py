@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import derivatives, randomness
-from steadygrad.attributions.base import ATTRIBUTIONS, Attribution, Forward, Of, check_of, score
+from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, check_of, score
 from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
 

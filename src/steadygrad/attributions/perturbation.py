@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from steadygrad.attributions.base import ATTRIBUTIONS, Attribution, Forward, Of, check_of, score
+from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, check_of, score
 from steadygrad.attributions.blur import blurred
 from steadygrad.errors import UsageError
 

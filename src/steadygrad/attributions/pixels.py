@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from steadygrad.errors import UsageError
@@ -105,3 +109,19 @@ def settle(value: Tensor, empty_a: Tensor, empty_b: Tensor, same: float = 1.0, d
     """The values (N,), with the stated ones where one of the maps, or both, say nothing."""
     value = torch.where(empty_a ^ empty_b, different, value)
     return torch.where(empty_a & empty_b, same, value)
+
+
+def plane_of(x: Tensor) -> tuple[int, int]:
+    """Height and width of the picture of an input of a batch (N, *): a row, where it is no image."""
+    return (int(x.shape[2]), int(x.shape[3])) if x.ndim == 4 else (1, int(x[0].numel()))
+
+
+def image_array(x: Tensor) -> NDArray[Any]:
+    """Inputs (N, *) as pictures (N, C, H, W) of float32."""
+    x = x if x.ndim == 4 else x.flatten(1)[:, None, None]
+    return float_array(x)
+
+
+def float_array(x: Tensor) -> NDArray[Any]:
+    """A tensor as an array of float32."""
+    return x.detach().cpu().numpy().astype(np.float32)

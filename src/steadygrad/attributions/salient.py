@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from steadygrad.attributions.base import Attribution
+from steadygrad.attributions.attribution import Attribution
 from steadygrad.attributions.pixels import count_of, pictures, top
 from steadygrad.classifier import frozen
 

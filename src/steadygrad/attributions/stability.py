@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.attributions.base import Attribution
+from steadygrad.attributions.attribution import Attribution
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.attributions.base import Attribution
+from steadygrad.attributions.attribution import Attribution
 from steadygrad.bounds.certified import certified
 from steadygrad.bounds.linearised import Effort, linearised
 from steadygrad.bounds.path import path_of

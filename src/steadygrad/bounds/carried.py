@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from steadygrad.attributions.base import Of, score
+from steadygrad.attributions.attribution import Of, score
 from steadygrad.bounds.layers import Rectify
 from steadygrad.bounds.network import Network
 from steadygrad.bounds.pooling import MaxPool

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.attributions.base import Attribution
+from steadygrad.attributions.attribution import Attribution
 from steadygrad.bounds import signs
 from steadygrad.bounds.entries import curved, entries
 from steadygrad.bounds.linearised import Effort, Moves, allowed_box

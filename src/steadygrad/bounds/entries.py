@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from steadygrad.attributions.base import Of
+from steadygrad.attributions.attribution import Of
 from steadygrad.bounds.carried import carried
 from steadygrad.bounds.layers import Affine, Rectify
 from steadygrad.bounds.network import Network, linear

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.attributions.base import Attribution
+from steadygrad.attributions.attribution import Attribution
 from steadygrad.bounds import lanczos, signs
 from steadygrad.bounds.path import path_of
 from steadygrad.bounds.result import DeviationBound, Distance, cosine_bound, deviation

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steadygrad.attributions.base import Attribution, Of
+from steadygrad.attributions.attribution import Attribution, Of
 from steadygrad.attributions.gradients import InputXGradient, IntegratedGradients, Saliency, gauss_legendre
 from steadygrad.errors import UsageError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from steadygrad.attributions.base import Attribution, Forward
+from steadygrad.attributions.attribution import Attribution, Forward
 from steadygrad.bounds.result import Distance, deviation
 from steadygrad.threat import Threat
 

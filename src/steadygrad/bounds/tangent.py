@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from steadygrad.attributions.base import Forward, score
+from steadygrad.attributions.attribution import Forward, score
 from steadygrad.bounds.path import Path
 from steadygrad.derivatives import gradient
 

@@ -213,15 +213,6 @@ def _moments(data: Any) -> tuple[list[float], list[float]]:
 
 def pairs(items: list[str]) -> dict[str, Any]:
     """Settings as they are written after --set."""
-    import json
+    from steadygrad.registry import parse_settings
 
-    values: dict[str, Any] = {}
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise UsageError(f"--set takes key=value, e.g. --set lr=1e-3, got {item!r}")
-        try:
-            values[key.strip()] = json.loads(value)
-        except json.JSONDecodeError:
-            values[key.strip()] = value.strip()
-    return values
+    return {k: v for item in items for k, v in parse_settings(item, "--set takes key=value", "lr=1e-3").items()}

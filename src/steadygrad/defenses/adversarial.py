@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from steadygrad.attacks import PGD, Attack
-from steadygrad.defenses.base import DEFENSES, Defense, Step, check_positive
+from steadygrad.defenses.defense import DEFENSES, Defense, Step, check_positive
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.threat import Norm
 

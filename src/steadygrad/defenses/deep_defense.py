@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from steadygrad.attacks.deepfool_change import deepfool_change, relative_distance
 from steadygrad.classifier import evaluating
-from steadygrad.defenses.base import DEFENSES, Defense, Step, check_positive
+from steadygrad.defenses.defense import DEFENSES, Defense, Step, check_positive
 from steadygrad.defenses.input_gradient import SECOND_ORDER
 from steadygrad.errors import UsageError
 

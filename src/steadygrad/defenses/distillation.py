@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from steadygrad.defenses.base import DEFENSES, Defense, Plain, Step, check_positive
+from steadygrad.defenses.defense import DEFENSES, Defense, Plain, Step, check_positive
 from steadygrad.errors import UsageError
 
 __all__ = ["Distillation"]

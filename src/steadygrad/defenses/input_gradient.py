@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from steadygrad.defenses.base import DEFENSES, Defense, Step, check_positive
+from steadygrad.defenses.defense import DEFENSES, Defense, Step, check_positive
 from steadygrad.errors import unknown_name
 
 __all__ = ["SECOND_ORDER", "InputGradientPenalty"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from steadygrad import randomness
-from steadygrad.defenses.base import DEFENSES, Defense, Step, check_positive
+from steadygrad.defenses.defense import DEFENSES, Defense, Step, check_positive
 from steadygrad.defenses.input_gradient import SECOND_ORDER
 from steadygrad.errors import UsageError, unknown_name
 

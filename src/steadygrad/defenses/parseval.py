@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.classifier import unwrap
-from steadygrad.defenses.base import DEFENSES, Defense, Step, check_positive
+from steadygrad.defenses.defense import DEFENSES, Defense, Step, check_positive
 from steadygrad.errors import UsageError
 
 __all__ = ["Parseval", "frames"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from steadygrad.attributions import Attribution, BlurSaliency
 from steadygrad.attributions.salient import salient
 from steadygrad.data import Dataset
-from steadygrad.defenses.base import DEFENSES, Defense, Plain, State, Step, check_positive
+from steadygrad.defenses.defense import DEFENSES, Defense, Plain, State, Step, check_positive
 from steadygrad.defenses.input_gradient import SECOND_ORDER
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.files import key

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from steadygrad import neurons, randomness
 from steadygrad.attacks import PGD, Attack
 from steadygrad.data import Dataset
-from steadygrad.defenses.base import DEFENSES, Defense, State, Step, check_positive
+from steadygrad.defenses.defense import DEFENSES, Defense, State, Step, check_positive
 from steadygrad.errors import UsageError
 from steadygrad.files import key
 from steadygrad.registry import describe

@@ -2,9 +2,7 @@
 
 from steadygrad.attacks.suites import SUITES as SUITES
 from steadygrad.evaluation import corruptions as corruptions
-from steadygrad.evaluation import faithfulness as faithfulness
 from steadygrad.evaluation import noise as noise
-from steadygrad.evaluation import sanity as sanity
 from steadygrad.evaluation.audit import Audit as Audit
 from steadygrad.evaluation.audit import audit as audit
 from steadygrad.evaluation.explained import Explaining as Explaining

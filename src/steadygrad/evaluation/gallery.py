@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from steadygrad import randomness
 from steadygrad.attacks import Attack
 from steadygrad.attributions import Attribution, similarity
+from steadygrad.attributions.pixels import float_array, image_array, plane_of
 from steadygrad.classifier import predict
 from steadygrad.data import Dataset
 from steadygrad.evaluation.robustness import Bench
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
-__all__ = ["Gallery", "image_array", "plane_of"]
+__all__ = ["Gallery", "spread"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -47,7 +47,7 @@ class Gallery:
         for place, attribution in enumerate(self.attributions):
             for kind, inputs in (("clean", x), ("adversarial", found.inputs)):
                 maps = similarity.pixel_maps(attribution(model, inputs, clean[0]))
-                self.arrays[f"map_{kind}_{index}_{place}"] = _float(maps.view(len(x), *plane_of(x)))
+                self.arrays[f"map_{kind}_{index}_{place}"] = float_array(maps.view(len(x), *plane_of(x)))
         self.captions[name] = [
             {
                 "index": i,
@@ -106,18 +106,3 @@ def spread(data: Dataset, count: int, prefer: Mapping[int, bool]) -> list[int]:
             seen.add(labels[i])
         order = rest
     return chosen
-
-
-def plane_of(x: Tensor) -> tuple[int, int]:
-    """Height and width of the picture of an input of a batch (N, *): a row, where it is no image."""
-    return (int(x.shape[2]), int(x.shape[3])) if x.ndim == 4 else (1, int(x[0].numel()))
-
-
-def image_array(x: Tensor) -> NDArray[Any]:
-    """Inputs (N, *) as pictures (N, C, H, W) of float32."""
-    x = x if x.ndim == 4 else x.flatten(1)[:, None, None]
-    return _float(x)
-
-
-def _float(x: Tensor) -> NDArray[Any]:
-    return x.detach().cpu().numpy().astype(np.float32)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +12,7 @@ from steadygrad.classifier import Classifier, read_weights
 from steadygrad.errors import Failure, UsageError, unknown_name
 from steadygrad.models import sources
 from steadygrad.models.architectures import ARCHITECTURES, build
+from steadygrad.registry import parse_settings
 
 __all__ = ["load"]
 
@@ -97,24 +96,10 @@ def _resolve(
             raise UsageError(f"there is no file or folder {spec} (for a Hub model write hub:{spec}; {_FORMS})")
         return _from_file(path, weights, shape, classes)
     if head in ARCHITECTURES:
-        return _from_name(head, _parsed(spec, rest), weights, shape, classes)
+        return _from_name(head, parse_settings(rest, repr(spec), "mlp:hidden=[500,150]"), weights, shape, classes)
     if colon:
         return _with_weights(sources.from_callable(spec), spec, weights, {})
     raise UsageError(f"{unknown_name('model', spec, [row.name for row in ARCHITECTURES])}; {_FORMS}")
-
-
-def _parsed(spec: str, text: str) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    # Commas inside brackets belong to a list.
-    for item in filter(None, re.split(r",(?![^\[]*\])", text)):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise UsageError(f"{spec!r}: {item!r} is not key=value (example: mlp:hidden=[500,150])")
-        try:
-            settings[key.strip()] = json.loads(value)
-        except json.JSONDecodeError:
-            settings[key.strip()] = value.strip()
-    return settings
 
 
 def _models_in(folder: Path) -> list[Path]:

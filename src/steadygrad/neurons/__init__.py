@@ -1,10 +1,10 @@
 """Neurons: how far they move under attack, and what happens without them."""
 
-from steadygrad.neurons.layers import Layers as Layers
-from steadygrad.neurons.layers import neuron_axis as neuron_axis
-from steadygrad.neurons.layers import recorded as recorded
 from steadygrad.neurons.movers import Movers as Movers
 from steadygrad.neurons.movers import movers as movers
+from steadygrad.neurons.recording import Layers as Layers
+from steadygrad.neurons.recording import neuron_axis as neuron_axis
+from steadygrad.neurons.recording import recorded as recorded
 from steadygrad.neurons.sensitivity import change as change
 from steadygrad.neurons.sensitivity import changes as changes
 from steadygrad.neurons.sensitivity import curve as curve

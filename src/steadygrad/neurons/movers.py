@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError, unknown_name
-from steadygrad.neurons.layers import by_neuron, recorded
+from steadygrad.neurons.recording import by_neuron, recorded
 from steadygrad.neurons.sensitivity import CHUNK, changes
 
 __all__ = ["Movers", "movers"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from steadygrad import randomness
 from steadygrad.classifier import bounds_of, check_inputs, frozen
 from steadygrad.errors import UsageError, unknown_name
-from steadygrad.neurons.layers import Layers, by_neuron, recorded
+from steadygrad.neurons.recording import Layers, by_neuron, recorded
 
 __all__ = ["change", "changes", "curve", "select", "sensitivity", "spectrum", "stream"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
-from steadygrad.neurons.layers import at_outputs, neuron_axis, recorded
+from steadygrad.neurons.recording import at_outputs, neuron_axis, recorded
 
 __all__ = ["patched", "switched_off"]
 

@@ -13,6 +13,7 @@ from steadygrad.attacks import AttributionResult, worst_similarity
 from steadygrad.attacks.attribution_suite import WorstSimilarity
 from steadygrad.attacks.expectation import base_of
 from steadygrad.attributions import Attribution, BlurSaliency
+from steadygrad.attributions.faithfulness import scores
 from steadygrad.attributions.pixels import count_of, magnitude, top
 from steadygrad.attributions.similarity import SIMILARITIES
 from steadygrad.bounds import deviation
@@ -21,7 +22,6 @@ from steadygrad.errors import Failure, UsageError
 from steadygrad.evaluation.columns import Columns
 from steadygrad.evaluation.explained.bounds import DISTANCES, KINDS, Bound, bounds_of
 from steadygrad.evaluation.explained.settings import Explaining, K, attacks_on, measures
-from steadygrad.evaluation.faithfulness import scores
 from steadygrad.threat import Threat
 
 __all__ = ["measure"]

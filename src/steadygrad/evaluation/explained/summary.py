@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from steadygrad.attributions import Attribution, Saliency
-from steadygrad.attributions.pixels import count_of
+from steadygrad.attributions.faithfulness import MEASURES, RANGES
+from steadygrad.attributions.pixels import count_of, image_array, plane_of
 from steadygrad.attributions.similarity import SIMILARITIES
 from steadygrad.evaluation.columns import Columns
 from steadygrad.evaluation.explained.bounds import DISTANCES, KINDS
 from steadygrad.evaluation.explained.push import PICTURES, Push
 from steadygrad.evaluation.explained.settings import Explaining, K, attacks_on, measures, subject_of
-from steadygrad.evaluation.faithfulness import MEASURES, RANGES
-from steadygrad.evaluation.gallery import image_array, plane_of
 from steadygrad.evaluation.robustness import Bench
 from steadygrad.evaluation.statistics import mean, quantile_intervals, wilson
 from steadygrad.files import atomic

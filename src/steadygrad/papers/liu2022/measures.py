@@ -11,9 +11,9 @@ from torch import Tensor
 from steadygrad import randomness
 from steadygrad.attacks import Attack
 from steadygrad.attributions import BlurSaliency, Saliency
+from steadygrad.attributions.faithfulness import MEASURES, scores
 from steadygrad.classifier import Classifier, predict
 from steadygrad.evaluation import SUITES, validity
-from steadygrad.evaluation.faithfulness import MEASURES, scores
 from steadygrad.papers.bench import Bench
 from steadygrad.papers.store import Array, Arrays
 from steadygrad.registry import describe

@@ -13,9 +13,7 @@ import nets
 from oracles import faithfulness as oracle
 from oracles.perturbation import blurred
 from steadygrad.attributions import BlurSaliency, InputXGradient, Saliency
-from steadygrad.classifier import Classifier
-from steadygrad.errors import UsageError
-from steadygrad.evaluation.faithfulness import (
+from steadygrad.attributions.faithfulness import (
     MEASURES,
     deletion,
     energy_inside,
@@ -24,7 +22,9 @@ from steadygrad.evaluation.faithfulness import (
     insertion,
     pointing,
 )
-from steadygrad.evaluation.sanity import parameter_randomization
+from steadygrad.attributions.sanity import parameter_randomization
+from steadygrad.classifier import Classifier
+from steadygrad.errors import UsageError
 
 SHAPE = (2, 4, 5)
 

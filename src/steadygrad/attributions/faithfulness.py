@@ -9,8 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from steadygrad.attributions import Attribution, BlurSaliency, Saliency, similarity
+from steadygrad.attributions import similarity
+from steadygrad.attributions.attribution import Attribution
 from steadygrad.attributions.blur import blurred
+from steadygrad.attributions.gradients import Saliency
+from steadygrad.attributions.perturbation import BlurSaliency
 from steadygrad.attributions.pixels import pixel_maps
 from steadygrad.attributions.salient import most_salient
 from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen, predict

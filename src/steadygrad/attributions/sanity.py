@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from steadygrad.attributions import Attribution, similarity
+from steadygrad.attributions import similarity
+from steadygrad.attributions.attribution import Attribution
 from steadygrad.classifier import frozen, predict
 from steadygrad.errors import UsageError
 from steadygrad.files import key

@@ -16,7 +16,7 @@ from steadygrad.attacks.attribution_losses import MEASURES, Reference
 from steadygrad.attacks.engine import Run
 from steadygrad.attributions import Attribution, IntegratedGradients
 from steadygrad.attributions.pixels import unit
-from steadygrad.defenses.base import DEFENSES, Defense, Step, check_positive
+from steadygrad.defenses.defense import DEFENSES, Defense, Step, check_positive
 from steadygrad.defenses.input_gradient import SECOND_ORDER
 from steadygrad.derivatives import math_attention
 from steadygrad.errors import UsageError, unknown_name
