@@ -24,7 +24,7 @@ test: $(VENV)/.installed-dev $(VENV)/.installed-bench ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 bench: $(VENV)/.installed $(VENV)/.installed-bench ## compare the attacks with other libraries, in about ten minutes
-	$(BIN)/steadygrad bench attacks --out $(RUNS)/bench
+	$(BIN)/python -m benchmarks.attacks --out $(RUNS)/bench
 	cp $(addprefix $(RUNS)/bench/,attacks.json attacks.md attacks.csv attacks.png distances.csv) benchmarks/results/
 
 check: $(VENV)/.installed-dev ## lint, format check, types and the fast tests, in under two minutes

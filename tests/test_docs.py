@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import steadygrad as sg
+from benchmarks.attacks import __main__ as attacks
 from steadygrad import registry
 
 ROOT = Path(__file__).parents[1]
@@ -30,13 +31,13 @@ def blocks(text: str, *languages: str) -> list[tuple[int, str]]:
 
 
 def commands(text: str) -> list[str]:
-    """Every `steadygrad ...` line of the shell blocks and of the code within sentences."""
+    """Every `steadygrad ...` or `python -m benchmarks.attacks ...` line of the shell blocks and of the code within sentences."""
     lines = [line for _, code in blocks(text, "", "sh", "bash", "console") for line in code.splitlines()]
     spans = re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
     # In a sentence, a command alone is its name; in a block, it is to be run.
     lines += [f"{span} --help" if span.count(" ") == 1 else span for span in spans]
     plain = (re.sub(r"^\s*(\$ )?(\w+=\S+ )*", "", line) for line in lines)
-    return [line for line in plain if re.match(r"steadygrad [a-z-]", line)]
+    return [line for line in plain if re.match(r"(steadygrad|python -m benchmarks.attacks) [a-z-]", line)]
 
 
 def anchors(text: str) -> set[str]:
@@ -64,6 +65,9 @@ def parse(line: str) -> None:
     from steadygrad.cli.train import pairs
 
     words = shlex.split(line, comments=True)[1:]
+    if words[0] == "-m":
+        typer.main.get_command(attacks.commands).make_context(words[1], words[2:])
+        return
     group = typer.main.get_command(app)
     if words[0].startswith("-"):
         group.make_context("steadygrad", words, resilient_parsing=True)
@@ -131,6 +135,7 @@ def test_there_are_commands_and_snippets():
         "steadygrad train --set epoch=3",
         "steadygrad list atacks",
         "steadygrad trian",
+        "python -m benchmarks.attacks --lap 3",
     ],
 )
 def test_a_wrong_command_is_found(line):

@@ -11,7 +11,10 @@ import pytest
 import steadygrad
 from oracles import imports
 
-MODULES = [name for name in imports.modules(Path(steadygrad.__file__).parent) if not name.endswith("__main__")]
+PACKAGES = {"": Path(steadygrad.__file__).parent, "benchmarks.": Path(__file__).parents[1] / "benchmarks" / "attacks"}
+MODULES = [
+    f"{above}{name}" for above, folder in PACKAGES.items() for name in imports.modules(folder) if "__main__" not in name
+]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

@@ -33,27 +33,27 @@ class Result:
     err: str
 
 
-def call(*arguments: str | Path) -> Result:
+def call(*arguments: str | Path, by: Callable[[list[str]], None] = main) -> Result:
     """Run a command in this process."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            main([str(a) for a in arguments])
+            by([str(a) for a in arguments])
         except SystemExit as left:
             code = int(left.code or 0)
     return Result(code, out.getvalue(), err.getvalue())
 
 
-def done(*arguments: str | Path) -> Result:
+def done(*arguments: str | Path, by: Callable[[list[str]], None] = main) -> Result:
     """Run a command that must succeed."""
-    result = call(*arguments)
+    result = call(*arguments, by=by)
     assert result.code == 0, result.err
     return result
 
 
-def refused(code: int, *arguments: str | Path) -> str:
+def refused(code: int, *arguments: str | Path, by: Callable[[list[str]], None] = main) -> str:
     """Run a command that must fail with this exit code; its message, which is no traceback."""
-    result = call(*arguments)
+    result = call(*arguments, by=by)
     assert result.code == code, result.err
     assert "Traceback" not in result.err
     assert result.out == ""

@@ -11,13 +11,23 @@ from pathlib import Path
 import pytest
 
 import steadygrad
+from benchmarks.attacks import __main__ as attacks
 from cli.commands import done
+from steadygrad.cli import main
 
-COMMANDS = ("demo", "train", "audit", "harden", "reproduce", "bench", "list")
+COMMANDS = ("demo", "train", "audit", "harden", "reproduce", "list")
+# How it is called, and its help.
+PAGES = {f"steadygrad {name}": ((name, "--help"), main) for name in COMMANDS}
+PAGES["python -m benchmarks.attacks"] = (("--help",), attacks.main)
 
 
 def _plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def _help(command: str) -> str:
+    arguments, by = PAGES[command]
+    return _plain(done(*arguments, by=by).out)
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",)])
@@ -31,11 +41,11 @@ def test_version() -> None:
     assert done("--version").out == f"{steadygrad.__version__}\n"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", PAGES)
 def test_help_shows_each_example_on_its_own_line(command: str) -> None:
-    lines = [line.strip() for line in _plain(done(command, "--help").out).splitlines()]
+    lines = [line.strip() for line in _help(command).splitlines()]
     assert max(map(len, lines)) <= 80
-    examples = [line for line in lines if line.startswith(f"steadygrad {command}")]
+    examples = [line for line in lines if line.startswith(command)]
     assert len(examples) >= 2
     start = lines.index("Examples:")
     # Only examples and blank lines between here and the boxes: no example was broken or joined.
@@ -43,12 +53,11 @@ def test_help_shows_each_example_on_its_own_line(command: str) -> None:
     assert between == examples
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", PAGES)
 def test_the_examples_name_options_that_exist(command: str) -> None:
-    text = _plain(done(command, "--help").out)
-    examples, options = text.split("╭", 1)
+    examples, options = _help(command).split("╭", 1)
     for line in examples.splitlines():
-        if line.strip().startswith("steadygrad "):
+        if line.strip().startswith(command):
             flags = [word for word in shlex.split(line) if word.startswith("--")]
             assert all(re.search(rf"│ {flag}\b", options) for flag in flags), line
 

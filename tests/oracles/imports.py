@@ -10,7 +10,6 @@ from pathlib import Path
 FLOORS = [
     {"cli", "__main__"},
     {"papers"},
-    {"benchmarks"},
     {"hardening"},
     {"report"},
     {"evaluation"},

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.attacks.libraries import LIBRARIES, missing
+from benchmarks.attacks.meter import quiet
 from steadygrad import data
-from steadygrad.benchmarks.meter import quiet
-from steadygrad.benchmarks.rivals import LIBRARIES, missing
 
 Trained = tuple[nn.Module, Tensor, Tensor]
 
@@ -73,7 +73,7 @@ def digits() -> Trained:
 @pytest.fixture
 def wrapped(art: ModuleType) -> Callable[..., object]:
     """Wraps a model for the toolbox: `wrapped(model, x, classes=10, bounds=(0, 1))`."""
-    from steadygrad.benchmarks.rivals.art import estimator
+    from benchmarks.attacks.libraries.art import estimator
 
     def wrap(model: nn.Module, x: Tensor, classes: int = 10, bounds: tuple[float, float] = (0.0, 1.0)) -> object:
         return estimator(model, tuple(x.shape[1:]), classes, bounds, x)

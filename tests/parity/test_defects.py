@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.attacks.race import median_interval
 from steadygrad.attacks import APGD, FMN, JSMA, MIFGSM, PGD, CarliniWagner, DeepFool
 from steadygrad.attacks.engine import judge
-from steadygrad.benchmarks.race import median_interval
 from steadygrad.threat import Threat, l0, l1, l2, linf
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from steadygrad.cli import audit, bench, demo, harden, listing, reproduce, train
+from steadygrad.cli import audit, demo, harden, listing, reproduce, train
 from steadygrad.cli.common import command_line, typed
 from steadygrad.errors import Failure, UsageError
 
@@ -31,12 +31,12 @@ app.command("train")(train.train)
 app.command("audit")(audit.audit)
 app.command("harden")(harden.harden)
 app.command("list")(listing.listing)
-app.command("bench")(bench.bench)
 app.command("reproduce")(reproduce.reproduce)
 
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", metavar="", help="Print the version and exit."),
 ) -> None:
     if version:
@@ -44,14 +44,22 @@ def _root(
 
         print(__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run a command; exit code 0 done, 1 failed, 2 wrong usage. `--debug` shows the traceback."""
+def main(arguments: list[str] | None = None, *, commands: typer.Typer = app, name: str = "steadygrad") -> None:
+    """Run a command; exit code 0 done, 1 failed, 2 wrong usage. `--debug` shows the traceback.
+
+    Args:
+        arguments: without the name of the program; None for those of the process.
+        commands: which commands there are.
+        name: how the program is called, shown in help and errors.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
-    typed.set(arguments)
+    typed.set([*name.split(), *arguments])
     try:
-        left: Any = app(arguments or ["--help"], prog_name="steadygrad", standalone_mode=False)
+        left: Any = commands(arguments, prog_name=name, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         left = _INTERRUPTED
     except _BadUsage as error:

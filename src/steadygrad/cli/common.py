@@ -46,7 +46,7 @@ Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show the trace
 
 
 typed: ContextVar[list[str] | None] = ContextVar("typed", default=None)
-"""The arguments of the command that is running; None means those of the process."""
+"""The command that is running, with the name of the program; None means the arguments of the process."""
 
 
 def pick_device(name: str) -> str:
@@ -85,5 +85,4 @@ def emit(value: dict[str, Any]) -> None:
 
 def command_line() -> str:
     """The command as a line that can be pasted into a shell."""
-    arguments = typed.get()
-    return shlex.join(["steadygrad", *(sys.argv[1:] if arguments is None else arguments)])
+    return shlex.join(typed.get() or ["steadygrad", *sys.argv[1:]])

@@ -8,8 +8,8 @@ import io
 import pytest
 from rich.console import Console
 
-from steadygrad.benchmarks import picture, table
-from steadygrad.benchmarks.claims import claims
+from benchmarks.attacks import picture, table
+from benchmarks.attacks.claims import claims
 
 
 def row(task, library, *, success=1.0, median=1.0, forwards=10.0, backwards=20.0, ratio=30.0, variant="", error=None):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import math
 from typing import Any
 
 from torch import Tensor, nn
 
-from steadygrad.benchmarks.tasks import Contender, Run, Task
+from benchmarks.attacks.tasks import Contender, Run, Task, label
 
 __all__ = ["enter"]
 
@@ -17,9 +18,7 @@ def enter(known: dict[str, Task], shape: tuple[int, ...], classes: int) -> list[
     eps, budget = known["PGD"].threat.eps, known["JSMA"].threat.eps
     assert isinstance(eps, float)
     assert isinstance(budget, float)
-    entries = 1
-    for size in shape:
-        entries *= size
+    entries = math.prod(shape)
     # It takes as many pairs as there are in this share, rounded up.
     saliency: dict[str, Any] = {"theta": 1.0, "gamma": (budget - 0.5) / entries}
     # Its FAB keeps nothing outside a radius; 1 lets all pass.
@@ -37,15 +36,10 @@ def enter(known: dict[str, Task], shape: tuple[int, ...], classes: int) -> list[
     ]
     return [
         Contender(
-            known[task], "torchattacks", _label(name, settings), _run(known[task], name, settings), weight, *variant
+            known[task], "torchattacks", label(name, settings), _run(known[task], name, settings), weight, *variant
         )
         for task, name, settings, weight, *variant in entered
     ]
-
-
-def _label(name: str, settings: dict[str, Any]) -> str:
-    shown = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in settings.items())
-    return f"{name}({', '.join(shown)})"
 
 
 def _run(task: Task, name: str, settings: dict[str, Any]) -> Run:
@@ -53,7 +47,7 @@ def _run(task: Task, name: str, settings: dict[str, Any]) -> Run:
         seeded = {"seed": seed} if name in ("APGD", "Square", "FAB") else {}
         attack = getattr(importlib.import_module("torchattacks"), name)(model, **settings, **seeded)
         if target is not None:
-            attack.set_mode_targeted_by_label(quiet=True)
+            attack.set_mode_targeted_bylabel(quiet=True)
         found: Tensor = attack(x, y if target is None else target)
         return found
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.attacks.meter import Lap, Meter, bare, clock, quiet
+from benchmarks.attacks.tasks import ours, tasks
 from steadygrad.attacks.engine import AttackResult
-from steadygrad.benchmarks.meter import Lap, Meter, bare, clock, quiet
-from steadygrad.benchmarks.tasks import ours, tasks
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from steadygrad.randomness import fresh
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat, l0, l2, linf
 
-__all__ = ["OURS", "Contender", "Run", "Task", "ours", "tasks"]
+__all__ = ["OURS", "Contender", "Run", "Task", "label", "ours", "tasks"]
 
 OURS = "steadygrad"
 
@@ -80,6 +81,16 @@ def tasks(eps: float, shape: tuple[int, ...]) -> dict[str, Task]:
         Task("Square", linf(eps)),
     ]
     return {task.name: task for task in found}
+
+
+def label(name: str, settings: dict[str, Any]) -> str:
+    """An attack of another library with its settings, as shown.
+
+    >>> label("PGD", {"eps": 0.1, "steps": 40})
+    'PGD(eps=0.1, steps=40)'
+    """
+    shown = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in settings.items())
+    return f"{name}({', '.join(shown)})"
 
 
 def ours(known: dict[str, Task], entries: int, classes: int) -> list[Contender]:

@@ -6,12 +6,13 @@ import csv
 import io
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from steadygrad.benchmarks.tasks import OURS
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from benchmarks.attacks.tasks import OURS
 
 __all__ = ["about", "distances_csv", "markdown", "rows_csv", "verdicts", "view"]
 
@@ -25,10 +26,6 @@ _COLUMNS = (
 
 def view(rows: Sequence[dict[str, Any]]) -> Table:
     """The table for a Rich console: a block per task, this library's rows first and in bold."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
     built = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     built.add_column("", overflow="fold")
     for name in ("success", "median distance", "forw.", "backw.", "time"):
@@ -99,10 +96,6 @@ def _short(value: float | None) -> str:
 
 def verdicts(claims: Sequence[dict[str, Any]]) -> Table:
     """The claims for a Rich console."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
     built = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name, justify in (("claim", "left"), ("limit", "right"), ("measured", "right"), ("", "left")):
         built.add_column(name, justify=justify)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from steadygrad.benchmarks.tasks import Contender, Run, Task
+from benchmarks.attacks.tasks import Contender, Run, Task, label
 
 __all__ = ["enter"]
 
@@ -33,13 +33,9 @@ def enter(known: dict[str, Task], shape: tuple[int, ...], classes: int) -> list[
         ("MI-FGSM", "LinfMomentumIterativeFastGradientMethod", momentum, 20),
     ]
     return [
-        Contender(known[task], "foolbox", _label(name, settings), _run(known[task], name, settings), weight, *variant)
+        Contender(known[task], "foolbox", label(name, settings), _run(known[task], name, settings), weight, *variant)
         for task, name, settings, weight, *variant in entered
     ]
-
-
-def _label(name: str, settings: dict[str, Any]) -> str:
-    return f"{name}({', '.join(f'{k}={v:g}' for k, v in settings.items())})"
 
 
 def _run(task: Task, name: str, settings: dict[str, Any]) -> Run:

@@ -11,7 +11,7 @@ from types import FrameType
 
 from torch import Tensor, nn
 
-from steadygrad.benchmarks.tasks import Contender
+from benchmarks.attacks.tasks import Contender
 
 __all__ = ["deadline", "limited"]
 

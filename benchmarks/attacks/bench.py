@@ -10,13 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.attacks import libraries, picture, table
+from benchmarks.attacks.claims import claims
+from benchmarks.attacks.deadline import limited
+from benchmarks.attacks.race import Pace, race
+from benchmarks.attacks.subject import Subject, subject
+from benchmarks.attacks.tasks import OURS, Contender, ours, tasks
 from steadygrad import __version__, files
-from steadygrad.benchmarks import picture, rivals, table
-from steadygrad.benchmarks.claims import claims
-from steadygrad.benchmarks.deadline import limited
-from steadygrad.benchmarks.race import Pace, race
-from steadygrad.benchmarks.subject import Subject, subject
-from steadygrad.benchmarks.tasks import OURS, Contender, ours, tasks
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.evaluation.robustness import weights_key
 from steadygrad.provenance import machine, now
@@ -33,7 +33,7 @@ def bench_attacks(
     model: str | None = None,
     samples: int = 128,
     eps: float = 0.1,
-    libraries: Sequence[str] | None = None,
+    against: Sequence[str] | None = None,
     only: Sequence[str] | None = None,
     pace: Pace = _DEFAULT_PACE,
     limit: float = 300.0,
@@ -50,7 +50,7 @@ def bench_attacks(
         model: anything that `models.load` takes; None trains one.
         samples: the first test images that the model classifies correctly.
         eps: the radius (linf) of the attacks that take one.
-        libraries: the others to run; None for all of `rivals.LIBRARIES`.
+        against: the other libraries to run; None for all of `libraries.LIBRARIES`.
         only: tasks by name; None for all.
         pace: how often each attack is timed.
         limit: seconds after which a run of an attack is given up, which is a failure like any other. Failures
@@ -61,10 +61,10 @@ def bench_attacks(
         UsageError: an unknown library or task, a folder of another benchmark, or data without a model.
         Failure: the model is not accurate enough.
     """
-    chosen = list(rivals.LIBRARIES) if libraries is None else list(libraries)
+    chosen = list(libraries.LIBRARIES) if against is None else list(against)
     for name in chosen:
-        if name not in rivals.LIBRARIES:
-            raise unknown_name("library", name, rivals.LIBRARIES)
+        if name not in libraries.LIBRARIES:
+            raise unknown_name("library", name, libraries.LIBRARIES)
     if samples < 2 or not 0 < eps < 1 or not limit > 0:
         given = f"{samples}, {eps} and {limit}"
         raise UsageError(f"samples must be at least 2, eps within (0, 1) and limit positive, got {given}")
@@ -72,7 +72,7 @@ def bench_attacks(
     folder = files.output_folder(out, {"benchmark": "attacks", **config})
     load = os.getloadavg() if hasattr(os, "getloadavg") else None
     on = subject(data, model, samples, out=folder / "model", seed=seed, device=device)
-    absent = {name: reason for name in chosen if (reason := rivals.missing(name)) is not None}
+    absent = {name: reason for name in chosen if (reason := libraries.missing(name)) is not None}
     entered = _contenders(on, eps, [name for name in chosen if name not in absent], only)
     versions = _versions(chosen)
     entered = [limited(contender, limit) for contender in entered]
@@ -104,7 +104,7 @@ def _contenders(on: Subject, eps: float, present: Sequence[str], only: Sequence[
             raise unknown_name("task", name, known)
     entered = ours(known, on.x[0].numel(), classes)
     for name in present:
-        entered += rivals.LIBRARIES[name].enter(known, shape, classes)
+        entered += libraries.LIBRARIES[name].enter(known, shape, classes)
     order = list(known)
     entered.sort(key=lambda contender: order.index(contender.task.name))
     return [contender for contender in entered if only is None or contender.task.name in only]
@@ -116,11 +116,11 @@ def _forget_failures(cells: Path) -> None:
             cell.unlink()
 
 
-def _versions(libraries: Sequence[str]) -> dict[str, str]:
+def _versions(against: Sequence[str]) -> dict[str, str]:
     versions = {OURS: __version__}
-    for name in libraries:
+    for name in against:
         try:
-            versions[name] = importlib.metadata.version(rivals.LIBRARIES[name].distribution)
+            versions[name] = importlib.metadata.version(libraries.LIBRARIES[name].distribution)
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions

@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from steadygrad.benchmarks.rivals import art, foolbox, torchattacks
-from steadygrad.benchmarks.tasks import Contender, Task
+from benchmarks.attacks.libraries import art, foolbox, torchattacks
+from benchmarks.attacks.tasks import Contender, Task
 
 __all__ = ["LIBRARIES", "Library", "missing"]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.attacks.tasks import OURS
 from steadygrad import files
-from steadygrad.benchmarks.tasks import OURS
 from steadygrad.report.style import GRID, INK, MARKERS, MUTED, PAPER, SERIES, drawing
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["draw"]
 
@@ -21,8 +21,6 @@ _SPREAD = 0.2  # between libraries within a task, in rows
 
 def draw(rows: Sequence[Row], path: Path, title: str) -> None:
     """Write the picture as PNG: a row per task and a mark per library; where several settings ran, the best of them."""
-    from matplotlib.figure import Figure
-
     kept = _best([row for row in rows if not row["error"]])
     libraries = list(dict.fromkeys(row["library"] for row in kept))
     groups = [[row for row in kept if row["smallest"]], [row for row in kept if not row["smallest"]]]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from steadygrad.benchmarks.tasks import Contender, Run, Task
+from benchmarks.attacks.tasks import Contender, Run, Task, label
 
 __all__ = ["enter", "estimator"]
 
@@ -18,9 +19,7 @@ def enter(known: dict[str, Task], shape: tuple[int, ...], classes: int) -> list[
     eps, budget = known["PGD"].threat.eps, known["JSMA"].threat.eps
     assert isinstance(eps, float)
     assert isinstance(budget, float)
-    entries = 1
-    for size in shape:
-        entries *= size
+    entries = math.prod(shape)
     # It takes one more pair whenever the share is not exceeded yet.
     saliency: dict[str, Any] = {"theta": 1.0, "gamma": (budget - 0.5) / entries}
     # From its own first constant, 0.01, five searches do not reach far enough.
@@ -41,7 +40,7 @@ def enter(known: dict[str, Task], shape: tuple[int, ...], classes: int) -> list[
         ("Square", "SquareAttack", {"eps": eps, "max_iter": 1000, "nb_restarts": 1}, 1000),
     ]
     return [
-        Contender(known[task], "art", _label(name, settings), _run(known[task], name, settings, shape, classes), weight)
+        Contender(known[task], "art", label(name, settings), _run(known[task], name, settings, shape, classes), weight)
         for task, name, settings, weight in entered
     ]
 
@@ -57,11 +56,6 @@ def estimator(model: nn.Module, shape: tuple[int, ...], classes: int, bounds: tu
         clip_values=bounds,
         device_type="gpu" if x.device.type == "cuda" else "cpu",
     )
-
-
-def _label(name: str, settings: dict[str, Any]) -> str:
-    shown = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in settings.items())
-    return f"{name}({', '.join(shown)})"
 
 
 def _run(task: Task, name: str, settings: dict[str, Any], shape: tuple[int, ...], classes: int) -> Run:

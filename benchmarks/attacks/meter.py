@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -107,8 +108,6 @@ def _wait(x: Tensor) -> None:
 @contextlib.contextmanager
 def quiet(seed: int) -> Iterator[None]:
     """Where code of others runs: its global random numbers are seeded and put back, its prints and warnings dropped."""
-    import numpy as np
-
     others, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = list(range(torch.cuda.device_count()))
     with (

@@ -1,4 +1,4 @@
-"""`steadygrad bench`: speed and strength of the attacks, next to other libraries."""
+"""`python -m benchmarks.attacks`: speed and strength of the attacks, next to other libraries."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
+from benchmarks.attacks import Pace, bench_attacks, table
+from steadygrad.cli import app
+from steadygrad.cli.audit import number
 from steadygrad.cli.common import Debug, Device, Json, Seed, emit, pick_device, shown
-from steadygrad.errors import unknown_name
 
-__all__ = ["bench"]
+__all__ = ["main"]
 
 
 def bench(
-    what: Annotated[str, typer.Argument(help="What to measure: attacks.")] = "attacks",
     data: Annotated[
         str | None, typer.Option(help="Data by name or path.", show_default="mnist if it is there, else digits")
     ] = None,
@@ -45,17 +47,12 @@ def bench(
 
     Examples:
 
-      steadygrad bench attacks
+      python -m benchmarks.attacks
 
-      steadygrad bench attacks --data digits --libraries foolbox,art
+      python -m benchmarks.attacks --data digits --libraries foolbox,art
 
-      steadygrad bench attacks --model runs/lenet --data mnist --task PGD
+      python -m benchmarks.attacks --model runs/lenet --data mnist --task PGD
     """
-    from steadygrad.benchmarks import Pace, bench_attacks
-    from steadygrad.cli.audit import number
-
-    if what != "attacks":
-        raise unknown_name("benchmark", what, ["attacks"])
     chosen = None if libraries is None else [name for name in libraries.split(",") if name not in ("", "none")]
     with shown():
         found = bench_attacks(
@@ -64,7 +61,7 @@ def bench(
             model=model,
             samples=samples,
             eps=number("--eps", eps),
-            libraries=chosen,
+            against=chosen,
             only=task or None,
             pace=Pace(laps),
             limit=limit,
@@ -85,10 +82,6 @@ def _at_hand() -> str:
 
 
 def _print(found: dict[str, Any], out: Path) -> None:
-    from rich.console import Console
-
-    from steadygrad.benchmarks import table
-
     console = Console()
     console.print(table.view(found["rows"]))
     print(table.about(found))
@@ -99,3 +92,16 @@ def _print(found: dict[str, Any], out: Path) -> None:
         print(f"not compared: {name} ({reason}; see docs/how-to/measure-speed.md)")
     console.print(table.verdicts(found["claims"]))
     print(f"results: {out / 'attacks.json'}\npage: {out / 'attacks.md'}\npicture: {out / 'attacks.png'}")
+
+
+commands = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+commands.command()(bench)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark, with exit codes and errors as those of `steadygrad`."""
+    app.main(arguments, commands=commands, name="python -m benchmarks.attacks")
+
+
+if __name__ == "__main__":
+    main()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.attacks.subject import Subject, subject
 from steadygrad import data, models
-from steadygrad.benchmarks.subject import Subject, subject
 from steadygrad.defenses import Plain
 from steadygrad.training import FitSettings, fit
 

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.attacks import Pace, bench_attacks, libraries
+from benchmarks.attacks.__main__ import main
+from benchmarks.attacks.subject import subject
+from benchmarks.attacks.tasks import Contender, tasks
 from cli.commands import done, refused
-from steadygrad.benchmarks import Pace, bench_attacks, rivals
-from steadygrad.benchmarks.subject import subject
-from steadygrad.benchmarks.tasks import Contender, tasks
 from steadygrad.errors import Failure, UsageError
 
 pytestmark = pytest.mark.slow
 
-QUICK = {"samples": 8, "libraries": [], "only": ["DeepFool l2", "PGD"], "pace": Pace(laps=1)}
+QUICK = {"samples": 8, "against": [], "only": ["DeepFool l2", "PGD"], "pace": Pace(laps=1)}
 
 
 def test_a_run_writes_its_results_and_is_not_done_twice(model_file, tmp_path):
@@ -40,7 +41,7 @@ def test_a_run_writes_its_results_and_is_not_done_twice(model_file, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"libraries": ["folbox"]}, "no library 'folbox'; did you mean 'foolbox'"),
+        ({"against": ["folbox"]}, "no library 'folbox'; did you mean 'foolbox'"),
         ({"only": ["PDG"]}, "no task 'PDG'; did you mean 'PGD'"),
         ({"samples": 1}, "samples must be at least 2"),
         ({"eps": 1.0}, "eps within"),
@@ -76,22 +77,22 @@ def test_the_images_are_the_first_that_are_classified_correctly(small):
 
 
 def test_a_library_that_is_absent_is_named(model_file, tmp_path, monkeypatch):
-    ghost = rivals.Library("no-such-distribution", "nowhere", rivals.art.enter)
-    broken = rivals.Library("pytest", "no.such.module", rivals.art.enter)
-    monkeypatch.setattr(rivals, "LIBRARIES", {"ghost": ghost, "broken": broken})
-    found = bench_attacks("digits", model=str(model_file), out=tmp_path, **{**QUICK, "libraries": ["ghost", "broken"]})
+    ghost = libraries.Library("no-such-distribution", "nowhere", libraries.art.enter)
+    broken = libraries.Library("pytest", "no.such.module", libraries.art.enter)
+    monkeypatch.setattr(libraries, "LIBRARIES", {"ghost": ghost, "broken": broken})
+    found = bench_attacks("digits", model=str(model_file), out=tmp_path, **{**QUICK, "against": ["ghost", "broken"]})
     assert found["absent"]["ghost"] == "not installed"
     assert "cannot be imported: ModuleNotFoundError" in found["absent"]["broken"]
     assert {row["library"] for row in found["rows"]} == {"steadygrad"}
 
 
-@pytest.mark.parametrize("name", list(rivals.LIBRARIES))
+@pytest.mark.parametrize("name", list(libraries.LIBRARIES))
 def test_a_library_that_fails_in_every_attack_is_a_row_each(name, model_file, tmp_path, monkeypatch):
     # As where it is installed but broken: what it enters cannot run.
-    monkeypatch.setattr(getattr(rivals, name), "importlib", types.SimpleNamespace(import_module=_gone))
-    monkeypatch.setattr(rivals, "missing", lambda name: None)
-    count = len(rivals.LIBRARIES[name].enter(tasks(0.1, (1, 8, 8)), (1, 8, 8), 10))
-    found = bench_attacks("digits", model=str(model_file), out=tmp_path, samples=4, libraries=[name], only=["PGD"])
+    monkeypatch.setattr(getattr(libraries, name), "importlib", types.SimpleNamespace(import_module=_gone))
+    monkeypatch.setattr(libraries, "missing", lambda name: None)
+    count = len(libraries.LIBRARIES[name].enter(tasks(0.1, (1, 8, 8)), (1, 8, 8), 10))
+    found = bench_attacks("digits", model=str(model_file), out=tmp_path, samples=4, against=[name], only=["PGD"])
     assert count > 3
     failed = [row for row in found["rows"] if row["library"] == name]
     assert [row["error"] for row in failed] == ["ModuleNotFoundError: gone"]
@@ -103,8 +104,8 @@ def _gone(*_):
 
 def test_a_slow_attack_is_given_up_and_tried_again(model_file, tmp_path, monkeypatch):
     slow = Contender(tasks(0.1, (1, 8, 8))["PGD"], "sleepy", "slow", lambda model, x, *_: nap(x), 1)
-    monkeypatch.setattr(rivals, "LIBRARIES", {"sleepy": rivals.Library("pytest", "pytest", lambda *_: [slow])})
-    quick = {**QUICK, "libraries": ["sleepy"], "only": ["PGD"], "model": str(model_file), "out": tmp_path}
+    monkeypatch.setattr(libraries, "LIBRARIES", {"sleepy": libraries.Library("pytest", "pytest", lambda *_: [slow])})
+    quick = {**QUICK, "against": ["sleepy"], "only": ["PGD"], "model": str(model_file), "out": tmp_path}
     naps = iter([0.0, 5.0, 0.0, 0.0])
 
     def nap(x):
@@ -119,19 +120,21 @@ def test_a_slow_attack_is_given_up_and_tried_again(model_file, tmp_path, monkeyp
 
 
 def test_the_command(model_file, tmp_path):
-    line = ["bench", "attacks", "--data", "digits", "--model", model_file, "--samples", "4", "--libraries", "none"]
+    line = ["--data", "digits", "--model", model_file, "--samples", "4", "--libraries", "none"]
     line += ["--task", "PGD", "--laps", "1", "--out", tmp_path / "run"]
-    result = done(*line)
+    result = done(*line, by=main)
     assert "steadygrad" in result.out
     assert "model accuracy" in result.out
     assert str(tmp_path / "run" / "attacks.png") in result.out
-    found = json.loads(done(*line, "--json").out)
+    found = json.loads(done(*line, "--json", by=main).out)
     assert found["rows"][0]["task"] == "PGD"
     assert found["out"] == str(tmp_path / "run")
 
 
-def test_the_command_refuses_another_benchmark():
-    assert "no benchmark 'atacks'; did you mean 'attacks'" in refused(2, "bench", "atacks")
+def test_the_command_refuses_in_words(tmp_path):
+    assert "no library 'folbox'; did you mean 'foolbox'" in refused(2, "--libraries", "folbox", by=main)
+    assert "Usage: python -m benchmarks.attacks [OPTIONS]" in refused(2, "--librarys", "foolbox", by=main)
+    assert "Usage: python -m benchmarks.attacks [OPTIONS]" in done("--help", by=main).out
 
 
 def test_it_trains_its_own_model(tmp_path):

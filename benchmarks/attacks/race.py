@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.stats import binom
 from torch import Tensor, nn
 
+from benchmarks.attacks.meter import Lap, Meter, bare, clock, quiet
+from benchmarks.attacks.subject import Subject
+from benchmarks.attacks.tasks import OURS, Contender, Task
 from steadygrad import files, progress
 from steadygrad.attacks.engine import judge
-from steadygrad.benchmarks.meter import Lap, Meter, bare, clock, quiet
-from steadygrad.benchmarks.subject import Subject
-from steadygrad.benchmarks.tasks import OURS, Contender, Task
 from steadygrad.evaluation.robustness import code_key, weights_key
 from steadygrad.evaluation.statistics import wilson
 
@@ -70,7 +71,7 @@ def _code(library: str) -> str:
     """A hash of the sources behind a row: an attack that was changed is measured anew, the others stay."""
     here = Path(__file__).parent
     sources = [here / f"{name}.py" for name in ("meter", "race", "subject", "tasks")]
-    sources += sorted((here / "rivals").glob("*.py"))
+    sources += sorted((here / "libraries").glob("*.py"))
     texts = [path.read_text(encoding="utf-8") for path in sources]
     return files.key(texts, code_key() if library == OURS else None)
 
@@ -139,8 +140,6 @@ def median_interval(values: Sequence[float]) -> dict[str, float | None]:
     >>> median_interval([3.0, 1.0, 2.0, float("inf")])["value"]
     2.5
     """
-    from scipy.stats import binom
-
     ordered = sorted(values)
     count = len(ordered)
     # P(fewer than `low` values lie below the median) stays under 2.5 %.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from steadygrad.benchmarks.tasks import OURS
+from benchmarks.attacks.tasks import OURS
 
 __all__ = ["Claim", "claims"]
 

@@ -9,9 +9,9 @@ import math
 import pytest
 import torch
 
+from benchmarks.attacks.race import Pace, median_interval, race
+from benchmarks.attacks.tasks import Contender, Task, ours, tasks
 from steadygrad.attacks import DeepFool
-from steadygrad.benchmarks.race import Pace, median_interval, race
-from steadygrad.benchmarks.tasks import Contender, Task, ours, tasks
 from steadygrad.threat import l2, linf
 
 NEAREST, FIXED = Task("nearest", l2(), smallest=True), Task("fixed", linf(0.1))

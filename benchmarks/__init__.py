@@ -1,0 +1,1 @@
+"""Measurements beside the package: against other libraries, and against the papers."""
