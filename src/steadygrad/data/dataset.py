@@ -73,6 +73,18 @@ class Dataset:
         digest.update("\0".join(self.ids).encode())
         return digest.hexdigest()[:20]
 
+    @cached_property
+    def content_keys(self) -> tuple[str, ...]:
+        """One short hash per sample of its pixels, label and id."""
+        shape = f"{self.images.dtype} {self.shape}"
+        labels = self.labels.tolist()
+        return tuple(
+            hashlib.sha256(
+                f"{shape} {labels[i]} {self.ids[i]} ".encode() + self.images[i].contiguous().numpy().tobytes()
+            ).hexdigest()[:20]
+            for i in range(len(self))
+        )
+
     def batch(self, index: Tensor | slice | Sequence[int]) -> tuple[Tensor, Tensor]:
         """Inputs (n, *) float32 in [0, 1] and labels (n,) of the samples at `index`."""
         images, labels = self.images[index], self.labels[index]

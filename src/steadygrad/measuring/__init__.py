@@ -1,1 +1,1 @@
-"""One way to measure: a runner over samples, a store of what is done, tables, and statistics of them."""
+"""What the numbers of a table are worth: estimates and differences, each with its 95 % interval."""

@@ -232,7 +232,9 @@ class SavedTables:
         place = place_of(model, title or measure.title)
         table = Store(self.folder).table(place)
         if table is None:
-            raise Failure(f"the run is not complete: there is no table {self.folder / place}; run the same command again")
+            raise Failure(
+                f"the run is not complete: there is no table {self.folder / place}; run the same command again"
+            )
         return table
 
 
@@ -241,7 +243,9 @@ def borrowed(models: Sequence[nn.Module], device: str | None) -> Iterator[torch.
     """The models on one device within the block, then each tensor where it was; None is where the first model is."""
     tensors = [t for m in models for t in (*m.parameters(), *m.buffers())]
     where = torch.device(device) if device is not None else device_of(models[0])
-    moved = [(t, t.device) for t in tensors if t.device.type != where.type or (where.index or 0) != (t.device.index or 0)]
+    moved = [
+        (t, t.device) for t in tensors if t.device.type != where.type or (where.index or 0) != (t.device.index or 0)
+    ]
     try:
         for tensor, _ in moved:
             tensor.data = tensor.data.to(where)

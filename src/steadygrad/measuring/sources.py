@@ -153,7 +153,9 @@ class _Reader:
             return self.callable(value.__func__)
         if not isinstance(value, type | FunctionType):
             if not isinstance(getattr(value, "__qualname__", None), str):
-                return repr([type(value).__qualname__, self._plain(vars(value), 3) if hasattr(value, "__dict__") else ""])
+                return repr(
+                    [type(value).__qualname__, self._plain(vars(value), 3) if hasattr(value, "__dict__") else ""]
+                )
             return self._compiled(value)
         name = f"{value.__module__}.{value.__qualname__}"
         if id(value) in self._seen:
@@ -306,5 +308,3 @@ def _file(module: str, user: Path) -> Path | None:
         name = spec.origin if spec is not None else None
     path = Path(str(name))
     return path.resolve() if path.suffix == ".py" and path.is_file() and _own(path) else None
-
-

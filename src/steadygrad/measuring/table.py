@@ -108,13 +108,17 @@ class Table:
         refused = next((p.refused for p in parts if p.refused is not None), None)
         if refused is not None:
             alike = ("sample", "label")
-            columns: dict[str, Array | Kept] = {n: np.concatenate([p[n] for p in parts]) for n in alike if n in parts[0]}
+            columns: dict[str, Array | Kept] = {
+                n: np.concatenate([p[n] for p in parts]) for n in alike if n in parts[0]
+            }
             columns[REFUSED] = np.array([refused] * sum(map(len, parts)))
             return Table(columns, parts[0].about)
         names = list(parts[0].columns)
         if any(set(p.columns) != set(names) for p in parts):
             different = sorted({n for p in parts for n in {*names} ^ {*p.columns}})
-            raise UsageError(f"tables can be joined if their columns are the same; these differ: {', '.join(different)}")
+            raise UsageError(
+                f"tables can be joined if their columns are the same; these differ: {', '.join(different)}"
+            )
         joined: dict[str, Array | Kept] = {}
         for name in names:
             if isinstance(parts[0].columns[name], Kept):

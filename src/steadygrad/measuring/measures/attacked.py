@@ -1,0 +1,183 @@
+"""What an attack does to each sample: white-box, and on models that it was not made on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from steadygrad.attacks import DDN, FMN, Attack, DeepFool
+from steadygrad.classifier import predict
+from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
+from steadygrad.measuring.table import Array
+from steadygrad.registry import label_of
+from steadygrad.threat import Threat
+
+__all__ = ["RECORDS", "Attacked", "Scaled", "Transferred", "nearest"]
+
+RECORDS: dict[str, str] = {
+    "model": "name of the model under attack",
+    "source": "name of the model on which the inputs were made; the same for a white-box attack",
+    "sample": "stable id of the sample",
+    "label": "true class",
+    "clean_prediction": "class predicted for the clean input",
+    "clean_confidence": "its probability",
+    "attack": "label of the attack",
+    "norm": "norm of the threat",
+    "eps": "radius of the threat",
+    "success": "the engine found an allowed wrong input (a clean mistake is one)",
+    "broken_by": "attack, or member of a suite, that found it; empty for clean mistakes and where nothing was found",
+    "prediction": "class predicted for what was found, or for the clean input",
+    "confidence": "its probability",
+    "distance": "size of the change in the norm; infinite if nothing was found",
+    "forwards": "forward passes spent",
+    "backwards": "backward passes spent",
+    "zero_gradient": "the loss had no gradient at some point of the search",
+    "rounded_success": "still wrong when the input is rounded to 8 bits",
+}
+"""The columns of an attack's records."""
+
+
+class Scaled(nn.Module):
+    """A model with its logits multiplied by a constant: the same predictions, other probabilities."""
+
+    same_inputs = True
+
+    def __init__(self, model: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.model, self.factor = model, factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, K)."""
+        logits: Tensor = self.model(x) * self.factor
+        return logits
+
+
+def nearest(norm: str) -> tuple[Attack, ...]:
+    """The attacks that search for the smallest change in a norm.
+
+    DDN for l2 and FMN otherwise, 100 steps; beside them DeepFool, where it works, which is cheap and
+    exact for samples right beside the boundary, where the others stay too far away.
+    """
+    search: Attack = DDN() if norm == "l2" else FMN()
+    return (search, DeepFool()) if norm in DeepFool.norms else (search,)
+
+
+@MEASURES.register(
+    "attacked",
+    summary="what an attack finds within a threat, or the smallest change that it finds",
+    reference="Carlini et al. 2019, arXiv 1902.06705",
+    cost="the passes of the attack, and three forwards",
+    soundness="attack",
+    order=1,
+)
+@dataclass(frozen=True)
+class Attacked(Measure):
+    """Attacks each sample of a model; the columns of `RECORDS`, and the adversarial inputs that are kept.
+
+    Args:
+        attack: judged by the engine.
+        threat: without a radius, the smallest change is searched. Radii per sample are given as `eps`.
+        scale: of the logits; another one than 1 shows what an attack owes to it.
+    """
+
+    attack: Attack
+    threat: Threat
+    scale: float = 1.0
+    kept: ClassVar[tuple[str, ...]] = ("input",)
+
+    @property
+    def title(self) -> str:
+        """The attack, and what is not as in the audit."""
+        scaled = "" if self.scale == 1 else f" (logits x {self.scale:g})"
+        return f"{label_of(self.attack)}{scaled}, {self.threat}"
+
+    @property
+    def draws_as(self) -> Any:
+        """As the attack draws: the same at every radius and scale."""
+        return settings_of(self.attack)
+
+    def note(self, columns: Mapping[str, Array]) -> str:
+        """The share that is left."""
+        return f"{100 * (1 - np.asarray(columns['success']).mean()):.1f} % left"
+
+    def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
+        """Attack the first model."""
+        x, y, seeds = batch.x, batch.y, batch.seeds
+        model = models[0] if self.scale == 1 else Scaled(models[0], self.scale)
+        threat = self.threat.at(batch.of("eps")) if "eps" in batch.given else self.threat
+        found = self.attack(model, x, y, threat, generator=seeds)
+        names = [*(name for name, _ in self.attack.members()), ""]
+        eps = float("nan") if threat.eps is None else threat.eps
+        return {
+            **_predictions(model, x, found.inputs, y, threat, seeds),
+            "eps": eps.double() if isinstance(eps, Tensor) and eps.ndim else np.full(len(x), float(eps)),
+            "success": found.success,
+            "broken_by": np.array([names[number] for number in found.found_by.tolist()]),
+            "distance": found.distance.double(),
+            "forwards": found.forwards,
+            "backwards": found.backwards,
+            "zero_gradient": found.zero_gradient,
+            "input": found.inputs,
+        }
+
+
+@MEASURES.register(
+    "transferred",
+    summary="what the points that an attack makes on one model do to another",
+    reference="Papernot et al. 2016, arXiv 1605.07277",
+    cost="the passes of the attack on the other model, and three forwards",
+    soundness="attack",
+    order=1,
+)
+@dataclass(frozen=True)
+class Transferred(Measure):
+    """Judges on the first model the raw points that the attack makes on the second, fooled there or not."""
+
+    attack: Attack
+    threat: Threat
+
+    @property
+    def draws_as(self) -> Any:
+        """As the attack draws."""
+        return settings_of(self.attack)
+
+    def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
+        """Judge the points of the second model on the first."""
+        x, y, (model, source) = batch.x, batch.y, models
+        points = self.attack.perturb(source, x, y, self.threat, generator=batch.seeds)
+        columns = _predictions(model, x, points, y, self.threat, batch.seeds)
+        mistake = columns["clean_prediction"] != y
+        success = ((columns["prediction"] != y) & self.threat.allows(x, points)) | mistake
+        distance = torch.where(mistake, 0.0, self.threat.distance(points - x).double())
+        name = label_of(self.attack)
+        return {
+            **columns,
+            "eps": np.full(len(x), float(self.threat.eps)),  # type: ignore[arg-type]
+            "success": success,
+            "broken_by": np.array([name if broken else "" for broken in (success & ~mistake).tolist()]),
+            "distance": torch.where(success, distance, torch.inf),
+            # The passes were spent on the other model.
+            "forwards": torch.zeros_like(y),
+            "backwards": torch.zeros_like(y),
+            "zero_gradient": torch.zeros_like(success),
+        }
+
+
+def _predictions(
+    model: nn.Module, x: Tensor, points: Tensor, y: Tensor, threat: Threat, seeds: Tensor
+) -> dict[str, Tensor]:
+    low, high = threat.bounds
+    rounded = low + (high - low) * ((points - low) / (high - low) * 255).round() / 255
+    clean, found, coarse = (predict(model, inputs, seeds) for inputs in (x, points, rounded))
+    return {
+        "clean_prediction": clean[0],
+        "clean_confidence": clean[1],
+        "prediction": found[0],
+        "confidence": found[1],
+        "rounded_success": coarse[0] != y,
+    }

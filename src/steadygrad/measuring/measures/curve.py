@@ -1,0 +1,120 @@
+"""Accuracy against eps from one search: the smallest radius of a grid at which each sample falls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad.attacks import Attack
+from steadygrad.classifier import predict
+from steadygrad.errors import UsageError
+from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
+from steadygrad.registry import label_of
+from steadygrad.threat import Threat
+
+__all__ = ["GRID", "Curve", "smallest_in_grid"]
+
+GRID = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0)
+"""Radii of a curve as multiples of the audited radius."""
+
+
+@MEASURES.register(
+    "curve",
+    summary="the smallest radius of a grid at which an attack breaks a sample",
+    reference="Carlini et al. 2019, arXiv 1902.06705, section 4.5",
+    cost="the passes of the attack for each radius that breaks the sample, and one that does not",
+    soundness="attack",
+    order=1,
+)
+@dataclass(frozen=True)
+class Curve(Measure):
+    """Searches each sample's place in a grid of radii; columns `radius` (infinite if none breaks it) and passes.
+
+    Args:
+        attack: tried at the radii.
+        threat: its norm and bounds.
+        grid: radii, positive and rising, in units of the inputs.
+
+    A given column `known` (N,) holds distances at which a sample is known to fall, infinite where it is not.
+    They count as well, so that the curve never lies above the worst case that other attacks show.
+    """
+
+    attack: Attack
+    threat: Threat
+    grid: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.grid or self.grid[0] <= 0 or any(b <= a for a, b in pairwise(self.grid)):
+            raise UsageError(f"the grid of a curve must be positive and rising, got {list(self.grid)}")
+
+    @property
+    def title(self) -> str:
+        """The attack whose curve it is."""
+        return f"curve of {label_of(self.attack)}"
+
+    @property
+    def draws_as(self) -> Any:
+        """As the attack draws: the same at every radius."""
+        return settings_of(self.attack)
+
+    def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
+        """Search the smallest radius for the first model."""
+        x, y, threat, model = batch.x, batch.y, self.threat.at(self.grid[-1]), models[0]
+        known = batch.of("known") if "known" in batch.given else None
+        place, forwards, backwards = smallest_in_grid(self.attack, model, x, y, threat, self.grid, batch.seeds, known)
+        radii = torch.tensor([*self.grid, torch.inf, 0.0], dtype=torch.float64, device=x.device)
+        prediction, confidence = predict(model, x, batch.seeds)
+        return {
+            "radius": radii[place],  # -1, a clean mistake, takes the last entry
+            "clean_prediction": prediction,
+            "clean_confidence": confidence,
+            "forwards": forwards,
+            "backwards": backwards,
+        }
+
+
+def smallest_in_grid(
+    attack: Attack,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    grid: Sequence[float],
+    seeds: Tensor,
+    known: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Place (N,) in the rising grid of the smallest radius that breaks each sample, and passes spent.
+
+    Each sample comes down from the largest radius by itself, all of them in one batch with a radius
+    per sample, until one does not break it: a success ends early and costs little, and there is one
+    failure at most. A point found well inside its ball skips places. The place is len(grid) where no
+    radius breaks the sample, and -1 for a clean mistake. `known` (N,) are distances at which the
+    sample is already known to fall, infinite where it is not: the search starts below them. Returns
+    places, forwards and backwards, all (N,).
+    """
+    radii = torch.tensor(grid, dtype=torch.float64, device=x.device)
+    smallest = torch.full((len(x),), len(grid), device=x.device)
+    if known is not None:
+        smallest = torch.where(known == 0, -1, _place(radii, known))
+    forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    backwards = torch.zeros_like(forwards)
+    rows = (smallest > 0).nonzero().squeeze(1)
+    while len(rows):
+        below = smallest[rows] - 1
+        found = attack(model, x[rows], y[rows], threat.at(radii[below]), generator=seeds[rows.cpu()])
+        forwards[rows] += found.forwards
+        backwards[rows] += found.backwards
+        place = torch.where(found.distance == 0, -1, torch.minimum(_place(radii, found.distance), below))
+        smallest[rows] = torch.where(found.success, place, smallest[rows])
+        rows = rows[found.success & (smallest[rows] > 0)]
+    return smallest, forwards, backwards
+
+
+def _place(radii: Tensor, distance: Tensor) -> Tensor:
+    """The first place whose radius reaches the distance (N,), len(radii) if none does."""
+    return torch.searchsorted(radii, distance.to(radii) * (1 - 1e-6))

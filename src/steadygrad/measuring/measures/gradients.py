@@ -1,0 +1,41 @@
+"""How large the input gradients of the loss are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad.attacks.losses import cross_entropy
+from steadygrad.classifier import frozen
+from steadygrad.derivatives import gradient
+from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
+
+__all__ = ["GradientNorms"]
+
+
+@MEASURES.register(
+    "gradient_norms",
+    summary="l2 norm of the loss's input gradient, for the label and for the class after it",
+    reference="Ross and Doshi-Velez 2018, arXiv 1711.09404, figure 5",
+    cost="two forwards and backwards",
+    soundness="estimate",
+    order=1,
+)
+@dataclass(frozen=True)
+class GradientNorms(Measure):
+    """Writes the columns `label` norm and `next`: of the cross-entropy of the label, and of the class after it."""
+
+    def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
+        """Take the gradients of the first model."""
+        model, x, y = models[0], batch.x, batch.y
+        with frozen(model, batch.seeds):
+            classes = model(x[:1]).shape[1]
+
+            def norm(labels: Tensor) -> Tensor:
+                _, slope = gradient(lambda inputs: cross_entropy(model(inputs), labels), x)
+                return torch.linalg.vector_norm(slope.flatten(1), dim=1)
+
+            return {"norm": norm(y), "next_norm": norm((y + 1) % classes)}

@@ -1,0 +1,70 @@
+"""How much explanations move when the input does: similarity of maps before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from steadygrad.attacks import Attack, RandomNoise
+from steadygrad.attributions import Attribution, similarity
+from steadygrad.classifier import predict
+from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
+from steadygrad.registry import label_of
+from steadygrad.threat import Threat
+
+__all__ = ["SIMILARITY_OF_MAPS", "WAYS", "MapStability"]
+
+SIMILARITY_OF_MAPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "top-10 % intersection": similarity.top_k_intersection,
+    "Kendall tau-b": similarity.kendall,
+}
+WAYS = ("random noise", "attack on the prediction")
+"""What changes the inputs; noise is what the attack should be compared with."""
+
+
+@MEASURES.register(
+    "map_stability",
+    summary="similarity of a map before and after noise, and before and after an attack on the prediction",
+    reference="Ghorbani et al. 2019, arXiv 1710.10547",
+    cost="the passes of the attack, and three maps",
+    soundness="estimate",
+    order=1,
+)
+@dataclass(frozen=True)
+class MapStability(Measure):
+    """Compares maps of the class predicted when clean; a column for each way and similarity.
+
+    Both ways change the input by as much as the threat allows. The attack was not made to move the
+    explanation, so this is no worst case.
+    """
+
+    attribution: Attribution
+    attack: Attack
+    threat: Threat
+    shard: ClassVar[int] = 50
+
+    @property
+    def title(self) -> str:
+        """The attribution and the attack."""
+        return f"stability of {label_of(self.attribution)}"
+
+    @property
+    def draws_as(self) -> Any:
+        """One draw of noise for all attributions."""
+        return "map stability"
+
+    def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
+        """Compare maps of the first model."""
+        model, x = models[0], batch.x
+        target = predict(model, x, batch.seeds)[0]
+        before = self.attribution(model, x, target)
+        columns = {}
+        for way, attack in zip(WAYS, (RandomNoise(), self.attack)):
+            points = attack.perturb(model, x, batch.y, self.threat, generator=batch.seeds)
+            after = self.attribution(model, points, target)
+            for name, function in SIMILARITY_OF_MAPS.items():
+                columns[f"{way}: {name}"] = function(before, after).double()
+        return columns

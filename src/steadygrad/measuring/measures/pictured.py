@@ -1,0 +1,102 @@
+"""What the pictures of a report show: maps of clean and adversarial inputs, and inputs pushed into every class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from steadygrad.attacks import Attack
+from steadygrad.attributions import Attribution, similarity
+from steadygrad.attributions.pixels import image_array, plane_of
+from steadygrad.classifier import predict
+from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
+from steadygrad.registry import label_of
+from steadygrad.threat import Threat
+
+__all__ = ["EveryTarget", "Pictured"]
+
+
+@MEASURES.register(
+    "pictured",
+    summary="an input and the adversarial one of its record as pictures, with the maps of both",
+    reference="this library",
+    cost="two maps for each attribution",
+    soundness="estimate",
+    order=1,
+)
+@dataclass(frozen=True)
+class Pictured(Measure):
+    """Writes `clean` and `adversarial` pictures (C, H, W), and a map (H, W) of each for each attribution.
+
+    The adversarial inputs are given as `input`, so that a picture shows the very input that a record counted.
+    Maps are of the class predicted for the clean input.
+    """
+
+    attributions: tuple[Attribution, ...]
+    shard: ClassVar[int] = 50
+
+    @property
+    def title(self) -> str:
+        """One table for all maps."""
+        return "pictures"
+
+    def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
+        """Draw the maps of the first model."""
+        model, x, adversarial = models[0], batch.x, batch.of("input")
+        target = predict(model, x, batch.seeds)[0]
+        columns: dict[str, Any] = {"clean": image_array(x), "adversarial": image_array(adversarial)}
+        for place, attribution in enumerate(self.attributions):
+            for kind, inputs in (("clean", x), ("adversarial", adversarial)):
+                maps = similarity.pixel_maps(attribution(model, inputs, target))
+                columns[f"map_{kind}_{place}"] = maps.float().view(len(x), *plane_of(x))
+        return columns
+
+
+@MEASURES.register(
+    "every_target",
+    summary="what an attack makes of an input for every class as its target",
+    reference="Ross and Doshi-Velez 2018, arXiv 1711.09404, figure 6",
+    cost="the passes of the attack for each class",
+    soundness="attack",
+    order=1,
+)
+@dataclass(frozen=True)
+class EveryTarget(Measure):
+    """Attacks each sample towards the first `classes` classes; pictures (K, C, H, W) and success (K,) per sample.
+
+    The original stands for the sample's own class.
+    """
+
+    attack: Attack
+    threat: Threat
+    classes: int
+    shard: ClassVar[int] = 50
+
+    @property
+    def title(self) -> str:
+        """The attack."""
+        return f"{label_of(self.attack)}, targeted"
+
+    @property
+    def draws_as(self) -> Any:
+        """As the attack draws."""
+        return settings_of(self.attack)
+
+    def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
+        """Attack the first model."""
+        x, y, count = batch.x, batch.y, len(batch.x)
+        target = torch.arange(self.classes, device=x.device).repeat(count)  # (n * K,)
+        inputs, own = x.repeat_interleave(self.classes, 0), y.repeat_interleave(self.classes, 0)
+        seeds = torch.tensor([(s + k) % 2**62 for s in batch.seeds.tolist() for k in range(self.classes)])
+        found = self.attack(models[0], inputs, own, self.threat, target=target, generator=seeds)
+        # A clean mistake can be attacked towards its own label too; the diagonal shows the original.
+        shown = torch.where((target == own).view(-1, *[1] * (x.ndim - 1)), inputs, found.inputs)
+        pictures = image_array(shown)
+        return {
+            "pictures": pictures.reshape(count, self.classes, *pictures.shape[1:]),
+            "success": found.success.view(count, self.classes),
+        }

@@ -1,0 +1,97 @@
+"""Relative DeepFool distance: the robustness score of Moosavi-Dezfooli et al. and Yan et al."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from steadygrad.attacks import DeepFool
+from steadygrad.attacks.deepfool_change import deepfool_change
+from steadygrad.classifier import frozen, predict
+from steadygrad.data import Dataset
+from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
+from steadygrad.measuring.statistics import Estimate, mean
+from steadygrad.measuring.table import Table
+from steadygrad.registry import label_of
+
+__all__ = ["FIVE_STEPS", "Rho2", "mean_image", "mean_ratio", "raw_change"]
+
+FIVE_STEPS = DeepFool(steps=5, candidates=9)
+"""DeepFool as the score is defined by Yan et al. 2018: five steps, overshoot 0.02, the nine likeliest classes."""
+
+
+@MEASURES.register(
+    "rho2",
+    summary="l2 norm of DeepFool's change beside that of the input",
+    reference="Moosavi-Dezfooli et al. 2016, arXiv 1511.04599, eq. 12; Yan et al. 2018, arXiv 1803.00404",
+    cost="the passes of DeepFool, and two forwards",
+    soundness="estimate",
+    order=1,
+)
+@dataclass(frozen=True)
+class Rho2(Measure):
+    """Writes the l2 norm of the `change` that DeepFool makes, and those of the input and of the input minus a center.
+
+    Every sample counts with the change that DeepFool made, whether it sufficed or not (`turned`), and
+    misclassified ones with the change away from the predicted class. Changes may leave the bounds of the
+    inputs, as those of the published figures do. A shared column `center` (*), such as the mean training
+    image, gives the centered norm; without one it is NaN.
+    """
+
+    attack: DeepFool = FIVE_STEPS
+
+    @property
+    def title(self) -> str:
+        """The score and its attack."""
+        return f"rho2 by {label_of(self.attack)}"
+
+    def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
+        """Measure the change of the first model."""
+        model, x, seeds = models[0], batch.x, batch.seeds
+        clean, _ = predict(model, x, seeds)
+        change = raw_change(model, x, clean, seeds, self.attack)
+        now, _ = predict(model, x + change, seeds)
+        center = batch.shared.get("center")
+        centered = np.full(len(x), np.nan) if center is None else _norm(x - torch.from_numpy(center).to(x))
+        return {
+            "clean_prediction": clean,
+            "turned": now != clean,
+            "change": _norm(change),
+            "norm": _norm(x),
+            "centered_norm": centered,
+        }
+
+
+def raw_change(model: nn.Module, x: Tensor, labels: Tensor, seeds: Tensor, attack: DeepFool = FIVE_STEPS) -> Tensor:
+    """DeepFool's l2 change (N, *) away from labels (N,), sufficient or not, regardless of the bounds."""
+    with frozen(model, seeds):
+        return deepfool_change(
+            model, x, labels, steps=attack.steps, overshoot=attack.overshoot, candidates=attack.candidates
+        ).change
+
+
+def mean_ratio(table: Table, norm: str = "norm") -> Estimate | None:
+    """The score: the mean of change over norm, or over `centered_norm`.
+
+    A sample of norm zero has no relative distance and is left out, which the count shows; None where no
+    center was given, or no sample has a norm.
+    """
+    below = table[norm]
+    there = below > 0  # not for NaN
+    return mean(table["change"][there] / below[there]) if there.any() else None
+
+
+def mean_image(data: Dataset) -> Tensor:
+    """The mean of all inputs (*), float32."""
+    total = torch.zeros(data.shape, dtype=torch.float64)
+    for start in range(0, len(data), 1000):
+        total += data.batch(slice(start, start + 1000))[0].double().sum(0)
+    return (total / len(data)).float()
+
+
+def _norm(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x.double().flatten(1), dim=1)
