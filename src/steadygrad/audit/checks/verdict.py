@@ -6,8 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from steadygrad.evaluation.records import Records
-from steadygrad.evaluation.statistics import critical_count
+from steadygrad.audit.records import accuracy
+from steadygrad.measuring.statistics import critical_count
+from steadygrad.measuring.table import Table
 
 __all__ = ["POINT", "Check", "Verdict", "attack_verdict", "share_check", "verdict"]
 
@@ -81,19 +82,16 @@ def verdict(checks: list[Check]) -> Verdict:
     return Verdict(not failed, text, tuple(checks))
 
 
-def attack_verdict(records: Records, worst: float, iterative: bool, needs_gradients: bool = True) -> Verdict:
+def attack_verdict(records: Table, worst: float, iterative: bool, needs_gradients: bool = True) -> Verdict:
     """Whether the number of one attack of a suite may be believed by itself.
 
     It may not if samples stood for want of a gradient that the attack needs, or if an iterated attack
     leaves over five points more than the worst case: its gradients are masked.
     """
-    frame = records.frame
-    accuracy = records.accuracy().value
-    stood = int((frame["zero_gradient"] & ~frame["success"]).sum())
-    if needs_gradients and stood >= critical_count(len(frame), POINT):
-        return Verdict(False, f"not trustworthy, because {100 * stood / len(frame):.1f} % stand with a zero gradient")
-    if iterative and accuracy - worst > 5 * POINT:
-        return Verdict(
-            False, f"not trustworthy, because other attacks leave {100 * (accuracy - worst):.1f} points less"
-        )
-    return Verdict(True, "upper bound" if accuracy > worst else "equals the worst case")
+    left, count = accuracy(records).value, len(records)
+    stood = int((records["zero_gradient"] & ~records["success"]).sum())
+    if needs_gradients and stood >= critical_count(count, POINT):
+        return Verdict(False, f"not trustworthy, because {100 * stood / count:.1f} % stand with a zero gradient")
+    if iterative and left - worst > 5 * POINT:
+        return Verdict(False, f"not trustworthy, because other attacks leave {100 * (left - worst):.1f} points less")
+    return Verdict(True, "upper bound" if left > worst else "equals the worst case")
