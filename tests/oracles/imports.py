@@ -15,6 +15,7 @@ FLOORS = [
     {"report"},
     {"evaluation"},
     {"training"},
+    {"measuring"},
     {"defenses"},
     {"bounds"},
     {"attacks"},

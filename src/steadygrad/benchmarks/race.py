@@ -21,7 +21,7 @@ from steadygrad.benchmarks.meter import Lap, Meter, bare, clock, quiet
 from steadygrad.benchmarks.subject import Subject
 from steadygrad.benchmarks.tasks import OURS, Contender, Task
 from steadygrad.evaluation.robustness import code_key, weights_key
-from steadygrad.evaluation.statistics import wilson
+from steadygrad.measuring.statistics import wilson
 
 __all__ = ["Pace", "median_interval", "race"]
 

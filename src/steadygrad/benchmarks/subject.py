@@ -15,7 +15,7 @@ from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset, load
 from steadygrad.errors import Failure, UsageError
 from steadygrad.evaluation.robustness import predict
-from steadygrad.evaluation.statistics import Estimate, wilson
+from steadygrad.measuring.statistics import Estimate, wilson
 from steadygrad.training import FitSettings, fit
 
 __all__ = ["RECIPES", "Recipe", "Subject", "subject"]

@@ -182,7 +182,7 @@ def training_data(plan: dict[str, Any]) -> Any:
 def accuracy(classifier: Any, data: Any, device: str) -> Any:
     """Clean accuracy with its interval."""
     from steadygrad.evaluation.robustness import Bench, predict
-    from steadygrad.evaluation.statistics import wilson
+    from steadygrad.measuring.statistics import wilson
 
     classifier.to(device)
     batches = Bench(data, device=device, batch_size=500).batches()

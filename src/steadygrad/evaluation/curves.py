@@ -14,8 +14,8 @@ from steadygrad.attacks import Attack
 from steadygrad.errors import UsageError
 from steadygrad.evaluation.records import Records
 from steadygrad.evaluation.robustness import CHUNK, Bench, code_key, label_of, predict, weights_key
-from steadygrad.evaluation.statistics import Estimate, wilson
 from steadygrad.files import key
+from steadygrad.measuring.statistics import Estimate, wilson
 from steadygrad.registry import describe
 from steadygrad.threat import Threat
 

@@ -11,7 +11,7 @@ from torch import nn
 from steadygrad.attacks import DDN, FMN, Attack, DeepFool
 from steadygrad.evaluation.records import Records
 from steadygrad.evaluation.robustness import Bench, label_of
-from steadygrad.evaluation.statistics import quantile_intervals
+from steadygrad.measuring.statistics import quantile_intervals
 from steadygrad.threat import Threat
 
 __all__ = ["Distances", "distances", "nearest"]

@@ -17,9 +17,9 @@ from steadygrad.evaluation.explanations import explanation_stability, gradient_n
 from steadygrad.evaluation.records import Records, robust_accuracy
 from steadygrad.evaluation.rho import relative
 from steadygrad.evaluation.robustness import Bench, label_of, weights_key
-from steadygrad.evaluation.statistics import Estimate, quantiles, wilson
 from steadygrad.evaluation.validity import checked
 from steadygrad.evaluation.verdict import attack_verdict
+from steadygrad.measuring.statistics import Estimate, quantiles, wilson
 from steadygrad.registry import describe
 from steadygrad.threat import Threat
 

@@ -14,7 +14,7 @@ from steadygrad.attacks import Attack, RandomNoise
 from steadygrad.attributions import Attribution, similarity
 from steadygrad.derivatives import gradient
 from steadygrad.evaluation.robustness import Bench, label_of, predict
-from steadygrad.evaluation.statistics import Estimate, mean
+from steadygrad.measuring.statistics import Estimate, mean
 from steadygrad.threat import Threat
 
 __all__ = ["Stability", "explanation_stability", "gradient_norms"]

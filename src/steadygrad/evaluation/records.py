@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steadygrad.errors import Failure, UsageError
-from steadygrad.evaluation.statistics import Estimate, wilson
 from steadygrad.files import atomic
+from steadygrad.measuring.statistics import Estimate, wilson
 
 if TYPE_CHECKING:
     import pandas as pd

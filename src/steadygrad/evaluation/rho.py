@@ -18,8 +18,8 @@ from steadygrad.errors import UsageError
 from steadygrad.evaluation import robustness
 from steadygrad.evaluation.records import Cells, Records
 from steadygrad.evaluation.robustness import Bench, code_key, label_of, predict, weights_key
-from steadygrad.evaluation.statistics import Estimate, mean, wilson
 from steadygrad.files import key
+from steadygrad.measuring.statistics import Estimate, mean, wilson
 from steadygrad.registry import describe
 
 __all__ = ["Rho2", "mean_image", "raw_change", "relative", "rho2"]

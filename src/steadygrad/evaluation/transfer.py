@@ -13,7 +13,7 @@ from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.evaluation.records import Cells
 from steadygrad.evaluation.robustness import Bench, label_of
-from steadygrad.evaluation.statistics import Estimate
+from steadygrad.measuring.statistics import Estimate
 from steadygrad.threat import Threat
 
 __all__ = ["NOTE", "TransferMatrix", "transfer_matrix"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steadygrad.evaluation.records import Records
-from steadygrad.evaluation.statistics import critical_count
+from steadygrad.measuring.statistics import critical_count
 
 __all__ = ["POINT", "Check", "Verdict", "attack_verdict", "share_check", "verdict"]
 

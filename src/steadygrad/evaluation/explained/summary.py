@@ -22,8 +22,8 @@ from steadygrad.evaluation.explained.settings import Explaining, K, attacks_on, 
 from steadygrad.evaluation.faithfulness import MEASURES, RANGES
 from steadygrad.evaluation.gallery import image_array, plane_of
 from steadygrad.evaluation.robustness import Bench, label_of
-from steadygrad.evaluation.statistics import mean, quantile_intervals, wilson
 from steadygrad.files import atomic
+from steadygrad.measuring.statistics import mean, quantile_intervals, wilson
 from steadygrad.threat import Threat
 
 __all__ = ["Explained", "explain"]
