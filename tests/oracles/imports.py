@@ -14,6 +14,7 @@ FLOORS = [
     {"report"},
     {"evaluation"},
     {"training"},
+    {"measuring"},
     {"defenses"},
     {"bounds"},
     {"attacks"},

@@ -181,13 +181,12 @@ def training_data(plan: dict[str, Any]) -> Any:
 
 def accuracy(classifier: Any, data: Any, device: str) -> Any:
     """Clean accuracy with its interval."""
-    from steadygrad.classifier import predict
-    from steadygrad.evaluation.robustness import Bench
-    from steadygrad.evaluation.statistics import wilson
+    from steadygrad.measuring.measures.predicted import Predicted
+    from steadygrad.measuring.runner import Runner
+    from steadygrad.measuring.statistics import share_of
 
-    classifier.to(device)
-    batches = Bench(data, device=device, batch_size=500).batches()
-    return wilson(sum(int((predict(classifier, x)[0] == y).sum()) for x, y, _ in batches), len(data))
+    table = Runner({"model": classifier}, data, device=device, batch_size=500).run(Predicted(), "model")
+    return share_of(table["prediction"] == table["label"])
 
 
 def _start(plan: dict[str, Any], training: Any) -> Any:

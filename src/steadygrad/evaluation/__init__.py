@@ -13,7 +13,5 @@ from steadygrad.evaluation.rho import Rho2 as Rho2
 from steadygrad.evaluation.rho import mean_image as mean_image
 from steadygrad.evaluation.rho import rho2 as rho2
 from steadygrad.evaluation.robustness import evaluate as evaluate
-from steadygrad.evaluation.statistics import Estimate as Estimate
-from steadygrad.evaluation.statistics import wilson as wilson
 from steadygrad.evaluation.transfer import transfer_matrix as transfer_matrix
 from steadygrad.evaluation.validity import validity as validity

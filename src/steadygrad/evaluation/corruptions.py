@@ -15,6 +15,8 @@ from steadygrad.classifier import predict
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.evaluation.statistics import Estimate, wilson
+from steadygrad.evaluation.robustness import predict
+from steadygrad.measuring.statistics import Estimate, wilson
 
 __all__ = ["SEVERITIES", "Corrupted", "corrupted_accuracy", "corruptions_in", "load_corrupted", "mean_corruption_error"]
 

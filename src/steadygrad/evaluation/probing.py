@@ -21,7 +21,10 @@ from steadygrad.errors import UsageError
 from steadygrad.evaluation.columns import Columns, cell
 from steadygrad.evaluation.robustness import Bench, code_key, weights_key
 from steadygrad.evaluation.statistics import difference, mean, ratio_values, wilson
+from steadygrad.evaluation.robustness import Bench, code_key, label_of, predict, weights_key
 from steadygrad.files import key
+from steadygrad.measuring.paired import mean_difference, ratio_values
+from steadygrad.measuring.statistics import mean, wilson
 from steadygrad.neurons import Layers
 from steadygrad.registry import describe, label_of
 from steadygrad.threat import Threat
@@ -251,8 +254,8 @@ def _layer(name: str, place: int, moved: Columns, held: Columns, share: float) -
 
 def _gain(first: NDArray[np.float64], second: NDArray[np.float64]) -> dict[str, Any]:
     """The mean difference of paired shares (n,) with its interval, within what it can be."""
-    found = difference(first, second)
-    return {**found.plain(), "low": max(-1.0, found.low), "high": min(1.0, found.high)}
+    found = mean_difference(first, second)
+    return {"value": found.value, "low": max(-1.0, found.low), "high": min(1.0, found.high), "count": len(first)}
 
 
 def _share(values: NDArray[np.float64]) -> dict[str, Any]:

@@ -7,6 +7,3 @@ from steadygrad.hardening.harden import Hardening as Hardening
 from steadygrad.hardening.harden import harden as harden
 from steadygrad.hardening.harden import usual_settings as usual_settings
 from steadygrad.hardening.harden import usual_values as usual_values
-from steadygrad.hardening.paired import Difference as Difference
-from steadygrad.hardening.paired import difference_of_shares as difference_of_shares
-from steadygrad.hardening.paired import median_shift as median_shift

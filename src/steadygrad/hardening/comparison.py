@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from steadygrad.errors import UsageError
-from steadygrad.evaluation.statistics import quantiles, wilson
-from steadygrad.hardening.paired import Difference, difference_of_shares, median_shift
+from steadygrad.measuring.paired import PairedDifference, difference_of_shares, median_shift
+from steadygrad.measuring.statistics import quantiles, wilson
 
 __all__ = ["Comparison", "Outcome", "Side", "compare"]
 
@@ -48,9 +48,9 @@ class Comparison:
 
     outcome: Outcome
     text: str
-    clean: Difference
-    robust: Difference
-    distance: Difference
+    clean: PairedDifference
+    robust: PairedDifference
+    distance: PairedDifference
     before: dict[str, Any]
     after: dict[str, Any]
 
@@ -86,7 +86,7 @@ def compare(before: Side, after: Side) -> Comparison:
 
 
 def _judge(
-    before: Side, after: Side, clean: Difference, robust: Difference, distance: Difference
+    before: Side, after: Side, clean: PairedDifference, robust: PairedDifference, distance: PairedDifference
 ) -> tuple[Outcome, str]:
     seen = f"{_points(robust)} on {robust.count} images"
     failed = [f"{word} hardening: {side.text}" for word, side in (("before", before), ("after", after))
@@ -104,19 +104,19 @@ def _judge(
     return "better", f"better: robust accuracy rises by {moved}{further[distance.direction]}"
 
 
-def _price(clean: Difference) -> str:
+def _price(clean: PairedDifference) -> str:
     if clean.direction:
         return f"; clean accuracy {'rises' if clean.direction > 0 else 'falls'} by {_size(clean)}"
     return f"; no change of clean accuracy is shown: {_points(clean)}"
 
 
-def _size(difference: Difference) -> str:
+def _size(difference: PairedDifference) -> str:
     """How far it rises or falls, without a sign."""
     ends = sorted(abs(100 * end) for end in (difference.low, difference.high))
     return f"{abs(100 * difference.value):.1f} points [{ends[0]:.1f}, {ends[1]:.1f}]"
 
 
-def _points(difference: Difference) -> str:
+def _points(difference: PairedDifference) -> str:
     value, low, high = (100 * v for v in (difference.value, difference.low, difference.high))
     return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
 

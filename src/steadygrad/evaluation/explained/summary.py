@@ -24,6 +24,11 @@ from steadygrad.evaluation.robustness import Bench
 from steadygrad.evaluation.statistics import mean, quantile_intervals, wilson
 from steadygrad.files import atomic
 from steadygrad.registry import label_of
+from steadygrad.evaluation.faithfulness import MEASURES, RANGES
+from steadygrad.evaluation.gallery import image_array, plane_of
+from steadygrad.evaluation.robustness import Bench, label_of
+from steadygrad.files import atomic
+from steadygrad.measuring.statistics import mean, quantile_intervals, wilson
 from steadygrad.threat import Threat
 
 __all__ = ["Explained", "explain"]

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import chi2, multinomial
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chi2, multinomial, spearmanr
 
 from oracles import paired as oracle
 from steadygrad.errors import UsageError
-from steadygrad.hardening import Difference, difference_of_shares, median_shift
+from steadygrad.measuring.paired import (
+    PairedDifference,
+    difference_of_shares,
+    mean_difference,
+    median_shift,
+    rank_correlation,
+    ratio_of_means,
+    ratio_of_medians,
+)
+from steadygrad.measuring.statistics import Estimate
 
 
-def _shares(gained: int, lost: int, count: int, both: int | None = None) -> Difference:
+def _shares(gained: int, lost: int, count: int, both: int | None = None) -> PairedDifference:
     """From counts: samples that gained, lost, and, of the rest, were right on both sides."""
     same = count - gained - lost
     both = same // 2 if both is None else both
@@ -47,6 +59,24 @@ def test_the_interval_is_that_of_the_score_test(gained: int, lost: int, count: i
     assert -1 <= found.low <= found.value <= found.high <= 1
     assert found.low < found.high
     assert found.p == pytest.approx(oracle.uneven(gained, lost), rel=1e-9)
+
+
+@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.integers(0, n), st.just(n))))
+def test_the_interval_holds_the_value_and_mirrors(counts: tuple[int, int, int]) -> None:
+    gained, lost, count = counts[0], min(counts[1], counts[2] - counts[0]), counts[2]
+    one, other = _shares(gained, lost, count), _shares(lost, gained, count)
+    assert -1 <= one.low <= one.value <= one.high <= 1
+    assert one.low < one.high
+    assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low), abs=1e-12)
+    assert one.direction == -other.direction
+
+
+@given(st.integers(2, 60).flatmap(lambda n: st.tuples(st.integers(0, n - 1), st.integers(0, n), st.just(n))))
+def test_one_more_gain_moves_the_interval_up(counts: tuple[int, int, int]) -> None:
+    gained, lost, count = counts[0], min(counts[1], counts[2] - counts[0] - 1), counts[2]
+    less, more = _shares(gained, lost, count), _shares(gained + 1, lost, count)
+    assert less.low <= more.low
+    assert less.high <= more.high + 1e-12
 
 
 def test_where_both_agree_does_not_matter_and_the_sides_mirror_each_other() -> None:
@@ -143,3 +173,48 @@ def test_what_is_no_pair_is_refused(before: list[float], after: list[float], wor
     if words == "paired values must be":
         with pytest.raises(UsageError, match=words):
             difference_of_shares(before, after)
+
+
+def test_mean_differences_by_hand() -> None:
+    first, second = [1.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.0]
+    found = mean_difference(first, second)
+    gaps = np.subtract(first, second)
+    half = 3.182446 * math.sqrt(gaps.var(ddof=1) / 4)  # 97.5 % point of Student's t with 3 degrees of freedom
+    assert found.value == pytest.approx(0.5)
+    assert (found.low, found.high) == pytest.approx((0.5 - half, 0.5 + half), rel=1e-5)
+
+
+def test_the_ratio_of_medians_has_an_interval_that_covers_it() -> None:
+    drawn = np.random.default_rng(1)
+    second = drawn.random(400) + 1
+    first = 1.5 * second * (1 + 0.05 * drawn.standard_normal(400))
+    found = ratio_of_medians(first, second)
+    assert found.low < 1.5 < found.high
+    assert found.high - found.low < 0.2
+    first[:300] = np.inf
+    assert ratio_of_medians(first, second).value > 1.5
+
+
+@pytest.mark.parametrize("ratio", [ratio_of_medians, ratio_of_means])
+def test_a_ratio_to_itself_is_one_and_a_factor_passes_through(ratio: Any) -> None:
+    values = np.random.default_rng(5).random(40) + 0.5
+    assert ratio(values, values) == Estimate(1.0, 1.0, 1.0)
+    found = ratio(3 * values, values)
+    assert (found.value, found.low, found.high) == pytest.approx((3, 3, 3))
+
+
+def test_rank_correlation_is_spearmans_with_an_interval_around_it() -> None:
+    drawn = np.random.default_rng(2)
+    first = drawn.random(60)
+    second = first + 0.3 * drawn.random(60)
+    found = rank_correlation(first, second)
+    assert found is not None
+    assert found.value == pytest.approx(spearmanr(first, second).statistic)
+    assert found.low < found.value < found.high
+    assert found == rank_correlation(second, first) == rank_correlation(np.exp(first), second)
+    assert rank_correlation(first, np.ones(60)) is None
+    assert rank_correlation(first[:2], second[:2]) is None
+
+
+def test_draws_of_a_single_sample_have_no_rank_correlation() -> None:
+    assert rank_correlation([0.0, 1.0, 2.0], [1.0, 3.0, 2.0]) == Estimate(0.5, -1.0, 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import random
 from fractions import Fraction
 
 import numpy as np
@@ -14,7 +15,18 @@ from scipy import stats
 
 from oracles import intervals as oracle
 from steadygrad.errors import UsageError
-from steadygrad.evaluation.statistics import Estimate, critical_count, mean, quantile_intervals, quantiles, wilson
+from steadygrad.measuring.statistics import (
+    Estimate,
+    bootstrap,
+    critical_count,
+    mean,
+    newcombe,
+    over_seeds,
+    quantile_intervals,
+    quantiles,
+    share_of,
+    wilson,
+)
 
 _shares = st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 _values = st.lists(st.floats(-1e3, 1e3, width=32), min_size=2, max_size=30)
@@ -28,11 +40,19 @@ def test_wilson_solves_the_score_equation(share: tuple[int, int]) -> None:
 
 
 @given(_shares)
-def test_wilson_equals_scipy(share: tuple[int, int]) -> None:
-    got, want = wilson(*share), stats.binomtest(*share).proportion_ci(method="wilson")
-    assert (got.low, got.high) == pytest.approx((want.low, want.high), abs=1e-12)
+def test_wilson_equals_its_closed_form(share: tuple[int, int]) -> None:
+    got = wilson(*share)
+    assert (got.low, got.high) == pytest.approx(oracle.wilson(*share), abs=1e-12)
     assert got.value == share[0] / share[1]
     assert got.count == share[1]
+
+
+@given(st.integers(2, 500).flatmap(lambda n: st.tuples(st.integers(0, n - 1), st.just(n))))
+def test_one_more_success_moves_the_interval_up(share: tuple[int, int]) -> None:
+    successes, count = share
+    less, more = wilson(successes, count), wilson(successes + 1, count)
+    assert less.low < more.low
+    assert less.high < more.high
 
 
 @given(_shares)
@@ -88,6 +108,48 @@ def test_mean_refuses_nothing_and_what_is_not_finite(values: list[float]) -> Non
         mean(values)
 
 
+@given(st.lists(st.floats(0, 1, width=32), min_size=2, max_size=8), st.randoms(use_true_random=False))
+def test_over_seeds_is_the_mean_over_trainings_in_any_order(values: list[float], order: random.Random) -> None:
+    got = over_seeds([Estimate(v, 0.0, 1.0, 1000) for v in values])
+    assert got == mean(values)
+    assert got.low <= got.value <= got.high
+    shuffled = over_seeds(order.sample(values, len(values)))
+    assert (shuffled.low, shuffled.high) == pytest.approx((got.low, got.high), abs=1e-9)
+
+
+@pytest.mark.parametrize("values", [[], [0.5], [wilson(1, 2)]])
+def test_over_seeds_needs_two_trainings(values: list[Estimate | float]) -> None:
+    with pytest.raises(UsageError, match=f"at least two trainings, got {len(values)}"):
+        over_seeds(values)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    # Newcombe 1998, Statistics in Medicine 17, table II, method 10.
+    [((56, 70), (48, 80), (0.0524, 0.3339)), ((9, 10), (3, 10), (0.1705, 0.8090)), ((10, 10), (0, 20), (0.6791, 1.0))],
+)
+def test_the_interval_of_a_difference_is_the_published_one(
+    first: tuple[int, int], second: tuple[int, int], expected: tuple[float, float]
+) -> None:
+    found = newcombe(wilson(*first), second[0] / second[1], second[1])
+    assert (found.low, found.high) == pytest.approx(expected, abs=6e-5)
+    assert found.value == pytest.approx(first[0] / first[1] - second[0] / second[1])
+
+
+@given(_shares, _shares)
+def test_a_difference_of_shares_mirrors_and_stays_within_one(first: tuple[int, int], second: tuple[int, int]) -> None:
+    one, other = (newcombe(wilson(*a), b[0] / b[1], b[1]) for a, b in ((first, second), (second, first)))
+    assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low), abs=1e-12)
+    assert -1 - 1e-12 <= one.low <= one.value <= one.high <= 1 + 1e-12
+
+
+def test_a_number_without_a_spread_shifts_our_interval() -> None:
+    found = Estimate(0.3, 0.28, 0.32, 100).minus(0.25)
+    assert (found.value, found.low, found.high) == pytest.approx((0.05, 0.03, 0.07))
+    assert not found.includes_zero
+    assert Estimate(0.02, -0.01, 0.05).includes_zero
+
+
 @given(st.lists(st.one_of(st.floats(0, 10, width=32), st.just(math.inf)), min_size=1, max_size=120))
 def test_quantiles_equal_their_definition_and_censored_ones_are_none(values: list[float]) -> None:
     got = quantiles(values)
@@ -113,6 +175,8 @@ def test_an_estimate_prints_percent_and_is_plain() -> None:
     estimate = Estimate(0.5, 0.25, 0.75, 4)
     assert str(estimate) == "50.0 % [25.0, 75.0]"
     assert estimate.plain() == {"value": 0.5, "low": 0.25, "high": 0.75, "count": 4}
+    assert Estimate(0.5, -math.inf, 0.75).plain() == {"value": 0.5, "low": None, "high": 0.75}
+    assert share_of([True, False, True, False]) == wilson(2, 4)
 
 
 def _at_least(k: int, count: int, share: Fraction) -> Fraction:
@@ -158,3 +222,30 @@ def test_censored_values_are_beyond() -> None:
     assert rows["0.5"] == {"value": None, "low": 0.1, "high": None}  # rank 40 just belongs to the interval
     assert quantile_intervals([math.inf] * 30, at=(0.5,))["0.5"] == {"value": None, "low": None, "high": None}
     assert quantile_intervals([], at=(0.5,))["0.5"]["value"] is None
+
+
+def test_the_bootstrap_of_a_mean_is_as_wide_as_its_normal_interval() -> None:
+    values = np.random.default_rng(3).normal(1, 2, size=400)
+    got, half = bootstrap(np.mean, values), 1.96 * values.std() / 20
+    assert got.value == values.mean()
+    assert (got.low, got.high) == pytest.approx((got.value - half, got.value + half), abs=0.1 * half)
+    assert got == bootstrap(np.mean, values)
+
+
+def test_the_bootstrap_draws_whole_samples() -> None:
+    values = np.random.default_rng(0).random(50)
+    got = bootstrap(lambda a, b, axis: (a - b).mean(axis), values + 1, values)
+    assert (got.low, got.high) == pytest.approx((1, 1))
+
+
+def test_the_bootstrap_takes_infinite_values_and_a_single_one() -> None:
+    got = bootstrap(np.median, [1.0] * 30 + [math.inf] * 25)
+    assert (got.value, got.low, got.high) == (1.0, 1.0, math.inf)
+    assert bootstrap(np.median, [3.0]) == Estimate(3.0, 3.0, 3.0)
+
+
+@pytest.mark.slow
+def test_the_bootstrap_covers_a_median_about_as_often_as_it_says() -> None:
+    draws = np.random.default_rng(0).exponential(size=(300, 60))
+    held = sum(found.low <= math.log(2) <= found.high for found in (bootstrap(np.median, d) for d in draws))
+    assert 0.9 <= held / len(draws) <= 0.99
