@@ -13,6 +13,7 @@ FLOORS = [
     {"benchmarks"},
     {"hardening"},
     {"report"},
+    {"audit"},
     {"evaluation"},
     {"training"},
     {"defenses"},

@@ -1,0 +1,1 @@
+"""The audit of classifiers: what is measured, and the summary that says what was found."""
