@@ -12,6 +12,7 @@ FLOORS = [
     {"papers"},
     {"hardening"},
     {"report"},
+    {"audit"},
     {"evaluation"},
     {"training"},
     {"measuring"},

@@ -2,6 +2,7 @@
 
 from steadygrad.audit.audit import Audit as Audit
 from steadygrad.audit.audit import audit as audit
+from steadygrad.audit.checks.validity import validity as validity
 from steadygrad.audit.harden import Hardening as Hardening
 from steadygrad.audit.harden import harden as harden
 from steadygrad.audit.records import evaluate as evaluate
