@@ -31,7 +31,11 @@ def load_hub(repository: str, config: str | None, name: str, split: str, form: F
     image, label = image_and_label(table.column_names, f"the data set {repository}")
     if len(table) == 0:
         raise UsageError(f"the split {split!r} of {repository} is empty: choose another one")
-    labels = torch.tensor(_labels(table, label, repository), dtype=torch.int64)
+    values = list(table[label])
+    wrong = [value for value in values if not isinstance(value, int)]
+    if wrong:
+        raise UsageError(f"the column {label!r} of {repository} must hold integer labels, got {wrong[0]!r}")
+    labels = torch.tensor(values, dtype=torch.int64)
     # Undecoded, so that a broken image is named by its row and all sources decode alike.
     files = table.cast_column(image, Image(decode=False))
     images = stack(_contents(files, image, f"{repository} ({split})"), len(labels), form, f"{name}/{split}")
@@ -56,14 +60,6 @@ def _download(repository: str, config: str | None, name: str, split: str) -> Any
             f"cannot get {repository} from the Hub: {error}. Without a network, put its Parquet files into "
             f"$STEADYGRAD_DATA/{folder}/data/ and load {folder!r}"
         ) from error
-
-
-def _labels(table: Any, label: str, repository: str) -> list[int]:
-    values = list(table[label])
-    for value in values:
-        if not isinstance(value, int):
-            raise UsageError(f"the column {label!r} of {repository} must hold integer labels, got {value!r}")
-    return values
 
 
 def _contents(table: Any, column: str, where: str) -> Iterator[tuple[str, bytes | Path]]:

@@ -94,13 +94,10 @@ def _groups(files: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def _check_shards(files: Sequence[Path]) -> None:
-    """A data set with a missing shard looks like a smaller one; refuse it."""
+    """Refuse a data set with a missing shard, which looks like a smaller data set."""
     matches = [m for m in (_SHARD.match(file.stem) for file in files) if m is not None and m["total"]]
-    if not matches:
-        return
-    total = int(matches[0]["total"])
-    missing = sorted(set(range(total)) - {int(m["shard"]) for m in matches})
-    if missing:
+    total = int(matches[0]["total"]) if matches else 0
+    if missing := sorted(set(range(total)) - {int(m["shard"]) for m in matches}):
         raise Failure(f"{files[0].parent} lacks shard {missing[0]} of {total} beside {files[0].name}: copy it there")
 
 
@@ -141,21 +138,17 @@ def _labels(path: Path) -> list[int]:
 
 def _images(files: Sequence[Path], keep: set[int]) -> Iterator[tuple[str, bytes | Path]]:
     """Where and content of the images in the kept rows, counted over all files."""
-    position = 0
+    start = 0
     for path in files:
         with _open(path) as file:
             image = image_and_label(file.schema_arrow.names, str(path))[0]
-            row = 0
-            for batch in file.iter_batches(batch_size=1024, columns=[image]):
-                for content in batch.column(0).to_pylist():
-                    if position in keep:
-                        where = f"the image in row {row} of {path}"
-                        yield where, _content(content, where)
-                    row, position = row + 1, position + 1
-
-
-def _content(value: Any, where: str) -> bytes:
-    content = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(content, bytes):
-        raise Failure(f"{where} holds no bytes of an image file")
-    return content
+            batches = file.iter_batches(batch_size=1024, columns=[image])
+            for row, value in enumerate(value for batch in batches for value in batch.column(0).to_pylist()):
+                if start + row not in keep:
+                    continue
+                where = f"the image in row {row} of {path}"
+                content = value.get("bytes") if isinstance(value, dict) else value
+                if not isinstance(content, bytes):
+                    raise Failure(f"{where} holds no bytes of an image file")
+                yield where, content
+            start += file.metadata.num_rows
