@@ -36,12 +36,14 @@ class Audit:
     Attributes:
         summary: what `summary.json` holds, see docs/summary.md.
         records: one row per model, sample and attack, with the columns of `RECORDS`.
+        distances: the smallest change found of each checked sample of each model.
         arrays: of the pictures and distributions, by name.
         folder: where all lies, if anywhere.
     """
 
     summary: dict[str, Any]
     records: Table
+    distances: Table
     arrays: dict[str, Array]
     folder: Path | None
 
@@ -132,8 +134,8 @@ def _audited(
     found = summarize(tables, plan, facts, _as_read(config), shared)
     summary = Summary.model_validate(found.summary)
     if folder is not None:
-        summary.write(folder)
-    return Audit(summary.plain(), found.records, found.arrays, folder)
+        summary.write(folder / Summary.FILE)
+    return Audit(summary.plain(), found.records, found.distances, found.arrays, folder)
 
 
 def _config(plan: AuditPlan, weights: Mapping[str, str], data: Dataset, center: Tensor | None) -> dict[str, Any]:

@@ -188,7 +188,7 @@ class ModelSummary:
         threat, found = self.plan.threat, self.smallest()
         attacks = nearest(threat.norm)
         rows = self.leading.select(list(self.first(self.plan.checked)))
-        sizes = found[rows["clean_prediction"] == rows["label"]]
+        sizes = found["distance"][rows["clean_prediction"] == rows["label"]]
         limit = float(threat.largest(torch.empty(1, *self.data["shape"]))[0])
         return {
             "attack": " and ".join(map(label_of, attacks)),
@@ -198,15 +198,16 @@ class ModelSummary:
             "quantiles": quantile_intervals(sizes),
         }
 
-    def smallest(self) -> Array:
-        """The smallest change (n,) that was found for each checked sample: 0 for a mistake, infinite for none."""
+    def smallest(self) -> Table:
+        """The smallest `distance` that was found for each checked sample: 0 for a mistake, infinite for none."""
         plan = self.plan
         rows = self.first(plan.checked)
         searched = [self.tables.run(Attacked(a, plan.threat.at(None)), self.name, rows=rows) for a in nearest(plan.norm)]
         # A change that another attack found counts, so that distances do not contradict accuracies.
         others = [np.where(t["success"], t["distance"], np.inf)[list(rows)] for t in self.attacked.values()]
         sizes: Array = np.min([*(t["distance"] for t in searched), *others, self.curve["radius"][list(rows)]], axis=0)
-        return sizes
+        about = {"model": np.array([self.name] * len(rows)), "sample": self.leading["sample"][list(rows)]}
+        return Table({**about, "distance": sizes})
 
     def _stability(self) -> list[dict[str, Any]]:
         rows = []

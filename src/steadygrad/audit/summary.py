@@ -44,11 +44,12 @@ class Facts:
 
 @dataclass(frozen=True)
 class Found:
-    """The summary as plain data, the arrays of its pictures, and the records of all attacks."""
+    """The summary as plain data, the arrays of its pictures, the records of all attacks, and smallest changes."""
 
     summary: dict[str, Any]
     arrays: dict[str, Array]
     records: Table
+    distances: Table
 
 
 def summarize(
@@ -98,7 +99,7 @@ class _Summarizing:
         plan, names = self.plan, list(self.facts.models)
         labels = self.facts.data["labels"]
         keep = range(len(labels)) if plan.keep_inputs else candidates(labels, plan.gallery) if plan.gallery else ()
-        entries, captions, counted = [], {}, []
+        entries, captions, counted, sizes = [], {}, [], []
         models = {
             name: ModelSummary(self.tables, plan, name, self.facts.models[name], self.facts.data, tuple(keep))
             for name in names
@@ -107,6 +108,7 @@ class _Summarizing:
             entry, arrays = model.summary(self.shared, self.corrupted)
             entries.append(entry)
             counted.append(model.records)
+            sizes.append(model.smallest())
             self.arrays |= {f"{kind}_{index}": values for kind, values in arrays.items()}
             if plan.gallery:
                 shown = pictures(
@@ -121,7 +123,7 @@ class _Summarizing:
             "neurons": self._neurons(),
             "gallery": self._gallery(entries, captions) if plan.gallery else None,
         }
-        return Found({**self._head(), "models": entries, **parts}, self.arrays, Table.join(counted))
+        return Found({**self._head(), "models": entries, **parts}, self.arrays, Table.join(counted), Table.join(sizes))
 
     def _head(self) -> dict[str, Any]:
         about = sorted(self.tables.seen.values(), key=lambda a: str(a["created"]))

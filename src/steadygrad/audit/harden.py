@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steadygrad import __version__, provenance, report
-from steadygrad.attacks import Attack
-from steadygrad.attacks.expectation import expected
+from steadygrad.audit.audit import Audit, audit
+from steadygrad.audit.comparison import Comparison, Side, compare
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.defenses import Defense
-from steadygrad.errors import UsageError, unknown_name
-from steadygrad.evaluation import SUITES, Audit, audit
-from steadygrad.evaluation.curves import curve
-from steadygrad.evaluation.distances import nearest as searches
-from steadygrad.evaluation.records import Cells, Records
-from steadygrad.evaluation.robustness import Bench
-from steadygrad.files import write_json
-from steadygrad.hardening.comparison import Comparison, Side, compare
-from steadygrad.registry import build, describe, label_of
+from steadygrad.errors import UsageError
+from steadygrad.registry import describe
 from steadygrad.threat import Threat
 from steadygrad.training import FitResult, FitSettings, fit
 
@@ -41,7 +33,7 @@ BEFORE, AFTER = "before", "after"
 class Hardening:
     """The hardened classifier, what both audits found, and the verdict on the difference.
 
-    `summary` is what `harden.json` holds, `page` the report of both audits; None without a folder.
+    `summary` is what `harden.json` holds.
     """
 
     classifier: Classifier
@@ -49,7 +41,6 @@ class Hardening:
     audit: Audit
     summary: dict[str, Any]
     folder: Path | None
-    page: Path | None
 
 
 def usual_settings(threat: Threat, **changed: Any) -> FitSettings:
@@ -77,15 +68,12 @@ def harden(
     test: Dataset,
     validation: Dataset | float = 0.1,
     settings: FitSettings | None = None,
-    attacks: Attack | Sequence[Attack] | str = "fast",
-    samples: int | None = None,
-    checked: int = 300,
     out: str | Path | None = None,
     seed: int = 0,
     device: str = "cpu",
-    batch_size: int = 200,
     files: str | None = None,
     command: str = "",
+    **audit_settings: Any,
 ) -> Hardening:
     """Fine-tune a copy of a trained model with a defense and compare it with what it was.
 
@@ -101,11 +89,10 @@ def harden(
         test: to audit on; it may share no sample, id and pixels, with the data that are trained on, nor the
             pixels of more than half of its samples.
         settings: of the training, `usual_settings(threat)` by default.
-        attacks, samples, checked, batch_size: of the audits, as in `audit`; smallest changes are
-            looked for on `checked` samples too.
-        out: folder of the model, the report and `harden.json`; a killed run continues there.
+        out: folder of the model, both audits and `harden.json`; a killed run continues there.
         seed, device: of training and audits.
         files: where the model came from, written down; `command` likewise.
+        audit_settings: of the audits, as in `audit`; smallest changes are looked for on `checked` samples too.
 
     Raises:
         UsageError: as `fit` and `audit`; test samples among those that are trained on.
@@ -118,14 +105,18 @@ def harden(
     >>> found.comparison.robust.count
     20
     """
-    _one_process()
-    radius = _radius(threat)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("harden audits in one process: train with several (steadygrad train), then audit both models")
+    from steadygrad.audit.plan import AuditPlan
+    from steadygrad.audit.schema import HardenSummary
+
+    # What the audit would refuse is refused before the training.
+    plan = AuditPlan.of(threat, audit_settings)
     classifier = _classifier(model, data, threat)
     parts = data.divide(validation, seed) if isinstance(validation, float | int) else (data, validation)
-    images = test if samples is None else test.take(samples)
-    _same_kind(images, data)
-    _apart(images, parts)
-    _suited(attacks, threat)
+    images = test if plan.samples is None else test.take(plan.samples)
+    _check_alike(images, data)
+    _check_unseen(images, parts)
     settings = settings or usual_settings(threat)
     folder = Path(out) if out is not None else None
     below = folder / "training" if folder is not None else None
@@ -135,40 +126,29 @@ def harden(
         trained.classifier.save(folder / "model.safetensors")
     sources = {BEFORE: files or classifier.name, AFTER: str(folder / "model.safetensors") if folder else "in memory"}
     found = audit(
-        named, images, threat, attacks=attacks, checked=checked, out=folder, seed=seed, device=device,
-        batch_size=batch_size, files=sources, command=command,
+        named, images, threat, out=folder, files=sources, command=command,
+        **{"seed": seed, "device": device, **audit_settings},
     )  # fmt: skip
-    bench = Bench(images, Cells(folder / "records" if folder else None), seed, device, batch_size)
-    sides = [_side(found, bench, name, model, threat, radius, checked) for name, model in named.items()]
-    comparison = compare(*sides)
-    summary = {
-        "schema": SCHEMA,
-        "version": __version__,
-        "created": provenance.now(),
-        "machine": provenance.machine(device),
-        "command": command,
-        "model": {"name": classifier.name, "file": sources[BEFORE], "hardened": sources[AFTER]},
-        "threat": found.summary["threat"],
-        "data": found.summary["data"],
-        "training": _training(trained, defense, settings, parts, seed),
-        **comparison.plain(),
-    }
-    page = None
+    comparison = compare(*(_side(found, name) for name in named))
+    about = found.summary
+    summary = HardenSummary.model_validate(
+        {
+            "schema": SCHEMA,
+            **{name: about[name] for name in ("version", "created", "machine", "command", "threat", "data")},
+            "model": {"name": classifier.name, "file": sources[BEFORE], "hardened": sources[AFTER]},
+            "training": _training(trained, defense, settings, parts, seed),
+            **comparison.plain(),
+        }
+    )
     if folder is not None:
-        write_json(folder / "harden.json", summary)
-        page = report.write(folder)
-    return Hardening(trained.classifier, comparison, found, summary, folder, page)
+        summary.write(folder / HardenSummary.FILE)
+    return Hardening(trained.classifier, comparison, found, summary.plain(), folder)
 
 
 def _radius(threat: Threat) -> float:
     if not isinstance(threat.eps, float | int) or threat.eps <= 0:
         raise UsageError("hardening is judged under a threat with one positive radius, e.g. sg.linf(8 / 255)")
     return float(threat.eps)
-
-
-def _one_process() -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("harden audits in one process: train with several (steadygrad train), then audit both models")
 
 
 def _classifier(model: nn.Module, data: Dataset, threat: Threat) -> Classifier:
@@ -179,22 +159,12 @@ def _classifier(model: nn.Module, data: Dataset, threat: Threat) -> Classifier:
     return Classifier(module, bounds=threat.bounds, classes=data.classes, input_shape=data.shape).eval()
 
 
-def _same_kind(test: Dataset, data: Dataset) -> None:
+def _check_alike(test: Dataset, data: Dataset) -> None:
     if (test.shape, test.classes) != (data.shape, data.classes):
         raise UsageError(f"the test data must be like the training data, in shape and classes: got {test} and {data}")
 
 
-def _suited(attacks: Attack | Sequence[Attack] | str, threat: Threat) -> None:
-    """Refuse what the audit would refuse after the training."""
-    if isinstance(attacks, str) and attacks not in SUITES:
-        raise unknown_name("suite", attacks, SUITES)
-    listed = SUITES[attacks] if isinstance(attacks, str) else attacks
-    for attack in (listed,) if isinstance(listed, Attack) else listed:
-        if threat.norm not in attack.norms:
-            raise UsageError(f"{label_of(attack)} does not work for {threat.norm}, but for {', '.join(attack.norms)}")
-
-
-def _apart(test: Dataset, parts: Sequence[Dataset]) -> None:
+def _check_unseen(test: Dataset, parts: Sequence[Dataset]) -> None:
     """Refuse test samples that are trained on, or that choose the epoch.
 
     That is samples with the same id and pixels; and a test set of which more than half have the pixels of
@@ -224,32 +194,18 @@ def _digest(image: Tensor) -> bytes:
     return hashlib.blake2b(image.contiguous().numpy().data, digest_size=16).digest()
 
 
-def _side(
-    found: Audit, bench: Bench, name: str, model: Classifier, threat: Threat, radius: float, checked: int
-) -> Side:
-    """The rows of one model, sample by sample, from the cells of the audit."""
-    records = found.records.where(model=name, source=name)
-    entry: Mapping[str, Any] = next(row for row in found.summary["models"] if row["name"] == name)
-    rows = records.where(attack=entry["attacks"][0]["label"]).frame
-    fell = set(records.frame.loc[records.frame["success"], "sample"])
-    # What the search of the curve broke within the radius counts in the audit's headline too.
-    lead = dict(found.summary["config"]["attacks"][0])
-    attack: Attack = build("attack", lead.pop("name"), lead)
-    radii = [radius * place for place in found.summary["config"]["grid"]]
-    # A model that answers differently each time was audited as its mean over draws.
-    judged = expected(model, next(bench.batches(0, 2))[0])
-    searched = curve(bench, judged, name, attack, threat, radii, records)
-    fell |= set(searched.frame.loc[searched.frame["eps"] <= radius * (1 + 1e-9), "sample"])
-    stood = [sample not in fell for sample in rows["sample"]]
-    assert sum(stood) / len(stood) == entry["robust"]["value"], "the rows do not make up the headline"
-    nearest = [bench.run(judged, name, search, threat.at(None), count=checked) for search in searches(threat.norm)]
-    # A smaller change that another attack found counts.
-    smallest = Records.join([*nearest, records, searched]).frame.groupby("sample")["distance"].min()
+def _side(found: Audit, name: str) -> Side:
+    """The rows of one model, sample by sample, from the tables of the audit."""
+    frame = found.records.where(model=name).frame
+    samples = frame.drop_duplicates("sample")
+    fell = frame.groupby("sample")["success"].any()
+    distances = found.distances.where(model=name)
+    entry = next(row for row in found.summary["models"] if row["name"] == name)
     return Side(
-        samples=rows["sample"].tolist(),
-        right=(rows["clean_prediction"] == rows["label"]).tolist(),
-        stood=stood,
-        distance=smallest[nearest[0].frame["sample"]].tolist(),
+        samples=samples["sample"].tolist(),
+        right=(samples["clean_prediction"] == samples["label"]).tolist(),
+        stood=(~fell[samples["sample"]]).tolist(),
+        distance=distances["distance"].tolist(),
         trustworthy=bool(entry["verdict"]["trustworthy"]),
         text=str(entry["verdict"]["text"]),
     )
