@@ -7,7 +7,6 @@ The row feeds the command line, the documentation, the tests and the report; the
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib
 import json
 import pkgutil
@@ -76,9 +75,6 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else "required"
 
 
-_hints = functools.cache(get_type_hints)
-
-
 def check_choices(settings: Any, **words: str) -> None:
     """Refuse values of `Literal` fields that are not among their choices, with the near ones.
 
@@ -86,7 +82,7 @@ def check_choices(settings: Any, **words: str) -> None:
         settings: a dataclass.
         words: what the error calls a field; its name if not given.
     """
-    for name, hint in _hints(type(settings)).items():
+    for name, hint in get_type_hints(type(settings)).items():
         if get_origin(hint) is Literal and getattr(settings, name) not in get_args(hint):
             raise unknown_name(words.get(name, name), str(getattr(settings, name)), get_args(hint))
 
@@ -166,7 +162,8 @@ def configure(settings: type[T], name: str, values: Mapping[str, Any]) -> T:
             raise unknown_name(f"setting of {name}", key, fields)
     from pydantic import TypeAdapter, ValidationError
 
-    plain = {key: _built(value, _hints(settings).get(key)) for key, value in values.items()}
+    hints = get_type_hints(settings)
+    plain = {key: _built(value, hints.get(key)) for key, value in values.items()}
     try:
         return TypeAdapter(settings).validate_python(plain)
     except ValidationError as error:

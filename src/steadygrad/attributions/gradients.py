@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import derivatives, randomness
-from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, check_of, score
+from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, score
 from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
 
@@ -23,9 +23,6 @@ class GradientAttribution(Attribution):
     """An attribution made of gradients of one score per sample, named by its setting `of`."""
 
     of: Of
-
-    def __post_init__(self) -> None:
-        check_of(self.of)
 
     def require_curvature(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
         """Refuse a score without second derivative (a logit of an all-ReLU network), leaving no trace.

@@ -1,4 +1,4 @@
-"""Attributions from inputs that are changed in one place at a time: forwards only, no gradient."""
+"""Attributions from inputs that are changed in one place at a time: forward passes only, no gradient."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, check_of, score
+from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, score
 from steadygrad.attributions.blur import blurred
 from steadygrad.errors import UsageError
 
@@ -18,10 +18,10 @@ __all__ = ["SARFA", "BlurSaliency", "Occlusion", "PerturbationAttribution"]
 
 
 class PerturbationAttribution(Attribution):
-    """What the model says of inputs of which one window at a time is replaced.
+    """How the output changes when one window of the image at a time is replaced.
 
-    A window is the product of a row and a column, so that only these are kept, and perturbed inputs
-    exist `chunk` at a time. The map of a pixel is shared evenly by its channels: their sum is its value.
+    A window is the product of a row and a column, which saves memory, and at most `chunk` perturbed inputs exist
+    at a time. The value of a pixel is shared evenly by its channels.
     """
 
     chunk: int
@@ -33,11 +33,14 @@ class PerturbationAttribution(Attribution):
                 f"{type(self).__name__} is made of values, not of gradients, and has no derivative to follow: "
                 "call it without create_graph, or take an attribution made of gradients, such as Saliency"
             )
-        _check_images(self, x)
+        if x.ndim != 4:
+            raise UsageError(
+                f"{type(self).__name__} explains images (N, C, H, W), got inputs of shape {tuple(x.shape)}"
+            )
         x = x.detach()
         with torch.no_grad():
             parts = [
-                self._some(forward, x[i : i + self.chunk], target[i : i + self.chunk])
+                self._chunk_maps(forward, x[i : i + self.chunk], target[i : i + self.chunk])
                 for i in range(0, len(x), self.chunk)
             ]
         return (torch.cat(parts)[:, None] / x.shape[1]).expand_as(x).contiguous()
@@ -51,7 +54,7 @@ class PerturbationAttribution(Attribution):
         rows, columns = self._windows(int(shape[-2]), int(shape[-1]))
         return 1 + len(rows) * len(columns)
 
-    def _some(self, forward: Forward, x: Tensor, target: Tensor) -> Tensor:
+    def _chunk_maps(self, forward: Forward, x: Tensor, target: Tensor) -> Tensor:
         rows, columns = (w.to(x) for w in self._windows(*x.shape[2:]))  # (R, H), (S, W)
         change = self._replacement(x) - x
         clean = forward(x)
@@ -200,7 +203,7 @@ class Occlusion(PerturbationAttribution):
     chunk: int = 128
 
     def __post_init__(self) -> None:
-        check_of(self.of)
+        super().__post_init__()
         for name in ("window", "stride"):
             if not 0 < getattr(self, name) <= 1:
                 raise UsageError(f"{name} must be a share of the side in (0, 1], got {getattr(self, name)}")
@@ -245,8 +248,3 @@ def _intervals(size: int, side: int, step: int) -> Tensor:
 def _at(values: Tensor, classes: Tensor) -> Tensor:
     """Values (G, N, K) at classes (1, N, L): (G, N, L)."""
     return values.gather(2, classes.expand(len(values), -1, -1))
-
-
-def _check_images(method: Attribution, x: Tensor) -> None:
-    if x.ndim != 4:
-        raise UsageError(f"{type(method).__name__} explains images (N, C, H, W), got inputs of shape {tuple(x.shape)}")

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,11 +14,11 @@ from steadygrad.attacks import PGD, Attack
 from steadygrad.attacks.attribution_losses import MEASURES, Reference
 from steadygrad.attacks.engine import Run
 from steadygrad.attributions import Attribution, IntegratedGradients
+from steadygrad.attributions.gradients import gauss_legendre
 from steadygrad.attributions.pixels import unit
-from steadygrad.defenses.defense import DEFENSES, Defense, Step, check_positive
-from steadygrad.defenses.input_gradient import SECOND_ORDER
+from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step, check_attack, check_positive
 from steadygrad.derivatives import math_attention
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.errors import UsageError
 from steadygrad.threat import Norm
 
 __all__ = ["AttributionAlignment", "AttributionCosine", "IGNorm"]
@@ -49,14 +48,6 @@ class _Ascent(Attack):
         return points
 
 
-class _SecondOrder(Defense):
-    """A defense whose loss holds input gradients, and which is therefore computed in float32."""
-
-    @property
-    def mixed_precision(self) -> bool | str:
-        return SECOND_ORDER
-
-
 @DEFENSES.register(
     "ig_norm",
     summary="penalty on the l1 norm of the integrated gradients of the loss from x to the worst point nearby",
@@ -67,7 +58,7 @@ class _SecondOrder(Defense):
     norms=("linf", "l2"),
 )
 @dataclass(frozen=True, kw_only=True)
-class IGNorm(_SecondOrder):
+class IGNorm(Defense):
     """weight x ||IG(x -> x')||_1, IG of the cross-entropy along the line from x to the worst x' of the ball.
 
     kind "norm" is IG-NORM: the loss of the clean input plus weight times the largest norm; as a penalty
@@ -93,12 +84,12 @@ class IGNorm(_SecondOrder):
     kind: Literal["norm", "sum-norm"] = "norm"
     steps: int = 5
     path: int = 4
+    mixed_precision = SECOND_ORDER
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive("weight", self.weight, zero=True)
         _check_search(self.eps, self.norm, self.steps)
-        if self.kind not in ("norm", "sum-norm"):
-            raise unknown_name("kind", str(self.kind), ("norm", "sum-norm"))
         if self.path < 1:
             raise UsageError(f"path must be at least 1 point, got {self.path}")
 
@@ -122,9 +113,7 @@ class IGNorm(_SecondOrder):
 
     def _size(self, model: nn.Module, x: Tensor, points: Tensor, y: Tensor) -> Tensor:
         """l1 norm (N,) of the integrated gradients of the cross-entropy from x to points (N, *), with a graph."""
-        places, weights = np.polynomial.legendre.leggauss(self.path)
-        at = torch.as_tensor((places + 1) / 2, dtype=x.dtype, device=x.device)
-        share = torch.as_tensor(weights / 2, dtype=x.dtype, device=x.device)
+        at, share = torch.tensor(gauss_legendre(self.path), dtype=x.dtype, device=x.device)  # (S,), (S,)
         line = (x + at.view(-1, *[1] * x.ndim) * (points - x)).flatten(0, 1)  # (S N, *)
         line = line if line.requires_grad else line.requires_grad_()
         with math_attention():
@@ -145,7 +134,7 @@ class IGNorm(_SecondOrder):
     norms=("linf", "l2", "l1", "l0"),
 )
 @dataclass(frozen=True, kw_only=True)
-class AttributionCosine(_SecondOrder):
+class AttributionCosine(Defense):
     """weight x (1 - cos(g(x), g(x'))) of the signed maps of the true class, x' from an attack on the prediction.
 
     A penalty: add adversarial training for the loss at x' of the paper. In training mode batch
@@ -167,18 +156,16 @@ class AttributionCosine(_SecondOrder):
     norm: Norm = "linf"
     attribution: Attribution = IntegratedGradients(steps=8, chunk=1024)
     attack: Attack = PGD(steps=7, loss="ce")
+    mixed_precision = SECOND_ORDER
 
     def __post_init__(self) -> None:
         check_positive("weight", self.weight, zero=True)
-        check_positive("eps", self.eps)
-        if self.norm not in self.attack.norms:
-            raise UsageError(f"{type(self.attack).__name__} works for {', '.join(self.attack.norms)}, not {self.norm}")
+        check_attack(self.attack, self.norm, self.eps)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         points = step.perturb(self.attack, self.norm, self.eps, step.y)
-        clean, moved = (
-            self.attribution(step.model, p, step.y, create_graph=True) for p in (step.x.detach(), points)
-        )  # fmt: skip
+        both = (step.x.detach(), points)
+        clean, moved = (self.attribution(step.model, p, step.y, create_graph=True) for p in both)
         return {"attribution_cosine": self.weight * MEASURES["cosine"].loss(moved, Reference(clean))}
 
 
@@ -192,7 +179,7 @@ class AttributionCosine(_SecondOrder):
     norms=("linf", "l2"),
 )
 @dataclass(frozen=True, kw_only=True)
-class AttributionAlignment(_SecondOrder):
+class AttributionAlignment(Defense):
     """Cross-entropy at x' plus weight x log(1 + exp(d(g_y, x') - d(g_i, x'))) there, d = 1 - cosine.
 
     g_y and g_i are the input gradients at x' of the logits of the label and of the largest other one.
@@ -214,6 +201,7 @@ class AttributionAlignment(_SecondOrder):
     norm: Norm = "linf"
     steps: int = 3
     fits = True
+    mixed_precision = SECOND_ORDER
 
     def __post_init__(self) -> None:
         check_positive("weight", self.weight, zero=True)

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from steadygrad.attacks.deepfool_change import deepfool_change, relative_distance
 from steadygrad.classifier import evaluating
-from steadygrad.defenses.defense import DEFENSES, Defense, Step, check_positive
-from steadygrad.defenses.input_gradient import SECOND_ORDER
+from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step, check_positive
 from steadygrad.errors import UsageError
 
 __all__ = ["DeepDefense"]
@@ -62,6 +61,7 @@ class DeepDefense(Defense):
     candidates: int | None = 3
     center: float = 0.0
     recompute: int | None = None
+    mixed_precision = SECOND_ORDER
 
     def __post_init__(self) -> None:
         check_positive("weight", self.weight, zero=True)
@@ -92,10 +92,6 @@ class DeepDefense(Defense):
             candidates=self.candidates, create_graph=create_graph,
         )  # fmt: skip
         return relative_distance(change, x.detach(), self.center), right
-
-    @property
-    def mixed_precision(self) -> bool | str:
-        return SECOND_ORDER
 
 
 def _exp(t: Tensor, limit: float) -> Tensor:

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from steadygrad.attributions import Attribution, BlurSaliency
 from steadygrad.attributions.salient import salient
 from steadygrad.data import Dataset
-from steadygrad.defenses.defense import DEFENSES, Defense, Plain, State, Step, check_positive
-from steadygrad.defenses.input_gradient import SECOND_ORDER
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Plain, State, Step, check_positive
+from steadygrad.errors import UsageError
 from steadygrad.files import key
 from steadygrad.progress import task
 
@@ -61,14 +60,13 @@ class SelectiveGradientPenalty(Defense):
     refresh: int = 5
     warmup: int = 1
     input_gradients = True
+    mixed_precision = SECOND_ORDER
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive("weight", self.weight, zero=True)
         if not 0 < self.share < 1:
             raise UsageError(f"share must be a share of the pixels in (0, 1), got {self.share}")
-        for name, known in (("label", ("predicted", "true")), ("reference", ("self", "teacher"))):
-            if getattr(self, name) not in known:
-                raise unknown_name(name, str(getattr(self, name)), known)
         if self.refresh < 1 or self.warmup < 0:
             raise UsageError(
                 f"refresh must be at least 1 epoch and warmup at least 0, got {self.refresh} and {self.warmup}"
@@ -77,10 +75,6 @@ class SelectiveGradientPenalty(Defense):
     @property
     def teacher(self) -> Defense | None:
         return Plain() if self.reference == "teacher" else None
-
-    @property
-    def mixed_precision(self) -> bool | str:
-        return SECOND_ORDER
 
     def remember(self, epoch: int, model: nn.Module, train: Dataset, state: State) -> dict[str, Tensor]:
         """The masks of all training samples, one bit per pixel, where they are due."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from steadygrad import neurons, randomness
 from steadygrad.attacks import PGD, Attack
 from steadygrad.data import Dataset
-from steadygrad.defenses.defense import DEFENSES, Defense, State, Step, check_positive
+from steadygrad.defenses.defense import DEFENSES, Defense, State, Step, check_attack, check_positive
 from steadygrad.errors import UsageError
 from steadygrad.files import key
 from steadygrad.registry import describe
@@ -70,12 +70,9 @@ class StableNeurons(Defense):
     samples: int = 512
 
     def __post_init__(self) -> None:
-        check_positive("eps", self.eps)
+        check_attack(self.attack, self.norm, self.eps)
         check_positive("weight", self.weight, zero=True)
         check_positive("alpha", self.alpha, zero=True)
-        if self.norm not in self.attack.norms:
-            known = ", ".join(self.attack.norms)
-            raise UsageError(f"{type(self.attack).__name__} works for {known}, not for {self.norm!r}")
         if isinstance(self.layers, str):
             raise UsageError(f"layers must be a tuple of patterns, got {self.layers!r}: write ({self.layers!r},)")
         if not 0 < self.share <= 1:
@@ -108,7 +105,7 @@ class StableNeurons(Defense):
         points = step.perturb(self.attack, self.norm, self.eps, step.y)
         clean = step.outputs(self.layers)
         with neurons.recorded(step.model, self.layers) as moved:
-            logits = step.beside(points)
+            logits = step.at(points, same_dropout=True)
         means = []
         for name, value in clean.items():
             if self._place(name) not in step.state.memory:
