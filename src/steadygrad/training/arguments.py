@@ -1,4 +1,4 @@
-"""What is refused before any training, with the way out."""
+"""Arguments of `fit` that do not fit each other are refused before any training."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from steadygrad.training.batches import check_augment
 from steadygrad.training.settings import FitSettings
 from steadygrad.training.tracking import require_tensorboard
 
-__all__ = ["check_call", "check_model"]
+__all__ = ["check_arguments", "check_model"]
 
 
-def check_call(
+def check_arguments(
     classifier: Classifier,
     defense: Defense,
     train: Dataset,
@@ -33,7 +33,11 @@ def check_call(
         )
     if not isinstance(defense, Defense):
         raise UsageError(f"defense must be a Defense such as sg.defenses.Plain(), got {defense!r}")
-    _check_precision(defense, settings.precision)
+    if settings.precision != "float32" and defense.mixed_precision is not True:
+        raise UsageError(
+            f"precision={settings.precision!r} is not possible with {defense}: {defense.mixed_precision}. "
+            "Use precision='float32'"
+        )
     check_augment(settings.augment, train.shape)
     _check_data(classifier, two_classes(train), "training")
     if validation is not None:
@@ -46,12 +50,6 @@ def check_call(
         if out is None:
             raise UsageError("tensorboard=True needs a folder: give out=")
         require_tensorboard()
-
-
-def _check_precision(defense: Defense, precision: str) -> None:
-    allowed = defense.mixed_precision
-    if precision != "float32" and allowed is not True:
-        raise UsageError(f"precision={precision!r} is not possible with {defense}: {allowed}. Use precision='float32'")
 
 
 def _check_data(classifier: Classifier, data: Dataset, which: str) -> None:
