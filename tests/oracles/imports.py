@@ -26,7 +26,7 @@ FLOORS = [
     {"derivatives"},
     {"classifier"},
     {"threat"},
-    {"registry", "recipes", "randomness", "files", "errors", "progress", "provenance"},
+    {"plans", "registry", "recipes", "randomness", "files", "errors", "progress", "provenance"},
 ]
 LONGEST = 400
 

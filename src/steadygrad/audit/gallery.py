@@ -64,9 +64,7 @@ def pictures(
     turned = some["success"] & (some["clean_prediction"] == some["label"])
     chosen = spread(some["label"].tolist(), count, dict(enumerate(turned.tolist())))
     rows = kept.rows[chosen]
-    table = tables.run(
-        Pictured(attributions), model, rows=tuple(rows.tolist()), given={"input": kept.values[chosen]}
-    )
+    table = tables.run(Pictured(attributions), model, rows=tuple(rows.tolist()), given={"input": kept.values[chosen]})
     arrays = {f"{kind}_{index}": table[kind] for kind in ("clean", "adversarial")}
     for place in range(len(attributions)):
         for kind in ("clean", "adversarial"):

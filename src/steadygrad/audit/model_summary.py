@@ -202,7 +202,9 @@ class ModelSummary:
         """The smallest `distance` that was found for each checked sample: 0 for a mistake, infinite for none."""
         plan = self.plan
         rows = self.first(plan.checked)
-        searched = [self.tables.run(Attacked(a, plan.threat.at(None)), self.name, rows=rows) for a in nearest(plan.norm)]
+        searched = [
+            self.tables.run(Attacked(a, plan.threat.at(None)), self.name, rows=rows) for a in nearest(plan.norm)
+        ]
         # A change that another attack found counts, so that distances do not contradict accuracies.
         others = [np.where(t["success"], t["distance"], np.inf)[list(rows)] for t in self.attacked.values()]
         sizes: Array = np.min([*(t["distance"] for t in searched), *others, self.curve["radius"][list(rows)]], axis=0)
@@ -222,4 +224,3 @@ class ModelSummary:
                         | {"mean": found.value, "low": found.low, "high": found.high, "count": found.count}
                     )
         return rows
-

@@ -3,61 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from steadygrad.attacks import PGD, Attack
 from steadygrad.attacks.expectation import DRAWS
 from steadygrad.attacks.suites import SUITES, suite_of
 from steadygrad.attributions import Attribution, IntegratedGradients, Saliency
 from steadygrad.errors import UsageError, unknown_name
-from steadygrad.measuring.measures.curve import GRID
-from steadygrad.registry import build, describe, parse, parse_value
+from steadygrad.measuring.measures.curve import GRID, Curve
+from steadygrad.plans import Count, Fraction, Plan, Radius, Seed, method, methods
+from steadygrad.registry import describe
 from steadygrad.threat import Threat
 
 __all__ = ["AuditPlan"]
 
 
-def _method(kind: str) -> Any:
-    def one(value: Any) -> Any:
-        if isinstance(value, str):
-            return parse(kind, value)
-        if isinstance(value, Mapping):
-            return build(kind, value["name"], {k: v for k, v in value.items() if k != "name"})
-        return value
-
-    return one
-
-
-def _methods(kind: str) -> BeforeValidator:
-    one = _method(kind)
-    return BeforeValidator(lambda value: tuple(map(one, value)) if isinstance(value, list | tuple) else (one(value),))
-
-
-Fraction = BeforeValidator(lambda value: parse_value(value) if isinstance(value, str) else value)
-Count = Annotated[int, Field(ge=1)]
-Radius = Annotated[float, Fraction, Field(gt=0, allow_inf_nan=False)]
-
-
-class AuditPlan(BaseModel):
+class AuditPlan(Plan):
     """Everything that an audit's numbers depend on besides models and data, and how it is computed.
 
     >>> AuditPlan(eps="8/255", attacks=["fgsm"]).suite_of_attacks()
     (FGSM(loss='soft', confidence=0.0),)
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    what: ClassVar[str] = "an audit"
 
     norm: Literal["linf", "l2", "l1", "l0"] = Field("linf", description="Norm of a change.")
     eps: Radius = Field(8 / 255, description="Radius in units of the data (0 to 1), e.g. 0.1 or 8/255.")
     bounds: tuple[float, float] = Field((0.0, 1.0), description="Smallest and largest value of an input.")
     samples: Count | None = Field(None, description="Samples to attack, the first ones of the split; all if not given.")
     suite: str = Field("fast", description="Attacks by the name of their suite: fast or standard.")
-    attacks: Annotated[tuple[Attack, ...], _methods("attack")] = Field(
+    attacks: Annotated[tuple[Attack, ...], methods("attack")] = Field(
         (), description="An attack instead of the suite, e.g. pgd:steps=100; may be repeated, the leading one first."
     )
-    attributions: Annotated[tuple[Attribution, ...], _methods("attribution")] = Field(
+    attributions: Annotated[tuple[Attribution, ...], methods("attribution")] = Field(
         (Saliency(), IntegratedGradients()), description="An attribution whose maps are shown; may be repeated."
     )
     checked: Count = Field(300, description="Samples for the validity checks and the smallest changes.")
@@ -69,7 +49,9 @@ class AuditPlan(BaseModel):
     transfer: bool = Field(True, description="Try the adversarial inputs of each model on the others.")
     explanations: bool = Field(False, description="Attack the maps too, and bound how far they can move; takes long.")
     explanation_samples: Count = Field(20, description="Samples whose maps are attacked.")
-    explanation_certified: Annotated[int, Field(ge=0)] = Field(10, description="Of these, samples with certified bounds.")
+    explanation_certified: Annotated[int, Field(ge=0)] = Field(
+        10, description="Of these, samples with certified bounds."
+    )
     explanation_eps: Radius | None = Field(None, description="Radius for the maps, if it is not that of the audit.")
     explanation_steps: Count = Field(20, description="Steps of each attack on a map.")
     explanation_restarts: Count = Field(2, description="Restarts of each attack on a map.")
@@ -77,9 +59,11 @@ class AuditPlan(BaseModel):
     explanation_beta: Radius = Field(50.0, description="Of the softplus that stands in for rectifiers.")
     neurons: bool = Field(False, description="Measure which neurons the attack moves, layer by layer.")
     neuron_samples: Annotated[int, Field(ge=2)] = Field(200, description="Samples whose neurons are looked at.")
-    neuron_share: Annotated[float, Fraction, Field(gt=0, le=1)] = Field(0.1, description="Share of a layer that is held.")
+    neuron_share: Annotated[float, Fraction, Field(gt=0, le=1)] = Field(
+        0.1, description="Share of a layer that is held."
+    )
     neuron_draws: Count = Field(5, description="Sets of random neurons that are held.")
-    neuron_attack: Annotated[Attack, BeforeValidator(_method("attack"))] = Field(
+    neuron_attack: Annotated[Attack, method("attack")] = Field(
         PGD(steps=20), description="What makes the adversarial partners."
     )
     neuron_layers: tuple[str, ...] | None = Field(
@@ -88,7 +72,7 @@ class AuditPlan(BaseModel):
     corruptions: str | None = Field(None, description="Folder in the layout of CIFAR-10-C, to be measured on too.")
     draws: Count = Field(DRAWS, description="Over which the predictions of a randomized model are averaged.")
     keep_inputs: bool = Field(False, description="Keep the adversarial inputs of all samples, as data to load again.")
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="Seed of everything random.")
+    seed: Seed = Field(0, description="Seed of everything random.")
     batch_size: Count = Field(200, description="Samples per batch; does not change the result.")
     device: str | None = Field(None, description="Where to compute; by default where the models are.")
     version: str = Field("", description="Stands for the models' code where that cannot be read.")
@@ -114,25 +98,8 @@ class AuditPlan(BaseModel):
             raise UsageError("an audit needs a threat with one positive radius, e.g. sg.linf(8 / 255)")
         return cls.read({**settings, "norm": threat.norm, "eps": float(threat.eps), "bounds": threat.bounds})
 
-    @classmethod
-    def read(cls, settings: Mapping[str, Any]) -> AuditPlan:
-        """The plan of plain settings, such as those of flags or of a file; errors as in `of`."""
-        for name in settings:
-            if name not in cls.model_fields:
-                raise unknown_name("setting of an audit", name, cls.model_fields)
-        try:
-            plan = cls.model_validate({k: v for k, v in settings.items() if v is not None})
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            reason = first.get("ctx", {}).get("error", first["msg"])
-            raise UsageError(f"{where}: {reason} (got {first['input']!r})" if where else str(reason)) from None
-        plan._check()
-        return plan
-
-    def _check(self) -> None:
-        from steadygrad.measuring.measures.curve import Curve
-
+    @model_validator(mode="after")
+    def _checked(self) -> AuditPlan:
         suite = self.suite_of_attacks()
         Curve(suite[0], self.threat, self.grid)
         if self.explanations and self.norm not in ("linf", "l2"):
@@ -140,6 +107,7 @@ class AuditPlan(BaseModel):
         if self.neurons and self.norm not in self.neuron_attack.norms:
             known = ", ".join(self.neuron_attack.norms)
             raise UsageError(f"neuron_attack works within {known}, not within {self.norm}")
+        return self
 
     @property
     def threat(self) -> Threat:
@@ -149,6 +117,10 @@ class AuditPlan(BaseModel):
     def suite_of_attacks(self) -> tuple[Attack, ...]:
         """The attacks, the leading one first."""
         return suite_of(self.attacks or self.suite, self.threat)
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were set, besides those of the threat, as arguments of an audit."""
+        return {name: getattr(self, name) for name in self.model_fields_set - {"norm", "eps", "bounds"}}
 
     def plain(self) -> dict[str, Any]:
         """All that the numbers depend on, as plain data; `AuditPlan.read` takes it back."""

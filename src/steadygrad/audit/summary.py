@@ -161,9 +161,7 @@ class _Summarizing:
     def _gallery(self, entries: Sequence[Mapping[str, Any]], captions: dict[str, Any]) -> dict[str, Any]:
         plan, best = self.plan, max(entries, key=lambda e: float(e["robust"]["value"]))["name"]
         labels = np.asarray(self.facts.data["labels"])
-        found = grid(
-            self.tables, best, labels, plan.suite_of_attacks()[0], plan.threat, self.facts.data["classes"]
-        )
+        found = grid(self.tables, best, labels, plan.suite_of_attacks()[0], plan.threat, self.facts.data["classes"])
         if found is not None:
             self.arrays["grid"] = found[0]
         attributions = [label_of(a) for a in plan.attributions]
@@ -184,5 +182,3 @@ class _Summarizing:
         from steadygrad.audit.neurons import neurons
 
         return neurons(self.tables, list(self.facts.models), self.plan, self.facts.data)
-
-

@@ -14,8 +14,8 @@ from torch import nn
 from steadygrad.classifier import predict
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError, unknown_name
-from steadygrad.evaluation.statistics import Estimate, wilson
 from steadygrad.evaluation.robustness import predict
+from steadygrad.evaluation.statistics import Estimate, wilson
 from steadygrad.measuring.statistics import Estimate, wilson
 
 __all__ = ["SEVERITIES", "Corrupted", "corrupted_accuracy", "corruptions_in", "load_corrupted", "mean_corruption_error"]

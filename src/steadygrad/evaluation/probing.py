@@ -19,9 +19,8 @@ from steadygrad.attacks.expectation import base_of
 from steadygrad.classifier import frozen, predict
 from steadygrad.errors import UsageError
 from steadygrad.evaluation.columns import Columns, cell
-from steadygrad.evaluation.robustness import Bench, code_key, weights_key
-from steadygrad.evaluation.statistics import difference, mean, ratio_values, wilson
 from steadygrad.evaluation.robustness import Bench, code_key, label_of, predict, weights_key
+from steadygrad.evaluation.statistics import mean, ratio_values, wilson
 from steadygrad.files import key
 from steadygrad.measuring.paired import mean_difference, ratio_values
 from steadygrad.measuring.statistics import mean, wilson

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from steadygrad.files import key
 
-__all__ = ["ModelKey", "code_of", "model_key", "weights_key"]
+__all__ = ["ModelKey", "code_of", "model_code", "model_key", "weights_key"]
 
 _STARTED = time.time()
 _PROCESS = uuid.uuid4().hex
@@ -52,13 +52,24 @@ def model_key(model: nn.Module, version: str = "") -> ModelKey:
     >>> model_key(nn.Linear(2, 2)).unreadable
     ()
     """
+    code, unreadable = _code(model)
+    parts = [weights_key(model), code, (version or _PROCESS) if unreadable else ""]
+    return ModelKey(key(*parts), () if version else unreadable)
+
+
+def model_code(model: nn.Module) -> str:
+    """A hash of the settings of a model's modules and of the source of its classes and callables, without weights.
+
+    Code that cannot be read gives a hash that holds for this process only.
+    """
+    code, unreadable = _code(model)
+    return key(code, _PROCESS if unreadable else "")
+
+
+def _code(model: nn.Module) -> tuple[str, tuple[str, ...]]:
     reader = _Reader()
     structure = [(name, reader.instance(module)) for name, module in model.named_modules()]
-    parts = [weights_key(model), structure, sorted(reader.code())]
-    unreadable = tuple(sorted(reader.unreadable))
-    if unreadable:
-        parts.append(version or _PROCESS)
-    return ModelKey(key(*parts), () if version else unreadable)
+    return key(structure, sorted(reader.code())), tuple(sorted(reader.unreadable))
 
 
 def weights_key(model: nn.Module) -> str:

@@ -17,6 +17,7 @@ from steadygrad import files, registry
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.defenses import Defense
+from steadygrad.measuring.sources import model_code
 from steadygrad.training import checkpoints
 from steadygrad.training.arguments import check_arguments
 from steadygrad.training.loop import Loop, Watch
@@ -111,6 +112,7 @@ def _configuration(
     return {
         "classifier": classifier.settings,
         "starting weights": checkpoints.fingerprint(classifier.module),
+        "model code": model_code(classifier.module),
         "defense": registry.describe(defense),
         "settings": settings.outcome,
         "training data": train.fingerprint,

@@ -96,7 +96,9 @@ class Subject:
         if not len(places):
             return 0
         rows = tuple(self.rows[i] for i in places) if self.rows else ()
-        found = self.run(Attacked(attack, self.threat), rows, f"standing samples under {label_of(attack)}, {self.threat}")
+        found = self.run(
+            Attacked(attack, self.threat), rows, f"standing samples under {label_of(attack)}, {self.threat}"
+        )
         return int(found["success"].sum())
 
     def percent(self, hits: int) -> str:
@@ -136,7 +138,9 @@ def validity(
     runner = Runner({"model": judged}, data, seed=seed, device=device)
     rows = tuple(range(min(count, len(data))))
     base = runner.run(Attacked(attack, threat), "model", rows=rows)
-    return verdict(checks(Subject(runner, "model", draws_of(judged), attack, threat, base, rows, len(data.classes), data.shape)))
+    return verdict(
+        checks(Subject(runner, "model", draws_of(judged), attack, threat, base, rows, len(data.classes), data.shape))
+    )
 
 
 def checks(subject: Subject) -> list[Check]:
@@ -179,7 +183,7 @@ def deterministic(s: Subject) -> Check:
 def scale_of_logits(s: Subject) -> Check:
     """Whether logits times a constant leave the accuracy where it is."""
     base = accuracy(s.base).value
-    moved = max((abs(accuracy(s.attacked(scale=factor)).value - base) for factor in (0.01, 100.0)))
+    moved = max(abs(accuracy(s.attacked(scale=factor)).value - base) for factor in (0.01, 100.0))
     text = f"multiplying the logits by 0.01 and 100 moves the accuracy by {100 * moved:.1f} points"
     return share_check("scale of the logits", round(moved * s.count), s.count, text)
 

@@ -9,7 +9,6 @@ from typing import Any
 from steadygrad.audit.records import accuracy
 from steadygrad.measuring.statistics import critical_count
 from steadygrad.measuring.table import Table
-from steadygrad.measuring.statistics import critical_count
 
 __all__ = ["POINT", "Check", "Verdict", "attack_verdict", "share_check", "verdict"]
 

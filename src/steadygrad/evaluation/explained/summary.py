@@ -20,15 +20,13 @@ from steadygrad.evaluation.columns import Columns
 from steadygrad.evaluation.explained.bounds import DISTANCES, KINDS
 from steadygrad.evaluation.explained.push import PICTURES, Push
 from steadygrad.evaluation.explained.settings import Explaining, K, attacks_on, measures, subject_of
-from steadygrad.evaluation.robustness import Bench
-from steadygrad.evaluation.statistics import mean, quantile_intervals, wilson
-from steadygrad.files import atomic
-from steadygrad.registry import label_of
 from steadygrad.evaluation.faithfulness import MEASURES, RANGES
 from steadygrad.evaluation.gallery import image_array, plane_of
 from steadygrad.evaluation.robustness import Bench, label_of
+from steadygrad.evaluation.statistics import mean, quantile_intervals, wilson
 from steadygrad.files import atomic
 from steadygrad.measuring.statistics import mean, quantile_intervals, wilson
+from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
 __all__ = ["Explained", "explain"]
