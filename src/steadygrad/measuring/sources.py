@@ -32,6 +32,10 @@ _PACKAGE = __name__.partition(".")[0]
 _INSTALLED = [Path(sysconfig.get_paths()[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
 
 
+# What PyTorch keeps in every module, but for the hooks that take part in a forward; and names for the reader.
+_INCIDENTAL = {*vars(nn.Module()), "training", "name", "architecture"} - {"_forward_hooks", "_forward_pre_hooks"}
+
+
 @dataclass(frozen=True)
 class ModelKey:
     """A hash of a model's weights, settings and code, and the names of what has no source that can be read.
@@ -125,13 +129,7 @@ class _Reader:
         if isinstance(value, torch.jit.ScriptModule):
             self.unreadable.add(f"the scripted module {value.original_name}")
             return value.original_name
-        incidental = ("training", "name", "architecture")
-        hooks = ("_forward_hooks", "_forward_pre_hooks")
-        return [
-            (name, self._plain(part, 4))
-            for name, part in sorted(vars(value).items())
-            if name in hooks or not (name in incidental or name.startswith("_"))
-        ]
+        return [(name, self._plain(part, 4)) for name, part in sorted(vars(value).items()) if name not in _INCIDENTAL]
 
     def _plain(self, value: Any, depth: int) -> Any:
         if value is None or isinstance(value, bool | int | float | complex | str | bytes):
