@@ -14,11 +14,11 @@ from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
 from steadygrad.errors import UsageError, unknown_name
 
-__all__ = ["Method", "Registry", "Row", "build", "configure", "describe", "parse"]
+__all__ = ["Method", "Registry", "Row", "build", "configure", "describe", "parse", "registries"]
 
 
 class Method:
-    """Base of attacks, attributions and defenses: settings in, no hidden state."""
+    """Base of attacks, attributions, bounds and defenses: settings in, no hidden state."""
 
     # Read by pydantic when a configuration is validated; a plain mapping keeps it optional.
     __pydantic_config__: ClassVar[dict[str, Any]] = {
@@ -61,6 +61,11 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 _REGISTRIES: dict[str, Registry[Any]] = {}
+
+
+def registries() -> dict[str, Registry[Any]]:
+    """All registries, by the plural of their kind: "attacks", "attribution-attacks", ..."""
+    return {f"{kind.replace(' ', '-')}s": rows for kind, rows in _REGISTRIES.items()}
 
 
 class Registry(Generic[M]):

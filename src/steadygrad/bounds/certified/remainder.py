@@ -1,7 +1,7 @@
-"""What the first order leaves out of a gradient, carried to it by exact derivatives.
+"""What the first order leaves out of a gradient: remainders of layers times their exact coefficients.
 
 Every bent layer is its tangent at the center plus a remainder that is bounded on the ball. Interval
-arithmetic carries these remainders on by absolute weights, layer after layer, and forgets their signs
+arithmetic passes these remainders on by absolute weights, layer after layer, and forgets their signs
 each time. But each of them enters the gradient g = dF/dx by a coefficient that is known: what a layer's
 output h leaves out by d^2 F / dx dh, what the slope dF/dz of its input leaves out by dz/dx. The same
 coefficients say how far h, z and their slopes move to first order.
@@ -10,63 +10,64 @@ coefficients say how far h, z and their slopes move to first order.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from steadygrad.attributions.base import Of, score
-from steadygrad.bounds.layers import Rectify
-from steadygrad.bounds.network import Network
-from steadygrad.bounds.pooling import MaxPool
-from steadygrad.bounds.relaxation import Ball
-from steadygrad.bounds.spans import Span
-from steadygrad.bounds.sweep import Sweep, backward
+from steadygrad.bounds.certified.crown import Ball
+from steadygrad.bounds.certified.intervals import Interval
+from steadygrad.bounds.certified.layers import nonlinear
+from steadygrad.bounds.certified.network import Network
+from steadygrad.bounds.certified.propagation import Propagation, slope_intervals
 
-__all__ = ["carried"]
+__all__ = ["refined_gradient"]
 
 # Coefficients are rounded: by less than this share of what interval arithmetic makes of them.
 _ROUNDED = 1e-9
-_SWEEPS = 2
+_ROUNDS = 2
 _KEPT = 2**26  # coefficients that are kept rather than taken again
 
 Key = tuple[str, int]
 _INPUT: Key = ("input", 0)
 
 
-def carried(sweep: Sweep, of: Of, ball: Ball, target: Tensor, rounding: Tensor, chunk: int) -> tuple[Span, Tensor]:
-    """A narrower span (N, *) of the gradient over a ball, and the Hessian (N, D, D) at its center.
+def refined_gradient(
+    wide: Propagation, of: Of, ball: Ball, target: Tensor, rounding: Tensor, chunk: int
+) -> tuple[Interval, Tensor]:
+    """A narrower interval (N, *) of the gradient over a ball, and the Hessian (N, D, D) at its center.
 
     Args:
-        sweep: what interval arithmetic says of all values and slopes.
+        wide: what interval arithmetic says of all values and slopes.
         rounding: what rounding leaves out of the gradient (N, *) at the center.
         chunk: points in one pass.
     """
-    rows = _Rows(sweep.network, of, ball.center, target, chunk)
-    reach = _Reach(ball)
+    coefficients = _Coefficients(wide.network, of, ball.center, target, chunk)
+    changes = _FirstOrderChanges(ball)
     hessian = torch.empty(len(target), *[ball.center[0].numel()] * 2, dtype=ball.center.dtype, device=target.device)
-    for which, parts in rows:
+    for which, parts in coefficients:
         hessian[:, which] = parts[_INPUT].flatten(2).transpose(0, 1)
         for key, part in parts.items():
             if key != _INPUT:
-                reach.add(key, which, part)
-    first = {key: reach.ends(key) for key in reach.sums}
-    wide = sweep
-    for _ in range(_SWEEPS):
-        sweep = _narrower(sweep, first, wide)
-    left_out = _left_out(sweep)
+                changes.add(key, which, part)
+    first = {key: changes.ends(key) for key in changes.sums}
+    narrow = wide
+    for _ in range(_ROUNDS):
+        narrow = _narrower(narrow, first, wide)
+    remainders = _remainders(narrow)
     rest = torch.zeros_like(ball.center).flatten(1)
-    for which, parts in rows:
+    for which, parts in coefficients:
         for key, part in parts.items():
-            if key in left_out:
-                rest[:, which] += (part.abs() * left_out[key]).flatten(2).sum(2).T
-    loose = wide.slopes[0]
+            if key in remainders:
+                rest[:, which] += (part.abs() * remainders[key]).flatten(2).sum(2).T
+    loose, found = wide.slopes[0], narrow.slopes[0]
     rest = rest.view_as(ball.center) + _ROUNDED * loose.rest + rounding
-    span = sweep.slopes[0]
-    span = Span(span.center, span.low, span.high, torch.minimum(span.rest, rest))
-    return _within(span, *reach.of(hessian, span.center), _ROUNDED * loose.radius), hessian
+    found = replace(found, rest=torch.minimum(found.rest, rest))
+    return _within(found, changes.of(hessian, found.center), _ROUNDED * loose.radius), hessian
 
 
-class _Rows:
+class _Coefficients:
     """The coefficients with which everything enters each entry of the gradient, some entries at a time."""
 
     def __init__(self, network: Network, of: Of, x: Tensor, target: Tensor, chunk: int) -> None:
@@ -80,7 +81,7 @@ class _Rows:
             values = [points]
             for place, (layer, inputs) in enumerate(network.steps, start=1):
                 value = layer.plain(*(values[i] for i in inputs))
-                if isinstance(layer, Rectify | MaxPool):
+                if nonlinear(layer):
                     self.parts["slope", inputs[0]] = torch.zeros_like(values[inputs[0]], requires_grad=True)
                     self.parts["value", place] = torch.zeros_like(value, requires_grad=True)
                     value = value + self.parts["value", place]
@@ -116,7 +117,7 @@ class _Rows:
             yield which, parts
 
 
-class _Reach:
+class _FirstOrderChanges:
     """First-order changes over a ball, from their coefficients."""
 
     def __init__(self, ball: Ball) -> None:
@@ -147,59 +148,41 @@ class _Reach:
         return low.view_as(like), high.view_as(like)
 
 
-def _within(span: Span, low: Tensor, high: Tensor, slack: Tensor) -> Span:
-    """The span cut to its center plus first-order changes from low to high plus its rest."""
-    rest = span.rest + slack
-    # Where the input can hardly move, rounding is all there is, and the center must stay inside.
-    low = torch.maximum(span.low, torch.minimum(span.center + low - rest, span.center))
-    high = torch.minimum(span.high, torch.maximum(span.center + high + rest, span.center))
-    return Span(span.center, low, high, span.rest)
+def _within(interval: Interval, change: tuple[Tensor, Tensor], slack: Tensor) -> Interval:
+    """The interval cut to its center plus first-order changes from low to high plus its rest."""
+    rest = interval.rest + slack
+    return interval.cut(interval.center + change[0] - rest, interval.center + change[1] + rest)
 
 
-def _both(old: Span, new: Span) -> Span:
-    low, high = torch.maximum(old.low, new.low), torch.minimum(old.high, new.high)
-    return Span(
-        old.center,
-        torch.minimum(low, old.center),
-        torch.maximum(high, old.center),
-        torch.minimum(old.rest, new.rest),
-    )
-
-
-def _narrower(sweep: Sweep, first: dict[Key, tuple[Tensor, Tensor]], wide: Sweep) -> Sweep:
+def _narrower(old: Propagation, first: dict[Key, tuple[Tensor, Tensor]], wide: Propagation) -> Propagation:
     """The same values and slopes once more, each cut to what it can reach; `wide` is how it all began."""
 
-    def cut(kind: str, place: int, old: Span, new: Span) -> Span:
-        span = _both(old, new)
-        # The coefficients of a value's slope are how the value moves, and the other way around.
-        key = ("slope" if kind == "value" else "value", place)
-        if key not in first:
-            return span
-        began = wide.spans[place] if kind == "value" else wide.slopes[place]
-        return _within(span, *first[key], _ROUNDED * began.radius)
+    def cut(key: Key, before: Interval, new: Interval, began: Interval) -> Interval:
+        low, high = torch.maximum(before.low, new.low), torch.minimum(before.high, new.high)
+        low, high = torch.minimum(low, before.center), torch.maximum(high, before.center)
+        both = Interval(before.center, low, high, torch.minimum(before.rest, new.rest))
+        return _within(both, first[key], _ROUNDED * began.radius) if key in first else both
 
-    spans = sweep.spans[:1]
-    for place, (layer, inputs) in enumerate(sweep.network.steps, start=1):
-        spans.append(cut("value", place, sweep.spans[place], layer.forward(*(spans[i] for i in inputs))))
-    slopes = backward(
-        sweep.network, spans, sweep.seed, lambda place, span: cut("slope", place, sweep.slopes[place], span)
-    )
-    return Sweep(sweep.network, spans, slopes, sweep.seed, sweep.bare_seed)
+    # The coefficients of a value's slope are how the value moves, and the other way around.
+    values = old.values[:1]
+    for place, (layer, inputs) in enumerate(old.network.steps, start=1):
+        new = layer.forward(*(values[i] for i in inputs))
+        values.append(cut(("slope", place), old.values[place], new, wide.values[place]))
+
+    def narrow(place: int, new: Interval) -> Interval:
+        return cut(("value", place), old.slopes[place], new, wide.slopes[place])
+
+    return replace(old, values=values, slopes=slope_intervals(old.network, values, old.logit_slope, narrow))
 
 
-def _left_out(sweep: Sweep) -> dict[Key, Tensor]:
+def _remainders(found: Propagation) -> dict[Key, Tensor]:
     """What each bent layer leaves out by itself: of its output, and of the slope of its input."""
-    last = len(sweep.network.steps)
-    out: dict[Key, Tensor] = {("slope", last): sweep.bare_seed.rest}
-    for place, (layer, inputs) in enumerate(sweep.network.steps, start=1):
-        if isinstance(layer, Rectify | MaxPool) and place in sweep.slopes:
-            x, slope = _bare(sweep.spans[inputs[0]]), _bare(sweep.slopes[place])
+    out: dict[Key, Tensor] = {("slope", len(found.network.steps)): found.exact_logit_slope.rest}
+    for place, (layer, inputs) in enumerate(found.network.steps, start=1):
+        if nonlinear(layer) and place in found.slopes:
+            x = found.values[inputs[0]].exact()
             out["value", place] = layer.forward(x).rest
             key = ("slope", inputs[0])
-            back = layer.backward(slope, x)[0].rest
+            back = layer.backward(found.slopes[place].exact(), x)[0].rest
             out[key] = out[key] + back if key in out else back
     return out
-
-
-def _bare(span: Span) -> Span:
-    return Span(span.center, span.low, span.high, torch.zeros_like(span.rest))
