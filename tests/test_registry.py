@@ -10,17 +10,13 @@ from typing import Literal
 
 import pytest
 
-from steadygrad import attacks, attributions, bounds, defenses, registry
+from steadygrad import registry
 from steadygrad.errors import UsageError
 from steadygrad.registry import Method, Registry
 
 ROW = {"summary": "s", "reference": "r", "cost": "1 forward", "soundness": "attack", "order": 1}
 
-REGISTERED = [
-    (rows.kind, row)
-    for rows in (attacks.ATTACKS, attacks.ATTRIBUTION_ATTACKS, attributions.ATTRIBUTIONS, bounds.BOUNDS, defenses.DEFENSES)
-    for row in rows
-]
+REGISTERED = [(rows.kind, row) for rows in registry.registries().values() for row in rows]
 NAMES = [f"{kind} {row.name}" for kind, row in REGISTERED]
 
 

@@ -98,9 +98,7 @@ def test_no_point_is_beyond_the_bound(kind, activation, attribution, threat):
     x, target = nets.inputs(5, dtype=torch.float64, seed=4), torch.tensor([0, 1, 2, 0, 1])
     x[0] = x[0].round()
     bounds = [
-        CertifiedDeviation(attribution, exact=exact, units=units, distance=distance, steps=4)(
-            model, x, target, threat
-        )
+        CertifiedDeviation(attribution, exact=exact, units=units, distance=distance, steps=4)(model, x, target, threat)
         for exact, units, distance in ((0, 0, "euclidean"), (256, 2048, "euclidean"), (256, 2048, "cosine"))
     ]
     points = points_of(threat, x, POINTS, seed=5)

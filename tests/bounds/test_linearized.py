@@ -143,7 +143,12 @@ def test_a_form_with_its_parts_is_the_matrix_it_stands_for():
     torch.testing.assert_close(form.apply(s), s @ dense.transpose(1, 2))
     torch.testing.assert_close(form.adjoint(u), u @ dense)
     start = torch.randn(2, 8, 6, generator=generator, dtype=torch.float64)
-    torch.testing.assert_close(corners.relaxation_bound(form, start)[0], corners.relaxation_bound(corners.FactoredMatrix(dense), start)[0], rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        corners.relaxation_bound(form, start)[0],
+        corners.relaxation_bound(corners.FactoredMatrix(dense), start)[0],
+        rtol=1e-3,
+        atol=0,
+    )
 
 
 class Dense:

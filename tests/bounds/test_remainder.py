@@ -14,9 +14,8 @@ from steadygrad.bounds import CertifiedDeviation
 from steadygrad.bounds.certified.crown import Ball
 from steadygrad.bounds.certified.intervals import Interval
 from steadygrad.bounds.certified.layers import Rectifier
-from steadygrad.bounds.certified.map_intervals import gradient_intervals
 from steadygrad.bounds.certified.propagation import propagate
-from steadygrad.bounds.certified.remainder import refined_gradient
+from steadygrad.bounds.certified.remainder import gradient_intervals, refined_gradient
 from steadygrad.bounds.certified.tracing import trace
 from steadygrad.bounds.linearized.jacobian import allowed_box
 from steadygrad.threat import l2, linf

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from steadygrad import randomness
 from steadygrad.attributions.base import Forward
 from steadygrad.bounds.base import BOUNDS, Bound
 from steadygrad.bounds.certified.crown import Ball
 from steadygrad.bounds.certified.intervals import Interval
-from steadygrad.bounds.certified.map_intervals import map_intervals
+from steadygrad.bounds.certified.remainder import map_intervals
 from steadygrad.bounds.certified.tracing import trace
 from steadygrad.bounds.linearized import corners
 from steadygrad.bounds.linearized.jacobian import BallJacobian, Jacobian, allowed_box
@@ -73,7 +72,7 @@ class CertifiedDeviation(Bound):
             guide = network if network.curved else trace(model, x, beta=_GUIDE)
             inputs, ball = x.double(), _ball(x, threat)
             maps, hessian = map_intervals(network, path, ball, target, self.units, self.exact, self.chunk)
-            starts: list[Tensor] = []
+            starts = [threat.random(inputs, seeds, draw) for draw in range(max(1, self.restarts // 4))]
             first_order: Tensor | None = None
             forwards = backwards = torch.zeros_like(target)
             if hessian is not None:
@@ -81,11 +80,11 @@ class CertifiedDeviation(Bound):
                 first_order, change, maps = self._first_order(BallJacobian(jacobian, threat), maps, seeds)
                 # Twice one backward for every entry of the input.
                 backwards = torch.full_like(target, 2 * len(path.nodes) * x[0].numel())
-                starts = [threat.constrain(inputs, inputs + sign * change.view_as(inputs)) for sign in (1, -1)]
-            points, far, taken = self._farthest(network, guide, inputs, target, threat, seeds, starts)
-        upper = torch.linalg.vector_norm(
-            torch.maximum(maps.high - maps.center, maps.center - maps.low).clamp_min(0).flatten(1), dim=1
-        )
+                change = change.view_as(inputs)
+                starts = [*(threat.constrain(inputs, inputs + c) for c in (change, -change)), *starts]
+            points, far, taken = self._farthest(network, guide, inputs, target, threat, starts)
+        farthest = torch.maximum(maps.high - maps.center, maps.center - maps.low).clamp_min(0)
+        upper = torch.linalg.vector_norm(farthest.flatten(1), dim=1)
         if first_order is not None:
             upper = torch.minimum(upper, first_order)
         upper = upper * (1 + 1e-9)
@@ -117,11 +116,7 @@ class CertifiedDeviation(Bound):
             across = torch.linalg.vector_norm(matrix, dim=2)
             shift = torch.zeros_like(across)
         else:
-            factored = corners.FactoredMatrix(matrix)
-            like = matrix[:, :1, :1].expand(-1, self.restarts, matrix.shape[2])
-            largest, vectors = corners.relaxation_bound(factored, randomness.normal(seeds, like, draw=2))
-            noise = randomness.normal(seeds, like[:, :, :1].expand(-1, -1, self.restarts), draw=3)
-            best = corners.best_corner(factored, noise @ vectors)
+            largest, best = corners.longest(corners.FactoredMatrix(matrix), seeds, self.restarts)
             best = best * best[:, -1:]
             across, shift = matrix[:, :, :-1].abs().sum(2), matrix[:, :, -1]
         middle = maps.center.flatten(1) + shift
@@ -129,19 +124,12 @@ class CertifiedDeviation(Bound):
         return largest + torch.linalg.vector_norm(rest, dim=1), jacobian.change(best), maps.cut(low, high)
 
     def _farthest(
-        self,
-        judge: Forward,
-        guide: Forward,
-        x: Tensor,
-        target: Tensor,
-        threat: Threat,
-        seeds: Tensor,
-        starts: list[Tensor],
+        self, judge: Forward, guide: Forward, x: Tensor, target: Tensor, threat: Threat, starts: list[Tensor]
     ) -> tuple[Tensor, Tensor, int]:
         """The best allowed points (N, *) found, how far (N,) they move the maps of `judge`, and the maps taken.
 
         Ascends the deviation of the maps of `guide`, which has curvature, by signed or normalized steps that
-        halve, from the given points and from random ones. Every point is measured on `judge`.
+        halve, from the given points. Every point counts as `judge` sees it.
         """
         maps = self.attribution.maps
         before = maps(judge, x, target, create_graph=False)
@@ -158,7 +146,7 @@ class CertifiedDeviation(Bound):
             taken += 1
 
         eps = threat.radius(x).view(-1, *[1] * (x.ndim - 1))
-        for points in [*starts, *(threat.random(x, seeds, draw) for draw in range(max(1, self.restarts // 4)))]:
+        for points in starts:
             look(points)
             for step in range(self.steps):
                 with torch.enable_grad():

@@ -6,7 +6,7 @@ import abc
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +52,7 @@ class Layer(abc.ABC):
 class Affine(Layer):
     """function(x, weight) + bias, linear in x and in the weight; without a weight, none may be negative (a mean)."""
 
-    function: Callable[[Tensor, Tensor | None], Tensor]
+    function: Callable[[Tensor, Any], Tensor]
     weight: Tensor | None = None
     bias: Tensor | None = None
 
@@ -126,8 +126,8 @@ class Rectifier(Layer):
         ends = [(v, v - x.center) for v in (x.low, x.high)]
         above = torch.stack([self.plain(v) - center - slope * by for v, by in ends]).amax(0).clamp_min(0)
         above = above + 64 * UNIT * (x.size + 1 / self.beta)
-        bent = torch.minimum(0.5 * self._second(x) * x.radius.square(), above) + self._snap(x) / self.beta
-        return Interval(center, low, high + self._snap(x) / self.beta, slope * x.rest + bent).widened(32)
+        remainder = torch.minimum(0.5 * self._second(x) * x.radius.square(), above) + self._snap(x) / self.beta
+        return Interval(center, low, high + self._snap(x) / self.beta, slope * x.rest + remainder).widened(32)
 
     def slopes(self, x: Interval) -> Interval:
         """Its derivative over the set."""
@@ -142,8 +142,8 @@ class Rectifier(Layer):
             [torch.sigmoid(self.beta * v) - center - second * (v - x.center) for v in (x.low, x.high, mirror)]
         )
         most = off.abs().amax(0) + 64 * UNIT * (1 + self.beta * x.radius)
-        bent = torch.minimum(0.5 * self._third(x) * x.radius.square(), most)
-        rest = second * x.rest + bent + self._snap(x)
+        remainder = torch.minimum(0.5 * self._third(x) * x.radius.square(), most)
+        rest = second * x.rest + remainder + self._snap(x)
         return Interval(center, low, high + self._snap(x), rest).widened(32)
 
     def backward(self, slope: Interval, *inputs: Interval) -> tuple[Interval, ...]:
@@ -232,10 +232,8 @@ class MaxPool(Layer):
         shape = self.plain(like[:1, :1]).shape[2:]
         places = torch.arange(1, height * width + 1, dtype=torch.float64, device=like.device).view(1, 1, height, width)
         reach = [(o - 1) * s + d * (k - 1) + 1 for o, s, d, k in zip(shape, self.stride, self.dilation, self.kernel)]
-        (up, left), (down, right) = (
-            self.padding,
-            (max(0, r - p - n) for r, p, n in zip(reach, self.padding, like.shape[2:])),
-        )
+        up, left = self.padding
+        down, right = (max(0, r - p - n) for r, p, n in zip(reach, self.padding, like.shape[2:]))
         padded = F.pad(places, (left, right, up, down))[:, :, : reach[0], : reach[1]]
         windows = F.unfold(padded, self.kernel, self.dilation, 0, self.stride)[0].long() - 1  # (k, L)
         return torch.where(windows < 0, height * width, windows), tuple(shape)
@@ -276,9 +274,8 @@ class MaxPool(Layer):
         # From below any one entry, best the one with the largest lower end; from above a constant, unless it is sure.
         safest = torch.zeros_like(low).scatter_(2, low.argmax(2, keepdim=True), 1.0)
         up, down = (v.flatten(3)[:, :, :, None] for v in (rows.clamp_min(0), rows.clamp_max(0)))  # (R, N, C, 1, L)
-        spread = (up * sure + down) * safest
-        flat = spread.flatten(0, 1)
-        new = _sum(flat, windows, x.center).view(*rows.shape[:2], *x.center.shape[1:])
+        spread = ((up * sure + down) * safest).flatten(0, 1)
+        new = _sum(spread, windows, x.center).view(*rows.shape[:2], *x.center.shape[1:])
         most = high.amax(2, keepdim=True)
         constant = (up * torch.where(sure, 0.0, most)).flatten(2).sum(2)
         size = torch.maximum(torch.where(torch.isfinite(low), low, 0.0).abs().amax(2, keepdim=True), most.abs())

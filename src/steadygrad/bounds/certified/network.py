@@ -7,26 +7,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from steadygrad.bounds.certified.layers import Affine, Layer, Rectifier
 
 __all__ = ["Builder", "Network", "Value"]
 
 
-class Network(nn.Module):
+@dataclass(frozen=True)
+class Network:
     """Layers in order; value 0 is the input, value i + 1 the output of layer i, the last one the logits."""
 
-    def __init__(self, steps: list[tuple[Layer, tuple[int, ...]]]) -> None:
-        super().__init__()
-        self.steps = steps
+    steps: list[tuple[Layer, tuple[int, ...]]]
 
     @property
     def curved(self) -> bool:
         """Whether a layer has a second derivative."""
         return any(isinstance(layer, Rectifier) and layer.beta is not None for layer, _ in self.steps)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, K) of float64 inputs (N, *)."""
         values = [x]
         for layer, inputs in self.steps:

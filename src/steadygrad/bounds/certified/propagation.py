@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from steadygrad.attributions.base import Of
 from steadygrad.bounds.certified.crown import Ball, value_intervals
@@ -79,7 +80,7 @@ def _chosen(logits: Tensor, target: Tensor) -> Interval:
 def _differences(logits: Tensor) -> Affine:
     """The layer from logits (N, K) to z_j - z_k at (k, j), flat: (N, K K)."""
     unit = torch.eye(logits.shape[1], dtype=logits.dtype, device=logits.device)
-    return Affine(torch.nn.functional.linear, (unit[None, :, :] - unit[:, None, :]).flatten(0, 1))
+    return Affine(linear, (unit[None, :, :] - unit[:, None, :]).flatten(0, 1))
 
 
 def _score_slope(logits: Interval, gaps: Interval, target: Tensor, of: Of) -> Interval:

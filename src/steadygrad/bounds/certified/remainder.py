@@ -1,6 +1,6 @@
-"""What the first order leaves out of a gradient: remainders of layers times their exact coefficients.
+"""Intervals of every entry of an attribution, and what first order leaves out of it.
 
-Every bent layer is its tangent at the center plus a remainder that is bounded on the ball. Interval
+Every nonlinear layer is its tangent at the center plus a remainder that is bounded on the ball. Interval
 arithmetic passes these remainders on by absolute weights, layer after layer, and forgets their signs
 each time. But each of them enters the gradient g = dF/dx by a coefficient that is known: what a layer's
 output h leaves out by d^2 F / dx dh, what the slope dF/dz of its input leaves out by dz/dx. The same
@@ -17,12 +17,13 @@ from torch import Tensor
 
 from steadygrad.attributions.base import Of, score
 from steadygrad.bounds.certified.crown import Ball
-from steadygrad.bounds.certified.intervals import Interval
+from steadygrad.bounds.certified.intervals import Interval, product, total
 from steadygrad.bounds.certified.layers import nonlinear
 from steadygrad.bounds.certified.network import Network
-from steadygrad.bounds.certified.propagation import Propagation, slope_intervals
+from steadygrad.bounds.certified.propagation import Propagation, propagate, slope_intervals
+from steadygrad.bounds.path import Path
 
-__all__ = ["refined_gradient"]
+__all__ = ["gradient_intervals", "map_intervals", "refined_gradient"]
 
 # Coefficients are rounded: by less than this share of what interval arithmetic makes of them.
 _ROUNDED = 1e-9
@@ -31,6 +32,43 @@ _KEPT = 2**26  # coefficients that are kept rather than taken again
 
 Key = tuple[str, int]
 _INPUT: Key = ("input", 0)
+
+
+def map_intervals(
+    network: Network, path: Path, ball: Ball, target: Tensor, units: int, exact: int, chunk: int
+) -> tuple[Interval, Tensor | None]:
+    """Intervals (N, *) of the map g = s * sum_k w_k grad F(points), for classes target (N,).
+
+    Besides, for inputs of at most `exact` entries, sum_k w_k a_k H_k (N, D, D) with the Hessians H_k there.
+    """
+    slopes, hessians = [], []
+    for weight, node in zip(path.weights, path.nodes):
+        near = ball.between(path.baseline, node)
+        slope, hessian = gradient_intervals(network, path.of, near, target, units, exact, chunk)
+        slopes.append(slope)
+        if hessian is not None:
+            hessians.append(weight * node * hessian)
+    mean = total(slopes, path.weights)
+    hessian = torch.stack(hessians).sum(0) if len(hessians) == len(slopes) else None
+    if not path.scaled:
+        return mean, hessian
+    center, low, high = (v - path.baseline for v in (ball.center, ball.low, ball.high))
+    scale = Interval(center, low, high, torch.zeros_like(center)).widened(4).exact()
+    return product(scale, mean), hessian
+
+
+def gradient_intervals(
+    network: Network, of: Of, ball: Ball, target: Tensor, units: int, exact: int = 0, chunk: int = 1
+) -> tuple[Interval, Tensor | None]:
+    """Intervals (N, *) of the gradient of the score of classes target (N,) over a ball; its Hessian, if taken."""
+    wide = propagate(network, of, ball, target, units)
+    if 0 not in wide.slopes:  # the score does not depend on the input
+        zero = torch.zeros_like(ball.center)
+        return Interval(zero, zero, zero, zero), None
+    if ball.center[0].numel() > exact:
+        return wide.slopes[0], None
+    point = propagate(network, of, Ball(ball.center, ball.center, ball.center), target, 0)
+    return refined_gradient(wide, of, ball, target, point.slopes[0].rest, chunk)
 
 
 def refined_gradient(
@@ -43,7 +81,8 @@ def refined_gradient(
         rounding: what rounding leaves out of the gradient (N, *) at the center.
         chunk: points in one pass.
     """
-    coefficients = _Coefficients(wide.network, of, ball.center, target, chunk)
+    every = _Coefficients(wide.network, of, ball.center, target, chunk)
+    coefficients = list(every) if every.numel() <= _KEPT else every
     changes = _FirstOrderChanges(ball)
     hessian = torch.empty(len(target), *[ball.center[0].numel()] * 2, dtype=ball.center.dtype, device=target.device)
     for which, parts in coefficients:
@@ -74,7 +113,6 @@ class _Coefficients:
         self.count, self.entries = len(x), x[0].numel()
         self.copies = min(self.entries, max(1, chunk // self.count))
         self.parts: dict[Key, Tensor] = {}
-        self.kept: list[tuple[Tensor, dict[Key, Tensor]]] = []
         with torch.enable_grad():
             points = x.detach().repeat(self.copies, *[1] * (x.ndim - 1)).requires_grad_()
             self.parts[_INPUT] = points
@@ -88,19 +126,19 @@ class _Coefficients:
                 values.append(value)
             last = len(network.steps)
             self.parts["slope", last] = torch.zeros_like(values[last], requires_grad=True)
-            total = score(values[last], target.repeat(self.copies), of).sum()
+            whole = score(values[last], target.repeat(self.copies), of).sum()
             for (kind, place), part in self.parts.items():
                 if kind == "slope":
                     # A term s . z in the score adds s to the slope of z.
-                    total = total + (part * values[place]).sum()
-            (self.slope,) = torch.autograd.grad(total, points, create_graph=True)
+                    whole = whole + (part * values[place]).sum()
+            (self.slope,) = torch.autograd.grad(whole, points, create_graph=True)
+
+    def numel(self) -> int:
+        """How many coefficients there are."""
+        return self.entries * sum(part.numel() for part in self.parts.values()) // self.copies
 
     def __iter__(self) -> Iterator[tuple[Tensor, dict[Key, Tensor]]]:
-        """Entries (R,), and for each part of the network its coefficients (R, N, *) there; kept if there are few."""
-        if self.kept:
-            yield from self.kept
-            return
-        few = self.entries * sum(part.numel() for part in self.parts.values()) // self.copies <= _KEPT
+        """Entries (R,), and for each part of the network its coefficients (R, N, *) there."""
         for start in range(0, self.entries, self.copies):
             which = torch.arange(start, min(start + self.copies, self.entries), device=self.slope.device)
             unit = torch.zeros(self.copies, self.count, self.entries, dtype=self.slope.dtype, device=self.slope.device)
@@ -112,8 +150,6 @@ class _Coefficients:
             for (key, part), got in zip(self.parts.items(), found):
                 rows = torch.zeros_like(part) if got is None else got
                 parts[key] = rows.view(self.copies, self.count, *part.shape[1:])[: len(which)]
-            if few:
-                self.kept.append((which, parts))
             yield which, parts
 
 
@@ -128,9 +164,9 @@ class _FirstOrderChanges:
     def add(self, key: Key, which: Tensor, part: Tensor) -> None:
         """Coefficients (R, N, *) of the entries `which` of the input; they are those of the gradient's entries."""
         sums = self.sums.setdefault(key, [torch.zeros_like(part[0]) for _ in range(3)])
-        for total, weights, power in zip(sums, (self.middle, self.half, torch.ones_like(self.half)), (None, 1, 2)):
+        for entry, weights, power in zip(sums, (self.middle, self.half, torch.ones_like(self.half)), (None, 1, 2)):
             share = weights[:, which].T.view(*part.shape[:2], *[1] * (part.ndim - 2))
-            total += ((part if power is None else part.abs() ** power) * share).sum(0)
+            entry += ((part if power is None else part.abs() ** power) * share).sum(0)
 
     def ends(self, key: Key) -> tuple[Tensor, Tensor]:
         """The least and the largest first-order change (N, *)."""
@@ -176,7 +212,7 @@ def _narrower(old: Propagation, first: dict[Key, tuple[Tensor, Tensor]], wide: P
 
 
 def _remainders(found: Propagation) -> dict[Key, Tensor]:
-    """What each bent layer leaves out by itself: of its output, and of the slope of its input."""
+    """What each nonlinear layer leaves out by itself: of its output, and of the slope of its input."""
     out: dict[Key, Tensor] = {("slope", len(found.network.steps)): found.exact_logit_slope.rest}
     for place, (layer, inputs) in enumerate(found.network.steps, start=1):
         if nonlinear(layer) and place in found.slopes:

@@ -111,9 +111,8 @@ def _subtract(builder: Builder, a: Any, b: Any) -> Any:
 
 
 def _multiply(builder: Builder, a: Any, b: Any) -> Any:
-    if isinstance(a, Value) and isinstance(b, Value):
-        return NotImplemented
-    return _scaled(builder, a, b, 0.0) if isinstance(a, Value) else _scaled(builder, b, a, 0.0)
+    x, factor = (a, b) if isinstance(a, Value) else (b, a)
+    return NotImplemented if isinstance(factor, Value) else _scaled(builder, x, factor, 0.0)
 
 
 def _divide(builder: Builder, a: Any, b: Any) -> Any:
@@ -131,14 +130,6 @@ def _scaled(builder: Builder, x: Value, factor: Any, constant: Any) -> Any:
             value = value[0]
         values.append(value)
     return builder.scale(x, *values)
-
-
-def _same(builder: Builder, x: Value, *args: Any, **kwargs: Any) -> Value:
-    return x
-
-
-def _size(builder: Builder, x: Value, dim: int | None = None) -> Any:
-    return x.sample.shape if dim is None else x.sample.shape[dim]
 
 
 MODULES: dict[type[nn.Module], Rule] = {
@@ -168,6 +159,6 @@ CALLS: dict[str, Rule] = {
     "avg_pool2d": _unweighted(F.avg_pool2d),
     "adaptive_avg_pool2d": _unweighted(F.adaptive_avg_pool2d),
     **dict.fromkeys(["max_pool2d", "boolean_dispatch", "_max_pool2d"], _max_pool),
-    **dict.fromkeys(["dropout", "dropout2d", "contiguous", "detach_"], _same),
-    "size": _size,
+    **dict.fromkeys(["dropout", "dropout2d", "contiguous", "detach_"], lambda builder, x, *args, **settings: x),
+    "size": lambda builder, x, dim=None: x.sample.shape if dim is None else x.sample.shape[dim],
 }

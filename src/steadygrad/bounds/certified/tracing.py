@@ -66,8 +66,8 @@ class _Tracer(Builder):
             return self.module(module.module, x, name)
         rule = MODULES.get(type(module))
         if rule is not None:
-            result: Any = rule(self, module, x)
-            if result is NotImplemented:
+            result = rule(self, module, x)
+            if not isinstance(result, Value):
                 raise _without(f"{module} ({name})")
             return result
         if type(module).__module__.startswith("torch.nn") and not isinstance(module, nn.Sequential):

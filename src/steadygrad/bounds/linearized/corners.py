@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from steadygrad import randomness
 from steadygrad.bounds.linearized import lanczos
 
-__all__ = ["FactoredMatrix", "best_corner", "relaxation_bound", "sign"]
+__all__ = ["FactoredMatrix", "best_corner", "longest", "relaxation_bound", "sign"]
 
 _ROUNDING = 1 + 1e-9
 _NOISE = 1e-9  # of the longest column: shorter ones are rounding
@@ -82,6 +83,14 @@ class _Scaled:
 
     def at(self, rows: Tensor) -> _Scaled:
         return _Scaled(self.matrix.at(rows), self.root[rows])
+
+
+def longest(matrix: FactoredMatrix, seeds: Tensor, restarts: int) -> tuple[Tensor, Tensor]:
+    """A bound (N,) on the length of F s over all signs s, and the best signs (N, n) found."""
+    like = matrix.rows[:, :1, :1].expand(-1, restarts, matrix.rows.shape[2])
+    bound, vectors = relaxation_bound(matrix, randomness.normal(seeds, like, draw=2))
+    mixes = randomness.normal(seeds, like[:, :, :1].expand(-1, -1, restarts), draw=3)
+    return bound, best_corner(matrix, mixes @ vectors)
 
 
 def relaxation_bound(matrix: FactoredMatrix, start: Tensor, steps: int = 100) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ changes of a threat.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,9 +19,8 @@ from steadygrad.threat import Threat
 
 __all__ = ["BallJacobian", "Jacobian", "allowed_box"]
 
-Graphs = Iterator[tuple[slice, Tensor, Tensor]]
 
-
+@dataclass
 class Jacobian:
     """The map g (N, D) of a batch and products with its Jacobian J = diag(s' h) + diag(s) M.
 
@@ -34,13 +34,17 @@ class Jacobian:
         hessian: M (N, D, D), if that has been computed.
     """
 
-    def __init__(
-        self, forward: Forward, path: Path, x: Tensor, target: Tensor, chunk: int, hessian: Tensor | None = None
-    ) -> None:
-        self.forward, self.path, self.x, self.target, self.chunk = forward, path, x.detach(), target, chunk
-        self.hessian = hessian
+    forward: Forward
+    path: Path
+    x: Tensor
+    target: Tensor
+    chunk: int
+    hessian: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        path, self.x = self.path, self.x.detach()
         self.scale = path.scale(self.x).flatten(1)  # s, (N, D)
-        self._kept = list(self._graphs()) if len(path.nodes) * len(x) <= chunk else None
+        self._kept = list(self._graphs()) if len(path.nodes) * len(self.x) <= self.chunk else None
         mean = torch.zeros_like(self.scale)  # h, (N, D)
         for rows, slopes, _ in self._kept or self._graphs():
             mean += self._collect(rows, slopes.detach(), path.weights)
@@ -49,7 +53,7 @@ class Jacobian:
 
     def at(self, rows: Tensor) -> Jacobian:
         """The same for some of the samples."""
-        return Jacobian(self.forward, self.path, self.x[rows], self.target[rows], self.chunk)
+        return replace(self, x=self.x[rows], target=self.target[rows], hessian=None)
 
     def passes(self, products: Tensor) -> tuple[Tensor, Tensor]:
         """Forwards and backwards (N,) that a sample needs for so many products (N,)."""
@@ -98,7 +102,7 @@ class Jacobian:
                     out += self._collect(rows, product, weights)
         return out
 
-    def _graphs(self) -> Graphs:
+    def _graphs(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Slices of the K N points, with the gradients there as functions of the points, and the points."""
         every = self.path.points(self.x).flatten(0, 1)  # (K N, *)
         classes = self.target.repeat(len(self.path.nodes))
@@ -126,6 +130,7 @@ def allowed_box(x: Tensor, threat: Threat) -> tuple[Tensor, Tensor]:
     return torch.maximum(x - eps, low).minimum(x), torch.minimum(x + eps, high).maximum(x)
 
 
+@dataclass
 class BallJacobian:
     """First-order changes of the maps, (N, D), as a linear function of the allowed changes of the input.
 
@@ -138,22 +143,19 @@ class BallJacobian:
         outside: orthonormal vectors (N, k, D); only the part outside their span is kept.
     """
 
-    def __init__(
-        self,
-        jacobian: Jacobian,
-        threat: Threat,
-        across: Tensor | None = None,
-        *,
-        curvature: bool = False,
-        outside: Tensor | None = None,
-    ) -> None:
-        self.jacobian, self.threat, self.across = jacobian, threat, across
-        self.curvature, self.outside = curvature, outside
-        self.eps = threat.radius(jacobian.x)[:, None]
-        self.columns = jacobian.scale.shape[1]
-        if threat.norm == "linf":
-            low, high = allowed_box(jacobian.x, threat)
-            self.shift = ((low + high) / 2 - jacobian.x).flatten(1)
+    jacobian: Jacobian
+    threat: Threat
+    across: Tensor | None = None
+    curvature: bool = False
+    outside: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        x = self.jacobian.x
+        self.eps = self.threat.radius(x)[:, None]
+        self.columns = x[0].numel()
+        if self.threat.norm == "linf":
+            low, high = allowed_box(x, self.threat)
+            self.shift = ((low + high) / 2 - x).flatten(1)
             self.half = ((high - low) / 2).flatten(1)
             self.columns += 1
 
@@ -191,7 +193,7 @@ class BallJacobian:
         eps = self.threat.eps
         threat = self.threat.at(eps[rows.to(eps.device)]) if isinstance(eps, Tensor) and eps.ndim else self.threat
         across, outside = (None if v is None else v[rows] for v in (self.across, self.outside))
-        return BallJacobian(self.jacobian.at(rows), threat, across, curvature=self.curvature, outside=outside)
+        return replace(self, jacobian=self.jacobian.at(rows), threat=threat, across=across, outside=outside)
 
     def matrix(self) -> Tensor:
         """(N, D, columns) in float64."""

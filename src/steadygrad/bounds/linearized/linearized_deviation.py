@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -147,14 +147,12 @@ class LinearizedDeviation(Bound):
             products = torch.full_like(seeds, columns - 1, device=x.device)
         else:
             matrix, rest, slack, products = self._low_rank(ball, seeds)
-        like = x.double().flatten(1)[:, :1, None].expand(-1, self.restarts, columns)
-        least, vectors = corners.relaxation_bound(matrix, randomness.normal(seeds, like, draw=2))
+        least, best = corners.longest(matrix, seeds, self.restarts)
         # A rest at right angles to the matrix adds by squares, any other by its length.
         add = torch.hypot if matrix.diagonal is None else torch.add
         upper, without = (add(least, columns**0.5 * size) for size in (rest + slack, rest))
         residual = (upper - without) / torch.where(upper > 0, upper, 1.0)
-        noise = randomness.normal(seeds, like[:, :, :1].expand(-1, -1, self.restarts), draw=3)
-        best = corners.best_corner(matrix, noise @ vectors).to(x.dtype)
+        best = best.to(x.dtype)
         if not exact:
             for _ in range(3):  # with the operator itself
                 best = corners.sign(ball.adjoint(ball.apply(best)))
@@ -184,13 +182,12 @@ class LinearizedDeviation(Bound):
             small: Tensor = columns**0.5 * newest <= 5 * self.tolerance * reached
             return small
 
-        bent = BallJacobian(jacobian, ball.threat, ball.across, curvature=True)
-        done = lanczos.bidiagonalize(bent, randomness.normal(seeds, like), self.rank, finished)
+        curvature = replace(ball, curvature=True)
+        done = lanczos.bidiagonalize(curvature, randomness.normal(seeds, like), self.rank, finished)
         start = randomness.normal(seeds, like, draw=1)
         # Below this the rest adds less than a hundred-thousandth to the bound; rounding noise is far below.
         enough = 1e-5 * torch.linalg.vector_norm(done.band.flatten(1), dim=1) / columns**0.5
-        outside = BallJacobian(jacobian, ball.threat, ball.across, curvature=True, outside=done.left)
-        rest = lanczos.largest(outside, start, steps=8, tolerance=0.1, enough=enough)
+        rest = lanczos.largest(replace(curvature, outside=done.left), start, steps=8, tolerance=0.1, enough=enough)
         value, residual, _ = rest.top()
         matrix = FactoredMatrix(done.factor, done.left.double(), diagonal, column, across)
         return matrix, value, residual, 2 * (done.steps + rest.steps)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from steadygrad.attacks.attribution import ExplanationAttack
 from steadygrad.attacks.attribution_run import ExplanationRun
 from steadygrad.attributions import Attribution
+from steadygrad.bounds.linearized.jacobian import Jacobian
 from steadygrad.bounds.path import path_of
 from steadygrad.bounds.result import Distance, deviation
-from steadygrad.bounds.linearized.jacobian import Jacobian
 from steadygrad.classifier import frozen
 from steadygrad.derivatives import math_attention
 from steadygrad.threat import Threat
