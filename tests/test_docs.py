@@ -95,6 +95,7 @@ def own_registries(monkeypatch):
         sg.attacks.ATTACKS,
         sg.attacks.ATTRIBUTION_ATTACKS,
         sg.attributions.ATTRIBUTIONS,
+        sg.bounds.BOUNDS,
         sg.defenses.DEFENSES,
     ):
         monkeypatch.setattr(rows, "_rows", dict(rows._rows))

@@ -35,11 +35,12 @@ __all__ = [
     "parse",
     "parse_settings",
     "parse_value",
+    "registries",
 ]
 
 
 class Method:
-    """Base of attacks, attributions and defenses: settings in, no hidden state."""
+    """Base of attacks, attributions, bounds and defenses: settings in, no hidden state."""
 
     # Read by pydantic when a configuration is validated; a plain mapping keeps it optional.
     __pydantic_config__: ClassVar[dict[str, Any]] = {
@@ -118,6 +119,11 @@ def check_settings(settings: Any, **words: str) -> None:
 
 
 _REGISTRIES: dict[str, Registry[Any]] = {}
+
+
+def registries() -> dict[str, Registry[Any]]:
+    """All registries, by the plural of their kind: "attacks", "attribution-attacks", ..."""
+    return {f"{kind.replace(' ', '-')}s": rows for kind, rows in _REGISTRIES.items()}
 
 
 class Registry(Generic[M]):

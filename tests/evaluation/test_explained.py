@@ -20,8 +20,7 @@ from oracles import attributions as maps_oracle
 from oracles import intervals
 from steadygrad.attacks import FGSM, Expectation, worst_similarity
 from steadygrad.attributions import Attribution, IntegratedGradients, Saliency, SmoothGrad
-from steadygrad.attributions.faithfulness import faithfulness
-from steadygrad.bounds import AttributionDeviation
+from steadygrad.bounds import CertifiedDeviation, LinearizedDeviation
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError
@@ -31,6 +30,7 @@ from steadygrad.evaluation.explained import push
 from steadygrad.evaluation.explained.measured import measure
 from steadygrad.evaluation.explained.settings import attacks_on, subject_of
 from steadygrad.evaluation.explained.summary import explain
+from steadygrad.evaluation.faithfulness import faithfulness
 from steadygrad.evaluation.records import Cells
 from steadygrad.evaluation.robustness import Bench
 
@@ -72,11 +72,12 @@ def test_deviations_and_excesses_are_those_of_the_points_found() -> None:
     suite = attacks_on(Saliency(), FEW, True)
     found = worst_similarity(model, x, None, threat, Saliency(), attacks=suite, generator=SEEDS)
     bounds = {
-        (kind, d): AttributionDeviation(Saliency(), kind=kind, distance=d, steps=0)(  # type: ignore[arg-type]
-            model, x, found.results[0].target, threat, generator=SEEDS
-        )
-        for kind in ("linearised", "certified")
+        (kind, d): method(model, x, found.results[0].target, threat, generator=SEEDS)
         for d in ("euclidean", "cosine")
+        for kind, method in (
+            ("linearized", LinearizedDeviation(Saliency(), d)),  # type: ignore[arg-type]
+            ("certified", CertifiedDeviation(Saliency(), d, steps=0)),  # type: ignore[arg-type]
+        )
     }
     exceeded = 0
     for n in range(COUNT):
@@ -90,7 +91,7 @@ def test_deviations_and_excesses_are_those_of_the_points_found() -> None:
         for d in ("euclidean", "cosine"):
             unit = float(before.norm()) if d == "euclidean" else 1.0
             assert columns[f"deviation_{d}_attack"][n] == pytest.approx(max(f[d] for f in far), rel=1e-3)
-            for kind in ("linearised", "certified"):
+            for kind in ("linearized", "certified"):
                 upper = float(bounds[kind, d].upper[n]) / unit
                 assert columns[f"deviation_{d}_{kind}"][n] == pytest.approx(upper, rel=1e-3)
                 over = sum(f[d] > upper * (1 + 1e-3) for f in far)
@@ -100,7 +101,7 @@ def test_deviations_and_excesses_are_those_of_the_points_found() -> None:
     for name in ("top_k_intersection", "kendall", "cosine"):
         np.testing.assert_allclose(columns[f"similarity_{name}_attack"], found.worst[name].numpy(), rtol=1e-5)
         np.testing.assert_allclose(columns[f"similarity_{name}_noise"], found.noise[name].numpy(), rtol=1e-5)
-    assert exceeded > 0  # linearised ones at this radius: the count is not always zero
+    assert exceeded > 0  # linearized ones at this radius: the count is not always zero
     assert all(columns[f"over_{d}_certified"].sum() == 0 for d in ("euclidean", "cosine"))
 
 
@@ -153,7 +154,7 @@ REFUSED: dict[str, tuple[Any, Attribution, str, str]] = {
         "why_certified",
         "in tiny|_Attention",
     ),
-    "an attribution without bounds": (_model, SmoothGrad(samples=2), "why_linearised", "no bounds for SmoothGrad"),
+    "an attribution without bounds": (_model, SmoothGrad(samples=2), "why_linearized", "no bounds for SmoothGrad"),
     "no curvature": (
         lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 3)),
         Saliency(),
@@ -178,7 +179,7 @@ def test_what_cannot_be_measured_is_named_and_the_rest_measured(case: str) -> No
         assert row["similarity"]["cosine"]["attack"]["count"] == COUNT
     if case == "a layer that is not certified":
         assert row["certain"] is None
-        assert row["deviation"]["cosine"]["linearised"]["bound"]["value"] > 0
+        assert row["deviation"]["cosine"]["linearized"]["bound"]["value"] > 0
     assert len(found.records) == COUNT
 
 
@@ -203,7 +204,7 @@ def test_the_summary_follows_from_the_records() -> None:
     }  # fmt: skip
     assert row["points"] == frame["points"].sum()
     for d in ("euclidean", "cosine"):
-        for kind, count in (("linearised", COUNT), ("certified", 3)):
+        for kind, count in (("linearized", COUNT), ("certified", 3)):
             assert frame[f"deviation_{d}_{kind}"].notna().tolist() == [True] * count + [False] * (COUNT - count)
             some = frame[:count]
             ratio = sorted(some[f"deviation_{d}_attack"] / some[f"deviation_{d}_{kind}"])

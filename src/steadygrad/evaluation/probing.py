@@ -265,7 +265,7 @@ def _share(values: NDArray[np.float64]) -> dict[str, Any]:
 
 
 def _ratio(change: NDArray[np.float64], size: NDArray[np.float64]) -> dict[str, Any] | None:
-    """The mean change over the mean size, with the interval of its linearisation; None for a layer that is silent."""
+    """The mean change over the mean size, with the interval of its linearization; None for a layer that is silent."""
     if not size.mean() > 0:
         return None
     found = mean(ratio_values(change, size))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.attributions import Attribution
-from steadygrad.bounds import AttributionDeviation, DeviationBound
+from steadygrad.bounds import CertifiedDeviation, DeviationBound, LinearizedDeviation
 from steadygrad.bounds.path import path_of
 from steadygrad.bounds.result import Distance, Kind, cosine_bound
 from steadygrad.errors import Failure, UsageError
@@ -19,7 +19,7 @@ from steadygrad.threat import Threat
 __all__ = ["DISTANCES", "KINDS", "Bound", "bounds_of"]
 
 DISTANCES: tuple[Distance, ...] = ("euclidean", "cosine")
-KINDS: tuple[Kind, ...] = ("linearised", "certified")
+KINDS: tuple[Kind, ...] = ("linearized", "certified")
 _MOST_ENTRIES = 4096  # of an input whose map is certified: above, intervals say nothing and need much memory
 _MOST_ROWS = 4096  # entries times path nodes for which a certified bound takes the exact Jacobian
 
@@ -32,7 +32,7 @@ class Bound:
         upper: by distance, (N,), in the units of the maps.
         inputs: (N, *), the points that come closest; the input itself where there is no bound.
         certain: (N, P), 1 for the pixels that are certain to stay in the top, 0 for the others, -1 where that is
-            not known; None for linearised bounds.
+            not known; None for linearized bounds.
     """
 
     kind: Kind
@@ -53,24 +53,24 @@ def bounds_of(
     """Bounds for inputs x (N, *), certified ones for the first `certify`, and why there are none of a kind."""
     found: list[Bound] = []
     whys: dict[Kind, str] = {}
-    for kind, make in (("linearised", _linearised), ("certified", _certified)):
+    for kind, make in (("linearized", _linearized), ("certified", _certified)):
         try:
-            if kind == "linearised" or certify:
+            if kind == "linearized" or certify:
                 found += make(subject, attribution, x, target, threat, seeds, certify)
         except (UsageError, Failure) as error:
             whys[kind] = str(error)  # type: ignore[index]
     return found, whys
 
 
-def _linearised(
+def _linearized(
     subject: nn.Module, attribution: Attribution, x: Tensor, target: Tensor, threat: Threat, seeds: Tensor, _: int
 ) -> list[Bound]:
     chunk = min(128, max(1, 2**20 // x[0].numel()))
     bounds = []
     for distance in DISTANCES:
-        method = AttributionDeviation(attribution, distance=distance, chunk=chunk)
+        method = LinearizedDeviation(attribution, distance, chunk=chunk)
         bound = method(subject, x, target, threat, generator=seeds)
-        bounds.append(Bound("linearised", {distance: _finite(bound.upper)}, bound.inputs))
+        bounds.append(Bound("linearized", {distance: _finite(bound.upper)}, bound.inputs))
     return bounds
 
 
@@ -80,9 +80,8 @@ def _certified(
     entries, nodes = x[0].numel(), len(path_of(attribution).nodes)
     if entries > _MOST_ENTRIES:
         raise UsageError(f"not tried for inputs of {entries:,} entries: up to {_MOST_ENTRIES:,} are certified")
-    method = AttributionDeviation(
+    method = CertifiedDeviation(
         attribution,
-        kind="certified",
         exact=1024 if entries * nodes <= _MOST_ROWS else 0,
         units=2048 if nodes == 1 else 0,
         steps=0,  # the attacks have searched

@@ -40,7 +40,7 @@ def measure(
     """All that is known about the maps of a subject at inputs x (N, *): columns with one entry per sample.
 
     Deviations are of signed maps, Euclidean ones in units of the clean map's length; the first `certify` samples
-    have certified bounds. A refusal becomes a column of text, `why`, `why_linearised` or `why_certified`; numbers
+    have certified bounds. A refusal becomes a column of text, `why`, `why_linearized` or `why_certified`; numbers
     that it concerns are NaN. Where the subject is a surrogate, columns with `own` tell what the same points do to
     the maps of the model itself. Images have the measures of `faithfulness` too, of the model's own clean maps.
     """

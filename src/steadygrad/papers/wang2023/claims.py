@@ -34,11 +34,11 @@ def judge(results: dict[str, Any], cells: Sequence[Cell], scale: str) -> list[Cl
             unit="",
         ),
         at_most(
-            "Points beyond the linearised bound", _exactly(sum(counts["beyond"]["linearised"].values())), 0, "none",
+            "Points beyond the linearized bound", _exactly(sum(counts["beyond"]["linearized"].values())), 0, "none",
             unit="", paper="none", detail="it holds to first order only, so that some are expected here",
         ),
         at_most(
-            "Points beyond the linearised bound that the remainder does not explain", _exactly(counts["unexplained"]),
+            "Points beyond the linearized bound that the remainder does not explain", _exactly(counts["unexplained"]),
             0, "none", unit="",
         ),
     ]  # fmt: skip
@@ -50,8 +50,8 @@ def judge(results: dict[str, Any], cells: Sequence[Cell], scale: str) -> list[Cl
         if cell.threat.norm == "l2":
             out.append(
                 at_least(
-                    f"{where}: rank correlation of linearised bound and strongest attack over images",
-                    rank_correlation(cell.bound("linearised"), cell.strongest), _AGREEMENT, "at least 0.8", unit="",
+                    f"{where}: rank correlation of linearized bound and strongest attack over images",
+                    rank_correlation(cell.bound("linearized"), cell.strongest), _AGREEMENT, "at least 0.8", unit="",
                 )
             )  # fmt: skip
         out.append(

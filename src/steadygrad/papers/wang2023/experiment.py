@@ -108,7 +108,7 @@ def _counts(cells: Sequence[Cell]) -> dict[str, Any]:
 
 def _cell(cell: Cell) -> dict[str, Any]:
     best, noise = cell.strongest, cell.found["far/euclidean"][0]
-    tangent = cell.bound("linearised")
+    tangent = cell.bound("linearized")
     return {
         "model": cell.model,
         "map": cell.attribution,
@@ -127,7 +127,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
             name: _middle(cell.found["far/euclidean"][i] / np.maximum(tangent, 1e-30)) for i, name in enumerate(ATTACKS)
         },
         "beyond": {kind: {d: int(cell.found[f"beyond/{kind}/{d}"].sum()) for d in DISTANCES} for kind in KINDS},
-        "images_beyond": int((cell.found["beyond/linearised/euclidean"].sum(0) > 0).sum()),
+        "images_beyond": int((cell.found["beyond/linearized/euclidean"].sum(0) > 0).sum()),
         "cosine": {
             "attack": _middle(cell.found["far/cosine"].max(0)),
             **{kind: _middle(cell.bound(kind, "cosine")) for kind in KINDS},

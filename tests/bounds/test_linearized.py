@@ -11,10 +11,11 @@ from torch import nn
 import gates
 import nets
 from oracles import bounds as oracle
-from steadygrad import derivatives, randomness
+from steadygrad import derivatives, randomness, registry
 from steadygrad.attributions import InputXGradient, IntegratedGradients, Saliency, SmoothGrad
-from steadygrad.bounds import AttributionDeviation, deviation, lanczos, signs
-from steadygrad.bounds.linearised import allowed_box
+from steadygrad.bounds import CertifiedDeviation, LinearizedDeviation, deviation
+from steadygrad.bounds.linearized import corners, lanczos
+from steadygrad.bounds.linearized.jacobian import allowed_box
 from steadygrad.bounds.result import cosine_bound
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat, l1, l2, linf
@@ -51,7 +52,7 @@ CASES = [
 def test_the_largest_singular_value_costs_a_tenth_of_the_jacobian(kind, shape, attribution):
     model, x, target = setup(kind, shape, count=10)
     threat = l2(1.0, bounds=WIDE)
-    bound = AttributionDeviation(attribution)(model, x, target, threat)
+    bound = LinearizedDeviation(attribution)(model, x, target, threat)
     exact = torch.linalg.matrix_norm(oracle.jacobian(maps_of(attribution, model, target), x), ord=2)
     torch.testing.assert_close(bound.upper, exact, rtol=1e-3, atol=0)
     assert (bound.lower <= exact * (1 + 1e-6)).all()
@@ -68,7 +69,7 @@ def test_no_corner_of_the_box_is_further_on_the_tangent(attribution, distance, e
     model, x, target = setup()
     x[0] = x[0].round()  # at the bounds, where half of the box is missing
     threat = linf(0.05)
-    method = AttributionDeviation(attribution, distance=distance, exact=exact, restarts=4)
+    method = LinearizedDeviation(attribution, distance=distance, exact=exact, restarts=4)
     bound = method(model, x, target, threat)
     maps = attribution(model, x, target)
     jacobian = oracle.jacobian(maps_of(attribution, model, target), x)
@@ -89,7 +90,7 @@ def test_no_corner_of_the_box_is_further_on_the_tangent(attribution, distance, e
 def test_no_point_of_an_l2_ball_is_further_on_the_tangent(distance):
     model, x, target = setup("conv", (1, 4, 4))
     attribution, threat = IntegratedGradients(steps=4), l2(0.1)
-    bound = AttributionDeviation(attribution, distance=distance)(model, x, target, threat)
+    bound = LinearizedDeviation(attribution, distance=distance)(model, x, target, threat)
     maps = attribution(model, x, target).flatten(1)
     jacobian = oracle.jacobian(maps_of(attribution, model, target), x)
     seeds = randomness.sample_seeds(3, None)
@@ -109,9 +110,9 @@ def test_the_relaxation_is_the_least_of_the_bounds_in_use():
     factor[2] = 0
     factor[3] *= 1e-12
     start = torch.randn(6, 8, 9, generator=generator, dtype=torch.float64)
-    form = signs.Form(factor)
-    bound, vectors = signs.relax(form, start)
-    best = signs.ascend(form, start)
+    form = corners.FactoredMatrix(factor)
+    bound, vectors = corners.relaxation_bound(form, start)
+    best = corners.best_corner(form, start)
     reached = (factor @ best[:, :, None]).flatten(1).norm(dim=1)
     for n in range(6):
         worst = oracle.longest(factor[n])
@@ -137,12 +138,17 @@ def test_a_form_with_its_parts_is_the_matrix_it_stands_for():
     across = across / across.norm(dim=1, keepdim=True)
     cut = torch.eye(5, dtype=torch.float64) - across[:, :, None] * across[:, None]
     dense = cut @ (left.transpose(1, 2) @ rows + torch.cat([torch.diag_embed(stretch), last[:, :, None]], 2))
-    form = signs.Form(rows, left, stretch, last, across)
+    form = corners.FactoredMatrix(rows, left, stretch, last, across)
     s, u = (torch.randn(2, 4, n, generator=generator, dtype=torch.float64) for n in (6, 5))
     torch.testing.assert_close(form.apply(s), s @ dense.transpose(1, 2))
     torch.testing.assert_close(form.adjoint(u), u @ dense)
     start = torch.randn(2, 8, 6, generator=generator, dtype=torch.float64)
-    torch.testing.assert_close(signs.relax(form, start)[0], signs.relax(signs.Form(dense), start)[0], rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        corners.relaxation_bound(form, start)[0],
+        corners.relaxation_bound(corners.FactoredMatrix(dense), start)[0],
+        rtol=1e-3,
+        atol=0,
+    )
 
 
 class Dense:
@@ -193,10 +199,10 @@ def test_cosine_bound_is_reached_in_the_plane():
 
 def test_the_remainder_explains_what_the_model_does_beyond_the_tangent():
     model, x, target = setup("conv", (1, 4, 4))
-    bound = AttributionDeviation(Saliency())(model, x, target, linf(0.3))
+    bound = LinearizedDeviation(Saliency())(model, x, target, linf(0.3))
     assert ((bound.attack - bound.lower).abs() <= bound.remainder + 1e-12).all()
     assert (bound.remainder > 0).all()
-    near = AttributionDeviation(Saliency())(model, x, target, linf(0.003))
+    near = LinearizedDeviation(Saliency())(model, x, target, linf(0.003))
     assert (near.remainder / near.lower < 0.1 * bound.remainder / bound.lower).all()
 
 
@@ -207,7 +213,7 @@ def test_a_column_of_rounding_noise_does_not_decide_when_the_relaxation_ends():
     found = []
     for _ in range(8):
         rows[0, :, -1] = 1e-17 * torch.randn(8, generator=drawn, dtype=torch.float64)
-        found.append(float(signs.relax(signs.Form(rows), start)[0]))
+        found.append(float(corners.relaxation_bound(corners.FactoredMatrix(rows), start)[0]))
     assert max(found) == pytest.approx(min(found), rel=1e-12)
 
 
@@ -215,14 +221,14 @@ def test_a_column_of_rounding_noise_does_not_decide_when_the_relaxation_ends():
 @pytest.mark.parametrize("threat", [l2(0.1), linf(0.02)], ids=str)
 def test_chunks_and_neighbors_change_nothing(attribution, threat):
     model, x, target = setup("conv", (1, 4, 4))
-    whole = AttributionDeviation(attribution, exact=0)(model, x, target, threat)
-    chunked = AttributionDeviation(attribution, exact=0, chunk=2)(model, x, target, threat)
+    whole = LinearizedDeviation(attribution, exact=0)(model, x, target, threat)
+    chunked = LinearizedDeviation(attribution, exact=0, chunk=2)(model, x, target, threat)
     torch.testing.assert_close(chunked.upper, whole.upper, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(chunked.lower, whole.lower, rtol=1e-9, atol=1e-12)
     seeds = randomness.sample_seeds(3, None)
 
     def values(p, t, s):
-        bound = AttributionDeviation(attribution, exact=0)(model, p, t, threat, generator=s)
+        bound = LinearizedDeviation(attribution, exact=0)(model, p, t, threat, generator=s)
         return bound.upper, bound.lower, bound.backwards
 
     gates.assert_batch_invariant(values, x, target, seeds, rtol=1e-6)
@@ -232,14 +238,14 @@ def test_chunks_and_neighbors_change_nothing(attribution, threat):
 @pytest.mark.parametrize("exact", [0, 256])
 def test_it_leaves_no_trace(threat, exact):
     model, x, target = setup("conv", (1, 4, 4), dtype=torch.float32)
-    method = AttributionDeviation(IntegratedGradients(steps=2), exact=exact)
+    method = LinearizedDeviation(IntegratedGradients(steps=2), exact=exact)
     gates.assert_leaves_no_trace(model, lambda: method(model, x, target, threat), inputs=[x, target], failing_at=(0, 2))
 
 
 def test_each_sample_has_its_own_radius():
     model, x, target = setup("conv", (1, 4, 4))
     eps = torch.tensor([0.01, 0.0, 0.03])
-    method = AttributionDeviation(Saliency())
+    method = LinearizedDeviation(Saliency())
     for norm in ("l2", "linf"):
         together = method(model, x, target, Threat(norm, eps)).upper
         assert together[1] == 0
@@ -250,7 +256,7 @@ def test_each_sample_has_its_own_radius():
 
 def test_rectifiers_are_refused_and_smoothed():
     model, x, target = nets.build("mlp", activation=nn.ReLU), nets.inputs(2), torch.tensor([0, 1])
-    method = AttributionDeviation(Saliency())
+    method = LinearizedDeviation(Saliency())
     with pytest.raises(UsageError, match=r"sg\.smooth"):
         method(model, x, target, linf(0.01))
     bound = method(derivatives.smooth(model, 5.0), x, target, linf(0.01))
@@ -261,7 +267,6 @@ def test_rectifiers_are_refused_and_smoothed():
     ("change", "message"),
     [
         ({"distance": "cosin"}, "did you mean 'cosine'"),
-        ({"kind": "linearized"}, "did you mean 'linearised'"),
         ({"exact": -1}, "exact must be"),
         ({"rank": 0}, "rank must be at least 1"),
         ({"tolerance": 1.0}, "tolerance must be between"),
@@ -271,13 +276,18 @@ def test_rectifiers_are_refused_and_smoothed():
 )
 def test_wrong_settings_are_named(change, message):
     with pytest.raises(UsageError, match=message):
-        AttributionDeviation(**{"attribution": Saliency(), **change})
+        LinearizedDeviation(**{"attribution": Saliency(), **change})
 
 
-@pytest.mark.parametrize("kind", ["linearised", "certified"])
+def test_a_kind_that_does_not_exist_is_named():
+    with pytest.raises(UsageError, match="did you mean 'linearized'"):
+        registry.build("bound", "linearised")
+
+
+@pytest.mark.parametrize("kind", [LinearizedDeviation, CertifiedDeviation])
 def test_wrong_calls_are_named(kind):
     model, x, target = setup()
-    method = AttributionDeviation(Saliency(), kind=kind)
+    method = kind(Saliency())
     with pytest.raises(UsageError, match="not for l1"):
         method(model, x, target, l1(0.1))
     with pytest.raises(UsageError, match="no radius"):

@@ -74,56 +74,39 @@ def bidiagonalize(operator: Operator, start: Tensor, steps: int, finished: Finis
     """
     count = len(start)
     rows = torch.arange(count, device=start.device)
-    rights = [_unit(start)[0]]
-    lefts: list[Tensor] = []
-    whole: Bidiagonal | None = None
+    left = start.new_empty(count, 0, 0)
+    right = start.new_zeros(count, steps + 1, start.shape[1])
+    right[:, 0] = _unit(start)[0]
     band = torch.zeros(count, steps, steps + 1, dtype=torch.float64, device=start.device)
     taken = torch.zeros(count, dtype=torch.int64, device=start.device)
-    left = right = start.new_zeros(count, 0, 0)
     going = torch.ones(count, dtype=torch.bool, device=start.device)
     tiny = 16 * torch.finfo(start.dtype).eps
+    done = 0
     for k in range(steps):
-        u, alpha = _unit(_orthogonal(operator.apply(rights[-1]), lefts))
-        lefts.append(u)
-        v, beta = _unit(_orthogonal(operator.adjoint(u), rights))
+        image = operator.apply(right[rows, k])
+        if k == 0:
+            left = start.new_zeros(count, steps, image.shape[1])
+        u, alpha = _unit(_orthogonal(image, left[rows, :k]))
+        v, beta = _unit(_orthogonal(operator.adjoint(u), right[rows, : k + 1]))
         size = torch.maximum(band[rows].flatten(1).abs().amax(1), torch.maximum(alpha, beta))
         # Rounding noise is not a direction: what is left of a used-up space ends the run.
         alpha, beta = (torch.where(b > tiny * size, b, 0.0) for b in (alpha, beta))
-        u, v = u * (alpha > 0)[:, None], v * (beta > 0)[:, None]
         beta = beta * (alpha > 0)
         alive = going[rows]
-        lefts[-1], v = u * alive[:, None], v * alive[:, None]
-        rights.append(v)
+        left[rows, k] = u * ((alpha > 0) & alive)[:, None]
+        right[rows, k + 1] = v * ((beta > 0) & alive)[:, None]
         band[rows, k, k], band[rows, k, k + 1] = alpha * alive, beta * alive
         taken[rows] += alive
-        left, right = torch.stack(lefts, 1), torch.stack(rights, 1)
-        if whole is None:
-            whole = Bidiagonal(left, right, band, taken)
-        stop = finished(rows, left, right, band[rows, : k + 1, : k + 2]) | (beta == 0) | (alpha == 0)
-        going[rows] = alive & ~stop
-        left_over = going[rows]
-        if k == steps - 1 or not bool(left_over.any()):
+        done = k + 1
+        stop = finished(rows, left[rows, :done], right[rows, : k + 2], band[rows, :done, : k + 2])
+        going[rows] = alive & ~(stop | (beta == 0) | (alpha == 0))
+        left_over = int(going[rows].sum())
+        if not left_over:
             break
-        if 2 * int(left_over.sum()) <= len(rows):
-            whole = _put(whole, rows, left, right, band, taken)
-            keep = left_over.nonzero().squeeze(1)
+        if 2 * left_over <= len(rows):
+            keep = going[rows].nonzero().squeeze(1)
             operator, rows = operator.at(keep), rows[keep]
-            lefts, rights = [t[keep] for t in lefts], [t[keep] for t in rights]
-    assert whole is not None
-    whole = _put(whole, rows, left, right, band, taken)
-    most = whole.left.shape[1]
-    return Bidiagonal(whole.left, whole.right, band[:, :most, : most + 1], taken)
-
-
-def _put(whole: Bidiagonal, rows: Tensor, left: Tensor, right: Tensor, band: Tensor, taken: Tensor) -> Bidiagonal:
-    """The vectors of some samples written into those of all, which get zeros behind their last."""
-    parts = []
-    for old, new in ((whole.left, left), (whole.right, right)):
-        out = old.new_zeros(len(old), new.shape[1], new.shape[2])
-        out[:, : old.shape[1]] = old
-        out[rows] = new
-        parts.append(out)
-    return Bidiagonal(parts[0], parts[1], band, taken)
+    return Bidiagonal(left[:, :done], right[:, : done + 1], band[:, :done, : done + 1], taken)
 
 
 def largest(
@@ -150,10 +133,10 @@ def _unit(v: Tensor) -> tuple[Tensor, Tensor]:
     return (v / torch.where(size > 0, size, 1.0)[:, None]).to(v.dtype), size
 
 
-def _orthogonal(v: Tensor, basis: list[Tensor]) -> Tensor:
-    if not basis:
+def _orthogonal(v: Tensor, basis: Tensor) -> Tensor:
+    """v (N, n) without its part in the span of the basis (N, k, n)."""
+    if not basis.shape[1]:
         return v
-    rows = torch.stack(basis, 1)  # (N, k, n)
     for _ in range(2):  # once loses orthogonality where most of v lies in the span
-        v = v - torch.einsum("nk,nkd->nd", torch.einsum("nkd,nd->nk", rows, v), rows)
+        v = v - torch.einsum("nk,nkd->nd", torch.einsum("nkd,nd->nk", basis, v), basis)
     return v

@@ -1,4 +1,4 @@
-"""How long can F s be for a vector of signs s? A bound from above, and good signs from below.
+"""The corner of a box that a matrix moves furthest: a bound on the length of F s over signs s, and good signs.
 
 The exact maximum is NP-hard. With P = F^T F, every diagonal matrix D >= P gives the bound sqrt(tr D). The
 least of these, the dual of the semidefinite relaxation, is at most sqrt(pi / 2) too large, and never above
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steadygrad.bounds import lanczos
+from steadygrad import randomness
+from steadygrad.bounds.linearized import lanczos
 
-__all__ = ["Form", "ascend", "relax", "sign"]
+__all__ = ["FactoredMatrix", "best_corner", "longest", "relaxation_bound", "sign"]
 
 _ROUNDING = 1 + 1e-9
 _NOISE = 1e-9  # of the longest column: shorter ones are rounding
@@ -22,38 +23,38 @@ _DENSE = 2048  # columns up to which the bound rests on all eigenvalues, compute
 
 
 @dataclass(frozen=True)
-class Form:
+class FactoredMatrix:
     """F = left^T rows + a diagonal next to a last column, in float64, for a batch; all but the rows may be missing.
 
     Args:
         rows: (N, k, n).
         left: (N, k, m), orthonormal; None for the identity (m = k).
-        stretch: (N, n - 1), the diagonal, and
-        last: (N, n - 1), the last column beside it; then m = n - 1.
+        diagonal: (N, n - 1), and
+        column: (N, n - 1), the last column beside it; then m = n - 1.
         across: (N, m), unit vectors; only what is at right angles to them counts.
     """
 
     rows: Tensor
     left: Tensor | None = None
-    stretch: Tensor | None = None
-    last: Tensor | None = None
+    diagonal: Tensor | None = None
+    column: Tensor | None = None
     across: Tensor | None = None
 
     def apply(self, s: Tensor) -> Tensor:
         """F s (N, p, m) of s (N, p, n)."""
         out = s @ self.rows.transpose(1, 2)
         out = out @ self.left if self.left is not None else out
-        if self.stretch is not None and self.last is not None:
-            out = out + s[:, :, :-1] * self.stretch[:, None] + s[:, :, -1:] * self.last[:, None]
+        if self.diagonal is not None and self.column is not None:
+            out = out + s[:, :, :-1] * self.diagonal[:, None] + s[:, :, -1:] * self.column[:, None]
         return self._cut(out)
 
     def adjoint(self, u: Tensor) -> Tensor:
         """F^T u (N, p, n) of u (N, p, m)."""
         u = self._cut(u)
         out = (u @ self.left.transpose(1, 2) if self.left is not None else u) @ self.rows
-        if self.stretch is not None and self.last is not None:
-            sums = (u * self.last[:, None]).sum(2, keepdim=True)
-            out = out + torch.cat([u * self.stretch[:, None], sums], 2)
+        if self.diagonal is not None and self.column is not None:
+            sums = (u * self.column[:, None]).sum(2, keepdim=True)
+            out = out + torch.cat([u * self.diagonal[:, None], sums], 2)
         return out
 
     def _cut(self, u: Tensor) -> Tensor:
@@ -61,30 +62,38 @@ class Form:
             return u
         return u - (u * self.across[:, None]).sum(2, keepdim=True) * self.across[:, None]
 
-    def at(self, keep: Tensor) -> Form:
+    def at(self, keep: Tensor) -> FactoredMatrix:
         """The same for some of the batch."""
-        parts = (self.rows, self.left, self.stretch, self.last, self.across)
-        return Form(*(None if p is None else p[keep] for p in parts))  # type: ignore[arg-type]
+        parts = (self.rows, self.left, self.diagonal, self.column, self.across)
+        return FactoredMatrix(*(None if p is None else p[keep] for p in parts))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class _Scaled:
     """F D^-1/2, as an operator on single vectors."""
 
-    form: Form
+    matrix: FactoredMatrix
     root: Tensor  # (N, n)
 
     def apply(self, v: Tensor) -> Tensor:
-        return self.form.apply((v / self.root)[:, None])[:, 0]
+        return self.matrix.apply((v / self.root)[:, None])[:, 0]
 
     def adjoint(self, u: Tensor) -> Tensor:
-        return self.form.adjoint(u[:, None])[:, 0] / self.root
+        return self.matrix.adjoint(u[:, None])[:, 0] / self.root
 
     def at(self, rows: Tensor) -> _Scaled:
-        return _Scaled(self.form.at(rows), self.root[rows])
+        return _Scaled(self.matrix.at(rows), self.root[rows])
 
 
-def relax(form: Form, start: Tensor, steps: int = 100) -> tuple[Tensor, Tensor]:
+def longest(matrix: FactoredMatrix, seeds: Tensor, restarts: int) -> tuple[Tensor, Tensor]:
+    """A bound (N,) on the length of F s over all signs s, and the best signs (N, n) found."""
+    like = matrix.rows[:, :1, :1].expand(-1, restarts, matrix.rows.shape[2])
+    bound, vectors = relaxation_bound(matrix, randomness.normal(seeds, like, draw=2))
+    mixes = randomness.normal(seeds, like[:, :, :1].expand(-1, -1, restarts), draw=3)
+    return bound, best_corner(matrix, mixes @ vectors)
+
+
+def relaxation_bound(matrix: FactoredMatrix, start: Tensor, steps: int = 100) -> tuple[Tensor, Tensor]:
     """The bound (N,) of the relaxation, and its unit vectors (N, p, n), from starts of the same shape.
 
     Signs become unit vectors of p entries, S <- columns of S P at length 1, which cannot shorten F S^T; the
@@ -94,7 +103,7 @@ def relax(form: Form, start: Tensor, steps: int = 100) -> tuple[Tensor, Tensor]:
     vectors = _columns(start)
     going = torch.ones(len(start), dtype=torch.bool, device=start.device)
     for _ in range(steps):
-        longer = form.adjoint(form.apply(vectors))
+        longer = matrix.adjoint(matrix.apply(vectors))
         after = _columns(longer)
         # The bound is sharp to about the square of what a step still changes; columns of rounding noise have no say.
         size = torch.linalg.vector_norm(longer, dim=1)  # (N, n)
@@ -104,11 +113,11 @@ def relax(form: Form, start: Tensor, steps: int = 100) -> tuple[Tensor, Tensor]:
         going &= moved >= 1e-4
         if not bool(going.any()):
             break
-    lengths = torch.linalg.vector_norm(form.adjoint(form.apply(vectors)), dim=1)  # (N, n)
+    lengths = torch.linalg.vector_norm(matrix.adjoint(matrix.apply(vectors)), dim=1)  # (N, n)
     size = lengths.amax(1, keepdim=True)
     lengths = torch.maximum(lengths, torch.where(size > 0, _NOISE * size, 1.0))
     root = lengths.sqrt()
-    bound = torch.sqrt(_largest_square(_Scaled(form, root), start[:, 0]) * lengths.sum(1)) * _ROUNDING
+    bound = torch.sqrt(_largest_square(_Scaled(matrix, root), start[:, 0]) * lengths.sum(1)) * _ROUNDING
     return torch.where(size[:, 0] > 0, bound, 0.0), vectors
 
 
@@ -122,21 +131,21 @@ def _largest_square(scaled: _Scaled, start: Tensor) -> Tensor:
     for n in range(len(start)):
         one = scaled.at(torch.tensor([n], device=start.device))
         unit = torch.eye(columns, dtype=start.dtype, device=start.device)[None] / one.root[:, None]
-        image = one.form.apply(unit)[0]  # (n, m)
+        image = one.matrix.apply(unit)[0]  # (n, m)
         square = image.T @ image if image.shape[1] < columns else image @ image.T
         tops.append(torch.linalg.eigvalsh(square)[-1])
     return torch.stack(tops).clamp_min(0)
 
 
-def ascend(form: Form, signs: Tensor, steps: int = 100) -> Tensor:
+def best_corner(matrix: FactoredMatrix, signs: Tensor, steps: int = 100) -> Tensor:
     """The best signs (N, n) that s <- sign(P s) leads to from starts (N, R, n): no step shortens F s."""
     signs = sign(signs)
     for _ in range(steps):
-        after = sign(form.adjoint(form.apply(signs)))
+        after = sign(matrix.adjoint(matrix.apply(signs)))
         if bool((after == signs).all()):
             break
         signs = after
-    length = torch.linalg.vector_norm(form.apply(signs), dim=2)  # (N, R)
+    length = torch.linalg.vector_norm(matrix.apply(signs), dim=2)  # (N, R)
     return signs[torch.arange(len(signs), device=signs.device), length.argmax(1)]
 
 
