@@ -202,21 +202,21 @@ def test_an_edit_reaches_the_measures_that_depend_on_it_and_no_others(tmp_path: 
         found: dict[str, str] = json.loads(ran.stdout)
         return found
 
-    def changed(file: str, text: str, replaced: str = "") -> set[str]:
-        path = package / file
-        before, whole = keys(), path.read_text(encoding="utf-8")
-        assert replaced in whole
-        path.write_text(whole.replace(replaced, text, 1) if replaced else whole + text, encoding="utf-8")
-        after = keys()
-        return {name for name in before if before[name] != after[name]}
+    last = [keys()]
 
-    assert changed("measuring/measures/curve.py", "\n_EDITED = 1\n") == {"curve"}
-    assert changed("measuring/measures/curve.py", "\n# a comment\n") == set()
-    assert changed("papers/study.py" if (package / "papers/study.py").exists() else "papers/base.py", "\nEDITED = 1\n") == set()
-    assert changed("attacks/square.py", "\n_EDITED = 1\n") == {"planted"}
-    assert changed("attacks/pgd.py", "\n_EDITED = 1\n") >= {"attacked", "curve", "planted", "maps"}
-    assert changed("attributions/similarity.py", "\n_EDITED = 1\n") == {"maps"}
-    assert changed("classifier.py", "\n_EDITED = 1\n") == set(keys())
+    def changed(text: str, *files: str) -> set[str]:
+        for file in files:
+            path = package / file
+            path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
+        last.append(keys())
+        return {name for name in last[-1] if last[-1][name] != last[-2][name]}
+
+    assert changed("\n_EDITED = 1\n", "measuring/measures/curve.py") == {"curve"}
+    assert changed("\n# a comment\n", "measuring/measures/curve.py", "attacks/pgd.py", "papers/study.py") == set()
+    assert changed("\n_EDITED = 1\n", "papers/study.py", "report/blocks.py", "training/loop.py") == set()
+    assert changed("\n_EDITED = 2\n", "attacks/square.py", "attributions/similarity.py") == {"planted", "maps"}
+    assert changed("\n_EDITED = 2\n", "attacks/pgd.py") >= {"attacked", "curve", "planted", "maps"}
+    assert changed("\n_EDITED = 2\n", "classifier.py") == set(last[0])
 
 
 def test_the_sources_of_a_method_reach_what_it_imports() -> None:
