@@ -169,7 +169,7 @@ class _Plan:
 
 def _finished(folder: Path) -> Audit | None:
     """The audit that an earlier run left in the folder, if it ended and the code is the same."""
-    names = ("summary.json", "gallery.npz", "records.parquet")
+    names = ("summary.json", "pictures.npz", "records.parquet")
     if not all((folder / name).exists() for name in names):
         return None
     try:
@@ -177,7 +177,9 @@ def _finished(folder: Path) -> Audit | None:
         records = Records.read(folder / "records.parquet")
     except (Failure, json.JSONDecodeError, UnicodeDecodeError):
         return None
-    if not isinstance(summary, dict) or summary.get("schema") != SCHEMA or summary.get("code") != code_key():
+    if not isinstance(summary, dict) or summary.get("schema") != SCHEMA:
+        return None
+    if summary.get("config", {}).get("code") != code_key():
         return None
     if summary["explained"] is not None and not (folder / "explained.parquet").exists():
         return None
@@ -216,7 +218,7 @@ class _Auditing:
         if self.folder is not None:
             if explained is not None:
                 explained.write(self.folder / "explained.parquet")
-            with atomic(self.folder / "gallery.npz") as temporary:
+            with atomic(self.folder / "pictures.npz") as temporary:
                 np.savez_compressed(temporary, **self.gallery.arrays)  # type: ignore[arg-type]
             records.write(self.folder / "records.parquet")
             write_json(self.folder / "summary.json", summary)
@@ -261,8 +263,7 @@ class _Auditing:
             "machine": provenance.machine(self.bench.device),
             "seconds": round(seconds, 1),
             "command": self.command,
-            "code": code_key(),
-            "config": self.plan.plain(),
+            "config": {**self.plan.plain(), "code": code_key()},
             "data": {
                 "name": data.name,
                 "split": data.split,

@@ -70,6 +70,7 @@ class Entry:
             "draws": self.model.passes if isinstance(self.model, Expectation) else 1,
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "weights": weights_key(self.model),
+            "samples": len(mine),
             "clean": wilson(int(right.sum()), len(mine)).plain(),
             "robust": worst.plain(),
             "verdict": checks.plain(),

@@ -25,7 +25,7 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass
 class Gallery:
-    """Collects arrays for `gallery.npz` and their captions for `summary.json`."""
+    """Collects arrays for `pictures.npz` and their captions for `summary.json`."""
 
     bench: Bench
     attack: Attack
@@ -88,7 +88,7 @@ class Gallery:
     def plain(self) -> dict[str, Any]:
         """The captions as plain data for `summary.json`."""
         names = [label_of(a) for a in self.attributions]
-        return {"file": "gallery.npz", "models": self.captions, "attributions": names, "grid": self.grid}
+        return {"models": self.captions, "attributions": names, "grid": self.grid}
 
 
 def spread(data: Dataset, count: int, prefer: Mapping[int, bool]) -> list[int]:

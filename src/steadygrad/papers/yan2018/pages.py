@@ -6,11 +6,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from steadygrad.evaluation.statistics import Estimate
-from steadygrad.papers.page import Block, Cell, Figure, Section, Table, Text, drawn, share, signed
+from steadygrad.papers.paper_page import share, signed
 from steadygrad.papers.published import between, from_number
 from steadygrad.papers.store import Arrays
 from steadygrad.papers.yan2018.recipes import LABELS
-from steadygrad.report.style import GRID, MARKERS, SERIES, drawing
+from steadygrad.report.blocks import Block, Cell, Figure, Section, Table, Text
+from steadygrad.report.style import GRID, MARKERS, SERIES, drawing, drawn
 from steadygrad.report.wording import number
 
 if TYPE_CHECKING:
