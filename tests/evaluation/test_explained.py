@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 import nets
 import steadygrad as sg
-from evaluation import schema, victims
+from evaluation import victims
 from oracles import attributions as maps_oracle
 from oracles import intervals
 from steadygrad.attacks import FGSM, Expectation, worst_similarity
 from steadygrad.attributions import Attribution, IntegratedGradients, Saliency, SmoothGrad
-from steadygrad.bounds import CertifiedDeviation, LinearizedDeviation
+from steadygrad.audit.schema import Summary
+from steadygrad.bounds import AttributionDeviation
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError
@@ -72,12 +73,11 @@ def test_deviations_and_excesses_are_those_of_the_points_found() -> None:
     suite = attacks_on(Saliency(), FEW, True)
     found = worst_similarity(model, x, None, threat, Saliency(), attacks=suite, generator=SEEDS)
     bounds = {
-        (kind, d): method(model, x, found.results[0].target, threat, generator=SEEDS)
-        for d in ("euclidean", "cosine")
-        for kind, method in (
-            ("linearized", LinearizedDeviation(Saliency(), d)),  # type: ignore[arg-type]
-            ("certified", CertifiedDeviation(Saliency(), d, steps=0)),  # type: ignore[arg-type]
+        (kind, d): AttributionDeviation(Saliency(), kind=kind, distance=d, steps=0)(  # type: ignore[arg-type]
+            model, x, found.results[0].target, threat, generator=SEEDS
         )
+        for kind in ("linearised", "certified")
+        for d in ("euclidean", "cosine")
     }
     exceeded = 0
     for n in range(COUNT):
@@ -91,7 +91,7 @@ def test_deviations_and_excesses_are_those_of_the_points_found() -> None:
         for d in ("euclidean", "cosine"):
             unit = float(before.norm()) if d == "euclidean" else 1.0
             assert columns[f"deviation_{d}_attack"][n] == pytest.approx(max(f[d] for f in far), rel=1e-3)
-            for kind in ("linearized", "certified"):
+            for kind in ("linearised", "certified"):
                 upper = float(bounds[kind, d].upper[n]) / unit
                 assert columns[f"deviation_{d}_{kind}"][n] == pytest.approx(upper, rel=1e-3)
                 over = sum(f[d] > upper * (1 + 1e-3) for f in far)
@@ -101,7 +101,7 @@ def test_deviations_and_excesses_are_those_of_the_points_found() -> None:
     for name in ("top_k_intersection", "kendall", "cosine"):
         np.testing.assert_allclose(columns[f"similarity_{name}_attack"], found.worst[name].numpy(), rtol=1e-5)
         np.testing.assert_allclose(columns[f"similarity_{name}_noise"], found.noise[name].numpy(), rtol=1e-5)
-    assert exceeded > 0  # linearized ones at this radius: the count is not always zero
+    assert exceeded > 0  # linearised ones at this radius: the count is not always zero
     assert all(columns[f"over_{d}_certified"].sum() == 0 for d in ("euclidean", "cosine"))
 
 
@@ -154,7 +154,7 @@ REFUSED: dict[str, tuple[Any, Attribution, str, str]] = {
         "why_certified",
         "in tiny|_Attention",
     ),
-    "an attribution without bounds": (_model, SmoothGrad(samples=2), "why_linearized", "no bounds for SmoothGrad"),
+    "an attribution without bounds": (_model, SmoothGrad(samples=2), "why_linearised", "no bounds for SmoothGrad"),
     "no curvature": (
         lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 3)),
         Saliency(),
@@ -174,7 +174,7 @@ def test_what_cannot_be_measured_is_named_and_the_rest_measured(case: str) -> No
     assert any(word in said for word in words.split("|")), said
     assert (row["refused"] is None) == (column != "why")
     if column != "why":
-        kind = column.removeprefix("why_")
+        kind = column.removeprefix("why_").replace("ised", "ized")
         assert row["deviation"]["euclidean"][kind] is None
         assert row["similarity"]["cosine"]["attack"]["count"] == COUNT
     if case == "a layer that is not certified":
@@ -204,11 +204,11 @@ def test_the_summary_follows_from_the_records() -> None:
     }  # fmt: skip
     assert row["points"] == frame["points"].sum()
     for d in ("euclidean", "cosine"):
-        for kind, count in (("linearized", COUNT), ("certified", 3)):
+        for kind, count in (("linearised", COUNT), ("certified", 3)):
             assert frame[f"deviation_{d}_{kind}"].notna().tolist() == [True] * count + [False] * (COUNT - count)
             some = frame[:count]
             ratio = sorted(some[f"deviation_{d}_attack"] / some[f"deviation_{d}_{kind}"])
-            bound = row["deviation"][d][kind]
+            bound = row["deviation"][d][kind.replace("ised", "ized")]
             assert (bound["count"], bound["points"]) == (count, some["points"].sum())
             assert bound["largest"] == pytest.approx(ratio[-1])
             assert bound["ratio"]["0.5"]["value"] == pytest.approx(ratio[count // 2])
@@ -310,13 +310,13 @@ def test_an_audit_writes_what_its_summary_says(digits: Dataset, honest: Classifi
         )
 
     found = run(tmp_path / "run")
-    schema.check(found.summary)
+    Summary.model_validate(found.summary)
     explained = found.summary["explained"]
     assert explained["threat"]["eps"] == 0.01
     assert explained["models"]["mlp32"]["beta"] == 50.0
     frame = pd.read_parquet(tmp_path / "run" / "explained.parquet")
     assert list(frame["sample"]) == list(digits.ids[:3])
-    with np.load(tmp_path / "run" / "gallery.npz") as file:
+    with np.load(tmp_path / "run" / "pictures.npz") as file:
         assert file["map_marks_explained_0_0"].shape == (2, 8, 8)
         assert file["map_salience_explained_0_0"].shape == (2, 8, 8)
     (row,) = explained["models"]["mlp32"]["attributions"]

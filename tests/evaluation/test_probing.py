@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 import nets
 import steadygrad as sg
-from evaluation import schema
 from oracles import intervals
 from steadygrad.attacks import FGSM, PGD, Expectation
+from steadygrad.audit.schema import Summary
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
@@ -327,7 +327,7 @@ def test_an_audit_takes_it_in(model: nn.Module, data: Dataset, tmp_path: Path) -
     found = sg.audit(
         tokens, x, sg.linf(0.1), attacks=[FGSM()], attributions=(), checked=4, gallery=0, neurons=SETTINGS, out=tmp_path
     )
-    schema.check(found.summary)
+    Summary.model_validate(found.summary)
     assert found.summary["config"]["neurons"] == json.loads(json.dumps(SETTINGS.plain()))
     assert found.summary["neurons"]["samples"] == 12
     (tmp_path / "summary.json").unlink()

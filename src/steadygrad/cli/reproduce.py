@@ -87,7 +87,7 @@ def reproduce(
 
 
 def _line(claim: dict[str, Any]) -> str:
-    from steadygrad.papers.page import claim_found
+    from steadygrad.papers.paper_page import claim_found
 
     mark = "–" if claim["found"] is None else "✓" if claim["held"] else "✗"
     return f"{mark} {claim['text']}: {claim_found(claim)}, needed {claim['needed']} ({claim['verdict']})"

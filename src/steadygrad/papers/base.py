@@ -15,8 +15,9 @@ from steadygrad.data import Dataset, load
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.files import atomic, output_folder, write_json
 from steadygrad.papers.claims import Claim
-from steadygrad.papers.page import Section, render
+from steadygrad.papers.paper_page import render
 from steadygrad.papers.store import Arrays, Store
+from steadygrad.report.blocks import Section
 
 __all__ = ["SCALES", "Findings", "Paper", "Request", "Scale", "run"]
 

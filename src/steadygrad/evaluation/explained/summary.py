@@ -32,11 +32,12 @@ from steadygrad.threat import Threat
 __all__ = ["Explained", "explain"]
 
 LEVELS = (0.05, 0.5, 0.95)
+_WORDS = {"linearised": "linearized", "certified": "certified"}
 
 
 @dataclass(frozen=True)
 class Explained:
-    """What was found: plain data for `summary.json`, arrays for `gallery.npz`, one record per sample."""
+    """What was found: plain data for `summary.json`, arrays for `pictures.npz`, one record per sample."""
 
     plain: dict[str, Any]
     arrays: Columns
@@ -125,7 +126,7 @@ def _row(columns: Columns) -> dict[str, Any]:
         else None,
         "points": int(columns["points"].sum()),
         "deviation": {distance: _deviation(columns, distance) for distance in DISTANCES},
-        "why": {kind: next((str(w) for w in columns[f"why_{kind}"] if w), None) for kind in KINDS},
+        "why": {_WORDS[kind]: next((str(w) for w in columns[f"why_{kind}"] if w), None) for kind in KINDS},
         "certain": _certain(certain) if len(certain) else None,
         "faithful": _faithful(columns) if "salience" in columns else None,
         "passes": {way: float(columns[way].mean()) for way in ("forwards", "backwards")},
@@ -160,11 +161,11 @@ def _deviation(columns: Columns, distance: str) -> dict[str, Any]:
         upper = columns[f"deviation_{distance}_{kind}"]
         there = ~np.isnan(upper)
         if not there.any():
-            found[kind] = None
+            found[_WORDS[kind]] = None
             continue
-        found["values"][kind] = _finite(upper)
+        found["values"][_WORDS[kind]] = _finite(upper)
         ratio = attack[upper > 0] / upper[upper > 0]
-        found[kind] = {
+        found[_WORDS[kind]] = {
             "bound": _median(upper[there]),
             "count": int(there.sum()),
             "ratio": quantile_intervals(ratio, LEVELS) if len(ratio) else None,

@@ -9,8 +9,10 @@ import numpy as np
 
 from steadygrad.papers.liu2022.measures import JUDGED
 from steadygrad.papers.liu2022.settings import LABELS
-from steadygrad.papers.page import Block, Cell, Pictures, Section, Table, picture, share, sheet, signed_picture
+from steadygrad.papers.paper_page import share
 from steadygrad.papers.store import Arrays
+from steadygrad.report.blocks import Block, Cell, Pictures, Section, Table
+from steadygrad.report.png import Picture, change, image, tiled
 
 __all__ = ["sections"]
 
@@ -77,15 +79,15 @@ def _maps(found: dict[str, Any]) -> Table:
 
 def _pictures(found: dict[str, Any], arrays: Arrays) -> Pictures:
     images = arrays["images"]
-    row = sheet(images[None], np.zeros((1, len(images)), dtype=bool))
-    rows: list[tuple[str, list[tuple[str, str] | None]]] = [("images", [(picture(row), "test images"), None])]
+    row = tiled(images[None], np.zeros((1, len(images)), dtype=bool))
+    rows: list[tuple[str, list[Picture | None]]] = [("images", [Picture(image(row), "test images"), None])]
     for name in found["models"]:
-        cells: list[tuple[str, str] | None] = []
+        cells: list[Picture | None] = []
         for what, text in (("gradient", "gradient of the log odds"), ("saliency", "blur saliency")):
             maps = arrays[f"{name}/{what}"].sum(1, keepdims=True)  # (n, 1, H, W)
             largest = np.abs(maps).max((1, 2, 3), keepdims=True)
             apart = np.pad(maps / np.where(largest > 0, largest, 1), ((0, 0), (0, 0), (0, 0), (0, 2)))
-            cells.append((signed_picture(np.concatenate(list(apart), axis=2), 1.0), f"{text} of {LABELS[name]}"))
+            cells.append(Picture(change(np.concatenate(list(apart), axis=2), 1.0), f"{text} of {LABELS[name]}"))
         rows.append((LABELS[name], cells))
     return Pictures(
         "What the models look at: sums over the channels, each map by its largest value, red above zero.",

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from steadygrad.papers.page import drawn
 from steadygrad.papers.ross2018.settings import LABELS
 from steadygrad.papers.store import Arrays
-from steadygrad.report.style import GRID, MARKERS, MUTED, SERIES, drawing, logarithmic
+from steadygrad.report.style import GRID, MARKERS, MUTED, SERIES, drawing, drawn, logarithmic
 
 if TYPE_CHECKING:
     from markupsafe import Markup

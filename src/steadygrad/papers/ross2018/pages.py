@@ -6,24 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from steadygrad.measuring.statistics import Estimate, newcombe, share_of
-from steadygrad.papers.page import (
-    Block,
-    Cell,
-    Figure,
-    Pictures,
-    Section,
-    Table,
-    Text,
-    picture,
-    share,
-    sheet,
-    signed,
-    signed_picture,
-)
+from steadygrad.evaluation.statistics import Estimate, share_of
+from steadygrad.papers.paper_page import share, signed
+from steadygrad.papers.published import between
 from steadygrad.papers.ross2018 import figures
 from steadygrad.papers.ross2018.settings import LABELS
 from steadygrad.papers.store import Arrays
+from steadygrad.report.blocks import Block, Cell, Figure, Folded, Pictures, Section, Table, Text
+from steadygrad.report.png import Picture, change, image, tiled
 from steadygrad.report.wording import number
 
 __all__ = ["sections"]
@@ -36,11 +26,11 @@ def sections(summary: dict[str, Any], arrays: Arrays) -> list[Section]:
     found, classes = summary["results"], summary["data"]["classes"]
     return [
         Section("Accuracy", [_clean(found), _own(found), Figure(figures.own_curves(found), figures.OWN)]),
-        Section("Transfer", *_transfer(found)),
-        Section("Overlap", *_overlap(found)),
+        Section("Transfer", _transfer(found)),
+        Section("Overlap", _overlap(found)),
         Section("Gradients", _gradients(found, arrays, classes)),
         Section("Training", [Figure(figures.training(found), figures.TRAINING), *_search(found)]),
-        Section("Targets", *_targets(found, arrays, classes)),
+        Section("Targets", _targets(found, arrays, classes)),
     ]
 
 
@@ -53,7 +43,7 @@ def _clean(found: dict[str, Any]) -> Table:
     rows = []
     for name in found["models"]:
         mine, other = found["clean"][name], theirs.get(name)
-        difference = newcombe(_estimate(mine), other, mine["count"]).plain() if other is not None else None
+        difference = between(_estimate(mine), other, mine["count"]).plain() if other is not None else None
         rows.append((LABELS[name], [share(mine), Cell(_percent(other)), signed(difference, digits=2)]))
     count = found["clean"][found["models"][0]]["count"]
     return Table(
@@ -88,7 +78,7 @@ def _own(found: dict[str, Any]) -> Table:
 def _against(mine: dict[str, Any], theirs: float | None, found: dict[str, Any]) -> Cell:
     if theirs is None:
         return Cell("–")
-    return signed(newcombe(_estimate(mine), theirs, found["published"]["images"]).plain())
+    return signed(between(_estimate(mine), theirs, found["published"]["images"]).plain())
 
 
 def _published(found: dict[str, Any], kind: str, source: str, eps: str, judged: str) -> float | None:
@@ -100,28 +90,24 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
 
 
-def _transfer(found: dict[str, Any]) -> tuple[list[Block], list[tuple[str, list[Block]]]]:
+def _transfer(found: dict[str, Any]) -> list[Block]:
     eps = f"{found['curve_eps']:g}"
     blocks: list[Block] = [
         Text("Rows made the examples, columns judged them; the frame marks examples made on the model itself."),
         _matrix(found, "fgsm", eps),
         Figure(figures.transfer_curves(found, "fgsm"), figures.TRANSFER),
     ]
-    folded: list[tuple[str, list[Block]]] = []
+    folded: list[Block] = []
     if found["published"]["transfer"]:
-        folded.append((f"Ours minus the paper's, FGSM, ε {eps}", [_differences(found, "fgsm", eps)]))
+        folded.append(Folded(f"Ours minus the paper's, FGSM, ε {eps}", [_differences(found, "fgsm", eps)]))
     for kind in ("fgsm", "tgsm"):
         title = kind.upper()
         every: list[Block] = [_matrix(found, kind, f"{e:g}") for e in found["epsilons"]]
-        folded.append((f"{title}: the matrices at every ε", every))
+        folded.append(Folded(f"{title}: the matrices at every ε", every))
         if found["published"]["transfer"]:
-            folded.append(
-                (
-                    f"{title}: ours minus the paper's at every ε",
-                    [_differences(found, kind, f"{e:g}") for e in found["epsilons"]],
-                )
-            )
-    return blocks, folded
+            differences = [_differences(found, kind, f"{e:g}") for e in found["epsilons"]]
+            folded.append(Folded(f"{title}: ours minus the paper's at every ε", differences))
+    return [*blocks, *folded]
 
 
 def _matrix(found: dict[str, Any], kind: str, eps: str) -> Table:
@@ -151,7 +137,7 @@ def _differences(found: dict[str, Any], kind: str, eps: str) -> Table:
     )
 
 
-def _overlap(found: dict[str, Any]) -> tuple[list[Block], list[tuple[str, list[Block]]]]:
+def _overlap(found: dict[str, Any]) -> list[Block]:
     overlap, names = found["overlap"], found["models"]
     fooled = {s: overlap["sources"][s] for s in names}
     rows = []
@@ -172,7 +158,7 @@ def _overlap(found: dict[str, Any]) -> tuple[list[Block], list[tuple[str, list[B
             rows,
         ),
     ]
-    folded: list[tuple[str, list[Block]]] = []
+    folded: list[Block] = []
     for source in names:
         table = [
             (
@@ -184,8 +170,9 @@ def _overlap(found: dict[str, Any]) -> tuple[list[Block], list[tuple[str, list[B
         caption = (
             f"The most frequent sets of fooled models for examples made on {LABELS[source]}; ● marks a fooled one."
         )
-        folded.append((f"Made on {LABELS[source]}", [Table(caption, ["Set", *(LABELS[n] for n in names)], table)]))
-    return blocks, folded
+        sets = Table(caption, ["Set", *(LABELS[n] for n in names)], table)
+        folded.append(Folded(f"Made on {LABELS[source]}", [sets]))
+    return [*blocks, *folded]
 
 
 def _gradients(found: dict[str, Any], arrays: Arrays, classes: list[str]) -> list[Block]:
@@ -212,10 +199,13 @@ def _gradients(found: dict[str, Any], arrays: Arrays, classes: list[str]) -> lis
     )
     shown = arrays["shown"]
     head = ["", *(classes[int(c)] for c in arrays["shown_labels"])]
-    pictures: list[tuple[str, list[tuple[str, str] | None]]] = [
+    pictures: list[tuple[str, list[Picture | None]]] = [
         (
             "image",
-            [(picture(x), f"test image of class {classes[int(c)]}") for x, c in zip(shown, arrays["shown_labels"])],
+            [
+                Picture(image(x), f"test image of class {classes[int(c)]}")
+                for x, c in zip(shown, arrays["shown_labels"])
+            ],
         )
     ]
     for name in names:
@@ -224,7 +214,7 @@ def _gradients(found: dict[str, Any], arrays: Arrays, classes: list[str]) -> lis
         pictures.append(
             (
                 LABELS[name],
-                [(signed_picture(m, float(s)), f"input gradient of {LABELS[name]}") for m, s in zip(maps, scales)],
+                [Picture(change(m, float(s)), f"input gradient of {LABELS[name]}") for m, s in zip(maps, scales)],
             )
         )
     return [
@@ -269,9 +259,7 @@ def _search(found: dict[str, Any]) -> list[Block]:
     ]
 
 
-def _targets(
-    found: dict[str, Any], arrays: Arrays, classes: list[str]
-) -> tuple[list[Block], list[tuple[str, list[Block]]]]:
+def _targets(found: dict[str, Any], arrays: Arrays, classes: list[str]) -> list[Block]:
     kinds = list(found["targeted"])
     rows = []
     for name in found["models"]:
@@ -288,20 +276,20 @@ def _targets(
         head,
         rows,
     )
-    folded: list[tuple[str, list[Block]]] = []
+    folded: list[Block] = []
     labels = [classes[int(c)] for c in arrays["grid_labels"]]
     for kind in kinds:
-        pictures: list[tuple[str, list[tuple[str, str] | None]]] = []
+        pictures: list[tuple[str, list[Picture | None]]] = []
         for name in found["models"]:
             images = arrays[f"{name}/{kind}/images"] / 255.0
             gaps = ~arrays[f"{name}/{kind}/reached"].copy()
             for row, label in enumerate(arrays["grid_labels"]):
                 gaps[row, int(label)] = False
-            pictures.append((LABELS[name], [(picture(sheet(images, gaps)), f"{kind} on {LABELS[name]}")]))
+            pictures.append((LABELS[name], [Picture(image(tiled(images, gaps)), f"{kind} on {LABELS[name]}")]))
         caption = (
             f"{kind}: originals of class {', '.join(labels)} by row, targets {', '.join(classes)} by column; the "
             "diagonal "
             "holds the original, a grey cell a target that was not reached."
         )
-        folded.append((f"{kind}: original by target", [Pictures(caption, ["", ""], pictures, wide=True)]))
-    return [table], folded
+        folded.append(Folded(f"{kind}: original by target", [Pictures(caption, ["", ""], pictures, wide=True)]))
+    return [table, *folded]

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from steadygrad.papers.page import Block, Cell, Figure, Pictures, Section, Table, Text, drawn, picture, share
-from steadygrad.papers.page import signed_picture as colored
+from steadygrad.papers.paper_page import share
 from steadygrad.papers.store import Arrays
 from steadygrad.papers.wang2023.settings import LABELS
-from steadygrad.report.style import GRID, MARKERS, MUTED, SERIES, drawing, logarithmic
+from steadygrad.report.blocks import Block, Cell, Figure, Folded, Pictures, Section, Table, Text
+from steadygrad.report.png import Picture, change, image
+from steadygrad.report.style import GRID, MARKERS, MUTED, SERIES, drawing, drawn, logarithmic
 from steadygrad.report.wording import budget, number
 
 if TYPE_CHECKING:
@@ -34,8 +35,10 @@ def sections(summary: dict[str, Any], arrays: Arrays) -> list[Section]:
         Section("Attacks against bounds", [Text(_WORDS), _counts(found), _remainders(found), _clean(found)]),
         Section(
             "How sharp the bounds are",
-            [*(_scatter(found, arrays, name) for name in found["maps"])],
-            [(f"{name}: medians", [_medians(found, name), _cosines(found, name)]) for name in found["maps"]],
+            [
+                *(_scatter(found, arrays, name) for name in found["maps"]),
+                *(Folded(f"{n}: medians", [_medians(found, n), _cosines(found, n)]) for n in found["maps"]),
+            ],
         ),
         Section("Which attack comes furthest", [_by_attack(found, name) for name in found["maps"]]),
         Section("Rank agreement", [_agreement(found), _across(found)]),
@@ -222,7 +225,7 @@ def _across(found: dict[str, Any]) -> Table:
 
 def _pictures(found: dict[str, Any], arrays: Arrays) -> Block:
     shown = arrays["shown"]
-    row: list[tuple[str, str] | None] = [(picture(x), "test image") for x in shown]
+    row: list[Picture | None] = [Picture(image(x), "test image") for x in shown]
     rows = [("image", row)]
     last = max(row["eps"] for row in found["cells"] if row["norm"] == "linf")
     for index, cell in _of(found, found["maps"][0]):
@@ -232,7 +235,7 @@ def _pictures(found: dict[str, Any], arrays: Arrays) -> Block:
         scales = np.abs(np.stack(maps)).reshape(2, len(shown), -1).max((0, 2))
         for label, values in zip(("clean", "attacked"), maps):
             name = f"{LABELS[cell['model']]}, {label}"
-            rows.append((name, [(colored(m, float(s)), f"map: {name}") for m, s in zip(values, scales)]))
+            rows.append((name, [Picture(change(m, float(s)), f"map: {name}") for m, s in zip(values, scales)]))
     return Pictures(
         f"Saliency of the predicted class before and after the Euclidean PGD attack at ℓ∞ {number(last)}, which leaves "
         "the prediction as it was; each pair on one scale, blue below zero, red above.",

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from steadygrad.papers.page import Cell, Figure, Pictures, Section, Table, drawn, picture, share, sheet
+from steadygrad.papers.paper_page import share
 from steadygrad.papers.store import Arrays
 from steadygrad.papers.zhang2021.settings import LABELS
-from steadygrad.report.style import GRID, MARKERS, SERIES, drawing
+from steadygrad.report.blocks import Cell, Figure, Pictures, Section, Table
+from steadygrad.report.png import Picture, image, tiled
+from steadygrad.report.style import GRID, MARKERS, SERIES, drawing, drawn
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -178,7 +180,7 @@ def _movers(found: dict[str, Any], arrays: Arrays) -> Pictures:
         for what in ("images", "patches"):
             images = arrays[f"{name}/movers/{what}"][None]  # (1, K, C, h, w)
             gaps = np.zeros(images.shape[:2], dtype=bool)
-            cells.append((picture(sheet(images, gaps)), f"{what} that move a neuron of {LABELS[name]}"))
+            cells.append(Picture(image(tiled(images, gaps)), f"{what} that move a neuron of {LABELS[name]}"))
         rows.append((LABELS[name], cells))
     return Pictures(
         "The held-out adversarial images that move the most sensitive neuron of the last layer of maps most, and the "

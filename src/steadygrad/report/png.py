@@ -5,36 +5,55 @@ from __future__ import annotations
 import base64
 import functools
 import io
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from steadygrad.report.reading import Array
+__all__ = ["CHANGE", "MAP", "Array", "Arrays", "Picture", "change", "image", "indexed", "map_", "reduce", "tiled"]
 
-__all__ = ["CHANGE", "MAP", "change", "image", "map_", "reduce", "uri"]
+Array: TypeAlias = npt.NDArray[np.float64]
+Arrays: TypeAlias = dict[str, Array]
 
 CHANGE = "RdBu_r"  # blue: darker, white: unchanged, red: brighter; told apart with any color vision
 MAP = "magma_r"  # light: nothing, dark: much; monotone in lightness, so it survives a grey printer
 
 
-def image(pixels: Array, low: float, high: float) -> bytes:
+@dataclass(frozen=True)
+class Picture:
+    """A picture: its PNG as a data URI, the text that says what it shows, and perhaps ✓ or ✗ below it, or a frame."""
+
+    source: str
+    alt: str
+    good: bool | None = None
+    framed: bool = False
+
+
+def image(pixels: Array, low: float = 0.0, high: float = 1.0) -> str:
     """A PNG of an image (C, H, W) whose values lie in [low, high]; grey for any C other than 3."""
     scaled = np.clip((pixels - low) / max(high - low, 1e-12), 0.0, 1.0)
     return _png(_channels(scaled))
 
 
-def change(delta: Array, scale: float) -> bytes:
+def change(delta: Array, scale: float) -> str:
     """A PNG of a signed change (C, H, W) on a scale symmetric about 0.
 
     One channel: `CHANGE` from -scale to scale. Three: each channel about middle grey.
     """
     scaled = np.clip(0.5 + delta / (2 * scale), 0.0, 1.0) if scale > 0 else np.full_like(delta, 0.5)
     picture = _channels(scaled)
-    return _png(picture, CHANGE if picture.ndim == 2 else None)
+    return _png(picture, _scale(CHANGE) if picture.ndim == 2 else None)
 
 
-def map_(values: Array, top: float) -> bytes:
+def map_(values: Array, top: float) -> str:
     """A PNG of a map (H, W) of values in [0, top] on the scale `MAP`."""
-    return _png(np.clip(values / top, 0.0, 1.0) if top > 0 else np.zeros_like(values), MAP)
+    return _png(np.clip(values / top, 0.0, 1.0) if top > 0 else np.zeros_like(values), _scale(MAP))
+
+
+def indexed(marks: Array, colors: tuple[str, ...]) -> str:
+    """A PNG of whole numbers (H, W), each in its color (#rrggbb)."""
+    return _png(marks / 255, b"".join(bytes.fromhex(color[1:]) for color in colors))
 
 
 def reduce(pixels: Array, factor: int) -> Array:
@@ -49,9 +68,15 @@ def reduce(pixels: Array, factor: int) -> Array:
     return np.asarray(blocks.mean(axis=(-3, -1)))
 
 
-def uri(png: bytes) -> str:
-    """A PNG as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def tiled(images: Array, gaps: Array, pad: int = 2) -> Array:
+    """One image (C, H, W) of a grid of images (R, K, C, h, w); where `gaps` (R, K) the cell stays grey."""
+    rows, columns, channels, height, width = images.shape
+    out = np.ones((channels, rows * (height + pad) - pad, columns * (width + pad) - pad))
+    for r in range(rows):
+        for c in range(columns):
+            top, left = r * (height + pad), c * (width + pad)
+            out[:, top : top + height, left : left + width] = 0.8 if gaps[r, c] else images[r, c]
+    return out
 
 
 def _channels(pixels: Array) -> Array:
@@ -59,19 +84,19 @@ def _channels(pixels: Array) -> Array:
     return np.moveaxis(pixels, 0, -1) if pixels.shape[0] == 3 else np.asarray(pixels.mean(axis=0))
 
 
-def _png(scaled: Array, colors: str | None = None) -> bytes:
+def _png(scaled: Array, palette: bytes | None = None) -> str:
     from PIL import Image
 
     picture = Image.fromarray(np.round(255 * scaled).astype(np.uint8))
-    if colors is not None:
-        picture.putpalette(_palette(colors))
+    if palette is not None:
+        picture.putpalette(palette)
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 @functools.cache
-def _palette(name: str) -> bytes:
+def _scale(name: str) -> bytes:
     import matplotlib
 
     colors = matplotlib.colormaps[name](np.linspace(0.0, 1.0, 256))[:, :3]
