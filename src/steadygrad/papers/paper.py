@@ -20,9 +20,10 @@ from steadygrad.errors import UsageError, unknown_name
 from steadygrad.files import output_folder, read_toml, write_json, write_text
 from steadygrad.measuring.statistics import Estimate
 from steadygrad.papers.claims import Claim
-from steadygrad.papers.page import Section, render
+from steadygrad.papers.paper_page import render
 from steadygrad.papers.seeds import over_seeds
 from steadygrad.papers.study import Study
+from steadygrad.report.blocks import Section
 
 __all__ = ["SCALES", "Findings", "Paper", "Request", "draw", "plain", "reproduce"]
 

@@ -10,7 +10,7 @@ from steadygrad.report.blocks import Block, Cell, Code, Facts, Folded, Heading, 
 from steadygrad.report.sections.reproduce_section import configuration
 from steadygrad.report.wording import NOT_MEASURED, duration, number
 
-__all__ = ["claim_found", "render", "share", "signed"]
+__all__ = ["claim_found", "render"]
 
 
 def render(summary: dict[str, Any], sections: Sequence[Section]) -> str:
@@ -36,7 +36,7 @@ def render(summary: dict[str, Any], sections: Sequence[Section]) -> str:
             *sections,
             Section("How to reproduce this page", _reproduce(summary), "reproduce", "Reproduce"),
         ],
-        source="summary.json and arrays.npz",
+        source="config.toml and tables",
         version=summary["version"],
     )
     return blocks.render(page)
@@ -101,16 +101,3 @@ def claim_found(claim: dict[str, Any]) -> str:
         return f"{value} {claim['unit']} [{low}, {high}]"
     value, low, high = (number(found[k]) for k in ("value", "low", "high"))
     return f"{value} {claim['unit']}".strip() + f" [{low}, {high}]"
-
-
-def share(value: dict[str, Any], **more: Any) -> Cell:
-    """A cell with a share in percent and its interval."""
-    return Cell(f"{100 * value['value']:.1f}", f"[{100 * value['low']:.1f}, {100 * value['high']:.1f}]", **more)
-
-
-def signed(value: dict[str, Any] | None, scale: float = 100, digits: int = 1) -> Cell:
-    """A cell with a difference and its interval; no published number gives a dash."""
-    if value is None:
-        return Cell("–")
-    found, low, high = (f"{scale * value[k]:+.{digits}f}" for k in ("value", "low", "high"))
-    return Cell(found, f"[{low}, {high}]")

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from steadygrad.measuring.statistics import Estimate, newcombe
-from steadygrad.papers.page import Cell, Figure, Table, drawn
 from steadygrad.papers.search import Search
-from steadygrad.report.style import GRID, MARKERS, SERIES, drawing
+from steadygrad.report.blocks import Cell, Figure, Table
+from steadygrad.report.style import GRID, MARKERS, SERIES, drawing, drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ from steadygrad.errors import UsageError
 from steadygrad.measuring import statistics
 from steadygrad.measuring.statistics import Estimate
 from steadygrad.papers.claims import Claim
-from steadygrad.papers.page import Cell, Section, Table
+from steadygrad.report.blocks import Cell, Section, Table
 from steadygrad.report.wording import number
 
 __all__ = ["over_seeds", "seeds_of"]

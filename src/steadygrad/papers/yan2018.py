@@ -22,12 +22,12 @@ from steadygrad.measuring.paired import mean_difference, ratio_of_means, ratio_o
 from steadygrad.measuring.statistics import mean, quantiles, share_of
 from steadygrad.measuring.table import Array
 from steadygrad.papers.claims import Claim, published
-from steadygrad.papers.page import Block, Cell, Figure, Section, Table, Text
 from steadygrad.papers.paper import Findings, Paper
 from steadygrad.papers.parts import against, fixed, line, panels, percent, searched_table, settings_table
 from steadygrad.papers.search import Rule, Search, search
 from steadygrad.papers.study import Study
 from steadygrad.papers.yan2018_recipe import Recipe, recipe_of
+from steadygrad.report.blocks import Block, Cell, Figure, Section, Table, Text
 from steadygrad.report.wording import number
 from steadygrad.threat import l2, linf
 
