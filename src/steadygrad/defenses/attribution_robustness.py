@@ -1,4 +1,4 @@
-"""Training for explanations that stay: small attributions of the change, steady maps, maps that fit the image."""
+"""Training for explanations that do not change under attack."""
 
 from __future__ import annotations
 
@@ -61,10 +61,9 @@ class _Ascent(Attack):
 class IGNorm(Defense):
     """weight x ||IG(x -> x')||_1, IG of the cross-entropy along the line from x to the worst x' of the ball.
 
-    kind "norm" is IG-NORM: the loss of the clean input plus weight times the largest norm; as a penalty
-    it goes with any defense. kind "sum-norm" is IG-SUM-NORM: the largest sum of the loss at x' and
-    weight times the norm; it fits the data itself. The worst point is sought in evaluation mode by
-    projected steps; the authors' means over the batch are means per sample here too.
+    kind "norm" is IG-NORM, a penalty with the largest norm. kind "sum-norm" is IG-SUM-NORM: the largest sum of
+    the loss at x' and weight times the norm; it fits the data itself. The worst point is sought in evaluation
+    mode by projected steps.
 
     Args:
         weight: lambda ("norm") or beta ("sum-norm") in the paper.
