@@ -24,7 +24,9 @@ def tables(draw: st.DrawFn, count: int | None = None) -> Table:
         shape = (n, *draw(st.lists(st.integers(1, 3), max_size=3)))
         columns[f"c{place}"] = draw(arrays.arrays(draw(TYPES), shape))
     rows = np.array(sorted(draw(st.sets(st.integers(0, n - 1))) if n else ()), dtype=np.int64)
-    columns["kept"] = Kept(n, rows, draw(arrays.arrays(np.float32, (len(rows), 2, 2), elements=st.floats(0, 1, width=32))))
+    columns["kept"] = Kept(
+        n, rows, draw(arrays.arrays(np.float32, (len(rows), 2, 2), elements=st.floats(0, 1, width=32)))
+    )
     return Table(columns, {"seconds": 1.0, "created": "2020", "measure": {"name": "m"}})  # type: ignore[arg-type]
 
 
