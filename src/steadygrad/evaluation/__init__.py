@@ -1,12 +1,8 @@
 """Records, robust accuracy, transfer, validity checks, and the audit made of them."""
 
 from steadygrad.attacks.suites import SUITES as SUITES
-from steadygrad.evaluation import corruptions as corruptions
-from steadygrad.evaluation import noise as noise
 from steadygrad.evaluation.audit import Audit as Audit
 from steadygrad.evaluation.audit import audit as audit
-from steadygrad.evaluation.explained import Explaining as Explaining
-from steadygrad.evaluation.probing import Probing as Probing
 from steadygrad.evaluation.records import Records as Records
 from steadygrad.evaluation.records import robust_accuracy as robust_accuracy
 from steadygrad.evaluation.rho import Rho2 as Rho2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -23,9 +22,7 @@ from steadygrad.errors import Failure, UsageError
 from steadygrad.evaluation.accepted import check_fits, named_models
 from steadygrad.evaluation.curves import GRID, check_grid
 from steadygrad.evaluation.entry import Entry
-from steadygrad.evaluation.explained import Explained, Explaining, explain
 from steadygrad.evaluation.gallery import Gallery, spread
-from steadygrad.evaluation.probing import Probing, probe
 from steadygrad.evaluation.records import Cells, Records
 from steadygrad.evaluation.robustness import Bench, code_key, weights_key
 from steadygrad.evaluation.transfer import transfer_matrix
@@ -57,8 +54,6 @@ def audit(
     samples: int | None = None,
     checked: int = 300,
     gallery: int = 6,
-    explanations: Explaining | None = None,
-    neurons: Probing | None = None,
     transfer: bool = True,
     grid: Sequence[float] = GRID,
     center: Tensor | None = None,
@@ -79,8 +74,6 @@ def audit(
         samples: the first so many samples of the data; all by default.
         checked: samples on which the validity checks and the search for the smallest change run.
         gallery: pictures per model; 0 for none.
-        explanations: also push the maps of the attributions, and bound how far they can move; costs time.
-        neurons: also measure which neurons an attack moves, layer by layer, and what holding them restores.
         transfer: also the transfer matrix, if there are several models.
         grid: radii of the curve as multiples of the threat's.
         center: an input (*), such as the mean training image, for the centered rho2.
@@ -104,10 +97,6 @@ def audit(
     data = data if samples is None else data.take(samples)
     suite = suite_of(attacks, threat)
     check_grid(grid)
-    if explanations is not None:
-        explanations.within(threat)
-    if neurons is not None:
-        neurons.check(threat)
     if center is not None and center.shape != data.shape:
         raise UsageError(f"center must be one input of shape {data.shape}, got {tuple(center.shape)}")
     bench = Bench(data, Cells(), seed, device, batch_size)
@@ -116,9 +105,7 @@ def audit(
         check_fits(model, bench, threat)
         named[name] = expected(model, next(bench.batches(0, 2))[0], draws)
     shown = tuple(attributions)
-    plan = _Plan(
-        named, data, threat, suite, shown, checked, gallery, explanations, neurons, transfer, tuple(grid), seed, center
-    )
+    plan = _Plan(named, data, threat, suite, shown, checked, gallery, transfer, tuple(grid), seed, center)
     folder = output_folder(out, plan.plain()) if out is not None else None
     if folder is not None:
         if (done := _finished(folder)) is not None:
@@ -138,8 +125,6 @@ class _Plan:
     attributions: tuple[Attribution, ...]
     checked: int
     gallery: int
-    explanations: Explaining | None
-    neurons: Probing | None
     transfer: bool
     grid: tuple[float, ...]
     seed: int
@@ -159,8 +144,6 @@ class _Plan:
             "grid": list(self.grid),
             "seed": self.seed,
             "center": None if self.center is None else key(self.center.double().flatten().tolist()),
-            "explanations": None if self.explanations is None else dataclasses.asdict(self.explanations),
-            "neurons": None if self.neurons is None else self.neurons.plain(),
         }
 
     def threat_plain(self) -> dict[str, Any]:
@@ -179,8 +162,6 @@ def _finished(folder: Path) -> Audit | None:
     except (Failure, json.JSONDecodeError, UnicodeDecodeError):
         return None
     if not isinstance(summary, dict) or summary.get("schema") != SCHEMA or summary.get("code") != code_key():
-        return None
-    if summary["explained"] is not None and not (folder / "explained.parquet").exists():
         return None
     return Audit(summary, records, folder)
 
@@ -205,18 +186,15 @@ class _Auditing:
         if plan.gallery:
             best = max(self.entries, key=lambda e: float(e["robust"]["value"]))["name"]
             self.gallery.add_grid(best, plan.models[best])
-        explained = self._explained()
         parts = {
             "transfer": self._transfer(),
-            "explained": explained.plain if explained else None,
-            "neurons": None if plan.neurons is None else probe(self.bench, plan.models, plan.threat, plan.neurons),
+            "explained": None,
+            "neurons": None,
             "gallery": self.gallery.plain() if plan.gallery else None,
         }
         summary = {**self._summary(time.monotonic() - start), **parts}
         records = Records.join(self.tables)
         if self.folder is not None:
-            if explained is not None:
-                explained.write(self.folder / "explained.parquet")
             with atomic(self.folder / "gallery.npz") as temporary:
                 np.savez_compressed(temporary, **self.gallery.arrays)  # type: ignore[arg-type]
             records.write(self.folder / "records.parquet")
@@ -244,14 +222,6 @@ class _Auditing:
             plan.models, plan.data, plan.suite[0], plan.threat,
             seed=plan.seed, device=bench.device, cells=bench.cells,
         ).plain()  # fmt: skip
-
-    def _explained(self) -> Explained | None:
-        plan = self.plan
-        if plan.explanations is None:
-            return None
-        found = explain(self.bench, plan.models, plan.attributions, plan.threat, plan.explanations, plan.gallery)
-        self.gallery.arrays |= found.arrays
-        return found
 
     def _summary(self, seconds: float) -> dict[str, Any]:
         data = self.plan.data
