@@ -20,7 +20,7 @@ import steadygrad as sg
 from steadygrad import files, provenance, randomness
 from steadygrad.attacks import ATTACKS
 from steadygrad.evaluation.robustness import code_key
-from steadygrad.evaluation.statistics import wilson
+from steadygrad.measuring.statistics import wilson
 
 HEAD = ("attack", "norm", "eps", "forwards + backwards", "success", "median distance")
 EPS = {"linf": 0.1, "l2": 0.6, "l1": 2.0, "l0": 6.0}

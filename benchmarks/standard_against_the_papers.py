@@ -25,7 +25,7 @@ from steadygrad import files, provenance, randomness
 from steadygrad.attacks import PGD, Standard
 from steadygrad.defenses import AdversarialTraining, Plain
 from steadygrad.evaluation.robustness import code_key
-from steadygrad.evaluation.statistics import wilson
+from steadygrad.measuring.statistics import wilson
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracles import standard as papers

@@ -12,7 +12,7 @@ INTRODUCTION = """\
 # All methods
 
 Made from the registries by `python docs/make_methods.py > docs/methods.md`; a test keeps the two equal. The same rows:
-`steadygrad list attacks`, also with `attribution-attacks`, `attributions`, `defenses`, `models` and
+`steadygrad list attacks`, also with `attribution-attacks`, `attributions`, `bounds`, `defenses`, `models` and
 `data`.
 
 *Cost* counts passes per sample. *Order* is the order of the derivatives a method takes through the model:
@@ -30,6 +30,7 @@ def render() -> str:
             methods("Attacks", sg.attacks.ATTACKS, norms=True),
             methods("Attacks on explanations", sg.attacks.ATTRIBUTION_ATTACKS, norms=True),
             methods("Attributions", sg.attributions.ATTRIBUTIONS),
+            methods("Bounds on how far an attribution can move", sg.bounds.BOUNDS, norms=True),
             methods("Defenses", sg.defenses.DEFENSES),
             models(),
             data(),

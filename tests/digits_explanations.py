@@ -19,7 +19,7 @@ from steadygrad.attributions import Attribution, InputXGradient, IntegratedGradi
 from steadygrad.attributions import similarity as sim
 from steadygrad.attributions.attribution import Forward
 from steadygrad.derivatives import smooth
-from steadygrad.evaluation.statistics import Estimate, mean
+from steadygrad.measuring.statistics import Estimate, mean
 from steadygrad.threat import Threat, l2, linf
 
 EPS = {"linf": 0.05, "l2": 0.3}

@@ -31,7 +31,7 @@ def blocks(text: str, *languages: str) -> list[tuple[int, str]]:
 
 
 def commands(text: str) -> list[str]:
-    """Every `steadygrad ...` or `python -m benchmarks.attacks ...` line of the shell blocks and of the code within sentences."""
+    """Every line with a command, of this library or of its benchmark, in shell blocks and in code within sentences."""
     lines = [line for _, code in blocks(text, "", "sh", "bash", "console") for line in code.splitlines()]
     spans = re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
     # In a sentence, a command alone is its name; in a block, it is to be run.
@@ -95,6 +95,7 @@ def own_registries(monkeypatch):
         sg.attacks.ATTACKS,
         sg.attacks.ATTRIBUTION_ATTACKS,
         sg.attributions.ATTRIBUTIONS,
+        sg.bounds.BOUNDS,
         sg.defenses.DEFENSES,
     ):
         monkeypatch.setattr(rows, "_rows", dict(rows._rows))

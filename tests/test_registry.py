@@ -11,18 +11,14 @@ from typing import Any, Literal
 import pytest
 
 import steadygrad as sg
-from steadygrad import attacks, attributions, defenses, registry
+from steadygrad import registry
 from steadygrad.attacks import BIM, PGD
 from steadygrad.errors import UsageError
 from steadygrad.registry import Method, Registry, label_of
 
 ROW = {"summary": "s", "reference": "r", "cost": "1 forward", "soundness": "attack", "order": 1}
 
-REGISTERED = [
-    (rows.kind, row)
-    for rows in (attacks.ATTACKS, attacks.ATTRIBUTION_ATTACKS, attributions.ATTRIBUTIONS, defenses.DEFENSES)
-    for row in rows
-]
+REGISTERED = [(rows.kind, row) for rows in registry.registries().values() for row in rows]
 NAMES = [f"{kind} {row.name}" for kind, row in REGISTERED]
 
 
@@ -57,7 +53,7 @@ def toys(monkeypatch) -> Iterator[Registry[Method]]:
 
 
 def test_every_kind_has_methods():
-    assert {kind for kind, _ in REGISTERED} == {"attack", "attribution attack", "attribution", "defense"}
+    assert {kind for kind, _ in REGISTERED} == {"attack", "attribution attack", "attribution", "bound", "defense"}
 
 
 @pytest.mark.parametrize(("kind", "row"), REGISTERED, ids=NAMES)
@@ -86,7 +82,7 @@ def test_every_method_is_a_frozen_value_with_a_full_row(kind, row):
     assert row.reference
     assert row.cost
     assert row.order in (0, 1, 2)
-    assert row.soundness in ("estimate", "attack", "linearised", "certified")
+    assert row.soundness in ("estimate", "attack", "linearized", "certified")
     assert set(row.norms) <= {"linf", "l2", "l1", "l0"}
 
 

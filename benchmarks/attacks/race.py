@@ -22,7 +22,7 @@ from benchmarks.attacks.tasks import OURS, Contender, Task
 from steadygrad import files, progress
 from steadygrad.attacks.engine import judge
 from steadygrad.evaluation.robustness import code_key, weights_key
-from steadygrad.evaluation.statistics import wilson
+from steadygrad.measuring.statistics import wilson
 
 __all__ = ["Pace", "median_interval", "race"]
 

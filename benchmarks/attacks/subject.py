@@ -14,7 +14,7 @@ from steadygrad import defenses, models
 from steadygrad.classifier import Classifier, predict
 from steadygrad.data import Dataset, load
 from steadygrad.errors import Failure, UsageError
-from steadygrad.evaluation.statistics import Estimate, wilson
+from steadygrad.measuring.statistics import Estimate, wilson
 from steadygrad.training import FitSettings, fit
 
 __all__ = ["RECIPES", "Recipe", "Subject", "subject"]

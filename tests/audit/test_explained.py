@@ -16,15 +16,17 @@ import steadygrad as sg
 from oracles import intervals
 from steadygrad.attributions import Attribution, IntegratedGradients, Saliency, SmoothGrad
 from steadygrad.attributions.sanity import parameter_randomization
-from steadygrad.audit.explained import Explaining, explained
+from steadygrad.audit.explained import explained
+from steadygrad.audit.plan import AuditPlan
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
+from steadygrad.measuring.measures.map_attacks import MapAttacks
 from steadygrad.measuring.runner import Runner, SavedTables
 from steadygrad.measuring.store import Store
 
 COUNT = 5
-FEW = Explaining(samples=COUNT, certified=3, steps=4, restarts=1, draws=2, beta=20.0)
+BETA = 20.0
 FACTS = {"shape": [1, 4, 4], "classes": ["a", "b", "c"], "samples": COUNT}
 
 
@@ -37,13 +39,22 @@ def _data(count: int = COUNT) -> Dataset:
     return Dataset(x, torch.arange(count) % 3, ("a", "b", "c"), tuple(f"s{i}" for i in range(count)))
 
 
+def _plan(threat: sg.Threat, *attributions: Attribution, **changes: Any) -> AuditPlan:
+    few = {"samples": COUNT, "certified": 3, "steps": 4, "restarts": 1, "draws": 2, "beta": BETA}
+    settings = {f"explanation_{name}": value for name, value in few.items()}
+    given = {"explanations": True, "attributions": attributions or (Saliency(),), "gallery": 2}
+    return AuditPlan.of(threat, settings | given | changes)
+
+
 def test_the_summary_follows_from_the_table() -> None:
     runner, threat = Runner({"m": _model()}, _data(), seed=2, batch_size=2), sg.linf(0.1)
-    plain, arrays = explained(runner, ["m"], [Saliency()], threat, FEW, FACTS, pictures=2)
+    plain, arrays = explained(runner, ["m"], _plan(threat), FACTS)
     row = plain["models"]["m"]["attributions"][0]
     given = {"certify": np.arange(COUNT) < 3}
-    table = runner.run(FEW.measure(Saliency(), threat), "m", given=given, rows=range(COUNT), keep=range(2)).frame
-    assert plain["models"]["m"]["beta"] == FEW.beta
+    measure = MapAttacks(Saliency(), threat, steps=4, restarts=1, draws=2, beta=BETA)
+    table = runner.run(measure, "m", given=given, rows=range(COUNT), keep=range(2)).frame
+    assert runner.store.computed == 2  # with the table of random layers: nothing is measured again
+    assert plain["models"]["m"]["beta"] == BETA
     assert (plain["samples"], plain["pixels"]) == (COUNT, {"all": 16, "top": 2})
     assert plain["threat"] == {"norm": "linf", "eps": 0.1, "bounds": [0.0, 1.0]}
     assert plain["goals"] == ["top-k", "mass-center", "cosine", "euclidean"]
@@ -81,7 +92,7 @@ def test_the_summary_follows_from_the_table() -> None:
     }  # fmt: skip
     assert [(s["id"], s["label"], s["index"]) for s in row["samples"]] == [("s0", "a", 0), ("s1", "b", 1)]
     for i, caption in enumerate(row["samples"]):
-        model = sg.smooth(_model(), FEW.beta)
+        model = sg.smooth(_model(), BETA)
         for state in ("clean", "adversarial"):
             image = arrays["clean_explained" if state == "clean" else "adversarial_explained_0_0"][i]
             best = model(torch.from_numpy(image)[None]).detach().softmax(1).max(1)
@@ -93,7 +104,7 @@ def test_the_summary_follows_from_the_table() -> None:
 
 def test_random_layers_are_compared_beside() -> None:
     model = _model()
-    plain, _ = explained(Runner({"m": model}, _data()), ["m"], [Saliency()], sg.linf(0.1), FEW, FACTS)
+    plain, _ = explained(Runner({"m": model}, _data()), ["m"], _plan(sg.linf(0.1)), FACTS)
     found = plain["models"]["m"]["attributions"][0]["randomization"]
     direct = parameter_randomization(Saliency(), model, _data().tensors()[0])
     assert (found["refused"], found["layers"]) == (None, list(direct.layers))
@@ -106,9 +117,9 @@ def test_random_layers_are_compared_beside() -> None:
 
 def test_saved_tables_give_the_same_without_a_model(tmp_path: Path) -> None:
     models = {"m": _model(), "linear": nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), "own": _model(nn.Softplus)}
-    given: tuple[Any, ...] = (list(models), [Saliency(), IntegratedGradients(2)], sg.linf(0.1), FEW)
-    plain, arrays = explained(Runner(models, _data(), Store(tmp_path)), *given, FACTS, pictures=2)
-    again, pictures = explained(SavedTables(tmp_path), *given, FACTS, pictures=2)
+    plan = _plan(sg.linf(0.1), Saliency(), IntegratedGradients(2))
+    plain, arrays = explained(Runner(models, _data(), Store(tmp_path)), list(models), plan, FACTS)
+    again, pictures = explained(SavedTables(tmp_path), list(models), plan, FACTS)
     assert again == plain
     assert pictures.keys() == arrays.keys()
     assert all(np.array_equal(pictures[name], arrays[name]) for name in arrays)
@@ -128,7 +139,7 @@ def test_saved_tables_give_the_same_without_a_model(tmp_path: Path) -> None:
     [(_model(nn.Softplus, "attention"), Saliency(), "certified"), (_model(), SmoothGrad(samples=2), "linearized")],
 )
 def test_a_bound_that_does_not_exist_is_named(model: nn.Module, attribution: Attribution, kind: str) -> None:
-    plain, _ = explained(Runner({"m": model}, _data()), ["m"], [attribution], sg.linf(0.05), FEW, FACTS)
+    plain, _ = explained(Runner({"m": model}, _data()), ["m"], _plan(sg.linf(0.05), attribution), FACTS)
     row = plain["models"]["m"]["attributions"][0]
     assert row["refused"] is None
     assert row["why"][kind]
@@ -138,9 +149,8 @@ def test_a_bound_that_does_not_exist_is_named(model: nn.Module, attribution: Att
 
 
 def test_no_pictures_leave_no_arrays_and_a_radius_of_their_own_counts() -> None:
-    small = Explaining(samples=3, eps=0.01, steps=2, restarts=1, draws=1)
-    runner = Runner({"m": _model()}, _data())
-    plain, arrays = explained(runner, ["m"], [Saliency()], sg.linf(0.1), small, FACTS, pictures=0)
+    plan = _plan(sg.linf(0.1), explanation_samples=3, explanation_eps=0.01, gallery=0)
+    plain, arrays = explained(Runner({"m": _model()}, _data()), ["m"], plan, FACTS)
     assert arrays == {}
     assert plain["threat"]["eps"] == 0.01
     assert plain["models"]["m"]["attributions"][0]["samples"] == []
@@ -150,7 +160,7 @@ def test_features_have_no_center_of_mass() -> None:
     data = Dataset(torch.tensor([[0.2, 0.4, 0.6], [0.8, 0.1, 0.3]]), torch.tensor([0, 1]), ("a", "b"), ("s0", "s1"))
     net = nn.Sequential(nn.Linear(3, 4), nn.Softplus(), nn.Linear(4, 2))
     facts = {"shape": [3], "classes": ["a", "b"], "samples": 2}
-    plain, arrays = explained(Runner({"m": net}, data), ["m"], [Saliency()], sg.l2(0.1), FEW, facts)
+    plain, arrays = explained(Runner({"m": net}, data), ["m"], _plan(sg.l2(0.1)), facts)
     assert plain["goals"] == ["top-k", "cosine", "euclidean"]
     assert "mass_center_displacement" not in plain["models"]["m"]["attributions"][0]["similarity"]
     assert plain["models"]["m"]["attributions"][0]["faithful"] is None
@@ -158,15 +168,15 @@ def test_features_have_no_center_of_mass() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
-    [({"samples": 0}, "samples of explanations must be at least 1"), ({"eps": -1.0}, "positive and finite, got -1"),
-     ({"beta": math.inf}, "beta of explanations")],
-)  # fmt: skip
-def test_wrong_settings_are_refused(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        Explaining(**settings)
+    "settings",
+    [{"samples": 0}, {"steps": 0}, {"restarts": 0}, {"draws": 0}, {"certified": -1}, {"eps": -1.0}, {"beta": math.inf}],
+)
+def test_wrong_settings_are_refused(settings: dict[str, Any]) -> None:
+    ((name, value),) = settings.items()
+    with pytest.raises(UsageError, match=rf"explanation_{name}: .*\(got {value}"):
+        _plan(sg.linf(0.1), **{f"explanation_{name}": value})
 
 
 def test_other_norms_are_refused() -> None:
     with pytest.raises(UsageError, match="within linf or l2, not within l1"):
-        Explaining().within(sg.l1(1.0))
+        _plan(sg.l1(1.0))

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 import steadygrad as sg
 from oracles import intervals
-from steadygrad.attacks import PGD, Expectation
+from steadygrad.attacks import JSMA, PGD, Expectation
 from steadygrad.audit import neurons as section
-from steadygrad.audit.neurons import Probing, neurons
+from steadygrad.audit.neurons import neurons
+from steadygrad.audit.plan import AuditPlan
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measures.neuron_changes import NeuronChanges
@@ -24,7 +25,7 @@ from steadygrad.measuring.runner import Runner, SavedTables
 from steadygrad.measuring.store import Store
 
 COUNT, EPS = 24, 0.2
-SETTINGS = Probing(samples=COUNT, share=0.25, draws=3, attack=PGD(steps=4))
+ATTACK = PGD(steps=4)
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +40,13 @@ def model() -> nn.Module:
     return sg.fit(built, sg.defenses.Plain(), train, settings=sg.FitSettings(epochs=4, lr=3e-3)).classifier
 
 
+def _plan(eps: float = EPS, **changes: Any) -> AuditPlan:
+    settings = {"samples": COUNT, "share": 0.25, "draws": 3, "attack": ATTACK} | changes
+    return AuditPlan.of(sg.linf(eps), {"neurons": True, **{f"neuron_{name}": v for name, v in settings.items()}})
+
+
 def _section(runner: Runner, eps: float = EPS) -> dict[str, Any]:
-    return neurons(runner, ["net"], sg.linf(eps), SETTINGS, len(runner.data))
+    return neurons(runner, ["net"], _plan(eps), {"samples": len(runner.data)})
 
 
 def _row(model: nn.Module, data: Dataset, **settings: Any) -> dict[str, Any]:
@@ -85,8 +91,8 @@ def _held(model: nn.Module, layer: int, index: list[int], x: Tensor, x_adv: Tens
 def test_equals_loops_written_by_hand(model: nn.Module, data: Dataset, found: dict[str, Any]) -> None:
     row = found["models"]["net"]
     x, y = data.tensors()
-    seeds = Runner({}, data).seeds({"neurons": sg.registry.describe(SETTINGS.attack)}, data.ids)
-    x_adv = SETTINGS.attack.perturb(model, x, y, sg.linf(EPS), generator=seeds)
+    seeds = Runner({}, data).seeds({"neurons": sg.registry.describe(ATTACK)}, data.ids)
+    x_adv = ATTACK.perturb(model, x, y, sg.linf(EPS), generator=seeds)
     pairs = [(_outputs(model, a), _outputs(model, b)) for a, b in zip(x, x_adv, strict=True)]
     layers = len(pairs[0][0][0])
     fooled = [int(a[1].argmax()) == int(t) != int(b[1].argmax()) for (a, b), t in zip(pairs, y, strict=True)]
@@ -116,7 +122,7 @@ def test_equals_loops_written_by_hand(model: nn.Module, data: Dataset, found: di
             assert (restored["low"], restored["high"]) == pytest.approx((low, high), abs=1e-9)
         draws = [
             [_held(model, place, index.tolist(), x[i], x_adv[i]) == int(y[i]) for i in judged]
-            for seed in range(SETTINGS.draws)
+            for seed in range(3)
             for index in [sg.neurons.select({"": torch.from_numpy(sigma)}, 0.25, "random", seed=seed)[""]]
         ]
         random = layer["restored"]["random"]
@@ -159,7 +165,7 @@ def test_tables_are_kept(
     assert len(list(tmp_path.rglob("*.parquet"))) == 3  # what moves, and each of two layers
     monkeypatch.setattr(PGD, "perturb", None)
     assert _section(Runner({"net": model}, data, Store(tmp_path))) == found
-    assert neurons(SavedTables(tmp_path), ["net"], sg.linf(EPS), SETTINGS, COUNT) == found
+    assert neurons(SavedTables(tmp_path), ["net"], _plan(), {"samples": COUNT}) == found
     with pytest.raises(TypeError, match="NoneType"):
         _section(runner, EPS / 2)
 
@@ -290,7 +296,7 @@ def test_parts_are_as_large_as_their_activations_allow(
     # Three copies of what one sample makes may take 2^28 bytes.
     made = torch.empty(1, device="meta").expand(size // 4)
     monkeypatch.setattr(NeuronChanges, "_outputs", lambda *_: {"a": made[: size // 8], "b": made[size // 8 :]})
-    measure = NeuronChanges(SETTINGS.attack, sg.linf(EPS))
+    measure = NeuronChanges(ATTACK, sg.linf(EPS))
     assert measure._part(nn.Identity(), data.tensors()[0][:1]) == part
 
 
@@ -346,27 +352,19 @@ def test_the_settings_and_the_facts_are_in_the_section(found: dict[str, Any]) ->
         "share": 0.25,
         "draws": 3,
     }
-    assert SETTINGS.plain()["attack"]["steps"] == 4
 
 
 def test_no_more_samples_are_looked_at_than_there_are(model: nn.Module, data: Dataset) -> None:
     assert _section(Runner({"net": model}, data.take(12)))["samples"] == 12
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"samples": 1}, "samples of neurons must be at least 2, got 1"),
-        ({"draws": 0}, "draws of neurons must be at least 1, got 0"),
-        ({"share": 0.0}, r"share of neurons must be within \(0, 1\], got 0.0"),
-        ({"share": 1.5}, r"share of neurons must be within \(0, 1\], got 1.5"),
-    ],
-)
-def test_settings_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        Probing(**settings)
+@pytest.mark.parametrize("settings", [{"samples": 1}, {"draws": 0}, {"share": 0.0}, {"share": 1.5}])
+def test_settings_are_refused(settings: dict[str, Any]) -> None:
+    ((name, value),) = settings.items()
+    with pytest.raises(UsageError, match=rf"neuron_{name}: .*\(got {value}\)"):
+        _plan(**settings)
 
 
 def test_a_norm_that_the_attack_does_not_know_is_refused() -> None:
-    with pytest.raises(UsageError, match="neurons are looked at under PGD, 4 steps: linf, l2, l1, not l0"):
-        SETTINGS.check(sg.Threat("l0", 3))
+    with pytest.raises(UsageError, match="neuron_attack works within linf, l2, l1, not within l0"):
+        AuditPlan.of(sg.Threat("l0", 3), {"attacks": [JSMA()], "neurons": True, "neuron_attack": ATTACK})

@@ -17,7 +17,7 @@ from torch import nn
 
 import steadygrad as sg
 from steadygrad.attributions import IntegratedGradients, Saliency
-from steadygrad.bounds import AttributionDeviation
+from steadygrad.bounds import Bound, CertifiedDeviation, LinearizedDeviation
 from steadygrad.models.architectures import seeded
 
 
@@ -38,7 +38,7 @@ def trained(model: sg.Classifier, train) -> sg.Classifier:
     return model.eval()
 
 
-def show(what: str, method: AttributionDeviation, model, x, target, threat) -> None:
+def show(what: str, method: Bound, model, x, target, threat) -> None:
     start = time.perf_counter()
     bound = method(model, x, target, threat)
     took = (time.perf_counter() - start) / len(x)
@@ -58,7 +58,7 @@ def lenet() -> None:
     for attribution in (IntegratedGradients(steps=8), Saliency()):
         for threat in (sg.linf(0.1), sg.l2(0.5)):
             name = f"{type(attribution).__name__}, LeNet softplus 50, {threat}"
-            show(name, AttributionDeviation(attribution), smooth, x, target, threat)
+            show(name, LinearizedDeviation(attribution), smooth, x, target, threat)
 
 
 def sizes() -> None:
@@ -72,7 +72,7 @@ def sizes() -> None:
         for threat in (sg.l2(0.1), sg.linf(1 / 255)):
             show(
                 f"{name} {shape} untrained, {threat}",
-                AttributionDeviation(Saliency(), rank=32 if shape[1] > 100 else 64),
+                LinearizedDeviation(Saliency(), rank=32 if shape[1] > 100 else 64),
                 model,
                 x,
                 x.new_zeros(1).long(),
@@ -87,7 +87,7 @@ def certified() -> None:
     target = model(x).argmax(1)
     for name, net in (("ReLU", model), ("softplus 10", sg.smooth(model, 10.0))):
         for eps in (1e-4, 1e-3, 1e-2):
-            method = AttributionDeviation(Saliency(), kind="certified")
+            method = CertifiedDeviation(Saliency())
             show(f"digits CNN {name}, certified, linf {eps:g}", method, net, x, target, sg.linf(eps))
             if eps < 1e-2:
                 share = method(net, x, target, sg.linf(eps)).certain_top_k(0.1).float().sum(1).mean() / round(6.4)
@@ -107,7 +107,7 @@ def pooling() -> None:
             net(x)
         model = trained(sg.Classifier(net, classes=10, input_shape=(1, 28, 28)), train)
         for threat in (sg.linf(0.001), sg.linf(0.01), sg.l2(0.01), sg.l2(0.1)):
-            method = AttributionDeviation(Saliency(), kind="certified", units=0)
+            method = CertifiedDeviation(Saliency(), units=0)
             show(f"{name}, softplus 10, certified, {threat}", method, model, x, model(x).argmax(1), threat)
 
 

@@ -13,8 +13,8 @@ from oracles import bounds as oracle
 from steadygrad import derivatives, randomness
 from steadygrad.attributions import InputXGradient, IntegratedGradients, Saliency
 from steadygrad.attributions.similarity import pixel_maps
-from steadygrad.bounds import AttributionDeviation, DeviationBound, deviation
-from steadygrad.bounds.reading import read
+from steadygrad.bounds import CertifiedDeviation, DeviationBound, deviation
+from steadygrad.bounds.certified.tracing import trace
 from steadygrad.classifier import Classifier
 from steadygrad.errors import Failure, UsageError
 from steadygrad.threat import l2, linf
@@ -98,9 +98,7 @@ def test_no_point_is_beyond_the_bound(kind, activation, attribution, threat):
     x, target = nets.inputs(5, dtype=torch.float64, seed=4), torch.tensor([0, 1, 2, 0, 1])
     x[0] = x[0].round()
     bounds = [
-        AttributionDeviation(attribution, kind="certified", exact=exact, units=units, distance=distance, steps=4)(
-            model, x, target, threat
-        )
+        CertifiedDeviation(attribution, exact=exact, units=units, distance=distance, steps=4)(model, x, target, threat)
         for exact, units, distance in ((0, 0, "euclidean"), (256, 2048, "euclidean"), (256, 2048, "cosine"))
     ]
     points = points_of(threat, x, POINTS, seed=5)
@@ -124,7 +122,7 @@ def test_no_point_is_beyond_the_bound(kind, activation, attribution, threat):
 @pytest.mark.parametrize("threat", [linf(0.001), l2(0.004)], ids=str)
 def test_at_small_radii_the_bound_is_near_what_is_reached(kind, attribution, threat):
     model, x = nets.build(kind, dtype=torch.float64), nets.inputs(3, dtype=torch.float64)
-    bound = AttributionDeviation(attribution, kind="certified")(model, x, torch.tensor([0, 1, 2]), threat)
+    bound = CertifiedDeviation(attribution)(model, x, torch.tensor([0, 1, 2]), threat)
     assert (bound.lower > 0).all()
     assert (bound.gap <= 3).all(), bound.gap
 
@@ -139,7 +137,7 @@ def test_one_hidden_layer_equals_the_sum_over_its_units(norm, beta):
     x, target = torch.rand(2, 6, generator=randomness.fresh(1), dtype=torch.float64), torch.tensor([0, 2])
     eps = 0.2
     threat = (linf if norm == "linf" else l2)(eps, bounds=(-9.0, 9.0))
-    bound = AttributionDeviation(Saliency(), kind="certified", exact=0)(model, x, target, threat)
+    bound = CertifiedDeviation(Saliency(), exact=0)(model, x, target, threat)
 
     def slope(z: Tensor) -> Tensor:
         return (z > 0).to(z.dtype) if beta is None else 1 / (1 + torch.exp(-beta * z))
@@ -156,7 +154,7 @@ def test_one_hidden_layer_equals_the_sum_over_its_units(norm, beta):
 
 def test_a_ball_of_radius_zero_leaves_rounding_only():
     model, x = nets.build("conv", activation=nn.ReLU, dtype=torch.float64), nets.inputs(2, dtype=torch.float64)
-    bound = AttributionDeviation(Saliency(of="loss"), kind="certified")(model, x, torch.tensor([0, 1]), linf(0.0))
+    bound = CertifiedDeviation(Saliency(of="loss"))(model, x, torch.tensor([0, 1]), linf(0.0))
     assert (bound.upper < 1e-10).all()
     assert (bound.upper > 0).all()
 
@@ -164,7 +162,7 @@ def test_a_ball_of_radius_zero_leaves_rounding_only():
 def test_a_model_in_single_precision_is_within_rounding_of_the_bound():
     model, x, target = nets.build("conv"), nets.inputs(4), torch.tensor([0, 1, 2, 0])
     threat = linf(0.01)
-    bound = AttributionDeviation(Saliency(), kind="certified")(model, x, target, threat)
+    bound = CertifiedDeviation(Saliency())(model, x, target, threat)
     before = Saliency()(model, x, target)
     for point in points_of(threat, x, 200, seed=6):
         after = Saliency()(model, point, target)
@@ -174,9 +172,9 @@ def test_a_model_in_single_precision_is_within_rounding_of_the_bound():
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_layers_read_compute_the_model(kind):
     model, x = model_of(kind, nn.ReLU, seed=1), nets.inputs(3, dtype=torch.float64)
-    torch.testing.assert_close(read(model, x)(x), model(x), rtol=1e-8, atol=1e-8)  # softplus is cut at 20
+    torch.testing.assert_close(trace(model, x)(x), model(x), rtol=1e-8, atol=1e-8)  # softplus is cut at 20
     smooth = derivatives.smooth(model, 7.0)
-    torch.testing.assert_close(read(smooth, x)(x), smooth(x), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(trace(smooth, x)(x), smooth(x), rtol=1e-8, atol=1e-8)
 
 
 class Slicing(nn.Module):
@@ -206,7 +204,7 @@ class Branching(nn.Module):
 def test_a_layer_without_bounds_is_named(layer, message):
     known = isinstance(layer, (Slicing, Branching)) or type(layer).__name__ == "_Attention"
     model = layer if known else nn.Sequential(layer, nn.Flatten(), nn.Linear(16, 3))
-    method = AttributionDeviation(Saliency(), kind="certified")
+    method = CertifiedDeviation(Saliency())
     with pytest.raises(UsageError, match=message):
         method(model, nets.inputs(2), torch.tensor([0, 1]), linf(0.1))
 
@@ -218,13 +216,13 @@ def test_a_forward_that_depends_on_the_batch_is_found_out():
 
     x = nets.inputs(2)
     with pytest.raises(Failure, match="other logits than the model"):
-        read(Batch(), x)
+        trace(Batch(), x)
 
 
 def test_certain_pixels_are_in_the_top_k_of_every_point():
     model, x = nets.build("conv", dtype=torch.float64), nets.inputs(4, dtype=torch.float64)
     target, threat, k = torch.tensor([0, 1, 2, 0]), linf(0.004), 0.3
-    bound = AttributionDeviation(Saliency(), kind="certified")(model, x, target, threat)
+    bound = CertifiedDeviation(Saliency())(model, x, target, threat)
     certain = bound.certain_top_k(k)
     count = round(k * 16)
     assert 0 < certain.sum(1).float().mean() <= count
@@ -245,9 +243,9 @@ def test_certain_pixels_by_hand():
     assert bound.certain_top_k(0.75).tolist() == [[True, True, False, False]]
     with pytest.raises(UsageError, match="share of the pixels"):
         bound.certain_top_k(0.0)
-    linearised = DeviationBound(zero, zero, zero, low, "linearised", "euclidean", zero, zero, zero)
+    linearized = DeviationBound(zero, zero, zero, low, "linearized", "euclidean", zero, zero, zero)
     with pytest.raises(UsageError, match="certified"):
-        linearised.certain_top_k()
+        linearized.certain_top_k()
 
 
 def test_neighbors_change_nothing():
@@ -255,7 +253,7 @@ def test_neighbors_change_nothing():
     seeds = randomness.sample_seeds(3, None)
 
     def values(p, t, s):
-        bound = AttributionDeviation(Saliency(of="loss"), kind="certified")(model, p, t, linf(0.02), generator=s)
+        bound = CertifiedDeviation(Saliency(of="loss"))(model, p, t, linf(0.02), generator=s)
         return bound.upper, bound.lower, bound.low, bound.high
 
     gates.assert_batch_invariant(values, x, target, seeds, rtol=1e-7, atol=1e-9)
@@ -263,7 +261,7 @@ def test_neighbors_change_nothing():
 
 def test_it_leaves_no_trace():
     model, x, target = nets.build("conv", activation=nn.ReLU), nets.inputs(2), torch.tensor([0, 1])
-    method = AttributionDeviation(Saliency(), kind="certified", steps=2)
+    method = CertifiedDeviation(Saliency(), steps=2)
     gates.assert_leaves_no_trace(
         model, lambda: method(model, x, target, linf(0.01)), inputs=[x, target], failing_at=(0, 1)
     )

@@ -7,11 +7,13 @@ import json
 import pytest
 
 from cli.commands import done
-from steadygrad import attacks, attributions, data, defenses, models, papers, recipes
+from steadygrad import attacks, attributions, bounds, data, defenses, models, papers, recipes
 
 KINDS = {
     "attacks": attacks.ATTACKS,
+    "attribution-attacks": attacks.ATTRIBUTION_ATTACKS,
     "attributions": attributions.ATTRIBUTIONS,
+    "bounds": bounds.BOUNDS,
     "defenses": defenses.DEFENSES,
     "models": models.ARCHITECTURES,
     "data": data.DATASETS,

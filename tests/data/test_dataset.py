@@ -88,6 +88,55 @@ def test_take_depends_on_its_seed():
     assert data.take(10, 1).ids != data.take(10, 2).ids
 
 
+def labeled(labels: list[int]) -> Dataset:
+    data = tiny(len(labels))
+    return dataclasses.replace(data, labels=torch.tensor(labels), classes=tuple("abcde"))
+
+
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=1, max_size=40), count=st.integers(1, 45), seed=st.integers(0, 2**40)
+)
+def test_drawn_samples_are_balanced_ordered_and_nested(labels, count, seed):
+    data = labeled(labels)
+    drawn = data.draw(count, seed)
+    positions = [data.ids.index(i) for i in drawn.ids]
+    assert len(drawn) == min(count, len(labels))
+    assert positions == sorted(set(positions))
+    assert torch.equal(drawn.images, data.images[positions])
+    assert drawn.labels.tolist() == [labels[i] for i in positions]
+    assert set(drawn.ids) <= set(data.draw(count + 1, seed).ids)
+    # A class has fewer than another one, by more than the last turn, only where all of its samples are drawn.
+    shares = {label: drawn.labels.tolist().count(label) for label in set(labels)}
+    for label, share in shares.items():
+        assert share >= max(shares.values()) - 1 or share == labels.count(label)
+
+
+@given(seed=st.integers(0, 2**40), state=st.integers(0, 100))
+def test_a_draw_follows_from_its_seed_alone(seed, state):
+    data = labeled([0, 1, 1, 2, 4] * 8)
+    expected = data.draw(12, seed).ids
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(state)
+        before = torch.get_rng_state()
+        assert data.draw(12, seed).ids == expected
+        assert torch.equal(torch.get_rng_state(), before)
+    assert data.draw(12, seed + 1).ids != expected or data.draw(12, seed + 2).ids != expected
+
+
+def test_every_sample_of_a_class_is_drawn_equally_often():
+    data = labeled([0] * 4 + [1] * 8)
+    drawn = [data.draw(5, seed) for seed in range(400)]
+    times = torch.tensor([sum(name in part.ids for part in drawn) for name in data.ids]).double()
+    # Five of two classes are three and two or two and three: 2.5 of the 4, 2.5 of the 8; five standard deviations.
+    assert (times[:4] / 400 - 2.5 / 4).abs().max() < 0.13
+    assert (times[4:] / 400 - 2.5 / 8).abs().max() < 0.13
+
+
+def test_a_draw_of_nothing_is_refused():
+    with pytest.raises(UsageError, match="count=0"):
+        tiny().draw(0)
+
+
 @given(count=st.integers(2, 40), fraction=st.floats(0.01, 0.99), seed=st.integers(0, 2**40))
 def test_divide_is_disjoint_complete_and_stable(count, fraction, seed):
     data = tiny(count)
@@ -134,6 +183,34 @@ def test_fingerprint_sees_one_pixel_one_label_one_id():
     ]
     assert tiny().fingerprint == data.fingerprint
     assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 5
+
+
+def test_content_keys_see_one_pixel_one_label_one_id_and_nothing_of_the_others():
+    data = tiny()
+    images, labels = data.images.clone(), data.labels.clone()
+    images[3, 0, 1, 1] ^= 1
+    labels[0] = 1
+    assert len(set(data.content_keys)) == 6
+    assert tiny().content_keys == data.content_keys
+    assert data.select([4, 1]).content_keys == (data.content_keys[4], data.content_keys[1])
+    for changed, row in (
+        (dataclasses.replace(data, images=images), 3),
+        (dataclasses.replace(data, labels=labels), 0),
+        (dataclasses.replace(data, ids=("other", *data.ids[1:])), 0),
+    ):
+        assert [a != b for a, b in zip(changed.content_keys, data.content_keys)] == [i == row for i in range(6)]
+
+
+def test_content_keys_are_those_of_the_values_not_of_the_layout():
+    data = tiny(2500)
+    channels_last = dataclasses.replace(data, images=data.images.to(memory_format=torch.channels_last))
+    transposed = dataclasses.replace(data, images=data.images.transpose(2, 3).contiguous().transpose(2, 3))
+    assert len(set(data.content_keys)) == 2500
+    assert channels_last.content_keys == transposed.content_keys == data.content_keys
+    as_floats = dataclasses.replace(data, images=data.tensors()[0])
+    flat = dataclasses.replace(as_floats, images=as_floats.images.flatten(1))
+    assert not set(as_floats.content_keys) & {*data.content_keys, *flat.content_keys}
+    assert data.content_keys[0] == "e944fa46cdc0cace7756"
 
 
 def change(**fields):

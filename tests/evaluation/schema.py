@@ -225,9 +225,9 @@ def _explained(explained: Mapping[str, Any] | None, summary: Mapping[str, Any]) 
             _keys(row["deviation"], "euclidean cosine", where)
             for distance, found in row["deviation"].items():
                 place = f"{where}.{distance}"
-                _keys(found, "attack linearised certified values", place)
+                _keys(found, "attack linearized certified values", place)
                 _keys(found["attack"], "value low high", place)
-                for kind in ("linearised", "certified"):
+                for kind in ("linearized", "certified"):
                     assert (found[kind] is None) == (row["why"][kind] is not None), place
                     if found[kind] is not None:
                         _keys(found[kind], BOUND, place)

@@ -253,6 +253,9 @@ def test_what_the_data_says_is_filled_in_or_refused(tmp_path, folder):
         load(tmp_path / "a.safetensors", data=data)
     with pytest.raises(UsageError, match="has 3 classes, got data with 10"):
         load(tmp_path / "a.safetensors", classes=10)
+    for spec in ("mlp", tmp_path / "a.safetensors"):
+        with pytest.raises(UsageError, match="or a list of names, got 'cat'"):
+            load(spec, classes="cat")
 
 
 # module:callable

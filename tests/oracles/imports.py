@@ -12,8 +12,10 @@ FLOORS = [
     {"papers"},
     {"hardening"},
     {"report"},
+    {"audit"},
     {"evaluation"},
     {"training"},
+    {"measuring"},
     {"defenses"},
     {"bounds"},
     {"attacks"},
@@ -24,7 +26,7 @@ FLOORS = [
     {"derivatives"},
     {"classifier"},
     {"threat"},
-    {"registry", "recipes", "randomness", "files", "errors", "progress", "provenance"},
+    {"plans", "registry", "recipes", "randomness", "files", "errors", "progress", "provenance"},
 ]
 LONGEST = 400
 

@@ -23,6 +23,14 @@ def score_interval(successes: int, count: int) -> tuple[float, float]:
     return low, high
 
 
+def wilson(successes: int, count: int) -> tuple[float, float]:
+    """Wilson's interval by its closed form (Wilson 1927)."""
+    share, square = successes / count, norm.ppf(0.975) ** 2
+    center = (share + square / (2 * count)) / (1 + square / count)
+    half = math.sqrt(square * (share * (1 - share) / count + square / (4 * count * count))) / (1 + square / count)
+    return center - half, center + half
+
+
 def quantile(values: Sequence[float], level: Fraction) -> float:
     """The smallest value with at least this share of all values at or below it."""
     ordered = sorted(values)

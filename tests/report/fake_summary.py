@@ -109,6 +109,7 @@ def _model(index: int, name: str, rng: np.random.Generator) -> dict[str, Any]:
         "architecture": {"name": "small_cnn", "width": 32},
         "draws": 1,
         "parameters": 38_922,
+        "samples": SAMPLES,
         "weights": f"{index:02d}c0ffee5eed",
         "clean": estimate(clean),
         "robust": estimate(robust),
@@ -193,7 +194,6 @@ def full(names: list[str] | None = None) -> tuple[dict[str, Any], dict[str, np.n
         "note": "Points made against one model and shown to another: weak evidence.",
     }  # fmt: skip
     summary["gallery"] = {
-        "file": "gallery.npz",
         "models": entries,
         "attributions": ["saliency", "integrated_gradients"],
         "grid": {
@@ -223,9 +223,9 @@ def _pictures(index: int, arrays: dict[str, np.ndarray], rng: np.random.Generato
         {
             "index": 11 * k + index,
             "id": f"digits-test-{11 * k + index:05d}",
-            "label": label,
-            "clean_prediction": label,
-            "adversarial_prediction": label if k == 4 else (label + 3) % 10,
+            "label": str(label),
+            "clean_prediction": str(label),
+            "adversarial_prediction": str(label if k == 4 else (label + 3) % 10),
             "clean_confidence": 0.997 - 0.01 * k,
             "adversarial_confidence": 0.91 - 0.05 * k,
             "distance": None if k == 4 else EPS,
@@ -243,7 +243,6 @@ def _frame(models: list[dict[str, Any]], samples: int) -> dict[str, Any]:
         "machine": {"platform": "Linux x86_64", "python": "3.11.9", "torch": "2.13.0", "device": "cpu", "threads": 2},
         "seconds": 74.3,
         "command": "steadygrad audit runs/digits/models/*.safetensors --data digits --norm linf --eps 0.1 --seed 0",
-        "code": "5ca1ab1e",
         "config": {
             "seed": 0,
             "data": {"name": "digits", "split": "test", "samples": samples},
@@ -261,6 +260,8 @@ def _frame(models: list[dict[str, Any]], samples: int) -> dict[str, Any]:
         "threat": {"norm": "linf", "eps": EPS, "bounds": [0.0, 1.0]},
         "models": models,
         "transfer": None,
+        "explained": None,
+        "neurons": None,
         "gallery": None,
     }
 
@@ -269,7 +270,9 @@ def minimal() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """One model, one attack that found nothing, no transfer, no grid, no distances; a pair (summary, arrays)."""
     rng = np.random.default_rng(1)
     model = _model(0, "plain", rng)
-    model["attacks"] = [{**model["attacks"][0], "median_distance": None, "after_rounding": None}]
+    model["attacks"] = [{**model["attacks"][0], "median_distance": None, "success_rate": None}]
+    model["broken_by"] = model["broken_by"][:1]
+    model["rho2"] = None
     model["robust"] = model["attacks"][0]["accuracy"]
     model["explanations"] = []
     model["curve"]["points"] = model["curve"]["points"][:1]
@@ -282,7 +285,7 @@ def minimal() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     arrays |= {"confidence_clean_0": sure, "confidence_adversarial_0": fooled}
     arrays = {name: value for name, value in arrays.items() if not name.startswith("map_")}
     summary = _frame([model], SAMPLES)
-    summary["gallery"] = {"file": "gallery.npz", "models": {"plain": entries}, "attributions": [], "grid": None}
+    summary["gallery"] = {"models": {"plain": entries}, "attributions": [], "grid": None}
     return summary, arrays
 
 
@@ -290,5 +293,5 @@ def save(folder: Path, summary: dict[str, Any], arrays: dict[str, np.ndarray]) -
     """Write a pair as a run folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "summary.json").write_text(json.dumps(summary, allow_nan=False), encoding="utf-8")
-    np.savez_compressed(folder / "gallery.npz", **{name: value.astype(np.float32) for name, value in arrays.items()})
+    np.savez_compressed(folder / "pictures.npz", **{name: value.astype(np.float32) for name, value in arrays.items()})
     return folder

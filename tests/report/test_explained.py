@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from report.fake_summary import EPS, digit, estimate, full, save
+from report.fake_summary import EPS, NAMES, digit, estimate, full, save
 from steadygrad import report
 from steadygrad.errors import Failure
 from steadygrad.report import explained, page, scatter
@@ -29,11 +29,11 @@ def _median(value: float) -> dict[str, float]:
 
 def _deviation(rng: np.random.Generator, certified: bool) -> dict[str, Any]:
     attack = rng.uniform(0.2, 0.8, SAMPLES)
-    values = {"attack": attack.tolist(), "linearised": (attack / rng.uniform(0.5, 1.3, SAMPLES)).tolist()}
+    values = {"attack": attack.tolist(), "linearized": (attack / rng.uniform(0.5, 1.3, SAMPLES)).tolist()}
     found: dict[str, Any] = {"attack": _median(float(np.median(attack))), "certified": None, "values": values}
     if certified:
         values["certified"] = (40 * attack).tolist()
-    for kind, over in (("linearised", 7), ("certified", 0)):
+    for kind, over in (("linearized", 7), ("certified", 0)):
         if kind in values:
             ratio = attack / np.array(values[kind])
             levels = {str(q): _median(float(np.quantile(ratio, q))) for q in (0.05, 0.5, 0.95)}
@@ -62,16 +62,17 @@ def _row(rng: np.random.Generator, name: str, beta: float | None, certified: boo
     similar = {
         way: {"value": share + i / 10, "low": share, "high": 0.9, "count": SAMPLES} for i, way in enumerate(ways)
     }
-    certain = {"mean": {"value": 3.4, "low": 2.1, "high": 4.7}, "any": estimate(0.75, SAMPLES)}
+    alike = {"value": 0.87, "low": 0.8, "high": 0.9, "count": SAMPLES}
+    certain = {"mean": {"value": 3.4, "low": 2.1, "high": 4.7, "count": SAMPLES}, "any": estimate(0.75, SAMPLES)}
     return {
         "name": name,
         "refused": None,
         "similarity": dict.fromkeys(explained.SIMILARITIES, similar),
         "moved": {"attack": estimate(1.0, SAMPLES), "noise": estimate(0.5, SAMPLES)},
-        "surrogate": {"same_prediction": estimate(0.75, SAMPLES), "alike": {"value": 0.87}} if beta else None,
+        "surrogate": {"same_prediction": estimate(0.75, SAMPLES), "alike": alike} if beta else None,
         "points": 118,
         "deviation": {d: _deviation(rng, certified) for d in ("euclidean", "cosine")},
-        "why": {"linearised": None, "certified": None if certified else WHY},
+        "why": {"linearized": None, "certified": None if certified else WHY},
         "certain": certain if certified else None,
         "faithful": _faithful() if certified else None,
         "passes": {"forwards": 500.0, "backwards": 800.0},
@@ -85,9 +86,8 @@ def _row(rng: np.random.Generator, name: str, beta: float | None, certified: boo
 
 def pushed() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """A full summary whose first model is certified, whose second has a surrogate, and whose third is refused."""
-    summary, arrays = full()
-    rng = np.random.default_rng(4)
-    summary["models"], names = summary["models"][:3], [m["name"] for m in summary["models"][:3]]
+    summary, arrays = full(NAMES[:3])
+    rng, names = np.random.default_rng(4), NAMES[:3]
     summary["transfer"] = None
     rows = [
         [_row(rng, "Saliency", None, True), _row(rng, "IntegratedGradients", None, True)],
@@ -159,7 +159,7 @@ def test_a_surrogate_is_stated_and_how_near_it_is(section: tuple[dict[str, Any],
 def test_bounds_say_how_sound_they_are_and_a_violation_is_marked(section: tuple[dict[str, Any], str]) -> None:
     text = section[1]
     words = _words(text)
-    for word in ("Attack:", "Linearised:", "Certified:"):
+    for word in ("Attack:", "Linearized:", "Certified:"):
         assert word in words
     assert words.count("7 of 118 above") == 6
     assert words.count("✓ 0 of 118 above") == 4
@@ -220,14 +220,14 @@ def test_the_page_stays_accessible_with_it() -> None:
 
 
 def test_the_scatter_shows_every_sample_and_what_exceeds_its_bound() -> None:
-    values = {"attack": [0.1, 0.2, 0.0, 0.3], "linearised": [0.1, 0.1, 1.0, None], "certified": [1.0, 10.0, 10.0, 20.0]}
+    values = {"attack": [0.1, 0.2, 0.0, 0.3], "linearized": [0.1, 0.1, 1.0, None], "certified": [1.0, 10.0, 10.0, 20.0]}
     assert scatter.limits([values]) == (-1, 2, -1, 0)
     assert scatter.limits([{"attack": [0.0]}]) is None
     drawn = scatter.scatter(values, (-1, 2, -1, 0), "all")
     assert drawn.count("<use ") == 3 + 4
-    linearised = re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"[^>]*0b6aa2', drawn)
-    assert len(linearised) == 3
-    lengths = [float(y) for _, y in linearised]
+    linearized = re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"[^>]*0b6aa2', drawn)
+    assert len(linearized) == 3
+    lengths = [float(y) for _, y in linearized]
     assert lengths[1] < lengths[0] <= lengths[2] + 1e-6  # 0.2 above 0.1; no movement lies on the lower edge
     assert drawn == scatter.scatter(values, (-1, 2, -1, 0), "all")
     assert math.isclose(lengths[0], lengths[2])

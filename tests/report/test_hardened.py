@@ -6,25 +6,39 @@ import json
 
 import pytest
 
+from report.fake_summary import full
 from steadygrad.errors import Failure
 from steadygrad.report import hardened
 
 SHARE = {"value": 0.5, "low": 0.4, "high": 0.6, "count": 100}
-SIDE = {"clean": SHARE, "robust": SHARE, "median_distance": 0.11, "verdict": {"trustworthy": True, "text": "fine"}}
-CHANGE = {"value": 0.125, "low": -0.05, "high": 0.3}
+SIDE = {
+    "clean": SHARE,
+    "robust": SHARE,
+    "median_distance": 0.11,
+    "distances": 100,
+    "verdict": {"trustworthy": True, "text": "fine"},
+}
+CHANGE = {"value": 0.125, "low": -0.05, "high": 0.3, "count": 100, "gained": 20, "lost": 7, "p": 0.02}
+SUMMARY = full()[0]
 FOUND = {
+    **{key: SUMMARY[key] for key in ("schema", "version", "created", "machine", "command")},
+    "model": {"name": "mlp", "file": "mlp.safetensors", "hardened": "run/model.safetensors"},
+    **{key: SUMMARY[key] for key in ("threat", "data")},
+    "training": {
+        "defense": {"name": "sum", "parts": [{"name": "pgd", "steps": 3}, {"name": "parseval"}]},
+        "settings": {"epochs": 5},
+        "seed": 0,
+        "samples": 1200,
+        "validation_samples": 120,
+        "epochs": 5,
+        "chosen_epoch": 4,
+        "history": [{"epoch": 1, "loss": 0.5}],
+    },
     "outcome": "not shown",
     "text": "no difference",
     "before": SIDE,
     "after": {**SIDE, "median_distance": None},
     "difference": {"clean": CHANGE, "robust": {**CHANGE, "value": -0.125}, "distance": {**CHANGE, "high": None}},
-    "training": {
-        "defense": {"name": "sum", "parts": [{"name": "pgd", "steps": 3}, {"name": "parseval"}]},
-        "samples": 1200,
-        "validation_samples": 120,
-        "epochs": 5,
-        "chosen_epoch": 4,
-    },
 }
 
 

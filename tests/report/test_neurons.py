@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from report.fake_summary import EPS, estimate, full, save
+from report.fake_summary import EPS, NAMES, estimate, full, save
 from steadygrad import report
 from steadygrad.errors import Failure
 from steadygrad.report import neurons, page
@@ -34,8 +34,7 @@ def _layer(name: str, relative: float | None, most: float | None) -> dict[str, A
 
 def looked_at() -> tuple[dict[str, Any], dict[str, Any]]:
     """A full summary with a model of two layers, one of long names nobody of whose samples was turned, one refused."""
-    summary, arrays = full()
-    summary["models"], names = summary["models"][:3], [m["name"] for m in summary["models"][:3]]
+    summary, arrays = full(NAMES[:3])
     summary["transfer"] = None
     good = [_layer("act", 0.25, 0.6), _layer("act:2", 0.5, 0.4)]
     dull = [_layer("relu", 0.125, None), _layer("features.dead", None, None)]
@@ -50,7 +49,7 @@ def looked_at() -> tuple[dict[str, Any], dict[str, Any]]:
         "samples": 40,
         "share": 0.1,
         "draws": 5,
-        "models": dict(zip(names, rows, strict=True)),
+        "models": dict(zip(NAMES[:3], rows, strict=True)),
     }
     return summary, arrays
 

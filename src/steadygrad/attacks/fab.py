@@ -1,4 +1,4 @@
-"""FAB-T: the nearest wrong input, by steps onto the linearised boundary that stay near the clean one."""
+"""FAB-T: the nearest wrong input, by steps onto the linearized boundary that stay near the clean one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BEYOND = 1e-4  # of the margin between the clean input and the wrong one
 
 @ATTACKS.register(
     "fab",
-    summary="nearest wrong input: projections onto the linearised boundary to each of the likeliest classes",
+    summary="nearest wrong input: projections onto the linearized boundary to each of the likeliest classes",
     reference="Croce and Hein 2020, arXiv 1907.02044",
     cost="restarts x targets x (steps x (1 forward + 1 backward) + 1 forward) + 4 forwards",
     soundness="attack",
@@ -48,7 +48,7 @@ class FAB(Attack):
             even with this many times the gain of the last doubling of the steps in each doubling to come;
             None never gives up.
 
-    A wrong point gives the next linearisation itself, where the paper evaluates the model a second time
+    A wrong point gives the next linearization itself, where the paper evaluates the model a second time
     after the step back: one forward and one backward in every step.
 
     >>> FAB(steps=20).targets

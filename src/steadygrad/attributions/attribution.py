@@ -6,7 +6,7 @@ import abc
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen
 from steadygrad.derivatives import math_attention
-from steadygrad.errors import Failure, UsageError, unknown_name
-from steadygrad.registry import Method, Registry
+from steadygrad.errors import Failure, UsageError
+from steadygrad.registry import Method, Registry, check_settings
 
-__all__ = ["ATTRIBUTIONS", "Attribution", "Forward", "Of", "check_of", "score"]
+__all__ = ["ATTRIBUTIONS", "Attribution", "Forward", "Of", "score"]
 
 Of = Literal["logit", "log_probability", "probability", "loss", "log_odds"]
 Forward = Callable[[Tensor], Tensor]
@@ -45,24 +45,15 @@ def score(logits: Tensor, target: Tensor, of: Of) -> Tensor:
     return loss if of == "loss" else torch.exp(-loss) if of == "probability" else -loss
 
 
-def check_of(of: str) -> None:
-    """Refuse an unknown name of what is explained, with the near ones."""
-    if of not in get_args(Of):
-        raise unknown_name("score to explain", of, get_args(Of))
-
-
 @dataclass(frozen=True)
 class Attribution(Method, abc.ABC):
     """A way to explain a prediction; the fields are its settings.
 
-    Two kinds of call:
-
-    * inference (the default): the model runs in evaluation mode, is left as it was, after errors
-      too, and the maps carry no graph;
-    * `create_graph=True`: the maps are to be differentiated, with respect to the weights and, if x
-      requires a gradient, to x. The model runs exactly as the caller set it (mode, requires_grad),
-      with attention on the math kernel. A batch-norm layer in training mode then sees the points
-      this method evaluates, and dropout draws for them.
+    By default the model runs in evaluation mode and is left as it was, after errors too, and the maps carry no
+    graph. With `create_graph=True` the maps can be differentiated with respect to the weights and, if x requires
+    a gradient, to x. The model then runs as the caller set it (mode, requires_grad), with attention on the math
+    kernel; batch normalization in training mode sees the points that the method evaluates, and dropout draws
+    for them.
 
     >>> from steadygrad.attributions import Saliency
     >>> model = nn.Linear(2, 3)
@@ -70,6 +61,9 @@ class Attribution(Method, abc.ABC):
     >>> maps.shape, torch.equal(maps[0], model.weight[0])
     (torch.Size([5, 2]), True)
     """
+
+    def __post_init__(self) -> None:
+        check_settings(self, of="score to explain")
 
     def __call__(self, model: nn.Module, x: Tensor, target: Tensor, *, create_graph: bool = False) -> Tensor:
         """Maps of the shape of x (N, *) for the classes target (N,), signed.
@@ -79,7 +73,7 @@ class Attribution(Method, abc.ABC):
                 create_graph and an x that requires a gradient, a score without curvature.
             Failure: logits or maps that are not finite.
         """
-        check_inputs(x, target, _bounds(model))
+        check_inputs(x, target, bounds_of(model) or (-math.inf, math.inf))
         target = target.to(x.device)
         forward = _checked(model, target)
         if create_graph:
@@ -90,20 +84,6 @@ class Attribution(Method, abc.ABC):
         else:
             with frozen(model):
                 maps = self.maps(forward, x, target, create_graph=False)
-        return self._finite(maps)
-
-    @abc.abstractmethod
-    def maps(self, forward: Forward, x: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:
-        """The maps (N, *) alone: no checks, no freezing, for loops that have done both once."""
-
-    def require_curvature(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
-        """Refuse a model whose maps cannot be moved by following their derivatives.
-
-        Methods that take gradients override this; it leaves no trace on the model, whatever its mode.
-        """
-        return
-
-    def _finite(self, maps: Tensor) -> Tensor:
         finite = torch.isfinite(maps.detach()).flatten(1).all(1)
         if not bool(finite.all()):
             raise Failure(
@@ -112,16 +92,20 @@ class Attribution(Method, abc.ABC):
             )
         return maps
 
+    @abc.abstractmethod
+    def maps(self, forward: Forward, x: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:
+        """The maps (N, *) alone, without the checks and the freezing of a call."""
+
+    def require_curvature(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
+        """Refuse a model whose maps cannot be moved by following derivatives; overridden where gradients are taken."""
+        return
+
 
 ATTRIBUTIONS: Registry[Attribution] = Registry("attribution")
 
 
-def _bounds(model: nn.Module) -> tuple[float, float]:
-    return bounds_of(model) or (-math.inf, math.inf)
-
-
 def _checked(model: nn.Module, target: Tensor) -> Forward:
-    # The number of classes is known after a forward only; checking the first one costs no extra pass.
+    # The number of classes is known only after a forward, so the first one is checked.
     checked = False
 
     def forward(x: Tensor) -> Tensor:
@@ -129,16 +113,12 @@ def _checked(model: nn.Module, target: Tensor) -> Forward:
         logits: Tensor = model(x)
         if not checked:
             check_logits(logits, len(x))
-            _check_target(target, logits.shape[1])
+            classes, least, most = logits.shape[1], int(target.min()), int(target.max())
+            if least < 0 or most >= classes:
+                raise UsageError(
+                    f"target must be within 0..{classes - 1} (the model has {classes} classes), got {least}..{most}"
+                )
             checked = True
         return logits
 
     return forward
-
-
-def _check_target(target: Tensor, classes: int) -> None:
-    if not bool(((target >= 0) & (target < classes)).all()):
-        raise UsageError(
-            f"target must be within 0..{classes - 1} (the model has {classes} classes), "
-            f"got {int(target.min())}..{int(target.max())}"
-        )

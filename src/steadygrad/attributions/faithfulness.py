@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +13,7 @@ from steadygrad.attributions.attribution import Attribution
 from steadygrad.attributions.blur import blurred
 from steadygrad.attributions.gradients import Saliency
 from steadygrad.attributions.perturbation import BlurSaliency
-from steadygrad.attributions.pixels import pixel_maps
+from steadygrad.attributions.pixels import over_largest, pixel_maps
 from steadygrad.attributions.salient import most_salient
 from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen, predict
 from steadygrad.errors import UsageError
@@ -97,7 +96,7 @@ def deletion(
     >>> deletion(model, x, x, steps=4).scores.shape
     torch.Size([3, 5])
     """
-    return _curve(model, x, maps, target, steps, lambda: (x, _filled(x, fill, sigma)))
+    return _curve(model, x, maps, target, steps, fill, sigma, insert=False)
 
 
 def insertion(
@@ -114,7 +113,7 @@ def insertion(
 
     Arguments, costs and source as for `deletion`.
     """
-    return _curve(model, x, maps, target, steps, lambda: (_filled(x, fill, sigma), x))
+    return _curve(model, x, maps, target, steps, fill, sigma, insert=True)
 
 
 def _curve(
@@ -123,7 +122,10 @@ def _curve(
     maps: Tensor,
     target: Tensor | None,
     steps: int,
-    ends: Callable[[], tuple[Tensor, Tensor]],
+    fill: Fill,
+    sigma: float,
+    *,
+    insert: bool,
 ) -> Curve:
     check_inputs(x, target, bounds_of(model) or (-torch.inf, torch.inf))
     if steps < 1:
@@ -135,7 +137,8 @@ def _curve(
     order = values.sort(dim=1, descending=True, stable=True).indices
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(pixels, device=x.device).expand_as(order))
     rank = rank.view(len(x), 1, *x.shape[2:]) if x.ndim == 4 else rank.view_as(x)
-    first, last = (end.detach() for end in ends())
+    x = x.detach()
+    first, last = (_filled(x, fill, sigma), x) if insert else (x, _filled(x, fill, sigma))
     chosen = predict(model, x)[0] if target is None else target.to(x.device)
     counts = [round(pixels * step / steps) for step in range(steps + 1)]
     scores = []
@@ -171,8 +174,7 @@ def energy_inside(maps: Tensor, region: Tensor) -> Tensor:
             f"got {region.dtype} of shape {tuple(region.shape)}"
         )
     # Divided by the largest entry first: the squares of small gradients underflow in float32.
-    largest = maps.detach().abs().flatten(1).amax(1).view(-1, *[1] * (maps.ndim - 1))
-    squares = (maps / torch.where(largest > 0, largest, 1.0)).square()
+    squares = over_largest(maps.abs()).square()
     squares = squares.sum(1) if maps.ndim == 4 else squares  # (N, H, W)
     total = squares.sum((1, 2))
     return (squares * region).sum((1, 2)) / torch.where(total > 0, total, 1.0)
@@ -188,9 +190,7 @@ def gini(maps: Tensor) -> Tensor:
     >>> gini(torch.tensor([[0.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]]))
     tensor([0.7500, 0.0000])
     """
-    values = pixel_maps(maps).sort(dim=1).values
-    largest = values[:, -1:]
-    values = values / torch.where(largest > 0, largest, 1.0)
+    values = over_largest(pixel_maps(maps)).sort(dim=1).values
     count = values.shape[1]
     # 1 - 2 sum of c_(k) / |c| (N - k + 1/2) / N, for values in rising order.
     weights = 2 * (count - torch.arange(1, count + 1, device=values.device) + 0.5) / count
@@ -240,18 +240,17 @@ def faithfulness(
     share: float = 0.2,
     steps: int = 20,
 ) -> dict[str, Tensor]:
-    """The `MEASURES` (N,) of one attribution: three of them against the map of a perturbation saliency.
+    """The `MEASURES` (N,) of one attribution; they compare its map with what happens when pixels are replaced.
 
     "energy inside" is the share of its energy in the most salient pixels of the reference (by chance:
     `share`), "agreement" Spearman's rank correlation with the reference, "gini" its sparsity,
-    "deletion" and "insertion" areas. None of them knows the truth: they compare the map with what the
-    model does when pixels are replaced. Leaves no trace.
+    "deletion" and "insertion" areas under curves. Leaves no trace.
 
     Args:
         model: maps inputs to logits (N, K).
         x: images (N, C, H, W).
-        attribution: what is judged; None for the gradient of the log odds, which
-            points the way of that of the log probability and does not fade where the model is certain.
+        attribution: what is judged; None for the gradient of the log odds, which has the direction of that
+            of the log probability and does not vanish where the model is certain.
         reference: made of perturbations; None for `BlurSaliency()`.
         target: classes (N,); None for the predicted ones.
         share: of the pixels that count as salient.
@@ -274,7 +273,7 @@ def scores(
     steps: int = 20,
     fill: Fill = 0.0,
 ) -> dict[str, Tensor]:
-    """The `MEASURES` (N,) of maps (N, C, H, W) that are there, against the salience (N, C, H, W) of perturbations.
+    """The `MEASURES` (N,) of maps (N, C, H, W), given the maps (N, C, H, W) of a perturbation saliency.
 
     Arguments as for `faithfulness`; `fill` is that of `deletion`.
     """

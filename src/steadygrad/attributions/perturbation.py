@@ -1,30 +1,35 @@
-"""Attributions from inputs that are changed in one place at a time: forwards only, no gradient."""
+"""Attributions from inputs that are changed in one place at a time: forward passes only, no gradient."""
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, check_of, score
+from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, score
 from steadygrad.attributions.blur import blurred
+from steadygrad.attributions.gradients import Value
 from steadygrad.errors import UsageError
+from steadygrad.registry import Count, Limit, Positive
 
 __all__ = ["SARFA", "BlurSaliency", "Occlusion", "PerturbationAttribution"]
 
 
-class PerturbationAttribution(Attribution):
-    """What the model says of inputs of which one window at a time is replaced.
+_Side = Annotated[float, Limit("a share of the side in (0, 1]", lambda value: 0 < value <= 1)]
 
-    A window is the product of a row and a column, so that only these are kept, and perturbed inputs
-    exist `chunk` at a time. The map of a pixel is shared evenly by its channels: their sum is its value.
+
+class PerturbationAttribution(Attribution):
+    """How the output changes when one window of the image at a time is replaced.
+
+    A window is the product of a row and a column, which saves memory, and at most `chunk` perturbed inputs exist
+    at a time. The value of a pixel is shared evenly by its channels.
     """
 
-    chunk: int
+    chunk: Count
 
     def maps(self, forward: Forward, x: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:
         """Maps (N, C, H, W) without a graph: `forwards` forwards per sample, no backward."""
@@ -33,11 +38,14 @@ class PerturbationAttribution(Attribution):
                 f"{type(self).__name__} is made of values, not of gradients, and has no derivative to follow: "
                 "call it without create_graph, or take an attribution made of gradients, such as Saliency"
             )
-        _check_images(self, x)
+        if x.ndim != 4:
+            raise UsageError(
+                f"{type(self).__name__} explains images (N, C, H, W), got inputs of shape {tuple(x.shape)}"
+            )
         x = x.detach()
         with torch.no_grad():
             parts = [
-                self._some(forward, x[i : i + self.chunk], target[i : i + self.chunk])
+                self._chunk_maps(forward, x[i : i + self.chunk], target[i : i + self.chunk])
                 for i in range(0, len(x), self.chunk)
             ]
         return (torch.cat(parts)[:, None] / x.shape[1]).expand_as(x).contiguous()
@@ -51,7 +59,7 @@ class PerturbationAttribution(Attribution):
         rows, columns = self._windows(int(shape[-2]), int(shape[-1]))
         return 1 + len(rows) * len(columns)
 
-    def _some(self, forward: Forward, x: Tensor, target: Tensor) -> Tensor:
+    def _chunk_maps(self, forward: Forward, x: Tensor, target: Tensor) -> Tensor:
         rows, columns = (w.to(x) for w in self._windows(*x.shape[2:]))  # (R, H), (S, W)
         change = self._replacement(x) - x
         clean = forward(x)
@@ -86,18 +94,10 @@ class PerturbationAttribution(Attribution):
 class _Blurring(PerturbationAttribution):
     """Phi = x (1 - M) + A(x) M: a Gaussian bump M of height 1 says where the blurred image A(x) shows."""
 
-    grid: int = 16
-    radius: float = 1 / 16
-    sigma: float = 3.0
-    chunk: int = 128
-
-    def __post_init__(self) -> None:
-        for name in ("grid", "chunk"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("radius", "sigma"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UsageError(f"{name} must be positive and finite, got {getattr(self, name)}")
+    grid: Count = 16
+    radius: Positive = 1 / 16
+    sigma: Positive = 3.0
+    chunk: Count = 128
 
     def _windows(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         shorter = min(height, width)
@@ -119,7 +119,6 @@ class _Blurring(PerturbationAttribution):
     summary="change of all logits where the image is blurred",
     reference="Greydanus et al. 2018, arXiv:1711.00138",
     cost="1 + `grid`² forwards",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
@@ -146,7 +145,6 @@ class BlurSaliency(_Blurring):
     summary="fall of the target's probability where the image is blurred, less where other classes move too",
     reference="Puri et al. 2020, arXiv:1912.12191",
     cost="1 + `grid`² forwards",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
@@ -176,7 +174,6 @@ class SARFA(_Blurring):
     summary="fall of the score where a square is covered",
     reference="Zeiler and Fergus 2014, arXiv:1311.2901",
     cost="1 + one forward per place of the square",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
@@ -193,21 +190,11 @@ class Occlusion(PerturbationAttribution):
     Source: Zeiler and Fergus 2014, section 4.2.
     """
 
-    window: float = 1 / 4
-    stride: float = 1 / 8
-    baseline: float = 0.0
+    window: _Side = 1 / 4
+    stride: _Side = 1 / 8
+    baseline: Value = 0.0
     of: Of = "logit"
-    chunk: int = 128
-
-    def __post_init__(self) -> None:
-        check_of(self.of)
-        for name in ("window", "stride"):
-            if not 0 < getattr(self, name) <= 1:
-                raise UsageError(f"{name} must be a share of the side in (0, 1], got {getattr(self, name)}")
-        if self.chunk < 1 or not math.isfinite(self.baseline):
-            raise UsageError(
-                f"chunk must be at least 1 and baseline finite, got chunk={self.chunk} and baseline={self.baseline}"
-            )
+    chunk: Count = 128
 
     def _windows(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         side, step = (max(1, round(share * min(height, width))) for share in (self.window, self.stride))
@@ -245,8 +232,3 @@ def _intervals(size: int, side: int, step: int) -> Tensor:
 def _at(values: Tensor, classes: Tensor) -> Tensor:
     """Values (G, N, K) at classes (1, N, L): (G, N, L)."""
     return values.gather(2, classes.expand(len(values), -1, -1))
-
-
-def _check_images(method: Attribution, x: Tensor) -> None:
-    if x.ndim != 4:
-        raise UsageError(f"{type(method).__name__} explains images (N, C, H, W), got inputs of shape {tuple(x.shape)}")

@@ -1,7 +1,4 @@
-"""What maps are compared as: one non-negative number per pixel, and when such a map says nothing.
-
-`similarity` states the convention; this file carries it out.
-"""
+"""Maps and inputs as pictures: one non-negative number per pixel, by the convention that `similarity` states."""
 
 from __future__ import annotations
 
@@ -14,7 +11,23 @@ from torch import Tensor
 
 from steadygrad.errors import UsageError
 
-__all__ = ["constant", "count_of", "magnitude", "pair", "pictures", "pixel_maps", "settle", "top", "unit", "zero"]
+__all__ = [
+    "check_shapes",
+    "constant",
+    "count_of",
+    "float_array",
+    "image_array",
+    "magnitude",
+    "over_largest",
+    "pair",
+    "pictures",
+    "pixel_maps",
+    "plane_of",
+    "settle",
+    "top",
+    "unit",
+    "zero",
+]
 
 
 def pixel_maps(maps: Tensor, name: str = "maps") -> Tensor:
@@ -95,6 +108,12 @@ def unit(maps: Tensor) -> Tensor:
     return scaled / torch.where(norm > 0, norm, 1.0)
 
 
+def over_largest(values: Tensor) -> Tensor:
+    """Values (N, *) that are not negative, divided by the largest of their sample; zeros stay zeros."""
+    largest = values.flatten(1).amax(1).view(-1, *[1] * (values.ndim - 1))
+    return values / torch.where(largest > 0, largest, 1.0)
+
+
 def constant(maps: Tensor) -> Tensor:
     """Which rows (N,) hold a single value."""
     return maps.amax(1) == maps.amin(1)
@@ -106,7 +125,7 @@ def zero(maps: Tensor) -> Tensor:
 
 
 def settle(value: Tensor, empty_a: Tensor, empty_b: Tensor, same: float = 1.0, different: float = 0.0) -> Tensor:
-    """The values (N,), with the stated ones where one of the maps, or both, say nothing."""
+    """The values (N,), but `same` where both maps are empty and `different` where only one is."""
     value = torch.where(empty_a ^ empty_b, different, value)
     return torch.where(empty_a & empty_b, same, value)
 

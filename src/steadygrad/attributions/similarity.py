@@ -122,42 +122,38 @@ def euclidean(a: Tensor, b: Tensor, normalize: bool = True) -> Tensor:
 
 @dataclass(frozen=True)
 class Similarity:
-    """What is known about a similarity without running it; `needs_place` is False where maps (N, D) will do."""
+    """What is known about a similarity without running it; one that `needs_place` does not take maps (N, D)."""
 
-    name: str
     function: Callable[[Tensor, Tensor], Tensor]
     range: tuple[float, float]
     higher_is_more_similar: bool
     summary: str
     needs_place: bool = False
 
+    @property
+    def name(self) -> str:
+        """The name of the function."""
+        return str(self.function.__name__)
+
+
+_SHARE, _CORRELATION = (0.0, 1.0), (-1.0, 1.0)
 
 SIMILARITIES: dict[str, Similarity] = {
     row.name: row
     for row in (
+        Similarity(top_k_intersection, _SHARE, True, "share of the top 10 % of pixels in common"),
+        Similarity(kendall, _CORRELATION, True, "Kendall's tau-b of the pixel values"),
+        Similarity(spearman, _CORRELATION, True, "Spearman's rank correlation of the pixel values"),
+        Similarity(cosine, _SHARE, True, "cosine of the pixel maps"),
+        Similarity(euclidean, (0.0, math.sqrt(2)), False, "distance between the maps at unit l2 norm"),
+        Similarity(ssim, _CORRELATION, True, "mean structural similarity of the maps at largest value 1", True),
         Similarity(
-            "top_k_intersection", top_k_intersection, (0.0, 1.0), True, "share of the top 10 % of pixels in common"
-        ),
-        Similarity("kendall", kendall, (-1.0, 1.0), True, "Kendall's tau-b of the pixel values"),
-        Similarity("spearman", spearman, (-1.0, 1.0), True, "Spearman's rank correlation of the pixel values"),
-        Similarity("cosine", cosine, (0.0, 1.0), True, "cosine of the pixel maps"),
-        Similarity("euclidean", euclidean, (0.0, math.sqrt(2)), False, "distance between the maps at unit l2 norm"),
-        Similarity("ssim", ssim, (-1.0, 1.0), True, "mean structural similarity of the maps at largest value 1", True),
-        Similarity(
-            "mass_center_displacement",
-            mass_center_displacement,
-            (0.0, 1.0),
-            False,
-            "distance between the centers of mass, as a share of the diagonal",
-            True,
+            *(mass_center_displacement, _SHARE, False),
+            *("distance between the centers of mass, as a share of the diagonal", True),
         ),
         Similarity(
-            "local_top_k_intersection",
-            local_top_k_intersection,
-            (0.0, 1.0),
-            True,
-            "share of the top 10 % of pixels with one of the other map's beside it",
-            True,
+            *(local_top_k_intersection, _SHARE, True),
+            *("share of the top 10 % of pixels with one of the other map's beside it", True),
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""Similarity of maps that knows where a pixel lies: structure, center of mass, near misses."""
+"""Similarities of maps that look at where pixels lie: structure, center of mass, top pixels near each other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from steadygrad.attributions.pixels import check_shapes, constant, count_of, pictures, settle, top, zero
+from steadygrad.attributions.pixels import (
+    check_shapes,
+    constant,
+    count_of,
+    over_largest,
+    pictures,
+    settle,
+    top,
+    zero,
+)
 from steadygrad.errors import UsageError
 
 __all__ = ["center_of_mass", "local_top_k_intersection", "mass_center_displacement", "ssim"]
@@ -36,7 +45,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     """
     a, b = _pictures(a, b)
     empty_a, empty_b = zero(a.flatten(1)), zero(b.flatten(1))
-    a, b = _to_one(a), _to_one(b)
+    a, b = over_largest(a), over_largest(b)
     side = min(_WINDOW, *a.shape[1:])
     side -= 1 - side % 2
     bell = torch.exp(-((torch.arange(side, dtype=a.dtype, device=a.device) - side // 2) ** 2) / (2 * _SIGMA**2))
@@ -69,7 +78,7 @@ def center_of_mass(maps: Tensor) -> Tensor:
 def center_of(picture: Tensor) -> Tensor:
     """`center_of_mass` of non-negative pictures (N, H, W), unchecked."""
     # The scale is taken out first, and zeros weigh alike, so that no sum underflows.
-    weights = torch.where(zero(picture.flatten(1))[:, None, None], 1.0, _to_one(picture))
+    weights = torch.where(zero(picture.flatten(1))[:, None, None], 1.0, over_largest(picture))
     total = weights.sum((1, 2))
     rows, columns = (torch.arange(n, dtype=picture.dtype, device=picture.device) for n in picture.shape[1:])
     return torch.stack([(weights.sum(2) * rows).sum(1), (weights.sum(1) * columns).sum(1)], 1) / total[:, None]
@@ -131,9 +140,3 @@ def local_top_k_intersection(a: Tensor, b: Tensor, k: float = 0.1, radius: int =
 def _pictures(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     check_shapes(a, b)
     return pictures(a, "a"), pictures(b, "b")
-
-
-def _to_one(picture: Tensor) -> Tensor:
-    """Non-negative maps (N, H, W) divided by their largest value; zeros stay zeros."""
-    largest = picture.amax((1, 2), keepdim=True)
-    return picture / torch.where(largest > 0, largest, 1.0)

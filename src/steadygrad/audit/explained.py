@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from steadygrad.attributions import Attribution, Saliency
+from steadygrad.attributions import Saliency
 from steadygrad.attributions.faithfulness import MEASURES, RANGES
 from steadygrad.attributions.pixels import count_of
 from steadygrad.attributions.similarity import SIMILARITIES
-from steadygrad.errors import UsageError
+from steadygrad.audit.plan import AuditPlan
 from steadygrad.measuring.measures.map_attacks import MapAttacks, similarities
 from steadygrad.measuring.measures.map_bounds import DISTANCES, KINDS, K
 from steadygrad.measuring.measures.randomization import RandomizedLayers
@@ -21,9 +20,8 @@ from steadygrad.measuring.runner import Tables
 from steadygrad.measuring.statistics import mean, quantile_intervals, share_of
 from steadygrad.measuring.table import Array, Table
 from steadygrad.registry import label_of
-from steadygrad.threat import Threat
 
-__all__ = ["Explaining", "Section", "explained"]
+__all__ = ["Section", "explained"]
 
 LEVELS = (0.05, 0.5, 0.95)
 _ARRAYS = {
@@ -36,52 +34,6 @@ _ARRAYS = {
 """What the arrays of the pictures are called, by column."""
 
 
-@dataclass(frozen=True)
-class Explaining:
-    """What an audit of explanations may cost, and what it assumes.
-
-    Args:
-        samples: the first so many samples of the data.
-        certified: of these, the first so many get certified bounds too, which cost most.
-        eps: the radius of the changes; None for that of the audit.
-        steps, restarts: of each attack.
-        draws: random points beside each attack.
-        beta: of the softplus that stands in for the rectifiers of a network.
-
-    >>> Explaining(samples=10).steps
-    20
-    """
-
-    samples: int = 20
-    certified: int = 10
-    eps: float | None = None
-    steps: int = 20
-    restarts: int = 2
-    draws: int = 10
-    beta: float = 50.0
-
-    def __post_init__(self) -> None:
-        for name in ("samples", "steps", "restarts", "draws"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} of explanations must be at least 1, got {getattr(self, name)}")
-        if self.certified < 0:
-            raise UsageError(f"certified samples of explanations must be at least 0, got {self.certified}")
-        for name in ("eps", "beta"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise UsageError(f"{name} of explanations must be positive and finite, got {value}")
-
-    def within(self, threat: Threat) -> Threat:
-        """The threat of the explanations, from that of the audit."""
-        if threat.norm not in ("linf", "l2"):
-            raise UsageError(f"explanations are attacked and bounded within linf or l2, not within {threat.norm}")
-        return threat if self.eps is None else threat.at(self.eps)
-
-    def measure(self, attribution: Attribution, threat: Threat) -> MapAttacks:
-        """What is written down for each sample, within the threat of the explanations."""
-        return MapAttacks(attribution, threat, self.steps, self.restarts, self.draws, self.beta)
-
-
 class Section(NamedTuple):
     """What was found: plain data for `summary.json`, and the arrays of the pictures by name."""
 
@@ -89,46 +41,35 @@ class Section(NamedTuple):
     arrays: dict[str, Array]
 
 
-def explained(
-    tables: Tables,
-    models: Sequence[str],
-    attributions: Sequence[Attribution],
-    threat: Threat,
-    settings: Explaining,
-    data: Mapping[str, Any],
-    pictures: int = 6,
-) -> Section:
+def explained(tables: Tables, models: Sequence[str], plan: AuditPlan, data: Mapping[str, Any]) -> Section:
     """The section `explained` of `summary.json`, and the arrays of its pictures.
+
+    What a model or an attribution cannot do is written down in its place.
 
     Args:
         models: their names.
-        threat: that of the audit; the settings may have a radius of their own.
         data: `shape` of a sample, names of the `classes`, number of `samples`.
-        pictures: so many samples are shown, the first ones.
-
-    Raises:
-        UsageError: a norm other than linf and l2. What a model or an attribution cannot do is written down in
-            its place instead.
     """
-    threat, shape, count = settings.within(threat), data["shape"], min(settings.samples, data["samples"])
+    threat = plan.threat if plan.explanation_eps is None else plan.threat.at(plan.explanation_eps)
+    shape, count = data["shape"], min(plan.explanation_samples, data["samples"])
     pictured = len(shape) in (2, 3)
     pixels = math.prod(shape[1:] if len(shape) == 3 else shape)
-    goals = settings.measure(Saliency(), threat).goals(pictured)
-    certify = np.arange(count) < settings.certified
+    cost = {"steps": plan.explanation_steps, "restarts": plan.explanation_restarts, "draws": plan.explanation_draws}
+    goals = MapAttacks(Saliency(), threat).goals(pictured)
+    certify = np.arange(count) < plan.explanation_certified
     arrays: dict[str, Array] = {}
     rows: dict[str, Any] = {}
     for index, name in enumerate(models):
         rows[name] = {"beta": None, "attributions": []}
-        for place, attribution in enumerate(attributions):
-            table = tables.run(
-                settings.measure(attribution, threat), name,
-                rows=range(count), given={"certify": certify}, keep=range(min(pictures, count)),
-            )  # fmt: skip
+        for place, attribution in enumerate(plan.attributions):
+            measure = MapAttacks(attribution, threat, **cost, beta=plan.explanation_beta)
+            kept = range(min(plan.gallery, count))
+            table = tables.run(measure, name, rows=range(count), given={"certify": certify}, keep=kept)
             random = tables.run(RandomizedLayers(attribution), name, rows=range(count))
             row = {"name": label_of(attribution), **_row(table), "randomization": _randomization(random), "samples": []}
             if table.refused is None:
                 if table["surrogate"].any():
-                    rows[name]["beta"] = settings.beta
+                    rows[name]["beta"] = plan.explanation_beta
                 row["samples"] = _captions(table, goals, data["classes"])
                 arrays |= _pictures(table, f"explained_{index}_{place}")
             rows[name]["attributions"].append(row)
@@ -137,7 +78,7 @@ def explained(
         "samples": count,
         "pixels": {"all": pixels, "top": count_of(K, pixels)},
         "goals": goals,
-        **{name: getattr(settings, name) for name in ("steps", "restarts", "draws")},
+        **cost,
         "similarities": similarities(pictured),
         "models": rows,
     }

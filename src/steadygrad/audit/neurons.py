@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from steadygrad.attacks import PGD, Attack
+from steadygrad.audit.plan import AuditPlan
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measures.neuron_changes import NeuronChanges
 from steadygrad.measuring.measures.neurons_held import NeuronsHeld
@@ -18,60 +16,17 @@ from steadygrad.measuring.paired import mean_difference, ratio_values
 from steadygrad.measuring.runner import Tables
 from steadygrad.measuring.statistics import mean, wilson
 from steadygrad.measuring.table import Array, Table
-from steadygrad.neurons import Layers, select
-from steadygrad.registry import describe, label_of
-from steadygrad.threat import Threat
+from steadygrad.neurons import select
+from steadygrad.registry import label_of
 
-__all__ = ["CHOICES", "Probing", "neurons"]
+__all__ = ["CHOICES", "neurons"]
 
 CHOICES = ("most", "random", "least")
 """Which neurons of a layer are held at their clean values, by sensitivity."""
 _NAMED = 5
 
 
-@dataclass(frozen=True)
-class Probing:
-    """What an audit of neurons looks at.
-
-    Args:
-        samples: the first so many samples of the data. On every other one, from the first, the sensitive
-            neurons are chosen; on the rest they are held.
-        share: of the neurons of a layer that are held.
-        draws: of as many random neurons.
-        attack: what makes the adversarial partners.
-        layers: glob patterns of layer names; None for the outputs of the activation modules.
-
-    >>> Probing(samples=100).attack.steps
-    20
-    """
-
-    samples: int = 200
-    share: float = 0.1
-    draws: int = 5
-    attack: Attack = PGD(steps=20)
-    layers: Layers = None
-
-    def __post_init__(self) -> None:
-        if self.samples < 2:
-            raise UsageError(f"samples of neurons must be at least 2, got {self.samples}")
-        if self.draws < 1:
-            raise UsageError(f"draws of neurons must be at least 1, got {self.draws}")
-        if not 0 < self.share <= 1:
-            raise UsageError(f"share of neurons must be within (0, 1], got {self.share}")
-
-    def plain(self) -> dict[str, Any]:
-        """The settings as plain data."""
-        layers = None if self.layers is None else list(self.layers)
-        return {**dataclasses.asdict(self), "attack": describe(self.attack), "layers": layers}
-
-    def check(self, threat: Threat) -> None:
-        """Refuse a threat that the attack does not know."""
-        if threat.norm not in self.attack.norms:
-            known = ", ".join(self.attack.norms)
-            raise UsageError(f"neurons are looked at under {label_of(self.attack)}: {known}, not {threat.norm}")
-
-
-def neurons(tables: Tables, models: Sequence[str], threat: Threat, settings: Probing, count: int) -> dict[str, Any]:
+def neurons(tables: Tables, models: Sequence[str], plan: AuditPlan, data: Mapping[str, Any]) -> dict[str, Any]:
     """The section `neurons` of `summary.json`: the sensitivity of every layer, and what holding its neurons restores.
 
     Sensitivity is the mean change of a neuron's output between a sample and its adversarial partner, as in
@@ -79,24 +34,24 @@ def neurons(tables: Tables, models: Sequence[str], threat: Threat, settings: Pro
 
     Args:
         models: their names.
-        count: samples of the data.
+        data: number of `samples`.
 
     Source: Zhang et al. 2021, arXiv 1909.06978, sections III and IV.
     """
-    count = min(settings.samples, count)
+    threat, count = plan.threat, min(plan.neuron_samples, data["samples"])
     return {
-        "attack": label_of(settings.attack),
+        "attack": label_of(plan.neuron_attack),
         "threat": {"norm": threat.norm, "eps": float(threat.eps), "bounds": list(threat.bounds)},  # type: ignore[arg-type]
         "samples": count,
-        "share": settings.share,
-        "draws": settings.draws,
-        "models": {name: _model(tables, name, threat, settings, count) for name in models},
+        "share": plan.neuron_share,
+        "draws": plan.neuron_draws,
+        "models": {name: _model(tables, name, plan, count) for name in models},
     }
 
 
-def _model(tables: Tables, name: str, threat: Threat, settings: Probing, count: int) -> dict[str, Any]:
+def _model(tables: Tables, name: str, plan: AuditPlan, count: int) -> dict[str, Any]:
     """What is said of one model."""
-    measure = NeuronChanges(settings.attack, threat, settings.layers)
+    measure = NeuronChanges(plan.neuron_attack, plan.threat, plan.neuron_layers)
     try:
         changes = tables.run(measure, name, rows=range(count), keep=range(1, count, 2))
     except UsageError as error:  # as where the layers of one part of the samples are not those of another
@@ -111,14 +66,14 @@ def _model(tables: Tables, name: str, threat: Threat, settings: Probing, count: 
         held: Table | None = None
         if len(judged):
             held = tables.run(
-                NeuronsHeld(layer, settings.share, settings.draws), name,
+                NeuronsHeld(layer, plan.neuron_share, plan.neuron_draws), name,
                 rows=(2 * judged + 1).tolist(),
                 given={"input": changes.kept("input").values[judged]},
                 shared={"sigma": sigma},
             )  # fmt: skip
             if held.refused is not None:  # as where the calls of a layer depend on the batch
                 return _refused(held.refused)
-        layers.append(_layer(layer, sigma, changes, held, settings.share))
+        layers.append(_layer(layer, sigma, changes, held, plan.neuron_share))
     return {"refused": None, "fooled": int(fooled.sum()), "judged": len(judged), "layers": layers}
 
 

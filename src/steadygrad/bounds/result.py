@@ -13,7 +13,7 @@ from steadygrad.errors import UsageError
 __all__ = ["DeviationBound", "Distance", "Kind", "deviation"]
 
 Distance = Literal["euclidean", "cosine"]
-Kind = Literal["linearised", "certified"]
+Kind = Literal["linearized", "certified"]
 
 
 @dataclass(frozen=True)
@@ -21,18 +21,18 @@ class DeviationBound:
     """How far an attribution can move within a threat, from above and from below.
 
     Attributes:
-        upper: (N,); no allowed input moves the map further, to first order ("linearised") or at all ("certified").
+        upper: (N,); no allowed input moves the map further, to first order ("linearized") or at all ("certified").
         lower: (N,); what an allowed input reaches, by the same standard: on the tangent, or on the model.
         attack: (N,); what the model's own map moves by at `inputs`.
         inputs: (N, *); allowed inputs, the best that were found.
-        kind: "linearised" or "certified".
+        kind: "linearized" or "certified".
         distance: "euclidean" or "cosine" (1 - cos, in [0, 2]).
         residual: (N,); the share of `upper` (before it becomes a cosine) that makes up for singular values
             that are known up to a residual only; 0 where the Jacobian is exact and for certified bounds.
         remainder: (N,); || g(inputs) - g(x) - J (inputs - x) ||: what the first order leaves out there. None
             for certified bounds.
         low, high: (N, *); the map lies between them, entry by entry, on the whole threat. None for
-            linearised bounds.
+            linearized bounds.
         forwards, backwards: (N,) passes spent on each sample.
     """
 
@@ -64,10 +64,10 @@ class DeviationBound:
             k: share of the pixels, in (0, 1], rounded to whole pixels; at least one.
 
         Raises:
-            UsageError: a linearised bound, or k out of range.
+            UsageError: a linearized bound, or k out of range.
         """
         if self.low is None or self.high is None:
-            raise UsageError('only a certified bound proves pixels: use AttributionDeviation(..., kind="certified")')
+            raise UsageError("only a certified bound proves pixels: use CertifiedDeviation")
         if not 0 < k <= 1:
             raise UsageError(f"k must be a share of the pixels in (0, 1], got {k}")
         least = torch.maximum(self.low, -self.high).clamp_min(0)
@@ -76,8 +76,8 @@ class DeviationBound:
         count = max(1, round(k * least.shape[1]))
         # How many pixels can reach each one's least value: itself is among them.
         ordered = most.sort(dim=1).values
-        rivals = least.shape[1] - torch.searchsorted(ordered, least.contiguous(), side="left")
-        return rivals <= count
+        reaching = least.shape[1] - torch.searchsorted(ordered, least.contiguous(), side="left")
+        return reaching <= count
 
 
 def deviation(distance: Distance, before: Tensor, after: Tensor) -> Tensor:

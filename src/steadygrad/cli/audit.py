@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from steadygrad.cli.common import Debug, Device, Json, Seed, command_line, emit, pick_device, shown
+from steadygrad.audit.plan import AuditPlan
+from steadygrad.cli.common import Debug, Device, Json, command_line, emit, pick_device, shown
+from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.models import load_named
 from steadygrad.errors import Failure, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from steadygrad.evaluation import Explaining
+__all__ = ["NAMES", "audit", "mean_training_image", "show"]
 
-__all__ = ["audit", "show"]
+NAMES = {"attacks": "attack", "attributions": "attribution", "neuron_layers": "neuron_layer"}
+"""Flags of fields that hold several values."""
+_MEAN_OF = 10_000
 
 
+@plan_flags(AuditPlan, without=("bounds", "device", "grid"), names=NAMES, samples=500)
 def audit(
     models: Annotated[
         list[str],
@@ -29,44 +33,17 @@ def audit(
             show_default=False,
         ),
     ],
+    flags: dict[str, Any],
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with settings as in a run's config.toml; flags win.")
+    ] = None,
     data: Annotated[str, typer.Option(help="Data by name, hub:owner/name or path.")] = "digits",
     split: Annotated[str, typer.Option(help="Split of the data.")] = "test",
-    norm: Annotated[str, typer.Option(help="Size of a change: linf, l2 or l1.")] = "linf",
-    eps: Annotated[str, typer.Option(help="Radius in units of the data (0 to 1), e.g. 0.1 or 8/255.")] = "8/255",
-    samples: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Samples to attack, the first ones of the split.")
-    ] = 500,
-    suite: Annotated[str, typer.Option(help="Attacks by the name of their suite: fast, or standard.")] = "fast",
-    attack: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="An attack instead of the suite, e.g. pgd:steps=100; may be repeated, the leading one first."
-        ),
-    ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Safetensors file for an architecture or module:callable.")
     ] = None,
     size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Side to which images are resized.")] = None,
-    checked: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Samples for the validity checks and the smallest changes.")
-    ] = 300,
-    batch_size: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Samples per batch; does not change the result.")
-    ] = 200,
-    explanations: Annotated[
-        bool, typer.Option("--explanations", metavar="", help="Push the saliency maps too, and bound it; takes long.")
-    ] = False,
-    explained: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Samples whose maps are pushed, 20 if not given.")
-    ] = None,
-    explanation_eps: Annotated[
-        str | None, typer.Option(help="Radius for the maps, if it is not that of the audit.")
-    ] = None,
-    neurons: Annotated[
-        bool, typer.Option("--neurons", metavar="", help="Measure which neurons the attack moves, layer by layer.")
-    ] = False,
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run continues there.")] = Path("runs/audit"),
-    seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
     debug: Debug = False,
@@ -83,35 +60,26 @@ def audit(
 
       steadygrad audit runs/lenet --data mnist --eps 1/255 --explanations --neurons
     """
-    from steadygrad import evaluation, registry
+    from steadygrad.audit import audit
     from steadygrad.data import load
-    from steadygrad.threat import Threat
+    from steadygrad.files import read_toml
 
+    file = {} if config is None else read_toml(config)
+    plan = AuditPlan.read({**{k: v for k, v in file.items() if k not in ("models", "data", "center")}, **flags})
     where = pick_device(device)
-    threat = Threat(norm, number("--eps", eps))  # type: ignore[arg-type]
-    attacks: Any = [registry.parse("attack", text) for text in attack] if attack else suite
-    _suited(attacks, norm)
-    pushed = _explaining(explanations, explained, explanation_eps, norm)
     dataset = load(data, split, size=size)
     center = mean_training_image(data, size)
     named, files = load_named(models, weights, dataset)
     with shown():
-        found = evaluation.audit(
+        found = audit(
             named,
             dataset,
-            threat,
-            attacks=attacks,
-            samples=samples,
-            checked=checked,
-            explanations=pushed,
-            neurons=evaluation.Probing() if neurons else None,
+            plan.threat,
             center=center if center is not None and center.shape == dataset.shape else None,
             out=out,
-            seed=seed,
-            device=where,
-            batch_size=batch_size,
             files=files,
             command=command_line(),
+            **{**plan.given(), "device": where},
         )
     show(found.summary, out, json)
 
@@ -131,60 +99,16 @@ def show(summary: dict[str, Any], out: Path, json: bool) -> None:
 
 
 def mean_training_image(data: str, size: int | None) -> Tensor | None:
-    """The mean training image of data by name, for the centered rho2; None where there is no training split.
+    """The mean training image of data by name, of at most 10,000 images; None where there is no training split.
 
     Repositories on the Hub are not asked for it: their training split may be many times the test split.
     """
     from steadygrad.data import load
-    from steadygrad.evaluation import mean_image
+    from steadygrad.measuring.measures.rho2 import mean_image
 
     if data.startswith("hub:"):
         return None
     try:
-        return mean_image(load(data, "train", size=size))
+        return mean_image(load(data, "train", size=size).take(_MEAN_OF, seed=0))
     except (UsageError, Failure):
         return None
-
-
-def number(name: str, text: str) -> float:
-    """A positive number or a fraction such as 8/255."""
-    upper, slash, lower = text.partition("/")
-    try:
-        value = float(upper) / float(lower) if slash else float(upper)
-    except (ValueError, ZeroDivisionError):
-        raise UsageError(f"{name} must be a number or a fraction such as 8/255, got {text!r}") from None
-    if not 0 < value < math.inf:
-        raise UsageError(f"{name} must be positive and finite, got {text!r}")
-    return value
-
-
-def _explaining(wanted: bool, samples: int | None, eps: str | None, norm: str) -> Explaining | None:
-    """How explanations are to be audited; None where that was not asked for."""
-    from steadygrad.evaluation import Explaining
-
-    if not wanted:
-        for name, value in (("--explained", samples), ("--explanation-eps", eps)):
-            if value is not None:
-                raise UsageError(f"{name} is about the audit of explanations: add --explanations, or leave {name} out")
-        return None
-    if norm not in ("linf", "l2"):
-        raise UsageError(
-            f"--explanations needs --norm linf or l2, for which maps have attacks and bounds, got {norm!r}"
-        )
-    given = {} if samples is None else {"samples": samples}
-    return Explaining(eps=None if eps is None else number("--explanation-eps", eps), **given)
-
-
-def _suited(attacks: Any, norm: str) -> None:
-    """Refuse attacks that do not work in the norm, before a folder is made for them."""
-    from steadygrad.attacks import ATTACKS
-    from steadygrad.evaluation import SUITES
-
-    for attack in SUITES.get(attacks, ()) if isinstance(attacks, str) else attacks:
-        row = ATTACKS[ATTACKS.name_of(attack)]
-        if norm not in row.norms:
-            others = ", ".join(r.name for r in ATTACKS if norm in r.norms)
-            raise UsageError(
-                f"the attack {row.name} works for --norm {', '.join(row.norms)}, not for {norm}; "
-                f"attacks for {norm}: {others}"
-            )

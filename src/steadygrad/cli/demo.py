@@ -10,7 +10,7 @@ import typer
 
 from steadygrad.cli.audit import show
 from steadygrad.cli.common import Debug, Device, Json, Seed, command_line, pick_device, shown
-from steadygrad.cli.train import resolve, run
+from steadygrad.training.plan import TrainPlan
 
 __all__ = ["DEFENSES", "EPS", "demo"]
 
@@ -61,7 +61,7 @@ def demo(
 
       steadygrad demo --out /tmp/demo --seed 1
     """
-    from steadygrad import evaluation
+    from steadygrad.audit import audit
     from steadygrad.data import load
     from steadygrad.threat import linf
 
@@ -70,10 +70,10 @@ def demo(
     models: dict[str, Any] = {}
     with shown():
         for name, defense in DEFENSES.items():
-            plan = resolve(None, {**_PLAN, "defense": defense, "name": name, "seed": seed})
+            plan = TrainPlan.resolve(None, {**_PLAN, "defense": defense, "name": name, "seed": seed})
             folder = out / "models" / re.sub(r"\W+", "-", name.lower())
-            models[name] = run(plan, folder, where).classifier
-        found = evaluation.audit(
+            models[name] = plan.train(folder, where).classifier
+        found = audit(
             models,
             test,
             linf(EPS),

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from steadygrad.cli.audit import number
-from steadygrad.cli.common import Debug, Device, Json, command_line, emit, pick_device, shown, within_seeds
+from steadygrad.audit.plan import AuditPlan
+from steadygrad.cli.audit import NAMES
+from steadygrad.cli.common import Debug, Device, Json, command_line, emit, pick_device, shown
+from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.models import load_named
-from steadygrad.cli.train import defense_of, pairs, resolve, training_data
+from steadygrad.cli.train import Epochs, Set, settings_of
 from steadygrad.errors import UsageError
+from steadygrad.training.plan import TrainPlan
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["harden", "plan_of"]
 
 
+@plan_flags(AuditPlan, without=("bounds", "device", "grid", "transfer"), names=NAMES, samples=500)
 def harden(
     model: Annotated[
         str,
@@ -28,6 +32,7 @@ def harden(
             show_default=False,
         ),
     ],
+    flags: dict[str, Any],
     data: Annotated[
         str | None,
         typer.Option(
@@ -44,35 +49,15 @@ def harden(
             help="A recipe by name, aimed at --norm and --eps, or a TOML file as it is; flags win.", show_default=False
         ),
     ] = None,
-    norm: Annotated[str, typer.Option(help="Size of a change in the audits: linf, l2 or l1.")] = "linf",
-    eps: Annotated[str, typer.Option(help="Radius of the audits, in units of the data, e.g. 0.1 or 8/255.")] = "8/255",
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the training, e.g. lr=1e-4; may be repeated."),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Short for --set epochs=N.")] = None,
+    set_: Set = None,
+    epochs: Epochs = None,
     validation: Annotated[
         float | None, typer.Option(help="Share of the training data that chooses the epoch.", show_default="0.1")
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Safetensors file for module:callable.")] = None,
     size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Side to which images are resized.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Train on so many samples only.")] = None,
-    samples: Annotated[int, typer.Option(min=1, metavar="N", help="Test samples to audit, the first ones.")] = 500,
-    suite: Annotated[str, typer.Option(help="Attacks of the audits, by the name of their suite.")] = "fast",
-    attack: Annotated[
-        list[str] | None, typer.Option(help="An attack instead of the suite, e.g. pgd:steps=100; may be repeated.")
-    ] = None,
-    checked: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Samples for the validity checks and smallest changes.")
-    ] = 300,
-    batch_size: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Samples per batch of the audits; does not change the result.")
-    ] = 200,
     out: Annotated[Path, typer.Option(help="Folder; an interrupted run continues there.")] = Path("runs/harden"),
-    seed: Annotated[
-        int | None,
-        typer.Option(callback=within_seeds, metavar="N", help="Seed of everything random.", show_default="0"),
-    ] = None,
     device: Device = "auto",
     json: Json = False,
     debug: Debug = False,
@@ -87,42 +72,38 @@ def harden(
 
       steadygrad harden nets:make --weights my.safetensors --data ./images
     """
-    from steadygrad import hardening, registry
+    from steadygrad import report
+    from steadygrad.audit import harden
+    from steadygrad.audit.harden import usual_values
     from steadygrad.data import load
-    from steadygrad.threat import Threat
-    from steadygrad.training import FitSettings
 
     where = pick_device(device)
-    threat = Threat(norm, number("--eps", eps))  # type: ignore[arg-type]
-    attacks: Any = [registry.parse("attack", text) for text in attack] if attack else suite
-    flags = {
-        "data": data, "defense": defense, "validation": validation, "size": size, "seed": seed, "limit": limit,
-        "settings": {**pairs(set_ or []), **({"epochs": epochs} if epochs is not None else {})},
-    }  # fmt: skip
-    plan = plan_of(recipe, flags, threat)
-    objective = defense_of(plan["defense"])
-    settings = registry.configure(FitSettings, "the training", {**hardening.usual_values(threat), **plan["settings"]})
-    test = load(plan["data"], "test", size=plan["size"])
+    audit = AuditPlan.read(flags)
+    given = {"data": data, "defense": defense, "validation": validation, "size": size, "limit": limit}
+    plan = plan_of(recipe, {**given, "seed": flags.get("seed"), "settings": settings_of(set_, epochs)}, audit.threat)
+    objective, settings = plan.objective(), plan.fitting(**usual_values(audit.threat))
+    test = load(plan.data, "test", size=plan.size)
     named, files = load_named([model], weights, test)
     [(name, classifier)] = named.items()
     classifier.name = name
     with shown():
-        found = hardening.harden(
-            classifier, training_data(plan), objective, threat, test=test, validation=plan["validation"],
-            settings=settings, attacks=attacks, samples=samples, checked=checked, out=out, seed=plan["seed"],
-            device=where, batch_size=batch_size, files=files[name], command=command_line(),
+        found = harden(
+            classifier, plan.samples(), objective, audit.threat, test=test, validation=plan.validation,
+            settings=settings, out=out, device=where, files=files[name], command=command_line(),
+            **{**audit.given(), "seed": plan.seed},
         )  # fmt: skip
+        page = report.write(out)
     if json:
-        emit({**found.summary, "report": str(found.page)})
+        emit({**found.summary, "report": str(page)})
         return
     from rich.console import Console
 
     Console().print(table(found))
-    print(f"{found.comparison.text}\nmodel: {out / 'model.safetensors'}\nreport: {found.page}")
+    print(f"{found.comparison.text}\nmodel: {out / 'model.safetensors'}\nreport: {page}")
     print(f"summary: {out / 'harden.json'}")
 
 
-def plan_of(recipe: str | None, flags: dict[str, Any], threat: Any) -> dict[str, Any]:
+def plan_of(recipe: str | None, flags: dict[str, Any], threat: Any) -> TrainPlan:
     """What to train on and how: the recipe or file, with the threat where a recipe has a radius, then flags."""
     from steadygrad import recipes
     from steadygrad.files import read_toml
@@ -133,17 +114,18 @@ def plan_of(recipe: str | None, flags: dict[str, Any], threat: Any) -> dict[str,
                 "say how to harden: --defense input_gradient:weight=3, or --recipe pgd "
                 "(steadygrad list defenses, steadygrad list recipes)"
             )
-        return resolve(None, flags)
+        return TrainPlan.resolve(None, flags)
     path, shipped = recipes.find(recipe)
     given = read_toml(path)
     for key in ("model", "normalize", "name"):
         if key in given:
             raise UsageError(f"{path} sets {key}, which belongs to the model that is there already: leave it out")
-    plan = resolve(path, flags)
-    if plan["defense"] == "plain" and "defense" not in given:
+    plan = TrainPlan.resolve(path, flags)
+    if plan.defense == "plain" and "defense" not in given:
         raise UsageError(f"{path} names no defense: add one, such as defense = 'input_gradient:weight=3'")
     if shipped and flags["defense"] is None:
-        plan["defense"] = recipes.retarget(plan["defense"], threat.norm, float(threat.eps))
+        aimed = recipes.retarget(plan.defense, threat.norm, float(threat.eps))
+        return plan.model_copy(update={"defense": aimed})
     return plan
 
 

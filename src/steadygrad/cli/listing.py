@@ -18,7 +18,7 @@ def listing(
     kind: Annotated[
         str,
         typer.Argument(
-            help="attacks, attribution-attacks, attributions, defenses, models, data, recipes or papers",
+            help="attacks, attribution-attacks, attributions, bounds, defenses, models, data, recipes or papers",
             show_default=False,
         ),
     ],
@@ -52,21 +52,14 @@ def listing(
 
 
 def _rows(kind: str) -> list[dict[str, Any]]:
-    from steadygrad import attacks, attributions, data, defenses, models, papers, recipes
+    from steadygrad import data, models, papers, recipes
+    from steadygrad.registry import registries
 
-    registries: dict[str, Any] = {
-        "attacks": attacks.ATTACKS,
-        "attribution-attacks": attacks.ATTRIBUTION_ATTACKS,
-        "attributions": attributions.ATTRIBUTIONS,
-        "defenses": defenses.DEFENSES,
-    }
-    if kind in registries:
+    methods = registries()
+    if kind in methods:
         return [
-            {
-                **{c: getattr(row, c) for c in _METHODS if "attacks" in kind or c != "norms"},
-                "settings": _text(row.settings),
-            }
-            for row in registries[kind]
+            {**{c: getattr(row, c) for c in _METHODS if row.norms or c != "norms"}, "settings": _text(row.settings)}
+            for row in methods[kind]
         ]
     if kind == "models":
         columns = ("name", "summary", "reference", "input_shape", "settings")
@@ -80,7 +73,7 @@ def _rows(kind: str) -> list[dict[str, Any]]:
         return [
             {c: _text(getattr(row, "says" if c == "summary" else c)) for c in columns} for row in papers.PAPERS.values()
         ]
-    raise unknown_name("list", kind, [*registries, "models", "data", "recipes", "papers"])
+    raise unknown_name("list", kind, [*methods, "models", "data", "recipes", "papers"])
 
 
 def _flat(plan: dict[str, Any]) -> dict[str, Any]:

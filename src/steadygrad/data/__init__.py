@@ -2,8 +2,8 @@
 
 from steadygrad.data.arrays import from_arrays as from_arrays
 from steadygrad.data.dataset import Dataset as Dataset
+from steadygrad.data.loading import DATASETS as DATASETS
+from steadygrad.data.loading import Source as Source
 from steadygrad.data.loading import load as load
-from steadygrad.data.names import DATASETS as DATASETS
-from steadygrad.data.names import Source as Source
 
 __all__ = ["DATASETS", "Dataset", "Source", "from_arrays", "load"]

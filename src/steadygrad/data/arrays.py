@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,10 @@ from torch import Tensor
 
 from steadygrad.data.dataset import Dataset, two_classes
 from steadygrad.data.images import Form, reshape
-from steadygrad.data.splits import holdout, missing_split
+from steadygrad.data.splits import holdout, missing_split, numbered
 from steadygrad.errors import Failure, UsageError
 
-__all__ = ["from_arrays", "load_npz", "numbered"]
+__all__ = ["class_names", "from_arrays", "load_npz"]
 
 Array = Tensor | npt.NDArray[Any]
 
@@ -58,11 +59,6 @@ def from_arrays(
     return two_classes(Dataset(images, labels, class_names(classes, labels), tuple(names), name, split))
 
 
-def numbered(prefix: str, rows: Sequence[int]) -> tuple[str, ...]:
-    """Sample ids by position: prefix00017."""
-    return tuple(f"{prefix}{i:05d}" for i in rows)
-
-
 def class_names(classes: Sequence[str] | int | None, labels: Tensor) -> tuple[str, ...]:
     """Class names as given, or numbers up to the given count or the largest label."""
     if classes is None:
@@ -77,19 +73,14 @@ def load_npz(path: Path, name: str, split: str, form: Form) -> Dataset:
     """
     arrays = _read(path)
     whole = {"x", "y"} <= arrays.keys()
-    if whole:
-        x, y = arrays["x"], arrays["y"]
-    else:
+    if not whole:
         _require_split(path, arrays, split)
-        x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
+    x, y = (arrays[key if whole else f"{key}_{split}"] for key in "xy")
     data = from_arrays(x, y, _classes(arrays), name=name, split="all" if whole else split)
     if whole:
-        keep = holdout(numbered("", range(len(data))), data.labels.tolist(), split)
-        data = data.select(keep)
-        ids = numbered(f"{name}/", keep)
-    else:
-        ids = data.ids
-    return Dataset(reshape(data.images, form), data.labels, data.classes, ids, name, split)
+        keep = holdout(data.labels.tolist(), split)
+        data = dataclasses.replace(data.select(keep), ids=numbered(f"{name}/", keep), split=split)
+    return dataclasses.replace(data, images=reshape(data.images, form))
 
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -101,9 +92,9 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: _member(file, key, path) for key in file.files}
+    except UsageError:
+        raise
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, MemoryError) as error:
-        if isinstance(error, UsageError):
-            raise
         raise Failure(f"{path} is not a readable .npz file (truncated?): {error}") from error
 
 
@@ -135,8 +126,8 @@ def _classes(arrays: Mapping[str, npt.NDArray[Any]]) -> Sequence[str] | int | No
         return [str(c) for c in arrays["classes"].ravel()]
     # Counted over all splits: the last class may be absent from one of them.
     labels = [array for key, array in arrays.items() if key == "y" or key.startswith("y_")]
-    tops = [int(array.max()) for array in labels if array.dtype.kind in "iu" and array.size]
-    return max(max(tops) + 1, 0) if tops else None
+    largest = [int(array.max()) for array in labels if array.dtype.kind in "iu" and array.size]
+    return max(*largest, -1) + 1 if largest else None
 
 
 def _tensor(value: Array, what: str, where: str) -> Tensor:

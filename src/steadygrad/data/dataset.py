@@ -16,6 +16,8 @@ from steadygrad.randomness import fresh
 
 __all__ = ["Dataset", "two_classes"]
 
+_CHUNK = 1024
+
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
@@ -55,9 +57,12 @@ class Dataset:
         return len(self.images)
 
     def __repr__(self) -> str:
-        return (
-            f"Dataset({self.name}/{self.split}: {len(self)} samples of shape {self.shape}, {len(self.classes)} classes)"
-        )
+        return f"Dataset({self.source}: {len(self)} samples of shape {self.shape}, {len(self.classes)} classes)"
+
+    @property
+    def source(self) -> str:
+        """Name and split, as in messages: "mnist/test"."""
+        return f"{self.name}/{self.split}"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -66,7 +71,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Short hash of the pixels, labels and ids: equal data have equal ones on any machine."""
+        """Short hash of all pixels, labels and ids: equal data in equal order have equal ones on any machine."""
         digest = hashlib.sha256(f"{self.images.dtype} {tuple(self.images.shape)}".encode())
         digest.update(self.images.contiguous().numpy().data)
         digest.update(self.labels.contiguous().numpy().data)
@@ -75,15 +80,21 @@ class Dataset:
 
     @cached_property
     def content_keys(self) -> tuple[str, ...]:
-        """One short hash per sample of its pixels, label and id."""
-        shape = f"{self.images.dtype} {self.shape}"
-        labels = self.labels.tolist()
-        return tuple(
-            hashlib.sha256(
-                f"{shape} {labels[i]} {self.ids[i]} ".encode() + self.images[i].contiguous().numpy().tobytes()
-            ).hexdigest()[:20]
-            for i in range(len(self))
-        )
+        """A short hash per sample, of its pixels (type, shape, values), label and id.
+
+        The key of a sample does not depend on the other samples, on their order or on the machine.
+        """
+        kind = f"{self.images.dtype} {self.shape}\0".encode()
+        keys: list[str] = []
+        # In pieces, so that images which do not lie in order in memory are not all copied at once.
+        for start in range(0, len(self), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            pixels = self.images[part].contiguous().cpu().numpy()
+            for image, label, name in zip(pixels, self.labels[part].tolist(), self.ids[part]):
+                digest = hashlib.sha256(kind + f"{label}\0{name}\0".encode())
+                digest.update(image.data)
+                keys.append(digest.hexdigest()[:20])
+        return tuple(keys)
 
     def batch(self, index: Tensor | slice | Sequence[int]) -> tuple[Tensor, Tensor]:
         """Inputs (n, *) float32 in [0, 1] and labels (n,) of the samples at `index`."""
@@ -100,7 +111,11 @@ class Dataset:
         Raises:
             UsageError: an index outside the data, a repeated one, or none at all.
         """
-        index = self._positions(indices)
+        everything = torch.arange(len(self))
+        try:
+            index = everything[indices if isinstance(indices, slice) else torch.as_tensor(indices)]
+        except IndexError as error:
+            raise UsageError(f"{self} cannot be indexed so: {error}") from None
         return dataclasses.replace(
             self,
             images=self.images[index],
@@ -118,6 +133,29 @@ class Dataset:
         if seed is None:
             return self.select(slice(0, n))
         return self.select(self._permutation(seed)[:n].sort().values)
+
+    def draw(self, count: int, seed: int = 0) -> Dataset:
+        """At most `count` samples drawn by `seed`, balanced over the classes that occur, in the order of the data.
+
+        The classes get as equal shares as their sizes allow, and the draw of n samples is part of
+        the draw of n + 1 with the same seed. The global random state is neither used nor changed.
+
+        Raises:
+            UsageError: count is not positive.
+
+        >>> from steadygrad.data import load
+        >>> load("digits", "test").draw(40).labels.bincount().tolist()
+        [4, 4, 4, 4, 4, 4, 4, 4, 4, 4]
+        """
+        if count < 1:
+            raise UsageError(f"draw needs at least one sample, got count={count}")
+        order = self._permutation(seed)
+        labels = self.labels[order]
+        turn = torch.empty_like(labels)
+        for label in set(labels.tolist()):
+            turn[labels == label] = torch.arange(int((labels == label).sum()))
+        # Every class gives its first sample before any class gives its second one.
+        return self.select(order[turn.argsort(stable=True)][:count].sort().values)
 
     def divide(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """Two parts, (training, validation): `fraction` of the samples, drawn by `seed`, are validation.
@@ -137,26 +175,19 @@ class Dataset:
     def _permutation(self, seed: int) -> Tensor:
         return torch.randperm(len(self), generator=fresh(seed))
 
-    def _positions(self, indices: Tensor | slice | Sequence[int]) -> Tensor:
-        everything = torch.arange(len(self))
-        try:
-            return everything[indices] if isinstance(indices, slice) else everything[torch.as_tensor(indices)]
-        except IndexError as error:
-            raise UsageError(f"{self} cannot be indexed so: {error}") from None
-
 
 def two_classes(data: Dataset) -> Dataset:
     """The data, if at least two classes occur in it; with one class there is nothing to tell apart."""
     if int(data.labels.bincount().count_nonzero()) < 2:
         raise UsageError(
-            f"all {len(data)} samples of {data.name}/{data.split} are of class {data.classes[int(data.labels[0])]!r}: "
+            f"all {len(data)} samples of {data.source} are of class {data.classes[int(data.labels[0])]!r}: "
             "a classifier needs samples of at least two classes"
         )
     return data
 
 
 def _check_shapes(data: Dataset) -> None:
-    where = f"{data.name}/{data.split}"
+    where = data.source
     if len(data.images) == 0:
         raise UsageError(f"the data set {where} is empty: it must have at least one sample")
     if data.images.ndim not in (2, 4) or data.images.dtype not in (torch.uint8, torch.float32):
@@ -174,7 +205,7 @@ def _check_shapes(data: Dataset) -> None:
 
 
 def _check_labels(data: Dataset) -> None:
-    where, labels, count = f"{data.name}/{data.split}", data.labels, len(data.classes)
+    where, labels, count = data.source, data.labels, len(data.classes)
     if labels.shape != data.images.shape[:1] or labels.dtype != torch.int64:
         raise UsageError(
             f"the labels of {where} must be int64 of shape ({len(data.images)},), "
@@ -194,12 +225,11 @@ def _check_values(data: Dataset) -> None:
     smallest, largest = (float(v) for v in data.images.aminmax())
     if smallest >= 0 and largest <= 1:
         return
-    where = f"{data.name}/{data.split}"
     wrong = (~((data.images >= 0) & (data.images <= 1))).flatten(1).any(1).nonzero().flatten()
     first = f"{len(wrong)} of {len(data)} samples, the first is {data.ids[int(wrong[0])]!r}"
     if smallest != smallest:
-        raise UsageError(f"{where} holds NaN ({first}): remove or fill these values")
+        raise UsageError(f"{data.source} holds NaN ({first}): remove or fill these values")
     raise UsageError(
-        f"the values of {where} must lie within [0, 1], got [{smallest:.4g}, {largest:.4g}] ({first}): did you "
+        f"the values of {data.source} must lie within [0, 1], got [{smallest:.4g}, {largest:.4g}] ({first}): did you "
         "normalize them? Give raw pixels as uint8 or scaled to [0, 1]; mean and std belong to sg.Classifier"
     )

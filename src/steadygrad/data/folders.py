@@ -36,7 +36,7 @@ def load_folder(root: Path, name: str, split: str, form: Form) -> Dataset:
     files = [(path, label) for label, title in enumerate(classes) for path in _images(base / title)]
     if not divided:
         keys = [path.relative_to(root).as_posix() for path, _ in files]
-        files = [files[i] for i in holdout(keys, [label for _, label in files], split)]
+        files = [files[i] for i in holdout([label for _, label in files], split, keys)]
     images = stack(((str(path), path) for path, _ in files), len(files), form, f"{name}/{split}")
     labels = torch.tensor([label for _, label in files], dtype=torch.int64)
     ids = tuple(path.relative_to(root).as_posix() for path, _ in files)

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from steadygrad.data.arrays import class_names, numbered
-from steadygrad.data.columns import find_columns
+from steadygrad.data.arrays import class_names
 from steadygrad.data.dataset import Dataset
 from steadygrad.data.images import Form, stack
+from steadygrad.data.parquet import image_and_label
+from steadygrad.data.splits import numbered
 from steadygrad.errors import Failure, UsageError
 
 __all__ = ["load_hub"]
@@ -27,10 +28,14 @@ def load_hub(repository: str, config: str | None, name: str, split: str, form: F
     from datasets import Image
 
     table = _download(repository, config, name, split)
-    image, label = find_columns(table.column_names, f"the data set {repository}")
+    image, label = image_and_label(table.column_names, f"the data set {repository}")
     if len(table) == 0:
         raise UsageError(f"the split {split!r} of {repository} is empty: choose another one")
-    labels = torch.tensor(_labels(table, label, repository), dtype=torch.int64)
+    values = list(table[label])
+    wrong = [value for value in values if not isinstance(value, int)]
+    if wrong:
+        raise UsageError(f"the column {label!r} of {repository} must hold integer labels, got {wrong[0]!r}")
+    labels = torch.tensor(values, dtype=torch.int64)
     # Undecoded, so that a broken image is named by its row and all sources decode alike.
     files = table.cast_column(image, Image(decode=False))
     images = stack(_contents(files, image, f"{repository} ({split})"), len(labels), form, f"{name}/{split}")
@@ -55,14 +60,6 @@ def _download(repository: str, config: str | None, name: str, split: str) -> Any
             f"cannot get {repository} from the Hub: {error}. Without a network, put its Parquet files into "
             f"$STEADYGRAD_DATA/{folder}/data/ and load {folder!r}"
         ) from error
-
-
-def _labels(table: Any, label: str, repository: str) -> list[int]:
-    values = list(table[label])
-    wrong = next((v for v in values if not isinstance(v, int)), None)
-    if wrong is not None or any(v is None for v in values):
-        raise UsageError(f"the column {label!r} of {repository} must hold integer labels, got {wrong!r}")
-    return values
 
 
 def _contents(table: Any, column: str, where: str) -> Iterator[tuple[str, bytes | Path]]:

@@ -55,10 +55,10 @@ def decode(source: bytes | Path, form: Form, where: str) -> np.ndarray[Any, Any]
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
             opened.load()
-            # Cameras store the turn of a photo beside the pixels; PNG files rarely do and the look is slow.
+            # Cameras store the rotation of a photo as EXIF data; PNG files rarely have any, and looking is slow.
             image = opened if opened.format == "PNG" else ImageOps.exif_transpose(opened)
             if image.mode.startswith(("I", "F")):
-                return _deep(np.asarray(image), form, where)
+                return _sixteen_bit(np.asarray(image), form, where)
             mode = _mode(image.mode, form.color)
             image = image if image.mode == mode else image.convert(mode)
             if form.size is not None and image.size != form.size[::-1]:
@@ -75,7 +75,7 @@ def _mode(mode: str, color: str | None) -> str:
     return "L" if mode in ("1", "L", "LA", "La") else "RGB"
 
 
-def _deep(pixels: np.ndarray[Any, Any], form: Form, where: str) -> np.ndarray[Any, Any]:
+def _sixteen_bit(pixels: np.ndarray[Any, Any], form: Form, where: str) -> np.ndarray[Any, Any]:
     if pixels.dtype.kind == "f" or pixels.min() < 0 or pixels.max() > 65535:
         raise Failure(f"{where} has {pixels.dtype} pixels: save it with 8 or 16 bits per channel")
     images = torch.from_numpy(pixels.astype(np.float32) / 65535)[None, None]
@@ -93,7 +93,7 @@ def stack(sources: Iterable[tuple[str, bytes | Path]], count: int, form: Form, w
     first = ""
     with task(f"read {what}", count) as advance:
         for i, (where, source) in enumerate(sources):
-            # PIL hands out read-only memory; torch wants its own.
+            # A copy, since PIL's memory is read-only.
             image = torch.from_numpy(decode(source, form, where).copy()).permute(2, 0, 1)  # (C, H, W)
             if out is None:
                 first, out = where, torch.empty(count, *image.shape, dtype=image.dtype)
@@ -104,20 +104,17 @@ def stack(sources: Iterable[tuple[str, bytes | Path]], count: int, form: Form, w
     return out if out is not None else torch.empty(0, 1, 1, 1, dtype=torch.uint8)
 
 
-def _check_alike(image: Tensor, model: Tensor, where: str, first: str) -> None:
-    if image.shape == model.shape and image.dtype == model.dtype:
-        return
-    if image.dtype != model.dtype:
+def _check_alike(image: Tensor, other: Tensor, where: str, first: str) -> None:
+    (channels, height, width), (wanted, *size) = image.shape, other.shape
+    if image.dtype != other.dtype:
         raise UsageError(f"{where} has another bit depth than {first}: save all images with 8 bits, or all with 16")
-    if image.shape[0] != model.shape[0]:
+    if channels != wanted:
+        raise UsageError(f"{where} has {channels} channels, {first} has {wanted}: choose color='grey' or color='rgb'")
+    if [height, width] != size:
         raise UsageError(
-            f"{where} has {image.shape[0]} channels, {first} has {model.shape[0]}: choose color='grey' or color='rgb'"
+            f"{where} is {height} x {width} pixels, {first} is {size[0]} x {size[1]}: choose one size, such as "
+            f"size=({size[0]}, {size[1]})"
         )
-    here, there = (f"{t.shape[1]} x {t.shape[2]}" for t in (image, model))
-    raise UsageError(
-        f"{where} is {here} pixels, {first} is {there}: choose one size, such as size=({model.shape[1]}, "
-        f"{model.shape[2]})"
-    )
 
 
 def reshape(images: Tensor, form: Form) -> Tensor:

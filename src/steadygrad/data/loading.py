@@ -1,26 +1,52 @@
-"""Data by name: bundled, local folders, the Hub, or a path."""
+"""Data by name or path: the bundled digits, a local folder or file, or the Hub."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
 import torch
 
-from steadygrad.data.arrays import load_npz, numbered
+from steadygrad.data.arrays import load_npz
 from steadygrad.data.dataset import Dataset, two_classes
 from steadygrad.data.folders import load_folder
 from steadygrad.data.hub import load_hub
 from steadygrad.data.images import Form, reshape
-from steadygrad.data.names import DATASETS
 from steadygrad.data.parquet import load_parquet, parquet_files
-from steadygrad.data.splits import holdout
+from steadygrad.data.splits import holdout, numbered
 from steadygrad.errors import UsageError, unknown_name
 
-__all__ = ["load"]
+__all__ = ["DATASETS", "Source", "load"]
 
 _FOLDER = "STEADYGRAD_DATA"
 _DIGITS_TEST_PER_CLASS = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a named data set comes from; `hub` is empty for a bundled one."""
+
+    name: str
+    hub: str
+    summary: str
+    config: str | None = None
+
+
+DATASETS: tuple[Source, ...] = (
+    Source("digits", "", "bundled with scikit-learn: 1,297 + 500 handwritten digits, 8 x 8 grey, 10 classes"),
+    Source("mnist", "ylecun/mnist", "60,000 + 10,000 handwritten digits, 28 x 28 grey, 10 classes"),
+    Source("fashion_mnist", "zalando-datasets/fashion_mnist", "60,000 + 10,000 garments, 28 x 28 grey, 10 classes"),
+    Source("notmnist", "anubhavmaity/notMNIST", "letters A to J from many fonts, 28 x 28 grey, 10 classes"),
+    Source("cifar10", "uoft-cs/cifar10", "50,000 + 10,000 small photos, 32 x 32 color, 10 classes"),
+    Source("cifar100", "uoft-cs/cifar100", "50,000 + 10,000 small photos, 32 x 32 color, 100 fine classes"),
+    Source(
+        "svhn",
+        "ufldl-stanford/svhn",
+        "73,257 + 26,032 house-number digits, 32 x 32 color, 10 classes",
+        config="cropped_digits",
+    ),
+)
 
 
 def load(
@@ -44,21 +70,21 @@ def load(
     >>> load("digits", "test")
     Dataset(digits/test: 500 samples of shape (1, 8, 8), 10 classes)
     """
-    form = Form.of(size, color)
+    return two_classes(_load(name, split, Form.of(size, color)))
+
+
+def _load(name: str | Path, split: str, form: Form) -> Dataset:
+    if isinstance(name, str) and name.startswith("hub:"):
+        repository, _, config = name[4:].partition(":")
+        return load_hub(repository, config or None, repository, split, form)
     if isinstance(name, Path) or _is_path(name):
         path = Path(name).expanduser()
-        return two_classes(_load_path(path, path.resolve().name if path.is_dir() else path.stem, split, form))
-    if name.startswith("hub:"):
-        repository, _, config = name[4:].partition(":")
-        return two_classes(load_hub(repository, config or None, repository, split, form))
-    return two_classes(_load_name(name, split, form))
+        return _load_path(path, path.resolve().name if path.is_dir() else path.stem, split, form)
+    return _load_name(name, split, form)
 
 
 def _is_path(name: str) -> bool:
-    if name.startswith("hub:"):
-        return False
-    looks = os.sep in name or "/" in name or name.startswith((".", "~"))
-    return looks or name.endswith((".npz", ".parquet"))
+    return os.sep in name or "/" in name or name.startswith((".", "~")) or name.endswith((".npz", ".parquet"))
 
 
 def _load_name(name: str, split: str, form: Form) -> Dataset:
@@ -89,19 +115,14 @@ def _local_folder() -> Path | None:
 def _load_path(path: Path, name: str, split: str, form: Form) -> Dataset:
     if not path.exists():
         raise UsageError(
-            f"there is no file or folder {path}: give a path that exists, hub:owner/name, or a name ({_names()})"
+            f"there is no file or folder {path}: give a path that exists, hub:owner/name, or a name "
+            f"({', '.join(row.name for row in DATASETS)})"
         )
     if path.is_dir():
         return (load_parquet if parquet_files(path) else load_folder)(path, name, split, form)
-    if path.suffix == ".npz":
-        return load_npz(path, name, split, form)
-    if path.suffix == ".parquet":
-        return load_parquet(path, name, split, form)
+    if path.suffix in (".npz", ".parquet"):
+        return (load_npz if path.suffix == ".npz" else load_parquet)(path, name, split, form)
     raise UsageError(f"cannot read {path}: data is an image folder, a Parquet file or folder, or an .npz file")
-
-
-def _names() -> str:
-    return ", ".join(row.name for row in DATASETS)
 
 
 def _load_digits(split: str, form: Form) -> Dataset:
@@ -111,6 +132,6 @@ def _load_digits(split: str, form: Form) -> Dataset:
     # 17 grey levels, 0 to 16: sixteenths are exact in float32.
     images = torch.from_numpy(bundle.images).to(torch.float32).unsqueeze(1) / 16  # (N, 1, 8, 8)
     labels = torch.from_numpy(bundle.target).to(torch.int64)
-    keep = holdout(numbered("", range(len(labels))), labels.tolist(), split, per_class=_DIGITS_TEST_PER_CLASS)
+    keep = holdout(labels.tolist(), split, per_class=_DIGITS_TEST_PER_CLASS)
     classes = tuple(str(name) for name in bundle.target_names)
     return Dataset(reshape(images[keep], form), labels[keep], classes, numbered("digits/", keep), "digits", split)

@@ -12,17 +12,34 @@ from typing import Any
 
 import torch
 
-from steadygrad.data.arrays import class_names, numbered
-from steadygrad.data.columns import find_columns
+from steadygrad.data.arrays import class_names
 from steadygrad.data.dataset import Dataset
 from steadygrad.data.images import Form, stack
-from steadygrad.data.splits import holdout, missing_split
+from steadygrad.data.splits import holdout, missing_split, numbered
 from steadygrad.errors import Failure, UsageError
 
-__all__ = ["load_parquet", "parquet_files"]
+__all__ = ["image_and_label", "load_parquet", "parquet_files"]
 
 _SHARD = re.compile(r"^(?P<split>.+?)[-_](?P<shard>\d+)(-of-(?P<total>\d+))?(-[0-9a-f]+)?$")
 _SPLITS = frozenset({"train", "test", "validation", "valid", "val", "extra", "unsupervised"})
+_IMAGE, _LABEL = ("image", "img"), ("label", "labels", "fine_label")
+
+
+def image_and_label(names: Sequence[str], where: str) -> tuple[str, str]:
+    """Which of the columns of a table hold the images and the labels.
+
+    Raises:
+        UsageError: a column is missing.
+
+    >>> image_and_label(["img", "fine_label", "coarse_label"], "cifar100")
+    ('img', 'fine_label')
+    """
+    found = [next((name for name in choices if name in names), "") for choices in (_IMAGE, _LABEL)]
+    if not all(found):
+        wanted = (f"image column ({' or '.join(_IMAGE)})", f"label column ({' or '.join(_LABEL)})")
+        lacking = " and ".join(what for what, name in zip(wanted, found) if not name)
+        raise UsageError(f"{where} has no {lacking}; found: {', '.join(names) or 'none'}")
+    return found[0], found[1]
 
 
 def load_parquet(path: Path, name: str, split: str, form: Form) -> Dataset:
@@ -49,7 +66,7 @@ def load_parquet(path: Path, name: str, split: str, form: Form) -> Dataset:
         # Counted over all splits: the last class may be absent from one of them.
         everything = [v for group in groups.values() for file in group for v in _labels(file)]
         known = class_names(None, torch.tensor(everything, dtype=torch.int64))
-    keep = range(len(labels)) if divided else holdout(numbered("", range(len(labels))), labels, split)
+    keep = range(len(labels)) if divided else holdout(labels, split)
     images = stack(_images(files, set(keep)), len(keep), form, f"{name}/{split}")
     ids = numbered(f"{name}/{split}/" if divided else f"{name}/", keep)
     kept = torch.tensor([labels[i] for i in keep], dtype=torch.int64)
@@ -77,13 +94,10 @@ def _groups(files: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def _check_shards(files: Sequence[Path]) -> None:
-    """A data set with a missing shard looks like a smaller one; refuse it."""
+    """Refuse a data set with a missing shard, which looks like a smaller data set."""
     matches = [m for m in (_SHARD.match(file.stem) for file in files) if m is not None and m["total"]]
-    if not matches:
-        return
-    total = int(matches[0]["total"])
-    missing = sorted(set(range(total)) - {int(m["shard"]) for m in matches})
-    if missing:
+    total = int(matches[0]["total"]) if matches else 0
+    if missing := sorted(set(range(total)) - {int(m["shard"]) for m in matches}):
         raise Failure(f"{files[0].parent} lacks shard {missing[0]} of {total} beside {files[0].name}: copy it there")
 
 
@@ -102,7 +116,7 @@ def _open(path: Path) -> Iterator[Any]:
 def _class_names(path: Path) -> tuple[str, ...] | None:
     with _open(path) as file:
         schema = file.schema_arrow
-    label = find_columns(schema.names, str(path))[1]
+    label = image_and_label(schema.names, str(path))[1]
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         return tuple(str(name) for name in features[label]["names"])
@@ -114,7 +128,7 @@ def _labels(path: Path) -> list[int]:
     from pyarrow import types
 
     with _open(path) as file:
-        label = find_columns(file.schema_arrow.names, str(path))[1]
+        label = image_and_label(file.schema_arrow.names, str(path))[1]
         column = file.read(columns=[label]).column(label)
     if not types.is_integer(column.type) or column.null_count:
         found = f"{column.type} with {column.null_count} empty rows" if column.null_count else str(column.type)
@@ -124,21 +138,17 @@ def _labels(path: Path) -> list[int]:
 
 def _images(files: Sequence[Path], keep: set[int]) -> Iterator[tuple[str, bytes | Path]]:
     """Where and content of the images in the kept rows, counted over all files."""
-    position = 0
+    start = 0
     for path in files:
         with _open(path) as file:
-            image = find_columns(file.schema_arrow.names, str(path))[0]
-            row = 0
-            for batch in file.iter_batches(batch_size=1024, columns=[image]):
-                for content in batch.column(0).to_pylist():
-                    if position in keep:
-                        where = f"the image in row {row} of {path}"
-                        yield where, _content(content, where)
-                    row, position = row + 1, position + 1
-
-
-def _content(value: Any, where: str) -> bytes:
-    content = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(content, bytes):
-        raise Failure(f"{where} holds no bytes of an image file")
-    return content
+            image = image_and_label(file.schema_arrow.names, str(path))[0]
+            batches = file.iter_batches(batch_size=1024, columns=[image])
+            for row, value in enumerate(value for batch in batches for value in batch.column(0).to_pylist()):
+                if start + row not in keep:
+                    continue
+                where = f"the image in row {row} of {path}"
+                content = value.get("bytes") if isinstance(value, dict) else value
+                if not isinstance(content, bytes):
+                    raise Failure(f"{where} holds no bytes of an image file")
+                yield where, content
+            start += file.metadata.num_rows

@@ -1,4 +1,4 @@
-"""Train and test where the source has only one set: a rule that depends on nothing but the names."""
+"""Train and test where the source has only one set, by a rule without random numbers."""
 
 from __future__ import annotations
 
@@ -8,22 +8,29 @@ from collections.abc import Iterable, Sequence
 
 from steadygrad.errors import UsageError
 
-__all__ = ["holdout", "missing_split"]
+__all__ = ["holdout", "missing_split", "numbered"]
 
 
-def holdout(keys: Sequence[str], labels: Sequence[int], split: str, per_class: int | None = None) -> list[int]:
+def numbered(prefix: str, rows: Iterable[int]) -> tuple[str, ...]:
+    """Sample ids by position: prefix00017."""
+    return tuple(f"{prefix}{i:05d}" for i in rows)
+
+
+def holdout(
+    labels: Sequence[int], split: str, keys: Sequence[str] | None = None, *, per_class: int | None = None
+) -> list[int]:
     """Positions of the train or test samples, in order.
 
-    Within every class the samples are ranked by the SHA-256 of their key; the first fifth (or the
-    first `per_class`) is the test split, the rest the training split. No random numbers, no
-    dependence on the order or on samples of other classes.
+    Within every class the samples are ranked by the SHA-256 of their key (by default their position:
+    "00017"); the first fifth (or the first `per_class`) is the test split, the rest the training
+    split. Neither the order of the samples nor those of other classes matter.
 
-    >>> keys = [f"{i:05d}" for i in range(10)]
-    >>> len(holdout(keys, [0] * 10, "train")), holdout(keys, [0] * 10, "test")
+    >>> len(holdout([0] * 10, "train")), holdout([0] * 10, "test")
     (8, [6, 9])
     """
     if split not in ("train", "test"):
         raise missing_split("data without splits of its own", split, ["train", "test"])
+    keys = numbered("", range(len(labels))) if keys is None else keys
     members: dict[int, list[int]] = defaultdict(list)
     for i, label in enumerate(labels):
         members[label].append(i)

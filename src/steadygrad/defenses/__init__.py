@@ -20,3 +20,6 @@ from steadygrad.defenses.jacobian import JacobianPenalty as JacobianPenalty
 from steadygrad.defenses.parseval import Parseval as Parseval
 from steadygrad.defenses.selective import SelectiveGradientPenalty as SelectiveGradientPenalty
 from steadygrad.defenses.stable_neurons import StableNeurons as StableNeurons
+
+# A new file in this folder needs no line here; those above tell editors and type checkers the names.
+globals().update(DEFENSES.discover(__name__, __path__))

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from steadygrad.attacks import PGD, Attack
-from steadygrad.defenses.defense import DEFENSES, Defense, Step, check_positive
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.defenses.defense import DEFENSES, Defense, Step, check_norm
+from steadygrad.errors import UsageError
+from steadygrad.registry import BelowOne, Positive
 from steadygrad.threat import Norm
 
 __all__ = ["TRADES", "AdversarialTraining"]
@@ -24,7 +25,6 @@ _DIVERGENCE = PGD(steps=7, loss="kl")
     summary="cross-entropy at the points of an attack (FGSM, PGD, DeepFool, ...), with a share of the clean loss",
     reference="Madry et al. 2018, arXiv 1706.06083; half and half: Goodfellow et al. 2015, arXiv 1412.6572",
     cost="the attack + 1 forward + 1 backward, one more of both for a clean share",
-    soundness="estimate",
     order=1,
     norms=("linf", "l2", "l1", "l0"),
 )
@@ -36,8 +36,8 @@ class AdversarialTraining(Defense):
 
     Args:
         eps: radius of the attack, in units of the inputs. None takes the nearest wrong point of each
-            sample, however near or far, and needs an attack that looks for it, such as DeepFool; with a
-            radius that point is drawn back into the ball.
+            sample, at whatever distance, and needs an attack that looks for it, such as DeepFool; with a
+            radius that point is projected onto the ball.
         norm: its norm.
         attack: FGSM(loss="ce") for FGSM training, PGD for PGD training, DeepFool for DeepFool training.
         clean_weight: share of the clean loss: 0 is Madry's, 0.5 Goodfellow's and Ross's.
@@ -51,24 +51,21 @@ class AdversarialTraining(Defense):
     0.02
     """
 
-    eps: float | None
+    eps: Positive | None
     norm: Norm = "linf"
     attack: Attack = _CROSS_ENTROPY
-    clean_weight: float = 0.0
+    clean_weight: BelowOne = 0.0
     label: Literal["true", "predicted"] = "true"
     fits = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.eps is None and not self.attack.minimum_norm:
             raise UsageError(
                 f"{type(self.attack).__name__} needs a radius: give eps; only attacks that look for the nearest "
                 "wrong point (deepfool, ddn, fmn) take eps=None"
             )
-        _check_threat(self.eps, self.norm, self.attack)
-        if not 0 <= self.clean_weight < 1:
-            raise UsageError(f"clean_weight must be within [0, 1), got {self.clean_weight}")
-        if self.label not in ("true", "predicted"):
-            raise unknown_name("label", str(self.label), ("true", "predicted"))
+        check_norm(self.attack, self.norm)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         away_from = step.y if self.label == "true" else step.logits_of(step.model).argmax(1)
@@ -84,7 +81,6 @@ class AdversarialTraining(Defense):
     summary="cross-entropy plus the divergence of the worst prediction nearby from the clean one",
     reference="Zhang et al. 2019, arXiv 1901.08573",
     cost="the attack + 2 forwards + 2 backwards",
-    soundness="estimate",
     order=1,
     norms=("linf", "l2", "l1", "l0"),
 )
@@ -102,15 +98,15 @@ class TRADES(Defense):
     6.0
     """
 
-    eps: float
+    eps: Positive
     norm: Norm = "linf"
-    beta: float = 6.0
+    beta: Positive = 6.0
     attack: Attack = _DIVERGENCE
     fits = True
 
     def __post_init__(self) -> None:
-        _check_threat(self.eps, self.norm, self.attack)
-        check_positive("beta", self.beta)
+        super().__post_init__()
+        check_norm(self.attack, self.norm)
         if self.attack.ascends == "kl" and not getattr(self.attack, "random_start", False):
             raise UsageError("an attack on the divergence must start away from the input: give PGD(random_start=True)")
 
@@ -119,10 +115,3 @@ class TRADES(Defense):
         clean, moved = step.logits.log_softmax(1), step.at(points).log_softmax(1)
         divergence = F.kl_div(moved, clean, reduction="none", log_target=True).sum(1)
         return {"cross_entropy": step.cross_entropy, "divergence": self.beta * divergence}
-
-
-def _check_threat(eps: float | None, norm: str, attack: Attack) -> None:
-    if eps is not None:
-        check_positive("eps", eps)
-    if norm not in attack.norms:
-        raise UsageError(f"{type(attack).__name__} works for {', '.join(attack.norms)}, not for {norm!r}")

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,11 +14,12 @@ from steadygrad.attacks import PGD, Attack
 from steadygrad.attacks.attribution_losses import MEASURES, Reference
 from steadygrad.attacks.engine import Run
 from steadygrad.attributions import Attribution, IntegratedGradients
+from steadygrad.attributions.gradients import gauss_legendre
 from steadygrad.attributions.pixels import unit
-from steadygrad.defenses.defense import DEFENSES, Defense, Step, check_positive
-from steadygrad.defenses.input_gradient import SECOND_ORDER
+from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step, check_norm
 from steadygrad.derivatives import math_attention
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.errors import UsageError
+from steadygrad.registry import Count, NotNegative, Positive
 from steadygrad.threat import Norm
 
 __all__ = ["AttributionAlignment", "AttributionCosine", "IGNorm"]
@@ -49,25 +49,16 @@ class _Ascent(Attack):
         return points
 
 
-class _SecondOrder(Defense):
-    """A defense whose loss holds input gradients, and which is therefore computed in float32."""
-
-    @property
-    def mixed_precision(self) -> bool | str:
-        return SECOND_ORDER
-
-
 @DEFENSES.register(
     "ig_norm",
     summary="penalty on the l1 norm of the integrated gradients of the loss from x to the worst point nearby",
     reference="Chen et al. 2019, arXiv 1905.09957, IG-NORM and IG-SUM-NORM",
     cost="(steps + 1) x path x (1 forward + 1 backward with a graph + 1 backward through both)",
-    soundness="estimate",
     order=2,
     norms=("linf", "l2"),
 )
 @dataclass(frozen=True, kw_only=True)
-class IGNorm(_SecondOrder):
+class IGNorm(Defense):
     """weight x ||IG(x -> x')||_1, IG of the cross-entropy along the line from x to the worst x' of the ball.
 
     kind "norm" is IG-NORM: the loss of the clean input plus weight times the largest norm; as a penalty
@@ -87,20 +78,17 @@ class IGNorm(_SecondOrder):
     'norm'
     """
 
-    weight: float
-    eps: float
+    weight: NotNegative
+    eps: Positive
     norm: Norm = "linf"
     kind: Literal["norm", "sum-norm"] = "norm"
-    steps: int = 5
-    path: int = 4
+    steps: Count = 5
+    path: Count = 4
+    mixed_precision = SECOND_ORDER
 
     def __post_init__(self) -> None:
-        check_positive("weight", self.weight, zero=True)
-        _check_search(self.eps, self.norm, self.steps)
-        if self.kind not in ("norm", "sum-norm"):
-            raise unknown_name("kind", str(self.kind), ("norm", "sum-norm"))
-        if self.path < 1:
-            raise UsageError(f"path must be at least 1 point, got {self.path}")
+        super().__post_init__()
+        _check_norm(self.norm)
 
     @property
     def fits(self) -> bool:  # type: ignore[override]
@@ -122,9 +110,7 @@ class IGNorm(_SecondOrder):
 
     def _size(self, model: nn.Module, x: Tensor, points: Tensor, y: Tensor) -> Tensor:
         """l1 norm (N,) of the integrated gradients of the cross-entropy from x to points (N, *), with a graph."""
-        places, weights = np.polynomial.legendre.leggauss(self.path)
-        at = torch.as_tensor((places + 1) / 2, dtype=x.dtype, device=x.device)
-        share = torch.as_tensor(weights / 2, dtype=x.dtype, device=x.device)
+        at, share = torch.tensor(gauss_legendre(self.path), dtype=x.dtype, device=x.device)  # (S,), (S,)
         line = (x + at.view(-1, *[1] * x.ndim) * (points - x)).flatten(0, 1)  # (S N, *)
         line = line if line.requires_grad else line.requires_grad_()
         with math_attention():
@@ -140,12 +126,11 @@ class IGNorm(_SecondOrder):
     summary="penalty on 1 - cosine of the maps of the clean input and of an attacked one",
     reference="Wang and Kong 2022, arXiv 2205.07279",
     cost="the attack + 2 maps with a graph + 1 backward through them",
-    soundness="estimate",
     order=2,
     norms=("linf", "l2", "l1", "l0"),
 )
 @dataclass(frozen=True, kw_only=True)
-class AttributionCosine(_SecondOrder):
+class AttributionCosine(Defense):
     """weight x (1 - cos(g(x), g(x'))) of the signed maps of the true class, x' from an attack on the prediction.
 
     A penalty: add adversarial training for the loss at x' of the paper. In training mode batch
@@ -162,23 +147,21 @@ class AttributionCosine(_SecondOrder):
     IntegratedGradients(steps=8, baseline=0.0, of='logit', chunk=1024)
     """
 
-    weight: float
-    eps: float
+    weight: NotNegative
+    eps: Positive
     norm: Norm = "linf"
     attribution: Attribution = IntegratedGradients(steps=8, chunk=1024)
     attack: Attack = PGD(steps=7, loss="ce")
+    mixed_precision = SECOND_ORDER
 
     def __post_init__(self) -> None:
-        check_positive("weight", self.weight, zero=True)
-        check_positive("eps", self.eps)
-        if self.norm not in self.attack.norms:
-            raise UsageError(f"{type(self.attack).__name__} works for {', '.join(self.attack.norms)}, not {self.norm}")
+        super().__post_init__()
+        check_norm(self.attack, self.norm)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         points = step.perturb(self.attack, self.norm, self.eps, step.y)
-        clean, moved = (
-            self.attribution(step.model, p, step.y, create_graph=True) for p in (step.x.detach(), points)
-        )  # fmt: skip
+        both = (step.x.detach(), points)
+        clean, moved = (self.attribution(step.model, p, step.y, create_graph=True) for p in both)
         return {"attribution_cosine": self.weight * MEASURES["cosine"].loss(moved, Reference(clean))}
 
 
@@ -187,12 +170,11 @@ class AttributionCosine(_SecondOrder):
     summary="adversarial training on how well the true class's gradient fits the image, and the next class's does not",
     reference="Singh et al. 2020, arXiv 1911.13073",
     cost="(steps + 1) x (1 forward + 2 backwards with a graph + 1 backward through them)",
-    soundness="estimate",
     order=2,
     norms=("linf", "l2"),
 )
 @dataclass(frozen=True, kw_only=True)
-class AttributionAlignment(_SecondOrder):
+class AttributionAlignment(Defense):
     """Cross-entropy at x' plus weight x log(1 + exp(d(g_y, x') - d(g_i, x'))) there, d = 1 - cosine.
 
     g_y and g_i are the input gradients at x' of the logits of the label and of the largest other one.
@@ -209,15 +191,16 @@ class AttributionAlignment(_SecondOrder):
     3
     """
 
-    eps: float
-    weight: float = 0.5
+    eps: Positive
+    weight: NotNegative = 0.5
     norm: Norm = "linf"
-    steps: int = 3
+    steps: Count = 3
     fits = True
+    mixed_precision = SECOND_ORDER
 
     def __post_init__(self) -> None:
-        check_positive("weight", self.weight, zero=True)
-        _check_search(self.eps, self.norm, self.steps)
+        super().__post_init__()
+        _check_norm(self.norm)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         search = _Ascent(lambda model, x, points, y: _triplet(model, points, y)[0], self.steps)
@@ -243,9 +226,6 @@ def _triplet(model: nn.Module, points: Tensor, y: Tensor) -> tuple[Tensor, Tenso
     return F.softplus((apart * unit(points.flatten(1))).sum(1)), logits
 
 
-def _check_search(eps: float, norm: str, steps: int) -> None:
-    check_positive("eps", eps)
+def _check_norm(norm: str) -> None:
     if norm not in _Ascent.norms:
         raise UsageError(f"the worst point is sought in linf or l2, not in {norm!r}")
-    if steps < 1:
-        raise UsageError(f"steps must be at least 1, got {steps}")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from steadygrad.attacks.deepfool_change import deepfool_change, relative_distance
 from steadygrad.classifier import evaluating
-from steadygrad.defenses.defense import DEFENSES, Defense, Step, check_positive
-from steadygrad.defenses.input_gradient import SECOND_ORDER
+from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step
 from steadygrad.errors import UsageError
+from steadygrad.registry import BelowOne, Limit, NotNegative, Positive
 
 __all__ = ["DeepDefense"]
+
+
+_Samples = Annotated[int, Limit("at least 1 sample, or None", lambda value: value >= 1)]
 
 
 @DEFENSES.register(
@@ -22,7 +25,6 @@ __all__ = ["DeepDefense"]
     summary="exponential reward for the relative size of DeepFool's change, through all of its steps",
     reference="Yan, Guo and Zhang 2018, arXiv 1803.00404, eq. 5",
     cost="1 forward + 1 backward + DeepFool with a graph: up to `steps` x (2 forwards + `candidates` + 1 backwards)",
-    soundness="estimate",
     order=2,
 )
 @dataclass(frozen=True)
@@ -53,27 +55,21 @@ class DeepDefense(Defense):
     5
     """
 
-    weight: float
-    correct: float = 25.0
-    wrong: float = 5.0
-    limit: float = 5.0
+    weight: NotNegative
+    correct: Positive = 25.0
+    wrong: Positive = 5.0
+    limit: Positive = 5.0
     steps: int = 5
-    overshoot: float = 0.02
+    overshoot: BelowOne = 0.02
     candidates: int | None = 3
     center: float = 0.0
-    recompute: int | None = None
+    recompute: _Samples | None = None
+    mixed_precision = SECOND_ORDER
 
     def __post_init__(self) -> None:
-        check_positive("weight", self.weight, zero=True)
-        check_positive("correct", self.correct)
-        check_positive("wrong", self.wrong)
-        check_positive("limit", self.limit)
+        super().__post_init__()
         if self.steps < 1 or (self.candidates is not None and self.candidates < 1):
             raise UsageError(f"steps and candidates must be at least 1, got {self.steps} and {self.candidates}")
-        if not 0 <= self.overshoot < 1:
-            raise UsageError(f"overshoot must be within [0, 1), got {self.overshoot}")
-        if self.recompute is not None and self.recompute < 1:
-            raise UsageError(f"recompute must be at least 1 sample, or None, got {self.recompute}")
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         with evaluating(step.model) as model:
@@ -92,10 +88,6 @@ class DeepDefense(Defense):
             candidates=self.candidates, create_graph=create_graph,
         )  # fmt: skip
         return relative_distance(change, x.detach(), self.center), right
-
-    @property
-    def mixed_precision(self) -> bool | str:
-        return SECOND_ORDER
 
 
 def _exp(t: Tensor, limit: float) -> Tensor:

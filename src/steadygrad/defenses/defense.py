@@ -1,14 +1,14 @@
 """What every defense is: settings, and the terms that it adds to the loss of one batch.
 
-A defense either says how to fit the data (cross-entropy, adversarial examples, a teacher) or adds a
-penalty. A penalty needs something to fit: plain cross-entropy is added exactly once where no
-member of a sum fits the data itself.
+A defense either fits the data (by cross-entropy, adversarial examples, a teacher) or is a penalty. Plain
+cross-entropy is added exactly once where no member of a sum fits the data.
 """
 
 from __future__ import annotations
 
 import abc
 import contextlib
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,20 +26,23 @@ from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.files import key
 from steadygrad.neurons import Layers, recorded
-from steadygrad.registry import Method, Registry
+from steadygrad.registry import Method, Positive, Registry, check_settings
 from steadygrad.threat import Norm, Threat
 
 __all__ = ["DEFENSES", "Defense", "Loss", "Plain", "State", "Step", "Sum", "parse"]
 
 DEFENSES: Registry[Defense] = Registry("defense")
 
+SECOND_ORDER = (
+    "the weight gradient of an input gradient does not survive half precision: on deep networks it was "
+    "a third off in bfloat16, and in float16 most of it underflowed"
+)
+"""Why a loss that holds input gradients is computed in float32 (`Defense.mixed_precision`)."""
+
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of one batch: `total` with a graph, and its parts, which add up to it.
-
-    Both are means over the samples, so they do not depend on the size of the batch.
-    """
+    """The loss of one batch, a mean over its samples: `total` with a graph, and the parts that add up to it."""
 
     total: Tensor
     parts: Mapping[str, Tensor]
@@ -52,9 +55,8 @@ class State:
     Args:
         teacher: the trained network that a defense with a `teacher` learns from.
         seed: all that is random in the loss follows from it; training gives every step another one.
-        offset: how many samples of the step precede this batch, where processes share one batch.
-        memory: what the defenses have learned about the network and not yet looked up again; see
-            `Defense.remember`.
+        offset: how many samples come before these ones, where several processes share a batch.
+        memory: what `Defense.remember` returned last.
         samples: positions (N,) of the samples in the training data; None outside of training.
         follow: moves maps (N, C, H, W) of the samples as augmentation has moved the inputs.
     """
@@ -68,7 +70,7 @@ class State:
 
 
 class Step:
-    """One batch on its way through the model; what several terms need is computed once."""
+    """One batch and the model; what several terms need, such as the clean logits, is computed once."""
 
     def __init__(
         self,
@@ -98,7 +100,7 @@ class Step:
             return _wide(self.model(self.x))
 
     def outputs(self, layers: Layers) -> dict[str, Tensor]:
-        """What watched layers put out at the clean inputs, by name, with a graph; the pass is that of `logits`."""
+        """The outputs of watched layers in the pass of `logits`, by name, with a graph."""
         _ = self.logits
         return self._outputs[layers]
 
@@ -113,18 +115,16 @@ class Step:
             (slope,) = torch.autograd.grad(values.sum(), self.x, create_graph=True)
         return slope
 
-    def at(self, x: Tensor) -> Tensor:
-        """Logits (N, K) at other points with a graph to the weights; at least float32."""
-        return _wide(self.model(x))
-
-    def beside(self, x: Tensor) -> Tensor:
-        """As `at`, with the draws of dropout that the pass of `logits` had: the points make the only difference."""
+    def at(self, x: Tensor, *, same_dropout: bool = False) -> Tensor:
+        """Logits (N, K) at other points with a graph; at least float32. Dropout may draw as in the pass of `logits`."""
+        if not same_dropout:
+            return _wide(self.model(x))
         _ = self.logits
         with randomness.replayed(self._draws, x.device):
-            return self.at(x)
+            return _wide(self.model(x))
 
     def perturb(self, attack: Attack, norm: Norm, eps: float | None, y: Tensor) -> Tensor:
-        """Points (N, *) of an attack on the model in evaluation mode; the weights take no part."""
+        """Points (N, *) of an attack on the model in evaluation mode, without a graph."""
         threat = Threat(norm, eps, bounds_of(self.model) or (0.0, 1.0))
         generator = self._generator()
         # In float16 small input gradients underflow, and with them the attack.
@@ -156,14 +156,20 @@ def _wide(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Defense(Method, abc.ABC):
-    """A training objective; `a + b` trains with both.
+    """A training objective; `a + b` trains with both. Subclasses write `terms`.
 
-    Subclasses write `terms`; their class attributes say whether they `fit` the data (else they are
-    penalties) and whether they take input gradients of the clean logits.
+    Class attributes:
+        fits: whether the terms fit the data; else they are a penalty.
+        input_gradients: whether they take input gradients of the clean logits.
+        mixed_precision: True, or the reason why the loss must be computed in float32.
     """
 
     fits: ClassVar[bool] = False
     input_gradients: ClassVar[bool] = False
+    mixed_precision: ClassVar[bool | str] = True
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
     @abc.abstractmethod
     def terms(self, step: Step) -> dict[str, Tensor]:
@@ -188,7 +194,8 @@ class Defense(Method, abc.ABC):
             terms["cross_entropy"] = step.cross_entropy
         for defense in self.members:
             for name, values in defense.terms(step).items():
-                terms[_unused(name, terms)] = values
+                names = itertools.chain([name], (f"{name} {i}" for i in itertools.count(2)))
+                terms[next(n for n in names if n not in terms)] = values
         parts = {name: values.mean() for name, values in terms.items()}
         return Loss(torch.stack(list(parts.values())).sum(), {name: value.detach() for name, value in parts.items()})
 
@@ -205,8 +212,8 @@ class Defense(Method, abc.ABC):
     def remember(self, epoch: int, model: nn.Module, train: Dataset, state: State) -> dict[str, Tensor]:
         """What the loss needs to know of the network or the data from this epoch (from 0) on, by unique names.
 
-        Training asks at the start of every epoch, puts the answer into `State.memory` over what is there,
-        keeps it in its checkpoints, and gives all processes that of the first. Nothing: what is known stays.
+        Training calls it before every epoch, updates `State.memory` with the answer, writes it to the checkpoints
+        and gives all processes that of the first.
         """
         return {}
 
@@ -215,21 +222,8 @@ class Defense(Method, abc.ABC):
         """What the network in `State.teacher` must have been trained with; None for no teacher."""
         return None
 
-    @property
-    def mixed_precision(self) -> bool | str:
-        """True, or the reason why the loss must be computed in float32."""
-        return True
-
     def __add__(self, other: object) -> Defense:
         return Sum((self, other)) if isinstance(other, Defense) else NotImplemented
-
-
-def _unused(name: str, terms: Mapping[str, Tensor]) -> str:
-    count = 2
-    fresh = name
-    while fresh in terms:
-        fresh, count = f"{name} {count}", count + 1
-    return fresh
 
 
 @DEFENSES.register(
@@ -237,7 +231,6 @@ def _unused(name: str, terms: Mapping[str, Tensor]) -> str:
     summary="cross-entropy and nothing else",
     reference="baseline",
     cost="1 forward + 1 backward",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
@@ -248,11 +241,8 @@ class Plain(Defense):
     Plain(temperature=1.0)
     """
 
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     fits = True
-
-    def __post_init__(self) -> None:
-        check_positive("temperature", self.temperature)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         if self.temperature == 1:
@@ -265,7 +255,6 @@ class Plain(Defense):
     summary="several defenses at once, written a + b; the clean forward pass is shared",
     reference="composition rule of this library",
     cost="that of its members, less the clean forward passes they share",
-    soundness="estimate",
     order=2,
 )
 @dataclass(frozen=True)
@@ -297,14 +286,14 @@ class Sum(Defense):
         return next((part.teacher for part in self.parts if part.teacher), None)
 
     @property
-    def mixed_precision(self) -> bool | str:
+    def mixed_precision(self) -> bool | str:  # type: ignore[override]
         return next((part.mixed_precision for part in self.parts if part.mixed_precision is not True), True)
 
 
-def check_positive(name: str, value: float, *, zero: bool = False) -> None:
-    """Refuse settings that are not positive and finite (with `zero`, zero is fine)."""
-    if not (0 < value < float("inf") or (zero and value == 0)):
-        raise UsageError(f"{name} must be {'at least 0' if zero else 'positive'} and finite, got {value}")
+def check_norm(attack: Attack, norm: str) -> None:
+    """Refuse a norm in which the attack does not work."""
+    if norm not in attack.norms:
+        raise UsageError(f"{type(attack).__name__} works for {', '.join(attack.norms)}, not for {norm!r}")
 
 
 def parse(text: str) -> Defense:

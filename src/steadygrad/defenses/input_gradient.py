@@ -7,15 +7,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from steadygrad.defenses.defense import DEFENSES, Defense, Step, check_positive
-from steadygrad.errors import unknown_name
+from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step
+from steadygrad.registry import NotNegative
 
-__all__ = ["SECOND_ORDER", "InputGradientPenalty"]
-
-SECOND_ORDER = (
-    "the weight gradient of an input gradient does not survive half precision: on deep networks it was "
-    "a third off in bfloat16, and in float16 most of it underflowed"
-)
+__all__ = ["InputGradientPenalty"]
 
 
 @DEFENSES.register(
@@ -23,7 +18,6 @@ SECOND_ORDER = (
     summary="penalty on the size of the input gradient of the cross-entropy (double backpropagation)",
     reference="Ross and Doshi-Velez 2018, arXiv 1711.09404",
     cost="1 forward + 1 backward with a graph + 1 backward through both",
-    soundness="estimate",
     order=2,
 )
 @dataclass(frozen=True)
@@ -44,24 +38,14 @@ class InputGradientPenalty(Defense):
     InputGradientPenalty(weight=10.0, label='true', norm='l2')
     """
 
-    weight: float
+    weight: NotNegative
     label: Literal["true", "uniform"] = "true"
     norm: Literal["l2", "l1"] = "l2"
     input_gradients = True
-
-    def __post_init__(self) -> None:
-        check_positive("weight", self.weight, zero=True)
-        if self.label not in ("true", "uniform"):
-            raise unknown_name("label", str(self.label), ("true", "uniform"))
-        if self.norm not in ("l2", "l1"):
-            raise unknown_name("norm", str(self.norm), ("l2", "l1"))
+    mixed_precision = SECOND_ORDER
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         values = step.cross_entropy if self.label == "true" else -step.logits.log_softmax(1).mean(1)
         slope = step.input_gradient(values).flatten(1)
         size = slope.square().sum(1) if self.norm == "l2" else slope.abs().sum(1)
         return {"input_gradient": self.weight * size}
-
-    @property
-    def mixed_precision(self) -> bool | str:
-        return SECOND_ORDER

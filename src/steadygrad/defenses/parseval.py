@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.classifier import unwrap
-from steadygrad.defenses.defense import DEFENSES, Defense, Step, check_positive
+from steadygrad.defenses.defense import DEFENSES, Defense, Step
 from steadygrad.errors import UsageError
+from steadygrad.registry import NotNegative
 
 __all__ = ["Parseval", "frames"]
 
@@ -23,7 +24,6 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
     summary="penalty that keeps the weight matrices of linear and convolutional layers near tight frames",
     reference="Cisse et al. 2017, arXiv 1704.08847; as a penalty: Yan, Guo and Zhang 2018, arXiv 1803.00404",
     cost="no pass; one product of each weight matrix with itself per step",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
@@ -47,11 +47,8 @@ class Parseval(Defense):
     Parseval(weight=0.001, scaled=False)
     """
 
-    weight: float
+    weight: NotNegative
     scaled: bool = False
-
-    def __post_init__(self) -> None:
-        check_positive("weight", self.weight, zero=True)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         found = frames(step.model)

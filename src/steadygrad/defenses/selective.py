@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,15 +12,19 @@ from torch import Tensor, nn
 from steadygrad.attributions import Attribution, BlurSaliency
 from steadygrad.attributions.salient import salient
 from steadygrad.data import Dataset
-from steadygrad.defenses.defense import DEFENSES, Defense, Plain, State, Step, check_positive
-from steadygrad.defenses.input_gradient import SECOND_ORDER
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Plain, State, Step
+from steadygrad.errors import UsageError
 from steadygrad.files import key
 from steadygrad.progress import task
+from steadygrad.registry import Count, Limit, NotNegative
 
 __all__ = ["SelectiveGradientPenalty"]
 
 _GROUP = 256
+
+
+_Share = Annotated[float, Limit("a share of the pixels in (0, 1)", lambda value: 0 < value < 1)]
+_Epochs = Annotated[int, Limit("at least 0", lambda value: value >= 0)]
 
 
 @DEFENSES.register(
@@ -28,7 +32,6 @@ _GROUP = 256
     summary="penalty on the input gradient of the log probability outside of the salient pixels",
     reference="Liu et al. 2022, arXiv 2207.13036; Xing et al. 2022, arXiv 2205.08685",
     cost="1 forward + 1 backward with a graph + 1 backward through both; a saliency map of all data when it is due",
-    soundness="estimate",
     order=2,
 )
 @dataclass(frozen=True)
@@ -53,34 +56,19 @@ class SelectiveGradientPenalty(Defense):
     8
     """
 
-    weight: float
-    share: float = 0.2
+    weight: NotNegative
+    share: _Share = 0.2
     label: Literal["predicted", "true"] = "predicted"
     saliency: Attribution = BlurSaliency(grid=8)
     reference: Literal["self", "teacher"] = "self"
-    refresh: int = 5
-    warmup: int = 1
+    refresh: Count = 5
+    warmup: _Epochs = 1
     input_gradients = True
-
-    def __post_init__(self) -> None:
-        check_positive("weight", self.weight, zero=True)
-        if not 0 < self.share < 1:
-            raise UsageError(f"share must be a share of the pixels in (0, 1), got {self.share}")
-        for name, known in (("label", ("predicted", "true")), ("reference", ("self", "teacher"))):
-            if getattr(self, name) not in known:
-                raise unknown_name(name, str(getattr(self, name)), known)
-        if self.refresh < 1 or self.warmup < 0:
-            raise UsageError(
-                f"refresh must be at least 1 epoch and warmup at least 0, got {self.refresh} and {self.warmup}"
-            )
+    mixed_precision = SECOND_ORDER
 
     @property
     def teacher(self) -> Defense | None:
         return Plain() if self.reference == "teacher" else None
-
-    @property
-    def mixed_precision(self) -> bool | str:
-        return SECOND_ORDER
 
     def remember(self, epoch: int, model: nn.Module, train: Dataset, state: State) -> dict[str, Tensor]:
         """The masks of all training samples, one bit per pixel, where they are due."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 from steadygrad import neurons, randomness
 from steadygrad.attacks import PGD, Attack
 from steadygrad.data import Dataset
-from steadygrad.defenses.defense import DEFENSES, Defense, State, Step, check_positive
+from steadygrad.defenses.defense import DEFENSES, Defense, State, Step, check_norm
 from steadygrad.errors import UsageError
 from steadygrad.files import key
-from steadygrad.registry import describe
+from steadygrad.registry import Limit, NotNegative, Positive, describe
 from steadygrad.threat import Norm
 
 __all__ = ["StableNeurons"]
@@ -22,12 +23,14 @@ __all__ = ["StableNeurons"]
 _CHUNK = 256
 
 
+_Share = Annotated[float, Limit("within (0, 1]", lambda value: 0 < value <= 1)]
+
+
 @DEFENSES.register(
     "stable_neurons",
     summary="penalty on the change of each layer's most sensitive neurons from the clean input to an attacked one",
     reference="Zhang et al. 2021, arXiv 1909.06978",
     cost="the attack + 2 forwards + 2 backwards; every `refresh` epochs the attack and 2 forwards of `samples`",
-    soundness="estimate",
     order=1,
     norms=("linf", "l2", "l1", "l0"),
 )
@@ -59,27 +62,21 @@ class StableNeurons(Defense):
     0.1
     """
 
-    eps: float
+    eps: Positive
     norm: Norm = "linf"
-    weight: float = 1.0
-    alpha: float = 1.0
+    weight: NotNegative = 1.0
+    alpha: NotNegative = 1.0
     attack: Attack = PGD(steps=7, loss="ce")
     layers: tuple[str, ...] | None = None
-    share: float = 0.1
+    share: _Share = 0.1
     refresh: int = 1
     samples: int = 512
 
     def __post_init__(self) -> None:
-        check_positive("eps", self.eps)
-        check_positive("weight", self.weight, zero=True)
-        check_positive("alpha", self.alpha, zero=True)
-        if self.norm not in self.attack.norms:
-            known = ", ".join(self.attack.norms)
-            raise UsageError(f"{type(self.attack).__name__} works for {known}, not for {self.norm!r}")
+        super().__post_init__()
+        check_norm(self.attack, self.norm)
         if isinstance(self.layers, str):
             raise UsageError(f"layers must be a tuple of patterns, got {self.layers!r}: write ({self.layers!r},)")
-        if not 0 < self.share <= 1:
-            raise UsageError(f"share must be within (0, 1], got {self.share}")
         if self.refresh < 1 or self.samples < 1:
             raise UsageError(f"refresh and samples must be at least 1, got {self.refresh} and {self.samples}")
 
@@ -108,7 +105,7 @@ class StableNeurons(Defense):
         points = step.perturb(self.attack, self.norm, self.eps, step.y)
         clean = step.outputs(self.layers)
         with neurons.recorded(step.model, self.layers) as moved:
-            logits = step.beside(points)
+            logits = step.at(points, same_dropout=True)
         means = []
         for name, value in clean.items():
             if self._place(name) not in step.state.memory:

@@ -24,12 +24,16 @@ from torch import Tensor, nn
 
 from steadygrad.files import key
 
-__all__ = ["ModelKey", "code_of", "model_key", "weights_key"]
+__all__ = ["ModelKey", "code_of", "model_code", "model_key", "weights_key"]
 
 _STARTED = time.time()
 _PROCESS = uuid.uuid4().hex
 _PACKAGE = __name__.partition(".")[0]
 _INSTALLED = [Path(sysconfig.get_paths()[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+
+
+# What PyTorch keeps in every module, but for the hooks that take part in a forward; and names for the reader.
+_INCIDENTAL = {*vars(nn.Module()), "training", "name", "architecture"} - {"_forward_hooks", "_forward_pre_hooks"}
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,24 @@ def model_key(model: nn.Module, version: str = "") -> ModelKey:
     >>> model_key(nn.Linear(2, 2)).unreadable
     ()
     """
+    code, unreadable = _code(model)
+    parts = [weights_key(model), code, (version or _PROCESS) if unreadable else ""]
+    return ModelKey(key(*parts), () if version else unreadable)
+
+
+def model_code(model: nn.Module) -> str:
+    """A hash of the settings of a model's modules and of the source of its classes and callables, without weights.
+
+    Code that cannot be read gives a hash that holds for this process only.
+    """
+    code, unreadable = _code(model)
+    return key(code, _PROCESS if unreadable else "")
+
+
+def _code(model: nn.Module) -> tuple[str, tuple[str, ...]]:
     reader = _Reader()
     structure = [(name, reader.instance(module)) for name, module in model.named_modules()]
-    parts = [weights_key(model), structure, sorted(reader.code())]
-    unreadable = tuple(sorted(reader.unreadable))
-    if unreadable:
-        parts.append(version or _PROCESS)
-    return ModelKey(key(*parts), () if version else unreadable)
+    return key(structure, sorted(reader.code())), tuple(sorted(reader.unreadable))
 
 
 def weights_key(model: nn.Module) -> str:
@@ -114,13 +129,7 @@ class _Reader:
         if isinstance(value, torch.jit.ScriptModule):
             self.unreadable.add(f"the scripted module {value.original_name}")
             return value.original_name
-        incidental = ("training", "name", "architecture")
-        hooks = ("_forward_hooks", "_forward_pre_hooks")
-        return [
-            (name, self._plain(part, 4))
-            for name, part in sorted(vars(value).items())
-            if name in hooks or not (name in incidental or name.startswith("_"))
-        ]
+        return [(name, self._plain(part, 4)) for name, part in sorted(vars(value).items()) if name not in _INCIDENTAL]
 
     def _plain(self, value: Any, depth: int) -> Any:
         if value is None or isinstance(value, bool | int | float | complex | str | bytes):

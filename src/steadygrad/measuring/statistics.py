@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -209,7 +210,9 @@ def bootstrap(statistic: Callable[..., Any], *samples: ArrayLike) -> Estimate:
     value, count = float(statistic(*arrays, axis=-1)), len(arrays[0])
     if count == 1:
         return Estimate(value, value, value)
-    with np.errstate(invalid="ignore"):  # the standard error of infinite draws, which is not used
+    with warnings.catch_warnings():
+        # SciPy's own interval and standard error, which are not used, have no value where a draw is infinite or NaN.
+        warnings.simplefilter("ignore", RuntimeWarning)
         drawn = draw(
             arrays, statistic, paired=True, vectorized=True, n_resamples=_DRAWS, batch=max(1, _DRAWN // count),
             method="percentile", random_state=np.random.default_rng(0),

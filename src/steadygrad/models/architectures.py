@@ -44,15 +44,12 @@ class Architecture:
         """All settings, defaults filled in; unknown or ill-typed ones are refused by name."""
         values = self.settings
         for key, value in settings.items():
+            if not values:
+                raise UsageError(f"{self.name} has no settings, got {key!r}")
             if key not in values:
-                raise self._unknown(key)
-            values[key] = _checked(self.name, key, value, values[key])
+                raise unknown_name(f"setting of {self.name}", key, values)
+            values[key] = _valid(self.name, key, value, values[key])
         return values
-
-    def _unknown(self, key: str) -> UsageError:
-        if not self.settings:
-            return UsageError(f"{self.name} has no settings, got {key!r}")
-        return unknown_name(f"setting of {self.name}", key, self.settings)
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Refuse input shapes that the architecture cannot take, with the smallest that it can."""
@@ -65,22 +62,21 @@ class Architecture:
             )
 
 
-def _checked(name: str, key: str, value: Any, default: Any) -> Any:
+def _valid(name: str, key: str, value: Any, default: Any) -> Any:
     # The default says which kind of value a setting takes.
     if isinstance(default, tuple):
-        expected, fits = "a list of positive integers", isinstance(value, (list, tuple)) and all(map(_counts, value))
-        value = tuple(value) if fits else value
+        expected, fits = "a list of positive integers", isinstance(value, (list, tuple)) and all(map(_is_count, value))
     elif isinstance(default, float):
         expected = "a number in [0, 1)"
         fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
     else:
-        expected, fits = "a positive integer", _counts(value)
+        expected, fits = "a positive integer", _is_count(value)
     if not fits:
         raise UsageError(f"setting {key!r} of {name} must be {expected}, got {value!r}")
-    return value
+    return tuple(value) if isinstance(default, tuple) else value
 
 
-def _counts(value: Any) -> bool:
+def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 

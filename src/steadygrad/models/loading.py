@@ -1,14 +1,16 @@
-"""`load`: one string for a model, whatever it is, to a classifier that is ready to be audited."""
+"""`load`: from a string that names a model, of whatever kind, to a classifier that is ready to be audited."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import nn
 
 from steadygrad.classifier import Classifier, read_weights
+from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError, unknown_name
 from steadygrad.models import sources
 from steadygrad.models.architectures import ARCHITECTURES, build
@@ -26,17 +28,14 @@ _LIBRARIES: dict[str, Callable[..., tuple[nn.Module, dict[str, Any]]]] = {
     "torchvision": sources.from_torchvision,
 }
 
-Classes = int | Sequence[str]
 
+@dataclass(frozen=True)
+class _Given:
+    """What the caller says beside the model itself."""
 
-class HasShape(Protocol):
-    """What `load` reads of a data set."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def classes(self) -> Sequence[str]: ...
+    weights: str | Path | None
+    shape: tuple[int, ...] | None
+    classes: tuple[str, ...] | None
 
 
 def load(
@@ -45,7 +44,7 @@ def load(
     weights: str | Path | None = None,
     input_shape: Sequence[int] | None = None,
     classes: int | Sequence[str] | None = None,
-    data: HasShape | None = None,
+    data: Dataset | None = None,
 ) -> Classifier:
     """A classifier in evaluation mode from what the user has.
 
@@ -55,8 +54,8 @@ def load(
             returns a module or Classifier; `timm:NAME`; `torchvision:NAME`; `hub:owner/name`.
         weights: a safetensors file, where `spec` brings no weights; what it says of normalization,
             input shape and classes is used too.
-        input_shape: of one sample: used where the model does not say, checked where it does.
-        classes: names or number, used and checked likewise.
+        input_shape: of one sample: used where the model does not say its own, and must equal it elsewhere.
+        classes: names or number, used likewise; their number must be the model's.
         data: a data set to take input shape and classes from.
 
     Raises:
@@ -66,44 +65,50 @@ def load(
     >>> load("mlp:hidden=[20]", input_shape=(1, 8, 8)).architecture
     {'name': 'mlp', 'hidden': [20]}
     """
-    shape = tuple(input_shape) if input_shape is not None else data.shape if data is not None else None
-    classes = classes if classes is not None else data.classes if data is not None else None
-    classifier = _resolve(str(spec), weights, shape, classes)
-    return _agree(classifier, str(spec), shape, classes).eval()
+    if data is not None:
+        input_shape = data.shape if input_shape is None else input_shape
+        classes = data.classes if classes is None else classes
+    if isinstance(classes, str):
+        raise UsageError(f"classes must be a number of at least 2, or a list of names, got {classes!r}")
+    names = range(classes) if isinstance(classes, int) else classes
+    given = _Given(
+        weights,
+        None if input_shape is None else tuple(input_shape),
+        None if names is None else tuple(map(str, names)),
+    )
+    return _agree(_resolve(str(spec), given), str(spec), given).eval()
 
 
-def _resolve(
-    spec: str, weights: str | Path | None, shape: tuple[int, ...] | None, classes: Classes | None
-) -> Classifier:
+def _resolve(spec: str, given: _Given) -> Classifier:
     head, colon, rest = spec.partition(":")
     if head == "hub" and colon:
-        return _from_file(sources.from_hub(rest), weights, shape, classes)
+        return _from_file(sources.from_hub(rest), given)
     if head in _LIBRARIES and colon:
-        count = classes if classes is None or isinstance(classes, int) else len(classes)
-        module, settings = _LIBRARIES[head](rest, pretrained=weights is None, classes=count)
+        count = None if given.classes is None else len(given.classes)
+        module, settings = _LIBRARIES[head](rest, pretrained=given.weights is None, classes=count)
         # The size the library names is the one of its weights; most of its models take others.
-        settings["input_shape"] = shape or settings["input_shape"]
-        if weights is not None and classes is not None:
-            settings["classes"] = classes
-        return _with_weights(module, spec, weights, settings)
+        settings["input_shape"] = given.shape or settings["input_shape"]
+        if given.weights is not None and given.classes is not None:
+            settings["classes"] = given.classes
+        return _with_weights(module, spec, given.weights, settings)
     path = Path(spec).expanduser()
     if path.is_dir() and not (spec in ARCHITECTURES and not _models_in(path)):
         if spec in ARCHITECTURES:
             raise UsageError(f"{spec!r} is a run folder and an architecture: write ./{spec}, or {spec}: with a colon")
-        return _from_file(_only_model(path), weights, shape, classes)
+        return _from_file(_only_model(path), given)
     if path.is_file() or (not colon and (path.suffix in _SUFFIXES or len(path.parts) > 1)):
         if not path.exists() and path.suffix not in _SUFFIXES:
             raise UsageError(f"there is no file or folder {spec} (for a Hub model write hub:{spec}; {_FORMS})")
-        return _from_file(path, weights, shape, classes)
+        return _from_file(path, given)
     if head in ARCHITECTURES:
-        return _from_name(head, parse_settings(rest, repr(spec), "mlp:hidden=[500,150]"), weights, shape, classes)
+        return _from_name(head, parse_settings(rest, repr(spec), "mlp:hidden=[500,150]"), given)
     if colon:
-        return _with_weights(sources.from_callable(spec), spec, weights, {})
+        return _with_weights(sources.from_callable(spec), spec, given.weights, {})
     raise UsageError(f"{unknown_name('model', spec, [row.name for row in ARCHITECTURES])}; {_FORMS}")
 
 
 def _models_in(folder: Path) -> list[Path]:
-    # Names with a dot are files that are being written; the checkpoint is the state of a training, not its outcome.
+    # Names that begin with a dot are of files being written; a checkpoint is the state of an unfinished training.
     files = [*folder.glob("models/*.safetensors"), *folder.glob("*.safetensors")]
     return sorted(file for file in files if not file.name.startswith(".") and file.name != "checkpoint.safetensors")
 
@@ -125,22 +130,22 @@ def _saved(path: str | Path) -> dict[str, Any]:
     return settings
 
 
-def _from_file(
-    path: Path, weights: str | Path | None, shape: tuple[int, ...] | None, classes: Classes | None
-) -> Classifier:
-    if weights is not None:
-        raise UsageError(f"{path} holds its own weights: leave out the weights {weights}, or give an architecture")
+def _from_file(path: Path, given: _Given) -> Classifier:
+    if given.weights is not None:
+        raise UsageError(
+            f"{path} holds its own weights: leave out the weights {given.weights}, or give an architecture"
+        )
     settings = _saved(path)
     name = (settings.get("architecture") or {}).get("name")
     if isinstance(name, str) and name in ARCHITECTURES:
-        return _rebuilt(path, settings, shape, classes)
+        return _rebuilt(path, settings, given)
     # A weights file must not make us import code: only the user names what is imported.
     if not settings:
         raise UsageError(
             f"{path} does not say its architecture (it was not saved by steadygrad): give an architecture name "
             f"or module:callable, with these as weights (--weights {path})"
         )
-    maker = f"{name!r}" if name else "a module of its own"
+    maker = repr(name) if name else "a module of its own"
     again = name if isinstance(name, str) and ":" in name else "module:callable"
     raise UsageError(
         f"{path} holds the weights of {maker}, which is not a registered architecture: "
@@ -148,13 +153,11 @@ def _from_file(
     )
 
 
-def _rebuilt(
-    path: str | Path, settings: Mapping[str, Any], shape: tuple[int, ...] | None, classes: Classes | None
-) -> Classifier:
+def _rebuilt(path: str | Path, settings: Mapping[str, Any], given: _Given) -> Classifier:
     values = dict(settings["architecture"])
     name = values.pop("name")
-    shape = settings.get("input_shape") or shape
-    classes = settings.get("classes") or classes
+    shape = settings.get("input_shape") or given.shape
+    classes = settings.get("classes") or given.classes
     if shape is None or classes is None:
         raise UsageError(f"{path} does not say its input shape and classes: give input_shape and classes, or the data")
     try:
@@ -171,18 +174,13 @@ def _normalization(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: settings[key] for key in ("mean", "std", "bounds") if settings.get(key) is not None}
 
 
-def _from_name(
-    name: str,
-    values: dict[str, Any],
-    weights: str | Path | None,
-    shape: tuple[int, ...] | None,
-    classes: Classes | None,
-) -> Classifier:
+def _from_name(name: str, values: dict[str, Any], given: _Given) -> Classifier:
+    weights = given.weights
     saved = _saved(weights) if weights is not None else {}
     if weights is not None and not values and (saved.get("architecture") or {}).get("name") == name:
-        return _rebuilt(weights, saved, shape, classes)
-    shape = shape or saved.get("input_shape") or ARCHITECTURES[name].input_shape
-    classifier = build(name, shape, classes or saved.get("classes") or 10, **_normalization(saved), **values)
+        return _rebuilt(weights, saved, given)
+    shape = given.shape or saved.get("input_shape") or ARCHITECTURES[name].input_shape
+    classifier = build(name, shape, given.classes or saved.get("classes") or 10, **_normalization(saved), **values)
     return classifier if weights is None else classifier.load_weights(weights)
 
 
@@ -207,15 +205,14 @@ def _with_weights(module: nn.Module, spec: str, weights: str | Path | None, sett
     return classifier if weights is None else classifier.load_weights(weights)
 
 
-def _agree(classifier: Classifier, spec: str, shape: tuple[int, ...] | None, classes: Classes | None) -> Classifier:
+def _agree(classifier: Classifier, spec: str, given: _Given) -> Classifier:
     """Fill in what the model does not say; refuse what contradicts it."""
-    if shape is not None:
-        if classifier.input_shape is not None and classifier.input_shape != tuple(shape):
-            raise UsageError(f"{spec} takes inputs of shape {classifier.input_shape}, got data of shape {tuple(shape)}")
-        classifier.input_shape = tuple(shape)
-    if classes is not None:
-        names = tuple(str(i) for i in range(classes)) if isinstance(classes, int) else tuple(classes)
-        if classifier.classes is not None and len(classifier.classes) != len(names):
-            raise UsageError(f"{spec} has {len(classifier.classes)} classes, got data with {len(names)}")
-        classifier.classes = classifier.classes or names
+    if given.shape is not None:
+        if classifier.input_shape not in (None, given.shape):
+            raise UsageError(f"{spec} takes inputs of shape {classifier.input_shape}, got data of shape {given.shape}")
+        classifier.input_shape = given.shape
+    if given.classes is not None:
+        if classifier.classes is not None and len(classifier.classes) != len(given.classes):
+            raise UsageError(f"{spec} has {len(classifier.classes)} classes, got data with {len(given.classes)}")
+        classifier.classes = classifier.classes or given.classes
     return classifier

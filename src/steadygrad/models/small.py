@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
 from steadygrad.models.architectures import ARCHITECTURES
@@ -35,9 +37,7 @@ def he_initialize(module: nn.Module) -> nn.Module:
 )
 def mlp(shape: tuple[int, ...], classes: int, *, hidden: tuple[int, ...] = (500, 150)) -> nn.Module:
     """Fully connected layers with ReLU; `hidden` are the sizes between input and output."""
-    width = 1
-    for size in shape:
-        width *= size
+    width = math.prod(shape)
     layers: list[nn.Module] = [nn.Flatten()]
     for size in hidden:
         layers += [nn.Linear(width, size), relu()]

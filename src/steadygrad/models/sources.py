@@ -104,10 +104,10 @@ def _library(name: str) -> Any:
             raise Failure(f"{name} is installed but needs {error.name!r}: pip install {error.name}") from error
         raise Failure(f"{name} is not installed: pip install {name}") from error
     except Exception as error:
-        needed = " ".join(dict.fromkeys(["torch", "torchvision", name]))
+        others = "" if name == "torchvision" else f" {name}"
         raise Failure(
             f"{name} is installed but does not import ({_reason(error)}); its version must match torch's: "
-            f"pip install --upgrade {needed}"
+            f"pip install --upgrade torch torchvision{others}"
         ) from error
 
 
@@ -141,7 +141,7 @@ def from_torchvision(name: str, *, pretrained: bool, classes: int | None) -> tup
     known = models.list_models(module=models)
     if name not in known:
         raise UsageError(f"there is no torchvision model {name!r}{_near(name, known)} (all: models.list_models())")
-    published = models.get_model_weights(name).DEFAULT
+    published = models.get_model_weights(name).DEFAULT  # the best weights that torchvision offers
     size = {} if pretrained or classes is None else {"num_classes": classes}
     try:
         with seeded(0):

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from steadygrad.papers.published import Difference
+from steadygrad.measuring.statistics import Estimate
 
 __all__ = ["Claim", "above", "at_least", "at_most", "below"]
 
@@ -21,7 +21,7 @@ class Claim:
     text: str
     needed: str
     verdict: Verdict
-    found: Difference | None
+    found: Estimate | None
     unit: str = "%"
     paper: str = ""
     detail: str = ""
@@ -33,13 +33,14 @@ class Claim:
 
     def plain(self) -> dict[str, Any]:
         """The claim as plain data for `summary.json`."""
-        return {**dataclasses.asdict(self), "held": self.held}
+        found = None if self.found is None else dataclasses.replace(self.found, count=0).plain()
+        return {**dataclasses.asdict(self), "found": found, "held": self.held}
 
 
-def at_least(text: str, found: Difference | None, bar: float, needed: str, **more: Any) -> Claim:
+def at_least(text: str, found: Estimate | None, bar: float, needed: str, **more: Any) -> Claim:
     """The claim that a value is at least `bar`.
 
-    >>> at_least("better", Difference(0.3, 0.2, 0.4), 0.25, "at least 25 points").verdict
+    >>> at_least("better", Estimate(0.3, 0.2, 0.4), 0.25, "at least 25 points").verdict
     'held, within its interval'
     """
     if found is None:
@@ -52,21 +53,21 @@ def at_least(text: str, found: Difference | None, bar: float, needed: str, **mor
     return Claim(text, needed, verdict, found, **more)
 
 
-def at_most(text: str, found: Difference | None, bar: float, needed: str, **more: Any) -> Claim:
+def at_most(text: str, found: Estimate | None, bar: float, needed: str, **more: Any) -> Claim:
     """The claim that a value is at most `bar`."""
-    turned = Difference(-found.value, -found.high, -found.low) if found is not None else None
+    turned = Estimate(-found.value, -found.high, -found.low) if found is not None else None
     return dataclasses.replace(at_least(text, turned, -bar, needed, **more), found=found)
 
 
-def above(text: str, found: Difference | None, bar: float, needed: str, **more: Any) -> Claim:
+def above(text: str, found: Estimate | None, bar: float, needed: str, **more: Any) -> Claim:
     """The claim that a value is larger than `bar`: equal is not enough.
 
-    >>> above("better", Difference(0.0, 0.0, 0.0), 0.0, "above 0").verdict
+    >>> above("better", Estimate(0.0, 0.0, 0.0), 0.0, "above 0").verdict
     'not held'
     """
     return at_least(text, found, math.nextafter(bar, math.inf), needed, **more)
 
 
-def below(text: str, found: Difference | None, bar: float, needed: str, **more: Any) -> Claim:
+def below(text: str, found: Estimate | None, bar: float, needed: str, **more: Any) -> Claim:
     """The claim that a value is smaller than `bar`: equal is not enough."""
     return at_most(text, found, math.nextafter(bar, -math.inf), needed, **more)

@@ -72,7 +72,7 @@ def panels(summary: Summary, arrays: Arrays) -> list[tuple[str, list[Panel]]]:
 
 def _title(name: str, row: dict[str, Any]) -> str:
     parts = []
-    for kind in ("linearised", "certified"):
+    for kind in ("linearized", "certified"):
         bound = row["deviation"]["euclidean"][kind]
         if bound is not None and bound["ratio"] is not None:
             parts.append(

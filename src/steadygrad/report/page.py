@@ -21,7 +21,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _SOUNDNESS = (
     ("attack", "what was found is real: the true accuracy within the threat is at most this number"),
     ("estimate", "may be off in either direction"),
-    ("linearised", "an upper bound to first order only"),
+    ("linearized", "an upper bound to first order only"),
     ("certified", "holds for every point of the ball"),
 )
 

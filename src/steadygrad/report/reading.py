@@ -145,7 +145,7 @@ def _check_explained(explained: Any, names: list[str]) -> None:
             if row["refused"] is None:
                 _need(row, _EXPLAINED, where)
                 for distance in ("euclidean", "cosine"):
-                    _need(row["deviation"].get(distance), "attack linearised certified values", f"{where}.{distance}")
+                    _need(row["deviation"].get(distance), "attack linearized certified values", f"{where}.{distance}")
             for place, caption in enumerate(row["samples"]):
                 _need(caption, _PUSHED, f"{where}.samples[{place}]")
 

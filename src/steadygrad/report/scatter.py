@@ -12,7 +12,7 @@ from steadygrad.report.wording import number
 __all__ = ["Values", "limits", "scatter"]
 
 Values: TypeAlias = Mapping[str, Sequence[float | None]]
-_MARKS = {"linearised": ("o", SERIES[0], SERIES[0]), "certified": ("s", PAPER, SERIES[1])}
+_MARKS = {"linearized": ("o", SERIES[0], SERIES[0]), "certified": ("s", PAPER, SERIES[1])}
 
 
 def limits(panels: Iterable[Values]) -> tuple[int, int, int, int] | None:
@@ -30,7 +30,7 @@ def limits(panels: Iterable[Values]) -> tuple[int, int, int, int] | None:
 def scatter(values: Values, decades: tuple[int, int, int, int], title: str) -> str:
     """One point per sample on logarithmic axes: its bound to the right, the attack upwards, as SVG.
 
-    Filled dots are linearised bounds, hollow squares certified ones. On the line the attack reaches the bound;
+    Filled dots are linearized bounds, hollow squares certified ones. On the line the attack reaches the bound;
     a point above it exceeds the bound. What an attack did not move at all lies on the lower edge.
     """
     from matplotlib.figure import Figure

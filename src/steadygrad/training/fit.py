@@ -1,4 +1,4 @@
-"""fit(): train any classifier with any defense, on any number of devices, to be continued exactly."""
+"""`fit`: train any classifier with any defense, on any number of devices; a stopped run continues exactly."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from steadygrad import files, registry
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.defenses import Defense
+from steadygrad.measuring.sources import model_code
 from steadygrad.training import checkpoints
-from steadygrad.training.checks import check_call
+from steadygrad.training.arguments import check_arguments
 from steadygrad.training.loop import Loop, Watch
 from steadygrad.training.processes import Processes
 from steadygrad.training.settings import FitSettings
@@ -30,7 +31,7 @@ _DEFAULTS = FitSettings()
 
 @dataclass(frozen=True)
 class FitResult:
-    """A trained classifier, in evaluation mode, and how it came about.
+    """A trained classifier, in evaluation mode.
 
     `history` has one row per epoch; `best_epoch` (from 1) is the one whose weights were chosen.
     """
@@ -59,7 +60,7 @@ def fit(
         classifier: starts from the weights it has.
         defense: the training objective; where it needs a teacher, that is trained first.
         train: the data to fit.
-        validation: its accuracy is followed, and chooses the weights if `settings.select` says so.
+        validation: its accuracy is measured after every epoch, and chooses the weights if `settings.select` says so.
         settings: see `FitSettings`.
         out: folder for checkpoints, `history.csv` and `model.safetensors`. A run that was stopped,
             however roughly, continues there, to the same weights; a finished one returns at once.
@@ -67,15 +68,15 @@ def fit(
             is left as it is.
         device: "cpu", "cuda", "cuda:1", "mps". Under `accelerate launch` or `torchrun` the batches
             are shared by all processes.
-        watch: `watch(classifier, steps)` is called at every checkpoint, and where a run is continued, with
-            a copy of the model in evaluation mode; the main process only.
+        watch: `watch(classifier, steps)` is called by the main process at every checkpoint, and where a run is
+            continued, with a copy of the model in evaluation mode.
 
     Raises:
         UsageError: data and model do not fit each other, no such device, a precision that the
             defense does not allow, or `out` belongs to another configuration.
         Failure: the loss is no longer finite; the last checkpoint stays.
     """
-    check_call(classifier, defense, train, validation, settings, out)
+    check_arguments(classifier, defense, train, validation, settings, out)
     processes = Processes(device)
     folder = Path(out) if out is not None else None
     if folder is not None:
@@ -87,13 +88,11 @@ def fit(
     run = _key(config) if folder is not None else ""
     teacher: Classifier | None = None
     if defense.teacher is not None:
-        below = folder / "teacher" if folder is not None else None
-        taught = fit(
-            classifier, defense.teacher, train, validation, settings=settings, out=below, seed=seed, device=device
-        )
-        teacher = taught.classifier
-    about = (classifier, defense, train, validation, settings)
-    loop = Loop(*about, processes=processes, teacher=teacher, seed=seed, folder=folder, key=run, watch=watch)
+        inner = folder / "teacher" if folder is not None else None
+        teacher = fit(
+            classifier, defense.teacher, train, validation, settings=settings, out=inner, seed=seed, device=device
+        ).classifier
+    loop = Loop(classifier, defense, train, validation, settings, processes, teacher, seed, folder, run, watch)
     gpus = [processes.device] if processes.device.type == "cuda" else []
     with torch.random.fork_rng(gpus), _stop_between_steps(loop):
         loop.run()
@@ -109,10 +108,11 @@ def _configuration(
     settings: FitSettings,
     seed: int,
 ) -> dict[str, Any]:
-    """All that decides what the weights become, by the words that an error will name."""
+    """All on which the trained weights depend; an error names the keys that differ."""
     return {
         "classifier": classifier.settings,
         "starting weights": checkpoints.fingerprint(classifier.module),
+        "model code": model_code(classifier.module),
         "defense": registry.describe(defense),
         "settings": settings.outcome,
         "training data": train.fingerprint,

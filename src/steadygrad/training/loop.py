@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from steadygrad.errors import Failure, UsageError
 from steadygrad.progress import Advance, task
 from steadygrad.threat import Threat
 from steadygrad.training import checkpoints
+from steadygrad.training.arguments import check_model
 from steadygrad.training.batches import augmented, on_device, seed_of, steps_of
-from steadygrad.training.checks import check_model
 from steadygrad.training.processes import Processes
 from steadygrad.training.settings import FitSettings
 from steadygrad.training.tracking import tracker, write_history
@@ -30,78 +31,76 @@ from steadygrad.training.tracking import tracker, write_history
 __all__ = ["Loop", "Watch"]
 
 Watch = Callable[[Classifier, int], None]
-"""`watch(classifier, steps)` is shown a copy of what is trained, in evaluation mode, and the steps behind it."""
+"""`watch(classifier, steps)` gets a copy of the model in evaluation mode, and how many steps it was trained."""
 
 # Steps between looks at the loss, each of which waits for the device.
 _POLL = 50
 
 
+@dataclass(eq=False)
 class Loop:
-    """One run: the model, the optimizer and how far they are."""
+    """One run: the model, the optimizer and how far they are. Arguments as for `fit`; `key` names the configuration."""
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        defense: Defense,
-        train: Dataset,
-        validation: Dataset | None,
-        settings: FitSettings,
-        *,
-        processes: Processes,
-        teacher: Classifier | None,
-        seed: int,
-        folder: Path | None,
-        key: str,
-        watch: Watch | None,
-    ) -> None:
-        self.watch = watch
-        self.defense, self.settings, self.processes = defense, settings, processes
-        self.teacher, self.seed, self.folder, self.key = teacher, seed, folder, key
-        self.interrupted = False
-        self.title = f"train {classifier.name}"
+    classifier: Classifier
+    defense: Defense
+    train: Dataset
+    validation: Dataset | None
+    settings: FitSettings
+    processes: Processes
+    teacher: Classifier | None
+    seed: int
+    folder: Path | None
+    key: str
+    watch: Watch | None
+    interrupted: bool = False
+
+    def __post_init__(self) -> None:
+        settings, processes = self.settings, self.processes
         self.device = processes.device
-        self.model = copy.deepcopy(classifier).to(self.device)
+        self.model = copy.deepcopy(self.classifier).to(self.device)
         if settings.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.zero_grad(set_to_none=True)
-        self.norms = normalizations(self.model) if settings.freeze_norms else []
-        fixed = {id(p) for norm in self.norms for p in norm.parameters()}
-        self.weights = [p for p in self.model.parameters() if p.requires_grad and id(p) not in fixed]
-        if not self.weights and fixed:
+        # Layers with running statistics of the batches: batch normalization and its kin.
+        statistics = [m for m in self.model.modules() if getattr(m, "running_mean", None) is not None]
+        self.fixed = statistics if settings.freeze_norms else []
+        ids = {id(p) for layer in self.fixed for p in layer.parameters()}
+        self.weights = [p for p in self.model.parameters() if p.requires_grad and id(p) not in ids]
+        if not self.weights and ids:
             raise UsageError("freeze_norms leaves no weight to train: batch normalization is all that can learn here")
-        self.data = on_device(train, self.device)
-        self.validation = on_device(validation, self.device) if validation is not None else None
-        check_model(self.model, self.data)
-        self.steps = len(steps_of(len(train), settings.batch_size, seed, 0))
-        if len(train) // self.steps < processes.size:
+        self.train = on_device(self.train, self.device)
+        self.validation = on_device(self.validation, self.device) if self.validation is not None else None
+        check_model(self.model, self.train)
+        self.steps = len(steps_of(len(self.train), settings.batch_size, self.seed, 0))
+        if len(self.train) // self.steps < processes.size:
             raise UsageError(f"batch_size={settings.batch_size} is too small for {processes.size} processes")
-        processes.same_start(self.model)
+        processes.copy_first((*self.model.parameters(), *self.model.buffers()))
         self.optimizer = _optimizer(self.weights, settings, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.progress = checkpoints.Progress()
-        if folder is not None:
-            found = checkpoints.load(folder, key, self.model.module, self.optimizer, self.device)
+        if self.folder is not None:
+            found = checkpoints.load(self.folder, self.key, self.model.module, self.optimizer, self.device)
             self.progress = found or self.progress
-            if not self.processes.main:
-                # A checkpoint holds the sums of all processes: one of them goes on from there.
+            if not processes.main:
+                # A checkpoint holds the sums of all processes, with which the first one goes on.
                 self.progress.sums = {name: torch.zeros_like(sums) for name, sums in self.progress.sums.items()}
             if self.progress.scaler:
                 self.scaler.load_state_dict(self.progress.scaler)
 
     def run(self) -> None:
         """Train the epochs that are left."""
-        done = self.done
-        if done and self.scheduled:
+        done, epochs = self.done, self.settings.epochs
+        if done and self.due:
             self.show()
-        if self.progress.epoch == self.settings.epochs:
+        if self.progress.epoch == epochs:
             return
         board = self.folder if self.settings.tensorboard and self.processes.main else None
         with (
             tracker(board, self.progress.epoch) as track,
-            task(self.title, self.settings.epochs * self.steps) as advance,
+            task(f"train {self.classifier.name}", epochs * self.steps) as advance,
         ):
             advance(done)
-            while self.progress.epoch < self.settings.epochs:
+            while self.progress.epoch < epochs:
                 self.epoch(advance)
                 track(self.progress.history[-1])
                 advance(0, note=_note(self.progress.history[-1]))
@@ -112,61 +111,63 @@ class Loop:
         return self.progress.epoch * self.steps + self.progress.step
 
     @property
-    def scheduled(self) -> bool:
-        """Whether there is a checkpoint at this step in a run that nobody interrupts."""
+    def due(self) -> bool:
+        """Whether the settings ask for a checkpoint at this step, which is the end of an epoch or one within it."""
         progress, settings = self.progress, self.settings
         if progress.step:
             return settings.checkpoint_steps is not None and progress.step % settings.checkpoint_steps == 0
         return progress.epoch == settings.epochs or progress.epoch % settings.checkpoint_every == 0
 
     def show(self) -> None:
-        """Let the watch see the model."""
+        """Call the watch."""
         if self.watch is not None and self.processes.main:
             self.watch(copy.deepcopy(self.model).eval(), self.done)
 
     def epoch(self, advance: Advance) -> None:
         """Train the steps that are left of an epoch, validate and write the checkpoint."""
-        progress, every = self.progress, self.settings.checkpoint_steps
-        batches = steps_of(len(self.data), self.settings.batch_size, self.seed, progress.epoch)
+        progress = self.progress
+        batches = steps_of(len(self.train), self.settings.batch_size, self.seed, progress.epoch)
         if progress.step == 0:
             self.remember()
         self.model.train()
-        for norm in self.norms:
-            norm.eval()
+        for layer in self.fixed:
+            layer.eval()
         while progress.step < self.steps:
             self.step(batches[progress.step])
             progress.step += 1
             advance()
-            if progress.step % _POLL == 0:
-                self.check_finite()
             # The end of the epoch is a checkpoint of its own.
-            due = self.interrupted or (every is not None and progress.step % every == 0)
-            if due and progress.step < self.steps:
+            save = (self.interrupted or self.due) and progress.step < self.steps
+            if save or progress.step % _POLL == 0:
                 self.check_finite()
+            if save:
                 self.save()
         self.check_finite()
         self.close_epoch()
-        last = progress.epoch == self.settings.epochs
-        if last or self.interrupted or progress.epoch % self.settings.checkpoint_every == 0:
+        if self.interrupted or self.due:
             self.save()
 
     def remember(self) -> None:
         """Let the defenses look at the network and the data, as the first process sees them."""
         state = State(self.teacher, seed_of("memory", self.seed, self.progress.epoch))
         for defense in self.defense.members:
-            known = defense.remember(self.progress.epoch, self.model, self.data, state)
+            known = defense.remember(self.progress.epoch, self.model, self.train, state)
             found = {name: tensor.to(self.device) for name, tensor in known.items()}
-            self.processes.same(found.values())
+            self.processes.copy_first(found.values())
             self.progress.memory |= found
 
     def step(self, batch: Tensor) -> None:
         """One step of the optimizer on this process's share of a batch (positions in the data)."""
         progress, settings = self.progress, self.settings
         place = (self.seed, progress.epoch, progress.step)
-        self.seed_dropout(seed_of("dropout", self.processes.rank, *place))
+        # Dropout draws from the global generators, which `fit` restores at its end.
+        seed = seed_of("dropout", self.processes.rank, *place)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         part = self.processes.share(len(batch))
-        samples = batch[part].to(self.data.images.device)
-        x, y = (t.to(self.device, non_blocking=True) for t in self.data.batch(samples))
+        samples = batch[part].to(self.train.images.device)
+        x, y = (t.to(self.device, non_blocking=True) for t in self.train.batch(samples))
         seed = seed_of("augment", *place)
         follow = functools.partial(augmented, kind=settings.augment, seed=seed, count=len(batch), part=part)
         x = follow(x)
@@ -178,11 +179,11 @@ class Loop:
         total = loss.total * (len(x) / len(batch)) if self.processes.size > 1 else loss.total
         slopes = torch.autograd.grad(self.scaler.scale(total), self.weights, allow_unused=True)
         for weight, slope in zip(self.weights, slopes):
-            # In the weight's own layout: a fused optimizer pairs the entries as they lie in memory, and double
-            # backward through convolutions returns transposed ones.
+            # In the layout of the weight, which double backward through convolutions does not keep: a fused
+            # optimizer pairs the entries as they lie in memory.
             weight.grad = torch.zeros_like(weight) if slope is None else torch.empty_like(weight).copy_(slope)
         self.processes.sum_all([w.grad for w in self.weights if w.grad is not None])
-        # At every step, so that any step may be the one at which a run is continued.
+        # At every step, so that a run can be continued from any step.
         self.processes.average_buffers(self.model)
         self.update()
         for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
@@ -198,12 +199,6 @@ class Loop:
             nn.utils.clip_grad_norm_(self.weights, self.settings.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-
-    def seed_dropout(self, seed: int) -> None:
-        """Seed what layers draw from: the global generators, which `fit` puts back at its end."""
-        torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
 
     def check_finite(self) -> None:
         """Stop if the loss of the epoch so far, or a weight, is NaN or infinite."""
@@ -222,12 +217,14 @@ class Loop:
         # Sorted, since a checkpoint within the first epoch does not keep their order.
         names = sorted(progress.sums, key=lambda name: (name != "loss", name))
         sums = self.processes.sum(torch.stack([progress.sums[name] for name in names]))
-        rate = settings.rate((progress.epoch + 1) * self.steps - 1, settings.epochs * self.steps)
-        row: dict[str, Any] = {"epoch": progress.epoch + 1, "lr": rate}
-        row |= dict(zip(names, (sums / len(self.data)).tolist()))
-        row |= self.scores()
-        progress.history.append(row)
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
+        row: dict[str, Any] = {
+            "epoch": progress.epoch,
+            "lr": settings.rate(self.done - 1, settings.epochs * self.steps),
+            **dict(zip(names, (sums / len(self.train)).tolist())),
+            **self.scores(),
+        }
+        progress.history.append(row)
         if settings.select != "last" and row[f"validation_{settings.select}"] > progress.best_score:
             progress.best_epoch, progress.best_score = progress.epoch, row[f"validation_{settings.select}"]
             progress.best = {k: v.detach().clone() for k, v in self.model.module.state_dict().items()}
@@ -239,28 +236,27 @@ class Loop:
             return {}
         hits = torch.zeros(2, dtype=torch.int64, device=self.device)
         for start in range(0, len(data), settings.batch_size):
-            count = min(settings.batch_size, len(data) - start)
-            part = self.processes.share(count)
+            part = self.processes.share(min(settings.batch_size, len(data) - start))
             if part.stop == part.start:
                 continue
             x, y = (t.to(self.device) for t in data.batch(slice(start + part.start, start + part.stop)))
             with frozen(self.model), torch.no_grad():
                 hits[0] += (self.model(x).argmax(1) == y).sum()
             if settings.robust_eps is not None:
-                hits[1] += self.resisting(x, y, start + part.start)
+                hits[1] += self.robust_hits(x, y, start + part.start)
         shares = [count / len(data) for count in self.processes.sum(hits).tolist()]
         names = ("validation_accuracy", "validation_robust")[: 2 if settings.robust_eps is not None else 1]
         return dict(zip(names, shares))
 
-    def resisting(self, x: Tensor, y: Tensor, offset: int) -> Tensor:
-        """How many samples x (n, *), which follow `offset` others, PGD does not fool."""
-        generator = randomness.fresh(seed_of("validation", self.seed))
+    def robust_hits(self, x: Tensor, y: Tensor, offset: int) -> Tensor:
+        """How many samples x (n, *), which come after `offset` others, PGD does not fool."""
+        settings, generator = self.settings, randomness.fresh(seed_of("validation", self.seed))
         randomness.sample_seeds(offset, generator)
-        threat = Threat(self.settings.robust_norm, self.settings.robust_eps, self.model.bounds)
-        return (~PGD(steps=self.settings.robust_steps)(self.model, x, y, threat, generator=generator).success).sum()
+        threat = Threat(settings.robust_norm, settings.robust_eps, self.model.bounds)
+        return (~PGD(steps=settings.robust_steps)(self.model, x, y, threat, generator=generator).success).sum()
 
     def save(self) -> None:
-        """Write the checkpoint and let it be seen; after a Ctrl-C, stop here."""
+        """Write the checkpoint and call the watch; after a Ctrl-C, stop here."""
         if self.folder is not None:
             self.progress.scaler = self.scaler.state_dict()
             names = sorted(self.progress.sums)
@@ -290,21 +286,16 @@ class Loop:
         return self.model
 
 
-def normalizations(model: nn.Module) -> list[nn.Module]:
-    """The layers that keep running statistics of the batches: batch normalization and its kin."""
-    return [m for m in model.modules() if getattr(m, "running_mean", None) is not None]
-
-
 def _optimizer(weights: list[nn.Parameter], settings: FitSettings, device: torch.device) -> torch.optim.Optimizer:
-    # The gradient scaler of float16 wants to see each update; elsewhere one kernel does it all.
-    fused = settings.precision != "fp16" and device.type in ("cpu", "cuda")
+    # One kernel for the whole update, but where the gradient scaler of float16 has to look at each part of it.
+    options: dict[str, Any] = {
+        "lr": settings.lr,
+        "weight_decay": settings.weight_decay,
+        "fused": settings.precision != "fp16" and device.type in ("cpu", "cuda"),
+    }
     if settings.optimizer == "adam":
-        return torch.optim.Adam(
-            weights, settings.lr, eps=settings.adam_eps, weight_decay=settings.weight_decay, fused=fused
-        )
-    return torch.optim.SGD(
-        weights, settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=fused
-    )
+        return torch.optim.Adam(weights, eps=settings.adam_eps, **options)
+    return torch.optim.SGD(weights, momentum=settings.momentum, **options)
 
 
 def _note(row: Mapping[str, Any]) -> str:

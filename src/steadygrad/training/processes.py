@@ -43,7 +43,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
 
 
 class Processes:
-    """The process group, as accelerate found it: `rank` of `size`, and this process's device.
+    """The processes that train together: this one is `rank` of `size` and computes on `device`.
 
     Args:
         device: where to train; with several CUDA processes each takes the device of its local rank.
@@ -101,11 +101,7 @@ class Processes:
             for buffer in group if self.size > 1 else []:
                 buffer.div_(self.size)
 
-    def same_start(self, module: torch.nn.Module) -> None:
-        """Give all processes the weights and buffers of the first."""
-        self.same((*module.parameters(), *module.buffers()))
-
-    def same(self, tensors: Iterable[Tensor]) -> None:
+    def copy_first(self, tensors: Iterable[Tensor]) -> None:
         """Replace tensors by those of the first process."""
         for tensor in tensors if self.size > 1 else ():
             torch.distributed.broadcast(tensor.detach(), 0)

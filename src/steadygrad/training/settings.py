@@ -1,28 +1,25 @@
-"""How long, how fast and with which care to train: the settings of `fit`."""
+"""The settings of `fit`."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from steadygrad.errors import UsageError, unknown_name
-from steadygrad.threat import Norm
+from steadygrad.errors import UsageError
+from steadygrad.registry import BelowOne, Limit, NotNegative, Positive, check_settings
 from steadygrad.training.batches import Augment
 
 __all__ = ["FitSettings"]
 
-Schedule = Literal["constant", "cosine", "step", "linear"]
-Precision = Literal["float32", "bf16", "fp16"]
-Select = Literal["last", "accuracy", "robust"]
-
+_Whole = Annotated[int, Limit("an integer of at least 1", lambda value: isinstance(value, int) and value >= 1)]
 _NO_EFFECT_ON_WEIGHTS = ("checkpoint_every", "checkpoint_steps", "tensorboard")
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """The settings of `fit`.
+    """How to train; see `fit`.
 
     Args:
         epochs, batch_size: passes over the data; samples per step, over all processes together.
@@ -39,12 +36,12 @@ class FitSettings:
         select: which weights to return: the "last", or those of the epoch with the best "accuracy"
             or "robust" accuracy on the validation data.
         robust_eps, robust_norm, robust_steps: the PGD attack of the robust accuracy, which is
-            followed wherever an eps is given.
+            measured where an eps is given.
         clip: largest l2 norm of the weight gradient; None for no limit.
         freeze_norms: keep batch normalization as it is, in evaluation mode with fixed parameters, as
             is usual where a trained network is fine-tuned.
-        channels_last: hold the weights of convolutions with the channels last while training, which makes most
-            networks faster on a CPU; those that are differentiated twice through strided convolutions, slower.
+        channels_last: keep the weights of convolutions with the channels last while training: faster for most
+            networks on a CPU, slower for second derivatives through strided convolutions.
         checkpoint_every: epochs between checkpoints.
         checkpoint_steps: steps between checkpoints within an epoch; None for none.
         tensorboard: write TensorBoard files as well (needs the extra "tensorboard").
@@ -56,45 +53,30 @@ class FitSettings:
     0.0005
     """
 
-    epochs: int = 10
-    batch_size: int = 128
+    epochs: _Whole = 10
+    batch_size: _Whole = 128
     optimizer: Literal["adam", "sgd"] = "adam"
-    lr: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    adam_eps: float = 1e-8
-    schedule: Schedule = "constant"
-    warmup: float = 0.0
+    lr: Positive = 1e-3
+    momentum: BelowOne = 0.9
+    weight_decay: NotNegative = 0.0
+    adam_eps: Positive = 1e-8
+    schedule: Literal["constant", "cosine", "step", "linear"] = "constant"
+    warmup: BelowOne = 0.0
     augment: Augment = "none"
-    precision: Precision = "float32"
-    select: Select = "last"
-    robust_eps: float | None = None
-    robust_norm: Norm = "linf"
-    robust_steps: int = 10
-    clip: float | None = None
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    select: Literal["last", "accuracy", "robust"] = "last"
+    robust_eps: Positive | None = None
+    robust_norm: Literal["linf", "l2", "l1"] = "linf"
+    robust_steps: _Whole = 10
+    clip: Positive | None = None
     freeze_norms: bool = False
     channels_last: bool = False
-    checkpoint_every: int = 1
-    checkpoint_steps: int | None = None
+    checkpoint_every: _Whole = 1
+    checkpoint_steps: _Whole | None = None
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "robust_steps", "checkpoint_every", "checkpoint_steps"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise UsageError(f"{name} must be an integer of at least 1, got {value!r}")
-        for name in ("lr", "adam_eps", "clip", "robust_eps"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"{name} must be positive and finite, got {value!r}")
-        for name in ("momentum", "warmup"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} must be within [0, 1), got {getattr(self, name)!r}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise UsageError(f"weight_decay must be at least 0, got {self.weight_decay!r}")
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise unknown_name(name, str(getattr(self, name)), known)
+        check_settings(self)
         if self.select == "robust" and self.robust_eps is None:
             raise UsageError("select='robust' needs robust_eps, the radius of the attack on the validation data")
 
@@ -116,13 +98,3 @@ class FitSettings:
     def outcome(self) -> dict[str, Any]:
         """The settings on which the trained weights depend."""
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in _NO_EFFECT_ON_WEIGHTS}
-
-
-_CHOICES = {
-    "optimizer": ("adam", "sgd"),
-    "schedule": get_args(Schedule),
-    "augment": get_args(Augment),
-    "precision": get_args(Precision),
-    "select": get_args(Select),
-    "robust_norm": ("linf", "l2", "l1"),
-}

@@ -1,10 +1,8 @@
-"""The history of a run for spreadsheets and, if asked for, TensorBoard."""
+"""The history of a run as a table and, if asked for, as TensorBoard files."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,20 +15,13 @@ __all__ = ["require_tensorboard", "tracker", "write_history"]
 
 def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write `history.csv`, one row per epoch, whole or not at all."""
-    text = io.StringIO()
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(folder / "history.csv", text.getvalue())
+    import pandas as pd
+
+    write_text(folder / "history.csv", pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
 
 
 def require_tensorboard() -> Any:
-    """TensorBoard's writer class.
-
-    Raises:
-        UsageError: the package is not installed.
-    """
+    """TensorBoard's writer class; a UsageError where the package is not installed."""
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError:
@@ -40,19 +31,16 @@ def require_tensorboard() -> Any:
 
 @contextlib.contextmanager
 def tracker(folder: Path | None, epochs_done: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A function that takes the row of an epoch to TensorBoard files in the folder; None for nowhere."""
+    """A function that takes the row of an epoch to TensorBoard files in the folder; None for no files."""
     if folder is None:
         yield lambda row: None
         return
-    # Epochs that a killed run wrote beyond its last checkpoint are hidden.
-    writer = require_tensorboard()(str(folder / "tensorboard"), purge_step=epochs_done + 1)
+    # Epochs that a killed run wrote after its last checkpoint are hidden.
+    with require_tensorboard()(str(folder / "tensorboard"), purge_step=epochs_done + 1) as writer:
 
-    def track(row: Mapping[str, Any]) -> None:
-        for name, value in row.items():
-            if name != "epoch":
-                writer.add_scalar(name, value, row["epoch"])
+        def track(row: Mapping[str, Any]) -> None:
+            for name, value in row.items():
+                if name != "epoch":
+                    writer.add_scalar(name, value, row["epoch"])
 
-    try:
         yield track
-    finally:
-        writer.close()

@@ -16,7 +16,7 @@ from oracles import attributions as maps_oracle
 from steadygrad.attacks import Expectation, worst_similarity
 from steadygrad.attributions import Attribution, IntegratedGradients, Saliency, SmoothGrad
 from steadygrad.attributions.faithfulness import faithfulness
-from steadygrad.bounds import AttributionDeviation
+from steadygrad.bounds import CertifiedDeviation, LinearizedDeviation
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.measuring.measure import Batch
@@ -67,11 +67,12 @@ def test_deviations_and_excesses_are_those_of_the_points_found() -> None:
     suite = _measure(threat).suite(True)
     found = worst_similarity(model, x, None, threat, Saliency(), attacks=suite, generator=SEEDS)
     bounds = {
-        (kind, d): AttributionDeviation(Saliency(), kind=named, distance=d, steps=0)(  # type: ignore[arg-type]
-            model, x, found.results[0].target, threat, generator=SEEDS
-        )
-        for kind, named in (("linearized", "linearised"), ("certified", "certified"))
+        (kind, d): method(model, x, found.results[0].target, threat, generator=SEEDS)
         for d in ("euclidean", "cosine")
+        for kind, method in (
+            ("linearized", LinearizedDeviation(Saliency(), d)),  # type: ignore[arg-type]
+            ("certified", CertifiedDeviation(Saliency(), d, steps=0)),  # type: ignore[arg-type]
+        )
     }
     exceeded = 0
     for n in range(COUNT):

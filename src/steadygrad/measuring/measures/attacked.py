@@ -83,18 +83,21 @@ class Attacked(Measure):
         attack: judged by the engine.
         threat: without a radius, the smallest change is searched. Radii per sample are given as `eps`.
         scale: of the logits; another one than 1 shows what an attack owes to it.
+        chunk: samples per call of the attack; another number shows what a result owes to its batch.
     """
 
     attack: Attack
     threat: Threat
     scale: float = 1.0
+    chunk: int | None = None
     kept: ClassVar[tuple[str, ...]] = ("input",)
 
     @property
     def title(self) -> str:
         """The attack, and what is not as in the audit."""
         scaled = "" if self.scale == 1 else f" (logits x {self.scale:g})"
-        return f"{label_of(self.attack)}{scaled}, {self.threat}"
+        chunked = "" if self.chunk is None else f" ({self.chunk} at once)"
+        return f"{label_of(self.attack)}{scaled}{chunked}, {self.threat}"
 
     @property
     def draws_as(self) -> Any:
@@ -110,20 +113,30 @@ class Attacked(Measure):
         x, y, seeds = batch.x, batch.y, batch.seeds
         model = models[0] if self.scale == 1 else Scaled(models[0], self.scale)
         threat = self.threat.at(batch.of("eps")) if "eps" in batch.given else self.threat
-        found = self.attack(model, x, y, threat, generator=seeds)
+        found = self._attacked(model, x, y, threat, seeds)
         names = [*(name for name, _ in self.attack.members()), ""]
-        eps = float("nan") if threat.eps is None else threat.eps
         return {
-            **_predictions(model, x, found.inputs, y, threat, seeds),
-            "eps": eps.double() if isinstance(eps, Tensor) and eps.ndim else np.full(len(x), float(eps)),
-            "success": found.success,
-            "broken_by": np.array([names[number] for number in found.found_by.tolist()]),
-            "distance": found.distance.double(),
-            "forwards": found.forwards,
-            "backwards": found.backwards,
-            "zero_gradient": found.zero_gradient,
-            "input": found.inputs,
+            **_predictions(model, x, found["inputs"], y, threat, seeds),
+            "eps": _radii(threat, len(x)),
+            "success": found["success"],
+            "broken_by": np.array([names[number] for number in found["found_by"].tolist()]),
+            "distance": found["distance"],
+            "forwards": found["forwards"],
+            "backwards": found["backwards"],
+            "zero_gradient": found["zero_gradient"],
+            "input": found["inputs"],
         }
+
+    def _attacked(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, seeds: Tensor) -> dict[str, Tensor]:
+        parts = []
+        for rows in torch.arange(len(x)).split(self.chunk or len(x)):
+            there = rows.to(x.device)
+            radius = threat.eps
+            part = threat.at(radius[there]) if isinstance(radius, Tensor) and radius.ndim else threat
+            parts.append(self.attack(model, x[there], y[there], part, generator=seeds[rows]))
+        names = ("inputs", "success", "found_by", "distance", "forwards", "backwards", "zero_gradient")
+        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        return {**joined, "distance": joined["distance"].double()}
 
 
 @MEASURES.register(
@@ -157,7 +170,7 @@ class Transferred(Measure):
         name = label_of(self.attack)
         return {
             **columns,
-            "eps": np.full(len(x), float(self.threat.eps)),  # type: ignore[arg-type]
+            "eps": _radii(self.threat, len(x)),
             "success": success,
             "broken_by": np.array([name if broken else "" for broken in (success & ~mistake).tolist()]),
             "distance": torch.where(success, distance, torch.inf),
@@ -166,6 +179,12 @@ class Transferred(Measure):
             "backwards": torch.zeros_like(y),
             "zero_gradient": torch.zeros_like(success),
         }
+
+
+def _radii(threat: Threat, count: int) -> Tensor:
+    """The radius (N,) of each sample; NaN in a search for the smallest change."""
+    eps = torch.nan if threat.eps is None else threat.eps
+    return torch.as_tensor(eps, dtype=torch.float64).expand(count)
 
 
 def _predictions(

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from steadygrad.attributions import Attribution
-from steadygrad.bounds import AttributionDeviation
+from steadygrad.bounds import CertifiedDeviation, LinearizedDeviation
 from steadygrad.bounds.path import path_of
-from steadygrad.bounds.result import Distance, cosine_bound
+from steadygrad.bounds.result import Distance, Kind, cosine_bound
 from steadygrad.errors import Failure, UsageError
 from steadygrad.threat import Threat
 
 __all__ = ["DISTANCES", "KINDS", "K", "MapBound", "bounds_on_maps"]
-
-Kind = Literal["linearized", "certified"]
 
 DISTANCES: tuple[Distance, ...] = ("euclidean", "cosine")
 KINDS: tuple[Kind, ...] = ("linearized", "certified")
@@ -76,7 +73,7 @@ def _linearized(
     chunk = min(128, max(1, 2**20 // x[0].numel()))
     bounds = []
     for distance in DISTANCES:
-        method = AttributionDeviation(attribution, distance=distance, chunk=chunk)
+        method = LinearizedDeviation(attribution, distance, chunk=chunk)
         bound = method(subject, x, target, threat, generator=seeds)
         bounds.append(MapBound("linearized", {distance: _finite(bound.upper)}, bound.inputs))
     return bounds
@@ -95,9 +92,8 @@ def _certified(
     entries, nodes = x[0].numel(), len(path_of(attribution).nodes)
     if entries > _MOST_ENTRIES:
         raise UsageError(f"not tried for inputs of {entries:,} entries: up to {_MOST_ENTRIES:,} are certified")
-    method = AttributionDeviation(
+    method = CertifiedDeviation(
         attribution,
-        kind="certified",
         exact=1024 if entries * nodes <= _MOST_ROWS else 0,
         units=2048 if nodes == 1 else 0,
         steps=0,  # the attacks have searched

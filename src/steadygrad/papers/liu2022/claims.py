@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from steadygrad.measuring.paired import mean_difference
 from steadygrad.papers.claims import Claim, above, at_least, below
 from steadygrad.papers.liu2022.measures import JUDGED, Measured
 from steadygrad.papers.liu2022.settings import LABELS, RIVALS
-from steadygrad.papers.published import paired
 
 __all__ = ["judge"]
 
@@ -28,7 +28,7 @@ def judge(found: Measured) -> list[Claim]:
     claims = [
         above(
             f"J-SIGR minus {LABELS[rival]}: accuracy under transferred {attack}",
-            paired(right["jsigr"], right[rival]), 0.0, "above 0 points", unit="points",
+            mean_difference(right["jsigr"], right[rival]), 0.0, "above 0 points", unit="points",
             detail=f"from {found.source}, linf {found.eps:.3g}",
         )
         for attack, right in found.transferred.items()
@@ -37,7 +37,7 @@ def judge(found: Measured) -> list[Claim]:
     claims.append(
         at_least(
             f"J-SIGR minus the best of them, {LABELS[best]}: clean accuracy",
-            paired(found.right["jsigr"], found.right[best]), -0.01, "at least -1 points", unit="points",
+            mean_difference(found.right["jsigr"], found.right[best]), -0.01, "at least -1 points", unit="points",
         )
     )  # fmt: skip
     for measure, more in JUDGED.items():
@@ -58,6 +58,6 @@ def _map(found: Measured, measure: str, more: bool, rival: str, label: str) -> C
     mine, other = found.maps["jsigr"][measure], found.maps[rival][measure]
     area = "a mean probability: a model that is less certain has less of it with any map"
     return compare(
-        f"J-SIGR minus {label}: {TITLES[measure]}", paired(mine, other), 0.0, needed, unit="",
+        f"J-SIGR minus {label}: {TITLES[measure]}", mean_difference(mine, other), 0.0, needed, unit="",
         detail=area if measure in ("deletion", "insertion") else "",
     )  # fmt: skip

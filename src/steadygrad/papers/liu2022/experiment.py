@@ -14,7 +14,7 @@ from steadygrad import models
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
-from steadygrad.evaluation.statistics import mean, share_of
+from steadygrad.measuring.statistics import mean, share_of
 from steadygrad.papers.base import Findings, Paper, Request
 from steadygrad.papers.lessons import Lesson, Trained, learn
 from steadygrad.papers.liu2022 import claims, pages

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from steadygrad.measuring.paired import mean_difference
+from steadygrad.measuring.statistics import Estimate, share_of
 from steadygrad.papers.claims import Claim, above, at_least, below
-from steadygrad.papers.published import Difference, paired
 from steadygrad.papers.ross2018.settings import LABELS
 from steadygrad.papers.store import Array
 
@@ -29,15 +28,11 @@ def judge(results: dict[str, Any], right: Right) -> list[Claim]:
         value: float | None = theirs.get(source, {}).get(f"{eps:g}", {}).get(judged)
         return value
 
-    def share(values: Array) -> Difference:
-        found = _wilson(values)
-        return Difference(found["value"], found["low"], found["high"])
-
     epsilons = [e for e in results["epsilons"]]
     out = [
         at_least(
             "Gradient penalty minus normal, each under its own FGSM at ε .2",
-            paired(hits("doubleback", "doubleback", 0.2), hits("normal", "normal", 0.2)),
+            mean_difference(hits("doubleback", "doubleback", 0.2), hits("normal", "normal", 0.2)),
             0.25,
             "at least 25 points",
             unit="points",
@@ -45,7 +40,7 @@ def judge(results: dict[str, Any], right: Right) -> list[Claim]:
         ),
         at_least(
             "Gradient penalty on examples of normal at ε .2",
-            share(hits("doubleback", "normal", 0.2)),
+            share_of(hits("doubleback", "normal", 0.2)),
             0.85,
             "at least 85 %",
             paper=_percent(paper("doubleback", "normal", 0.2)),
@@ -57,7 +52,7 @@ def judge(results: dict[str, Any], right: Right) -> list[Claim]:
         out.append(
             at_least(
                 f"Adversarial training minus the best other defense under its own FGSM at ε {eps:g}",
-                paired(hits("advtrain", "advtrain", eps), hits(best, best, eps)),
+                mean_difference(hits("advtrain", "advtrain", eps), hits(best, best, eps)),
                 0.0,
                 "at least 0 points",
                 unit="points",
@@ -73,7 +68,7 @@ def judge(results: dict[str, Any], right: Right) -> list[Claim]:
         out.append(
             above(
                 "Adversarial training falls faster from ε .3 to .5 than the gradient penalty",
-                paired(*drop),
+                mean_difference(*drop),
                 0.0,
                 "above 0 points",
                 unit="points",
@@ -83,13 +78,13 @@ def judge(results: dict[str, Any], right: Right) -> list[Claim]:
                 ),
             )
         )
-    out += _distilled(results, share, hits, paper)
+    out += _distilled(results, hits, paper)
     if 0.3 in epsilons:
         better = max(("advtrain", "doubleback"), key=lambda name: hits(name, name, 0.3).mean())
         out.append(
             at_least(
                 "Both defenses minus the better one under its own FGSM at ε .3",
-                paired(hits("both", "both", 0.3), hits(better, better, 0.3)),
+                mean_difference(hits("both", "both", 0.3), hits(better, better, 0.3)),
                 0.0,
                 "at least 0 points",
                 unit="points",
@@ -100,16 +95,15 @@ def judge(results: dict[str, Any], right: Right) -> list[Claim]:
     return out
 
 
-def _distilled(results: dict[str, Any], share: Any, hits: Any, paper: Any) -> list[Claim]:
-    tgsm = share(hits("distilled", "distilled", 0.2, "tgsm"))
-    margin = results["own_judges"]["PGD, margin"]["distilled"]
-    margin = Difference(margin["value"], margin["low"], margin["high"])
+def _distilled(results: dict[str, Any], hits: Any, paper: Any) -> list[Claim]:
+    tgsm = share_of(hits("distilled", "distilled", 0.2, "tgsm"))
+    margin = Estimate(**results["own_judges"]["PGD, margin"]["distilled"])
     least = min(tgsm, margin, key=lambda found: found.value)
     theirs = results["published"]["transfer"].get("tgsm", {}).get("distilled", {}).get("0.2", {}).get("distilled")
     return [
         above(
             "Distilled looks robust: its own cross-entropy FGSM at ε .2",
-            share(hits("distilled", "distilled", 0.2)),
+            share_of(hits("distilled", "distilled", 0.2)),
             0.9,
             "above 90 %",
             paper=_percent(paper("distilled", "distilled", 0.2)),
@@ -133,7 +127,7 @@ def _norms(results: dict[str, Any]) -> list[Claim]:
     return [
         above(
             f"{LABELS[name]}: {text}",
-            Difference(**results["gradient_norms"][name]["against_normal"][key]),
+            Estimate(**results["gradient_norms"][name]["against_normal"][key]),
             0.0,
             "above 0 decades",
             unit="decades",
@@ -142,12 +136,6 @@ def _norms(results: dict[str, Any]) -> list[Claim]:
         for name in ("doubleback", "insensitive", "both")
         for key, text in texts.items()
     ]
-
-
-def _wilson(values: Array) -> dict[str, float]:
-    from steadygrad.evaluation.statistics import wilson
-
-    return wilson(int(np.sum(values)), len(values)).plain()
 
 
 def _percent(value: float | None) -> str:

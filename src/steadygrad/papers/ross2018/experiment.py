@@ -15,7 +15,8 @@ from steadygrad import models
 from steadygrad.classifier import Classifier, frozen
 from steadygrad.data import Dataset
 from steadygrad.defenses import Defense
-from steadygrad.evaluation.statistics import quantiles, share_of, wilson
+from steadygrad.measuring.paired import mean_difference
+from steadygrad.measuring.statistics import quantiles, share_of, wilson
 from steadygrad.papers import published
 from steadygrad.papers.base import Findings, Paper, Request
 from steadygrad.papers.lessons import Lesson, Trained, learn
@@ -247,8 +248,8 @@ class _Measured:
         larger = [np.maximum(log["label"], log["next"]) for log in logs]
         apart = [np.abs(log["label"] - log["next"]) for log in logs]
         return {
-            "smaller": published.paired(larger[1], larger[0]).plain(),
-            "more_equal": published.paired(apart[1], apart[0]).plain(),
+            "smaller": mean_difference(larger[1], larger[0]).plain(),
+            "more_equal": mean_difference(apart[1], apart[0]).plain(),
         }
 
     def arrays(self) -> Arrays:

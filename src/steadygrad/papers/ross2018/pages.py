@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from steadygrad.evaluation.statistics import Estimate, share_of
+from steadygrad.measuring.statistics import Estimate, newcombe, share_of
 from steadygrad.papers.page import (
     Block,
     Cell,
@@ -21,7 +21,6 @@ from steadygrad.papers.page import (
     signed,
     signed_picture,
 )
-from steadygrad.papers.published import between
 from steadygrad.papers.ross2018 import figures
 from steadygrad.papers.ross2018.settings import LABELS
 from steadygrad.papers.store import Arrays
@@ -54,7 +53,7 @@ def _clean(found: dict[str, Any]) -> Table:
     rows = []
     for name in found["models"]:
         mine, other = found["clean"][name], theirs.get(name)
-        difference = between(_estimate(mine), other, mine["count"]).plain() if other is not None else None
+        difference = newcombe(_estimate(mine), other, mine["count"]).plain() if other is not None else None
         rows.append((LABELS[name], [share(mine), Cell(_percent(other)), signed(difference, digits=2)]))
     count = found["clean"][found["models"][0]]["count"]
     return Table(
@@ -89,7 +88,7 @@ def _own(found: dict[str, Any]) -> Table:
 def _against(mine: dict[str, Any], theirs: float | None, found: dict[str, Any]) -> Cell:
     if theirs is None:
         return Cell("–")
-    return signed(between(_estimate(mine), theirs, found["published"]["images"]).plain())
+    return signed(newcombe(_estimate(mine), theirs, found["published"]["images"]).plain())
 
 
 def _published(found: dict[str, Any], kind: str, source: str, eps: str, judged: str) -> float | None:

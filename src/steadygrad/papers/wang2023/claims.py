@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from steadygrad.measuring.paired import rank_correlation
+from steadygrad.measuring.statistics import Estimate, bootstrap
 from steadygrad.papers.claims import Claim, at_least, at_most
-from steadygrad.papers.published import Difference
 from steadygrad.papers.store import Array
 from steadygrad.papers.wang2023.measures import Cell
 from steadygrad.papers.wang2023.settings import LABELS
 
-__all__ = ["POINTS", "agreement", "judge", "median_ratio"]
+__all__ = ["POINTS", "judge", "median_ratio"]
 
 POINTS = {"smoke": 1, "short": 1_000_000, "paper": 10_000_000}
 _AGREEMENT = 0.8
 _RATIO = 3.0
-_DRAWS = 1000
 
 
 def judge(results: dict[str, Any], cells: Sequence[Cell], scale: str) -> list[Claim]:
@@ -34,11 +34,11 @@ def judge(results: dict[str, Any], cells: Sequence[Cell], scale: str) -> list[Cl
             unit="",
         ),
         at_most(
-            "Points beyond the linearised bound", _exactly(sum(counts["beyond"]["linearised"].values())), 0, "none",
+            "Points beyond the linearized bound", _exactly(sum(counts["beyond"]["linearized"].values())), 0, "none",
             unit="", paper="none", detail="it holds to first order only, so that some are expected here",
         ),
         at_most(
-            "Points beyond the linearised bound that the remainder does not explain", _exactly(counts["unexplained"]),
+            "Points beyond the linearized bound that the remainder does not explain", _exactly(counts["unexplained"]),
             0, "none", unit="",
         ),
     ]  # fmt: skip
@@ -50,8 +50,8 @@ def judge(results: dict[str, Any], cells: Sequence[Cell], scale: str) -> list[Cl
         if cell.threat.norm == "l2":
             out.append(
                 at_least(
-                    f"{where}: rank correlation of linearised bound and strongest attack over images",
-                    agreement(cell.bound("linearised"), cell.strongest), _AGREEMENT, "at least 0.8", unit="",
+                    f"{where}: rank correlation of linearized bound and strongest attack over images",
+                    rank_correlation(cell.bound("linearized"), cell.strongest), _AGREEMENT, "at least 0.8", unit="",
                 )
             )  # fmt: skip
         out.append(
@@ -63,45 +63,15 @@ def judge(results: dict[str, Any], cells: Sequence[Cell], scale: str) -> list[Cl
     return out
 
 
-def _exactly(count: int) -> Difference:
-    return Difference(count, count, count)
+def _exactly(count: int) -> Estimate:
+    return Estimate(count, count, count)
 
 
-def agreement(first: Array, second: Array) -> Difference | None:
-    """Spearman's rank correlation of two numbers of the same images, with a 95 % bootstrap interval over images.
-
-    None for fewer than three images, or where a number is the same for all.
-
-    >>> agreement(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 9.0])).value
-    1.0
-    """
-    if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
-        return None
-    rows = np.random.default_rng(0).integers(len(first), size=(_DRAWS, len(first)))
-    drawn = _spearman(first[rows], second[rows])
-    low, high = np.nanquantile(drawn, [0.025, 0.975])  # a draw of a single image has no order
-    return Difference(float(_spearman(first[None], second[None])[0]), float(low), float(high))
-
-
-def _spearman(first: Array, second: Array) -> Array:
-    """Rank correlations (B,) of rows (B, N); NaN where a row is constant."""
-    from scipy.stats import rankdata
-
-    ranks = [rankdata(values, axis=1) for values in (first, second)]
-    units = [r - r.mean(1, keepdims=True) for r in ranks]
-    size = np.sqrt(np.prod([np.square(u).sum(1) for u in units], axis=0))
-    found: Array = np.where(size > 0, (units[0] * units[1]).sum(1), np.nan) / np.where(size > 0, size, 1.0)
-    return found.round(12)
-
-
-def median_ratio(upper: Array, reached: Array) -> Difference | None:
+def median_ratio(upper: Array, reached: Array) -> Estimate | None:
     """The median of bound over attack, with a 95 % bootstrap interval over images; None where none moved a map.
 
     Images whose map no attack moved count as infinitely far, and an infinite median is not given.
     """
     ratio = np.where(reached > 0, upper / np.where(reached > 0, reached, 1.0), np.inf)
-    generator = np.random.default_rng(0)
-    drawn = np.median(ratio[generator.integers(len(ratio), size=(_DRAWS, len(ratio)))], axis=1)
-    low, high = np.quantile(drawn, [0.025, 0.975], method="nearest")
-    value = float(np.median(ratio))
-    return Difference(value, float(low), float(high)) if np.isfinite([value, low, high]).all() else None
+    found = bootstrap(np.median, ratio)
+    return found if np.isfinite([found.value, found.low, found.high]).all() else None

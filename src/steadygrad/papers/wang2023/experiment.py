@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from steadygrad.data import Dataset
-from steadygrad.evaluation.statistics import quantiles, share_of
+from steadygrad.measuring.paired import rank_correlation
+from steadygrad.measuring.statistics import Estimate, quantiles, share_of
 from steadygrad.papers.base import Findings, Paper, Request
 from steadygrad.papers.lessons import Lesson, Trained, learn
-from steadygrad.papers.published import Difference
 from steadygrad.papers.store import Array, Arrays, Store
 from steadygrad.papers.wang2023 import claims, pages
-from steadygrad.papers.wang2023.claims import agreement, median_ratio
+from steadygrad.papers.wang2023.claims import median_ratio
 from steadygrad.papers.wang2023.measures import KINDS, Bench, Cell
 from steadygrad.papers.wang2023.settings import (
     ATTACKS,
@@ -108,7 +108,7 @@ def _counts(cells: Sequence[Cell]) -> dict[str, Any]:
 
 def _cell(cell: Cell) -> dict[str, Any]:
     best, noise = cell.strongest, cell.found["far/euclidean"][0]
-    tangent = cell.bound("linearised")
+    tangent = cell.bound("linearized")
     return {
         "model": cell.model,
         "map": cell.attribution,
@@ -122,12 +122,12 @@ def _cell(cell: Cell) -> dict[str, Any]:
         "tangent": _middle(cell.bounds["tangent"]),
         **{kind: _middle(cell.bound(kind)) for kind in KINDS},
         "ratio": {kind: _plain(median_ratio(cell.bound(kind), best)) for kind in KINDS},
-        "agreement": {kind: _plain(agreement(cell.bound(kind), best)) for kind in KINDS},
+        "agreement": {kind: _plain(rank_correlation(cell.bound(kind), best)) for kind in KINDS},
         "by_attack": {
             name: _middle(cell.found["far/euclidean"][i] / np.maximum(tangent, 1e-30)) for i, name in enumerate(ATTACKS)
         },
         "beyond": {kind: {d: int(cell.found[f"beyond/{kind}/{d}"].sum()) for d in DISTANCES} for kind in KINDS},
-        "images_beyond": int((cell.found["beyond/linearised/euclidean"].sum(0) > 0).sum()),
+        "images_beyond": int((cell.found["beyond/linearized/euclidean"].sum(0) > 0).sum()),
         "cosine": {
             "attack": _middle(cell.found["far/cosine"].max(0)),
             **{kind: _middle(cell.bound(kind, "cosine")) for kind in KINDS},
@@ -139,7 +139,7 @@ def _middle(values: Array) -> float | None:
     return quantiles(values, (0.5,))["0.5"]
 
 
-def _plain(found: Difference | None) -> dict[str, float] | None:
+def _plain(found: Estimate | None) -> dict[str, float] | None:
     return None if found is None else found.plain()
 
 
@@ -151,7 +151,7 @@ def _across(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         best = np.array([np.median(c.strongest) for c in group])
         row: dict[str, Any] = {"map": attribution, "norm": threat.norm, "eps": float(threat.eps), "models": len(group)}  # type: ignore[arg-type]
         for kind in KINDS:
-            found = agreement(np.array([np.median(c.bound(kind)) for c in group]), best)
+            found = rank_correlation(np.array([np.median(c.bound(kind)) for c in group]), best)
             row[kind] = found.value if found is not None else None
         out.append(row)
     return out

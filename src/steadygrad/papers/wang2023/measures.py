@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steadygrad.bounds import AttributionDeviation
+from steadygrad.bounds import CertifiedDeviation, LinearizedDeviation
 from steadygrad.bounds.result import cosine_bound
 from steadygrad.classifier import Classifier, frozen
 from steadygrad.data import Dataset
@@ -25,7 +25,7 @@ from steadygrad.threat import Threat
 
 __all__ = ["KINDS", "Bench", "Cell"]
 
-KINDS = ("linearised", "certified")
+KINDS = ("linearized", "certified")
 _SHOWN = 5
 _BATCH = 16
 
@@ -126,15 +126,15 @@ class Bench:
         model, method = self.models[name], MAPS[attribution]
         out: dict[str, Tensor] = {}
         for distance in witness.DISTANCES:
-            tangent = AttributionDeviation(method, distance=distance)
+            tangent = LinearizedDeviation(method, distance)
             found = tangent(model, x, target, threat, generator=seeds)
-            out[f"linearised/{distance}"] = found.upper
+            out[f"linearized/{distance}"] = found.upper
             if distance == "euclidean":
                 out["tangent"] = found.lower
         # What is reached is left to the attacks. Intervals are narrowed by the exact derivatives, which makes lines
         # carried back from every unit superfluous where these are affordable.
         affordable = x[0].numel() <= 1024
-        proof = AttributionDeviation(method, kind="certified", restarts=4, steps=0, units=0 if affordable else 2048)
+        proof = CertifiedDeviation(method, restarts=4, steps=0, units=0 if affordable else 2048)
         upper = proof(model, x, target, threat, generator=seeds).upper
         size = torch.linalg.vector_norm(method(model, x, target).flatten(1).double(), dim=1)
         # The length of the map in float32: a little less turns it further.

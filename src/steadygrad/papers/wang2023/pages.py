@@ -21,7 +21,7 @@ __all__ = ["sections"]
 _NORMS = {"linf": "ℓ∞", "l2": "ℓ2"}
 _DRAWN = 60  # images of each model in the scatter plot
 _WORDS = (
-    "An attack shows what can happen; the linearised bound holds for the tangent of the map; the certified one for "
+    "An attack shows what can happen; the linearized bound holds for the tangent of the map; the certified one for "
     "every allowed input. All points of all attacks are compared with both bounds, in Euclidean distance and in "
     "1 − cosine of the signed maps."
 )
@@ -48,7 +48,7 @@ def _counts(found: dict[str, Any]) -> Table:
     beyond = counts["beyond"]
     kinds = [
         (f"beyond the {kind} bound, {label}", [Cell(f"{beyond[kind][d]:,}"), Cell(paper)])
-        for kind, paper in (("certified", "–"), ("linearised", "none"))
+        for kind, paper in (("certified", "–"), ("linearized", "none"))
         for d, label in (("euclidean", "Euclidean"), ("cosine", "cosine"))
     ]
     rows = [
@@ -58,7 +58,7 @@ def _counts(found: dict[str, Any]) -> Table:
             [Cell(f"{counts['kept']:,}"), Cell("> 10 million")],
         ),
         *kinds,
-        ("of the linearised: not explained by the remainder", [Cell(f"{counts['unexplained']:,}"), Cell("–")]),
+        ("of the linearized: not explained by the remainder", [Cell(f"{counts['unexplained']:,}"), Cell("–")]),
     ]
     return Table(
         "Points and violations, ours and as the paper states. A point is one iterate of one restart of one attack on "
@@ -72,11 +72,11 @@ def _remainders(found: dict[str, Any]) -> Text:
     shares = np.array(found["counts"]["excess_over_remainder"])
     total = int(shares.sum())
     if not total:
-        return Text("No point exceeds the linearised Euclidean bound.")
+        return Text("No point exceeds the linearized Euclidean bound.")
     inner, edges = shares[:-1], np.arange(len(shares) - 1) / (len(shares) - 1)
     middle = edges[min(int(np.searchsorted(np.cumsum(inner), inner.sum() / 2)), len(edges) - 1)] + 0.5 / len(edges)
     return Text(
-        f"{total:,} points exceed the linearised Euclidean bound. Their excess over it is at most the remainder "
+        f"{total:,} points exceed the linearized Euclidean bound. Their excess over it is at most the remainder "
         "‖g(x+δ) − g(x) − Jδ‖ wherever the bound holds for the tangent; measured, the excess is about "
         f"{100 * middle:.0f} % of the remainder in the median (bins of 5 %), and above it for {int(shares[-1]):,} "
         "points."
@@ -105,7 +105,7 @@ def _scatter(found: dict[str, Any], arrays: Arrays, name: str) -> Figure:
     return Figure(
         _drawing(found, arrays, name),
         f"{name.capitalize()}: the strongest attack on an image against the bound on it, Euclidean distance; filled "
-        "linearised, hollow certified. Below the line an attack exceeds the bound, which the certified one rules out.",
+        "linearized, hollow certified. Below the line an attack exceeds the bound, which the certified one rules out.",
     )
 
 
@@ -122,15 +122,15 @@ def _drawing(found: dict[str, Any], arrays: Arrays, name: str) -> Markup:
             ends = []
             for order, (index, row) in enumerate(here):
                 reached = arrays[f"{index}/strongest"][:_DRAWN]
-                for kind in ("linearised", "certified"):
+                for kind in ("linearized", "certified"):
                     bound = arrays[f"{index}/{kind}"][:_DRAWN]
                     good = (reached > 0) & (bound > 0)
                     ends += [reached[good], bound[good]]
                     color = SERIES[order % len(SERIES)]
                     axes.plot(
                         reached[good], bound[good], linestyle="none", marker=MARKERS[order], markersize=3.5,
-                        color=color, markerfacecolor=color if kind == "linearised" else "none", markeredgewidth=0.7,
-                        label=LABELS[row["model"]] if kind == "linearised" else None,
+                        color=color, markerfacecolor=color if kind == "linearized" else "none", markeredgewidth=0.7,
+                        label=LABELS[row["model"]] if kind == "linearized" else None,
                     )  # fmt: skip
             every = np.concatenate(ends)
             line = [every.min(), every.max()] if len(every) else [0.1, 1.0]
@@ -148,14 +148,14 @@ def _drawing(found: dict[str, Any], arrays: Arrays, name: str) -> Markup:
 def _medians(found: dict[str, Any], name: str) -> Table:
     rows = []
     for _, row in _of(found, name):
-        ratios = [_ratio(row["ratio"][kind]) for kind in ("linearised", "certified")]
-        values = [Cell(number(row[k])) for k in ("length", "noise", "attack", "tangent", "linearised", "certified")]
+        ratios = [_ratio(row["ratio"][kind]) for kind in ("linearized", "certified")]
+        values = [Cell(number(row[k])) for k in ("length", "noise", "attack", "tangent", "linearized", "certified")]
         rows.append((f"{LABELS[row['model']]}, {_threat(row)}", [*values, *ratios, Cell(f"{row['images_beyond']}")]))
     return Table(
         f"{name.capitalize()}, medians over images in units of the map: its length, what random points and the "
         "strongest attack change (Euclidean), what an allowed input reaches on the tangent, and the bounds; ratios of "
-        "bound to attack, with their intervals; images with a point beyond the linearised bound.",
-        ["Model", "Length", "Noise", "Attack", "Tangent", "Linearised", "Certified", "Lin. / attack", "Cert. / attack",
+        "bound to attack, with their intervals; images with a point beyond the linearized bound.",
+        ["Model", "Length", "Noise", "Attack", "Tangent", "Linearized", "Certified", "Lin. / attack", "Cert. / attack",
          "Beyond lin."],
         rows,
     )  # fmt: skip
@@ -171,13 +171,13 @@ def _cosines(found: dict[str, Any], name: str) -> Table:
     rows = [
         (
             f"{LABELS[row['model']]}, {_threat(row)}",
-            [Cell(number(row["cosine"][k])) for k in ("attack", "linearised", "certified")],
+            [Cell(number(row["cosine"][k])) for k in ("attack", "linearized", "certified")],
         )
         for _, row in _of(found, name)
     ]
     return Table(
         f"{name.capitalize()}, 1 − cosine of the signed maps, medians over images; 2 is all there is.",
-        ["Model", "Attack", "Linearised", "Certified"],
+        ["Model", "Attack", "Linearized", "Certified"],
         rows,
     )
 
@@ -188,7 +188,7 @@ def _by_attack(found: dict[str, Any], name: str) -> Table:
         cells = [Cell(number(row["by_attack"][attack])) for attack in found["attacks"]]
         rows.append((f"{LABELS[row['model']]}, {_threat(row)}", cells))
     return Table(
-        f"{name.capitalize()}: the largest Euclidean deviation that each attack found over the linearised bound, "
+        f"{name.capitalize()}: the largest Euclidean deviation that each attack found over the linearized bound, "
         "median over images.",
         ["Model", *found["attacks"]],
         rows,
@@ -198,12 +198,12 @@ def _by_attack(found: dict[str, Any], name: str) -> Table:
 def _agreement(found: dict[str, Any]) -> Table:
     rows = []
     for row in found["cells"]:
-        cells = [Cell(str(row["images"])), *(_ratio(row["agreement"][kind]) for kind in ("linearised", "certified"))]
+        cells = [Cell(str(row["images"])), *(_ratio(row["agreement"][kind]) for kind in ("linearized", "certified"))]
         rows.append((f"{LABELS[row['model']]}, {row['map']}, {_threat(row)}", cells))
     return Table(
         "Spearman's rank correlation over images between the bound and the strongest attack, Euclidean, with 95 % "
         "bootstrap intervals over images.",
-        ["Model", "Images", "Linearised", "Certified"],
+        ["Model", "Images", "Linearized", "Certified"],
         rows,
     )
 
@@ -211,11 +211,11 @@ def _agreement(found: dict[str, Any]) -> Table:
 def _across(found: dict[str, Any]) -> Table:
     rows = []
     for row in found["across_models"]:
-        cells = [Cell(str(row["models"])), *(Cell(number(row[kind])) for kind in ("linearised", "certified"))]
+        cells = [Cell(str(row["models"])), *(Cell(number(row[kind])) for kind in ("linearized", "certified"))]
         rows.append((f"{row['map']}, {_threat(row)}", cells))
     return Table(
         "The same over models, of their medians: so few models can agree by chance.",
-        ["", "Models", "Linearised", "Certified"],
+        ["", "Models", "Linearized", "Certified"],
         rows,
     )
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from steadygrad.attacks.attribution import ExplanationAttack
 from steadygrad.attacks.attribution_run import ExplanationRun
 from steadygrad.attributions import Attribution
+from steadygrad.bounds.linearized.jacobian import Jacobian
 from steadygrad.bounds.path import path_of
 from steadygrad.bounds.result import Distance, deviation
-from steadygrad.bounds.tangent import Tangent
 from steadygrad.classifier import frozen
 from steadygrad.derivatives import math_attention
 from steadygrad.threat import Threat
@@ -30,7 +30,7 @@ Limits = Mapping[tuple[str, Distance], Tensor]
 
 # Points as near to a certified bound as rounding in float32 may hide are measured again in float64.
 _ROUNDING = 1e-5
-# The linearised bound and the tangent are computed in float32, its singular value to a residual of 1e-3.
+# The linearized bound and the tangent are computed in float32, its singular value to a residual of 1e-3.
 _TOLERANCE = 2e-3
 
 
@@ -43,8 +43,8 @@ class Tally:
         kept: (N,) of them, those inside the threat that keep the prediction; only they count.
         far: by distance, (N,) the largest deviation among them.
         beyond: by kind and distance, (N,) how many exceed the bound.
-        unexplained: (N,) how many exceed a linearised bound although their own tangent point does, too.
-        shares: counts of excess / remainder of the points beyond the linearised Euclidean bound, in BINS
+        unexplained: (N,) how many exceed a linearized bound although their own tangent point does, too.
+        shares: counts of excess / remainder of the points beyond the linearized Euclidean bound, in BINS
             equal bins of [0, 1] and one for what is above.
         best: (N, *) the point that moved the map furthest (Euclidean).
     """
@@ -64,7 +64,7 @@ class _Ledger:
     def __init__(self, model: nn.Module, attribution: Attribution, x: Tensor, target: Tensor, limits: Limits) -> None:
         self.attribution, self.x, self.target, self.limits = attribution, x, target, limits
         path = path_of(attribution)
-        self.tangent = Tangent(model, path, x, target, len(x) * len(path.nodes))
+        self.jacobian = Jacobian(model, path, x, target, len(x) * len(path.nodes))
         self.exact = copy.deepcopy(model).double()
         self.exact_clean = self._exact_maps(x, target)
 
@@ -81,7 +81,7 @@ class _Ledger:
         size = torch.linalg.vector_norm(clean.flatten(1).double(), dim=1)
         over: dict[Distance, Tensor] = {}
         for (kind, distance), limit in self.limits.items():
-            if kind == "linearised":
+            if kind == "linearized":
                 over[distance] = beyond = kept & (moved[distance] > limit)
             else:
                 slack = _ROUNDING * (size if distance == "euclidean" else 1.0)
@@ -104,16 +104,16 @@ class _Ledger:
     def _explain(
         self, tally: Tally, over: Mapping[Distance, Tensor], moved: Tensor, points: Tensor, maps: Tensor, clean: Tensor
     ) -> None:
-        """The point on the tangent must be within the linearised bound; the remainder is the way from there."""
-        first = self.tangent.apply((points - self.x).flatten(1)).double()
+        """The point on the tangent must be within the linearized bound; the remainder is the way from there."""
+        first = self.jacobian.apply((points - self.x).flatten(1)).double()
         before = clean.flatten(1).double()
         for distance in DISTANCES:
-            limit = self.limits["linearised", distance]
+            limit = self.limits["linearized", distance]
             wrong = deviation(distance, before, before + first) > limit * (1 + _TOLERANCE)
             tally.unexplained += over[distance] & wrong
         rows = over["euclidean"]
         rest = torch.linalg.vector_norm(maps.flatten(1).double() - before - first, dim=1)[rows]
-        excess = (moved - self.limits["linearised", "euclidean"])[rows]
+        excess = (moved - self.limits["linearized", "euclidean"])[rows]
         share = (excess / rest.clamp_min(1e-300) * BINS).floor().clamp(0, BINS).long()
         tally.shares += torch.bincount(share.cpu(), minlength=BINS + 1)
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from steadygrad.measuring.paired import mean_difference, ratio_of_means, ratio_of_medians
+from steadygrad.measuring.statistics import Estimate
 from steadygrad.papers.claims import Claim, above, at_least
-from steadygrad.papers.published import Difference, paired
 from steadygrad.papers.store import Array
 from steadygrad.papers.yan2018.measures import MULTIPLES, Measured
 from steadygrad.papers.yan2018.recipes import LABELS
 
-__all__ = ["judge", "median_ratio"]
+__all__ = ["judge"]
 
 _RIVALS = ("parseval", "adversarial_fgs", "adversarial_deepfool")
 _RATIO = {"convnet": 1.8}
@@ -27,11 +28,11 @@ def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
     if absolute:
         out += [
             at_least(
-                "Deep Defense: accuracy", _interval(mine["accuracy"]), theirs["accuracy"],
+                "Deep Defense: accuracy", Estimate(**mine["accuracy"]), theirs["accuracy"],
                 f"at least {100 * theirs['accuracy']:.2f} %", paper=f"{100 * theirs['accuracy']:.2f} %",
             ),
             at_least(
-                "Deep Defense: ρ₂, centered", _interval(mine["rho2_centered"]), theirs["rho2"],
+                "Deep Defense: ρ₂, centered", Estimate(**mine["rho2_centered"]), theirs["rho2"],
                 f"at least {theirs['rho2']:.3f}", unit="", paper=f"{theirs['rho2']:.3f}",
             ),
         ]  # fmt: skip
@@ -41,7 +42,7 @@ def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
         out.append(
             above(
                 f"Deep Defense minus {LABELS[name]}: ρ₂, centered",
-                paired(
+                mean_difference(
                     found.changes["deep_defense"] / _safe(found.centered_norms),
                     found.changes[name] / _safe(found.centered_norms),
                 ),
@@ -55,7 +56,7 @@ def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
             out.append(
                 above(
                     f"Deep Defense minus {LABELS[name]}: accuracy at {multiple:g} ε_ref",
-                    paired(found.fgs["deep_defense"][place], found.fgs[name][place]) if found.halved else None,
+                    mean_difference(found.fgs["deep_defense"][place], found.fgs[name][place]) if found.halved else None,
                     0.0,
                     "above 0 points",
                     unit="points",
@@ -65,7 +66,7 @@ def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
     out.append(
         at_least(
             "Deep Defense: median DDN distance over the reference's",
-            median_ratio(found.distances["deep_defense"], found.distances["reference"]),
+            ratio_of_medians(found.distances["deep_defense"], found.distances["reference"]),
             1.25,
             "at least 1.25 times",
             unit="times",
@@ -82,7 +83,7 @@ def _combined(results: dict[str, Any], found: Measured, theirs: dict[str, Any] |
         return []
     return [
         at_least(
-            f"Combined: {text}", _interval(value) if value else None, bar, f"at least {needed}", unit=unit,
+            f"Combined: {text}", Estimate(**value) if value else None, bar, f"at least {needed}", unit=unit,
             detail="against the paper's Deep Defense",
         )
         for text, value, bar, needed, unit in (
@@ -101,14 +102,14 @@ def _relative(results: dict[str, Any], found: Measured) -> list[Claim]:
     return [
         at_least(
             "Deep Defense minus reference: accuracy",
-            paired(found.right["deep_defense"], found.right["reference"]),
+            mean_difference(found.right["deep_defense"], found.right["reference"]),
             0.0,
             "at least 0 points",
             unit="points",
         ),
         compare(
             "Deep Defense: ρ₂ over the reference's",
-            _mean_ratio(
+            ratio_of_means(
                 found.changes["deep_defense"] / _safe(found.norms), found.changes["reference"] / _safe(found.norms)
             ),
             bar,
@@ -117,36 +118,6 @@ def _relative(results: dict[str, Any], found: Measured) -> list[Claim]:
             paper=f"{ratio:.2f} times" if ratio is not None else "",
         ),
     ]
-
-
-def median_ratio(first: Array, second: Array) -> Difference:
-    """The ratio of two medians over the same images, with a 95 % bootstrap interval over images.
-
-    >>> median_ratio(np.array([2.0, 4.0, 6.0]), np.array([1.0, 2.0, 3.0])).value
-    2.0
-    """
-    return _bootstrap(first, second, lambda values: np.median(values, axis=-1))
-
-
-def _mean_ratio(first: Array, second: Array) -> Difference:
-    return _bootstrap(first, second, lambda values: np.mean(values, axis=-1))
-
-
-def _bootstrap(first: Array, second: Array, center: Any, draws: int = 2000) -> Difference:
-    # What no attack changes counts as farther than all that was found.
-    top = max((float(a[np.isfinite(a)].max(initial=1.0)) for a in (first, second)), default=1.0)
-    first, second = (np.where(np.isfinite(a), a, top) for a in (first, second))
-    generator = np.random.default_rng(0)
-    ratios = []
-    for _ in range(draws):
-        rows = generator.integers(len(first), size=len(first))
-        ratios.append(center(first[rows]) / max(float(center(second[rows])), 1e-12))
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return Difference(float(center(first) / max(float(center(second)), 1e-12)), float(low), float(high))
-
-
-def _interval(value: dict[str, float]) -> Difference:
-    return Difference(value["value"], value["low"], value["high"])
 
 
 def _safe(norms: Array) -> Array:

@@ -15,7 +15,7 @@ from steadygrad import models
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.evaluation import mean_image
-from steadygrad.evaluation.statistics import mean, quantiles, share_of
+from steadygrad.measuring.statistics import mean, quantiles, share_of
 from steadygrad.papers import published
 from steadygrad.papers.base import Findings, Paper, Request
 from steadygrad.papers.bench import Bench

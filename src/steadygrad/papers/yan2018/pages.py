@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from steadygrad.evaluation.statistics import Estimate
+from steadygrad.measuring.statistics import Estimate, newcombe
 from steadygrad.papers.page import Block, Cell, Figure, Section, Table, Text, drawn, share, signed
-from steadygrad.papers.published import between, from_number
 from steadygrad.papers.store import Arrays
 from steadygrad.papers.yan2018.recipes import LABELS
 from steadygrad.report.style import GRID, MARKERS, SERIES, drawing
@@ -50,7 +49,7 @@ def _accuracy(found: dict[str, Any]) -> Table:
     rows = []
     for name in found["models"]:
         mine, theirs = found["rows"][name]["accuracy"], found["published"].get(name)
-        difference = between(Estimate(**mine), theirs["accuracy"], _TEST_IMAGES).plain() if theirs else None
+        difference = newcombe(Estimate(**mine), theirs["accuracy"], _TEST_IMAGES).plain() if theirs else None
         cells = [_exact(mine), Cell(f"{100 * theirs['accuracy']:.2f}" if theirs else "–"), signed(difference, digits=2)]
         rows.append((LABELS[name], cells))
     count = found["rows"]["reference"]["accuracy"]["count"]
@@ -73,7 +72,7 @@ def _rho(found: dict[str, Any]) -> Table:
     for name in found["models"]:
         mine, theirs = found["rows"][name], found["published"].get(name)
         centered = mine["rho2_centered"]
-        difference = from_number(Estimate(**centered), theirs["rho2"]).plain() if theirs else None
+        difference = Estimate(**centered).minus(theirs["rho2"]).plain() if theirs else None
         ratio = mine["rho2"]["value"] / max(base["rho2"]["value"], 1e-12)
         published = found["published"].get("reference")
         cells = [
@@ -106,7 +105,7 @@ def _fgs(found: dict[str, Any]) -> Table:
         for multiple in ("0.2", "0.5", "1"):
             mine = found["rows"][name]["fgs"][multiple]
             theirs = found["published"].get(name, {}).get("fgs", {}).get(f"{float(multiple):.1f}")
-            difference = between(Estimate(**mine), theirs, _TEST_IMAGES).plain() if theirs is not None else None
+            difference = newcombe(Estimate(**mine), theirs, _TEST_IMAGES).plain() if theirs is not None else None
             cells += [share(mine), Cell("–" if theirs is None else f"{100 * theirs:.2f}"), signed(difference)]
         rows.append((LABELS[name], [*cells, share(found["rows"][name]["rounded"])]))
     head = ["Model", *(t for m in (".2", ".5", "1.0") for t in (f"{m} ε_ref", "Paper", "Diff.")), "Rounded"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from steadygrad.evaluation.statistics import ratio_values
+from steadygrad.measuring.paired import mean_difference, ratio_values
+from steadygrad.measuring.statistics import Estimate
 from steadygrad.papers.claims import Claim, above, at_least
-from steadygrad.papers.published import Difference, paired
 from steadygrad.papers.store import Array, Arrays
 from steadygrad.papers.zhang2021.measures import Measured
 
@@ -25,7 +25,7 @@ def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
     claims = [
         above(
             f"Patching brings back the class: {text}",
-            paired(patched[one], patched[other]) if count else None, 0.0, "above 0 points", **more,
+            mean_difference(patched[one], patched[other]) if count else None, 0.0, "above 0 points", **more,
         )
         for text, one, other in (
             ("most sensitive minus random", "most", "random"), ("random minus least sensitive", "random", "least"),
@@ -46,7 +46,7 @@ def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
         needed = f"at least {100 * bar:g} points"
         # Without a radius that leaves the plain model a share, its worst case is its clean accuracy.
         told = values is not found.kept or results["radius"] > 0
-        gain = paired(values[one], values[other]) if told else None
+        gain = mean_difference(values[one], values[other]) if told else None
         claims.append(at_least(text, gain, bar, needed, unit="points", detail=where))
     return claims
 
@@ -54,7 +54,7 @@ def judge(results: dict[str, Any], found: Measured) -> list[Claim]:
 def _calmer(found: Measured, calm: str, other: str, relative: bool) -> Claim:
     """The share of layers that move less in one model than in another; the interval from the layers that are sure."""
     gaps = [
-        paired(_moves(found.moved[other], layer, relative), _moves(found.moved[calm], layer, relative))
+        mean_difference(_moves(found.moved[other], layer, relative), _moves(found.moved[calm], layer, relative))
         for layer in found.layers
     ]
     ends = ([g.value for g in gaps], [g.low for g in gaps], [g.high for g in gaps])
@@ -62,7 +62,7 @@ def _calmer(found: Measured, calm: str, other: str, relative: bool) -> Claim:
     names = calm.upper(), other if other == "plain" else other.upper()
     return above(
         f"Layers that move less{', over the size of their outputs' if relative else ''}: {names[0]} than {names[1]}",
-        Difference(share, low, high), 0.5, "more than half of them",
+        Estimate(share, low, high), 0.5, "more than half of them",
         detail=f"{len(gaps)} layers, mean change over each model's own pairs",
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from steadygrad import models, neurons
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
-from steadygrad.evaluation.statistics import mean, share_of, wilson
+from steadygrad.measuring.statistics import mean, share_of, wilson
 from steadygrad.papers.base import Findings, Paper, Request
 from steadygrad.papers.lessons import Lesson, learn
 from steadygrad.papers.store import Array, Arrays, Store

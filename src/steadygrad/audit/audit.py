@@ -1,0 +1,173 @@
+"""The audit: from models and data to tables, a summary and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from steadygrad.audit.models import about_model, fitting, named_models
+from steadygrad.data import Dataset
+from steadygrad.errors import Failure, UsageError
+from steadygrad.files import key, output_folder, read_toml, write_json
+from steadygrad.measuring.runner import Runner, SavedTables
+from steadygrad.measuring.sources import weights_key
+from steadygrad.measuring.store import Store
+from steadygrad.measuring.table import Array, Table
+from steadygrad.threat import Threat
+
+if TYPE_CHECKING:
+    from steadygrad.audit.plan import AuditPlan
+    from steadygrad.audit.summary import Facts
+
+__all__ = ["Audit", "audit", "read"]
+
+TABLES, FACTS = "tables", "facts.json"
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        summary: what `summary.json` holds, see docs/summary.md.
+        records: one row per model, sample and attack, with the columns of `RECORDS`.
+        distances: the smallest change found of each checked sample of each model.
+        arrays: of the pictures and distributions, by name.
+        folder: where all lies, if anywhere.
+    """
+
+    summary: dict[str, Any]
+    records: Table
+    distances: Table
+    arrays: dict[str, Array]
+    folder: Path | None
+
+
+def audit(
+    models: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module],
+    data: Dataset,
+    threat: Threat,
+    *,
+    center: Tensor | None = None,
+    out: str | Path | None = None,
+    files: Mapping[str, str] | None = None,
+    command: str = "",
+    **settings: Any,
+) -> Audit:
+    """Attack, check, explain and write everything down.
+
+    Args:
+        models: one classifier or several (by name). They are left as and where they were.
+        threat: with one finite radius, in units of the data.
+        center: an input (*), such as the mean training image, for the centered rho2.
+        out: run folder; a killed run continues there, and what is measured already is not measured again.
+            None keeps everything in memory.
+        files: where the models came from, by name, written down; `command` likewise.
+        settings: the fields of `AuditPlan`, such as `attacks`, `samples`, `checked`, `gallery`, `explanations`.
+
+    Raises:
+        UsageError: no radius, unknown settings, data that do not fit a model, a folder of another run.
+
+    >>> import steadygrad as sg
+    >>> data = sg.data.load("digits", "test").take(20)
+    >>> model = sg.models.build("mlp", data.shape, data.classes)
+    >>> sg.audit(model, data, sg.linf(0.1), attacks=[sg.attacks.FGSM()], gallery=0).summary["schema"]
+    1
+    """
+    from steadygrad.audit.plan import AuditPlan
+
+    # All that can be refused is refused here, before there is a folder.
+    plan, named = AuditPlan.of(threat, settings), named_models(models)
+    data = data if plan.samples is None else data.take(plan.samples)
+    if center is not None and center.shape != data.shape:
+        raise UsageError(f"center must be one input of shape {data.shape}, got {tuple(center.shape)}")
+    judged = {name: fitting(model, data, threat, plan.draws, plan.device) for name, model in named.items()}
+    weights = {name: weights_key(model) for name, model in judged.items()}
+    folder = output_folder(out, _config(plan, weights, data, center)) if out is not None else None
+    store = Store(folder / TABLES if folder is not None else None)
+    runner = Runner(judged, data, store, plan.seed, plan.device, plan.batch_size, plan.version)
+    facts = _facts(judged, weights, data, files or {}, command)
+    if folder is not None:
+        write_json(folder / TABLES / FACTS, asdict(facts))
+    shared = {} if center is None else {"center": center.numpy()}
+    return _audited(runner, plan, facts, _config(plan, weights, data, center), shared, folder)
+
+
+def read(folder: str | Path) -> Audit:
+    """An audit from its folder: everything but `config.toml` and the tables is made anew.
+
+    Raises:
+        UsageError: there is no run folder.
+        Failure: a table is missing or damaged.
+    """
+    from steadygrad.audit.plan import AuditPlan
+    from steadygrad.audit.summary import Facts
+
+    folder = Path(folder)
+    if not (folder / "config.toml").is_file():
+        raise UsageError(f"there is no run of an audit at {folder}: give the --out folder of an audit")
+    config = read_toml(folder / "config.toml")
+    try:
+        facts = Facts(**json.loads((folder / TABLES / FACTS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise Failure(f"cannot read {folder / TABLES / FACTS}: {error}; run the same command again") from error
+    plan = AuditPlan.read({name: value for name, value in config.items() if name in AuditPlan.model_fields})
+    return _audited(SavedTables(folder / TABLES), plan, facts, config, {}, folder)
+
+
+def _audited(
+    tables: Runner | SavedTables,
+    plan: AuditPlan,
+    facts: Facts,
+    config: Mapping[str, Any],
+    shared: Mapping[str, Array],
+    folder: Path | None,
+) -> Audit:
+    from steadygrad.audit.schema import Summary
+    from steadygrad.audit.summary import summarize
+
+    found = summarize(tables, plan, facts, _as_read(config), shared)
+    summary = Summary.model_validate(found.summary)
+    if folder is not None:
+        summary.write(folder / Summary.FILE)
+    return Audit(summary.plain(), found.records, found.distances, found.arrays, folder)
+
+
+def _config(plan: AuditPlan, weights: Mapping[str, str], data: Dataset, center: Tensor | None) -> dict[str, Any]:
+    """What a folder belongs to."""
+    return {
+        **plan.plain(),
+        "models": dict(weights),
+        "data": {"name": data.name, "split": data.split, "samples": len(data), "fingerprint": data.fingerprint},
+        "center": None if center is None else key(center.double().flatten().tolist()),
+    }
+
+
+def _as_read(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings as a file gives them back: TOML knows no None."""
+    return {k: _as_read(v) if isinstance(v, Mapping) else v for k, v in config.items() if v is not None}
+
+
+def _facts(
+    models: Mapping[str, nn.Module], weights: Mapping[str, str], data: Dataset, files: Mapping[str, str], command: str
+) -> Facts:
+    from steadygrad.audit.summary import Facts
+
+    return Facts(
+        models={name: about_model(model, weights[name], files.get(name)) for name, model in models.items()},
+        data={
+            "name": data.name,
+            "split": data.split,
+            "samples": len(data),
+            "classes": list(data.classes),
+            "shape": list(data.shape),
+            "fingerprint": data.fingerprint,
+            "labels": data.labels.tolist(),
+        },
+        command=command,
+    )

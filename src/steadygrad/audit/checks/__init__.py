@@ -1,0 +1,1 @@
+"""Whether a robustness number may be believed."""

@@ -1,0 +1,306 @@
+"""Checks that a masked gradient or a weak attack fails.
+
+Each check says what was measured and what would be acceptable; one failed check turns the headline
+into "not trustworthy, because ...". The list follows Carlini et al. 2019, "On evaluating adversarial
+robustness", arXiv 1902.06705, and Athalye et al. 2018, arXiv 1802.00420.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from steadygrad.attacks import FGSM, PGD, Attack, RandomNoise, Square
+from steadygrad.attacks.expectation import draws_of, expected
+from steadygrad.audit.checks.verdict import Check, Verdict, share_check, verdict
+from steadygrad.audit.records import accuracy
+from steadygrad.data import Dataset
+from steadygrad.errors import UsageError
+from steadygrad.measuring.measures.attacked import Attacked
+from steadygrad.measuring.measures.behavior import DerivativesTaken, NoiseTurned, Repeated
+from steadygrad.measuring.measures.planted import PlantedFound
+from steadygrad.measuring.runner import Runner, Tables
+from steadygrad.measuring.table import Table
+from steadygrad.registry import label_of
+from steadygrad.threat import Threat
+
+__all__ = ["Subject", "checks", "validity"]
+
+_QUERIES = 300
+_PLANTED = 100
+_MISSES = 0.05
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model whose number is checked.
+
+    Attributes:
+        tables: where measurements come from.
+        model: its name there.
+        draws: over which its predictions are averaged; 1 for a deterministic model.
+        attack: whose number is checked.
+        threat: with one radius; its double, its half and the whole input range are tried too.
+        base: the table of the attack, of the samples on which the checks run.
+        rows: their places in the data.
+        classes: how many there are.
+        shape: of a sample.
+        fallen: ids of samples that other attacks broke as well: a longer attack that breaks them too
+            shows nothing about the worst case.
+    """
+
+    tables: Tables
+    model: str
+    draws: int
+    attack: Attack
+    threat: Threat
+    base: Table
+    rows: tuple[int, ...]
+    classes: int
+    shape: tuple[int, ...]
+    fallen: Collection[str] = ()
+
+    @property
+    def count(self) -> int:
+        """How many samples are checked."""
+        return len(self.base)
+
+    @property
+    def eps(self) -> float:
+        """The radius."""
+        assert isinstance(self.threat.eps, float | int)
+        return float(self.threat.eps)
+
+    def run(self, measure: Any, rows: tuple[int, ...] | None = None, title: str = "") -> Table:
+        """A further measurement of the checked samples, or of some of them."""
+        return self.tables.run(measure, self.model, rows=self.rows if rows is None else rows, title=title)
+
+    def attacked(self, attack: Attack | None = None, factor: float = 1.0, **more: Any) -> Table:
+        """Another attack, or the same with another radius."""
+        return self.run(Attacked(attack or self.attack, self.threat.at(self.eps * factor), **more))
+
+    def missed_by_base(self, other: Table) -> int:
+        """How many samples another attack breaks that the checked one does not."""
+        return int((other["success"] & ~self.base["success"]).sum())
+
+    def also_broken(self, attack: Attack) -> int:
+        """How many samples an attack breaks of those that neither the checked one nor another of the suite broke."""
+        standing = ~self.base["success"] & ~np.isin(self.base["sample"], list(self.fallen))
+        places = np.flatnonzero(standing)
+        if not len(places):
+            return 0
+        rows = tuple(self.rows[i] for i in places) if self.rows else ()
+        found = self.run(
+            Attacked(attack, self.threat), rows, f"standing samples under {label_of(attack)}, {self.threat}"
+        )
+        return int(found["success"].sum())
+
+    def percent(self, hits: int) -> str:
+        """A share of the checked samples as text."""
+        return f"{100 * hits / self.count:.1f} %"
+
+
+def validity(
+    model: nn.Module,
+    data: Dataset,
+    attack: Attack,
+    threat: Threat,
+    *,
+    count: int = 300,
+    seed: int = 0,
+    device: str | None = None,
+) -> Verdict:
+    """Run all checks for the accuracy of a model under an attack, on the first `count` samples.
+
+    A model that answers the same inputs differently is checked, and attacked, as its mean over 16 draws.
+
+    Args:
+        threat: with a finite radius; its double, its half and the whole input range are tried too.
+
+    Raises:
+        UsageError: the threat has no radius.
+
+    >>> import steadygrad as sg
+    >>> data = sg.data.load("digits", "test").take(20)
+    >>> model = sg.models.build("mlp", data.shape, data.classes)
+    >>> len(validity(model, data, sg.attacks.PGD(steps=5), sg.linf(0.1)).checks)
+    13
+    """
+    if not isinstance(threat.eps, float | int):
+        raise UsageError("the checks need a threat with one radius for all samples, e.g. sg.linf(0.1)")
+    judged = expected(model, data.batch(slice(0, 2))[0])
+    runner = Runner({"model": judged}, data, seed=seed, device=device)
+    rows = tuple(range(min(count, len(data))))
+    base = runner.run(Attacked(attack, threat), "model", rows=rows)
+    return verdict(
+        checks(Subject(runner, "model", draws_of(judged), attack, threat, base, rows, len(data.classes), data.shape))
+    )
+
+
+def checks(subject: Subject) -> list[Check]:
+    """All checks of a model's number."""
+    return [
+        deterministic(subject),
+        scale_of_logits(subject),
+        gradient_there(subject),
+        iterations_help(subject),
+        monotone(subject),
+        unbounded_wins(subject),
+        steps_suffice(subject),
+        beats_noise(subject),
+        beats_blind_search(subject),
+        finds_planted(subject),
+        batch_size_does_not_matter(subject),
+        steady(subject),
+        no_derivative(subject),
+    ]
+
+
+def deterministic(s: Subject) -> Check:
+    """Whether the same input gives the same logits; for a mean over draws, the same prediction."""
+    name, found = "deterministic", s.run(Repeated())
+    differing, flipped = int(found["differs"].sum()), int(found["flips"].sum())
+    if s.draws > 1:
+        text = (
+            f"the model is random, and its mean over {s.draws} draws, which was attacked in its place, changes "
+            f"the prediction of {s.percent(flipped)} of the samples when drawn again"
+        )
+        return share_check(name, flipped, s.count, text)
+    text = (
+        f"the same input gives other logits for {s.percent(differing)} of the samples"
+        if differing
+        else "the same input gives the same logits each time"
+    )
+    return Check(name, differing == 0, differing / s.count, "no sample", text)
+
+
+def scale_of_logits(s: Subject) -> Check:
+    """Whether logits times a constant leave the accuracy where it is."""
+    base = accuracy(s.base).value
+    moved = max(abs(accuracy(s.attacked(scale=factor)).value - base) for factor in (0.01, 100.0))
+    text = f"multiplying the logits by 0.01 and 100 moves the accuracy by {100 * moved:.1f} points"
+    return share_check("scale of the logits", round(moved * s.count), s.count, text)
+
+
+def gradient_there(s: Subject) -> Check:
+    """Whether samples stood with a gradient: one that fell is settled."""
+    hits = int(s.base["zero_gradient"][~s.base["success"]].sum())
+    text = f"{s.percent(hits)} of the samples count as robust while their gradient was exactly zero"
+    return share_check("gradient there", hits, s.count, text)
+
+
+def iterations_help(s: Subject) -> Check:
+    """Whether a single step, or for an attack without steps an iterated one, finds what the attack does not."""
+    name = "iterations help"
+    if s.threat.norm not in PGD.norms:
+        return Check(name, None, None, "", f"no gradient steps under {s.threat.norm}")
+    loss: Any = getattr(s.attack, "loss", None)
+    loss = loss if loss in ("margin", "dlr", "ce") else "soft"
+    iterates = hasattr(s.attack, "steps")
+    hits = s.missed_by_base(s.attacked(FGSM(loss=loss) if iterates else PGD(loss=loss)))
+    text = f"{'a single step' if iterates else 'an iterated attack'} breaks {s.percent(hits)} of the samples, "
+    return share_check(name, hits, s.count, f"{text}which the attack leaves standing")
+
+
+def monotone(s: Subject) -> Check:
+    """Whether more room never saves a sample."""
+    half, double = (s.attacked(factor=factor) for factor in (0.5, 2.0))
+    lost = max(s.missed_by_base(half), int((s.base["success"] & ~double["success"]).sum()))
+    left = ", ".join(f"{100 * accuracy(table).value:.1f}" for table in (half, s.base, double))
+    text = f"half, once and twice the radius leave {left} %, and more room saves {s.percent(lost)}"
+    return share_check("monotone in eps", lost, s.count, text)
+
+
+def unbounded_wins(s: Subject) -> Check:
+    """Whether an attack that may change everything leaves no more than chance."""
+    largest = float(s.threat.largest(torch.empty(1, *s.shape))[0])
+    left = accuracy(s.attacked(factor=largest / s.eps)).value
+    chance = 1 / max(2, s.classes)
+    return Check(
+        "unbounded attack wins",
+        left <= chance,
+        left,
+        f"at most chance ({100 * chance:.1f} %)",
+        f"an attack that may change everything leaves {100 * left:.1f} %",
+    )
+
+
+def steps_suffice(s: Subject) -> Check:
+    """Whether twice the steps, and restarts, find no more."""
+    steps, restarts = (getattr(s.attack, setting, None) for setting in ("steps", "restarts"))
+    if steps is None:
+        return Check("steps suffice", None, None, "", "the attack has no steps")
+    # A restart may have its own rival class, so that more steps do not stand in for more restarts.
+    more = {"steps": 2 * steps} | ({} if restarts is None else {"restarts": 2 * restarts})
+    why = "twice the steps" if restarts is None else "twice the steps and restarts"
+    hits = s.also_broken(dataclasses.replace(s.attack, **more))
+    return share_check("steps suffice", hits, s.count, f"{why} take {s.percent(hits)} more")
+
+
+def beats_noise(s: Subject) -> Check:
+    """Whether random noise finds nothing that the attack does not."""
+    hits = s.missed_by_base(s.attacked(RandomNoise()))
+    text = f"random noise breaks {s.percent(hits)} of the samples, which the attack leaves standing"
+    return share_check("beats random noise", hits, s.count, text)
+
+
+def beats_blind_search(s: Subject) -> Check:
+    """Whether a search without gradients finds nothing that the attacks do not."""
+    name = "beats a blind search"
+    if s.threat.norm not in Square.norms:
+        return Check(name, None, None, "", f"no blind search under {s.threat.norm}")
+    hits = s.also_broken(Square(queries=_QUERIES))
+    text = f"{_QUERIES} blind queries (Square) break {s.percent(hits)} of the samples, which the attacks miss"
+    return share_check(name, hits, s.count, text)
+
+
+def finds_planted(s: Subject) -> Check:
+    """Whether the attack finds wrong points that surely exist, on at most 100 samples."""
+    title, count = "finds a planted point", min(s.count, _PLANTED)
+    if s.threat.norm not in Square.norms:
+        return Check(title, None, None, "", f"nothing is planted under {s.threat.norm}")
+    found = s.run(PlantedFound(s.attack, s.threat), s.rows[:count])
+    planted, missed = int(found["sure"].sum()), int((found["sure"] & ~found["found"]).sum())
+    if planted < count / 2:
+        text = f"the logits move too little to plant a point for {count - planted} of {count} samples"
+        return Check(title, None, None, "", text)
+    text = f"the attack misses {100 * missed / planted:.1f} % of the wrong points planted within its reach"
+    return share_check(title, missed, planted, text, _MISSES)
+
+
+def batch_size_does_not_matter(s: Subject) -> Check:
+    """Whether samples end the same when fewer are attacked at once."""
+    again = s.attacked(chunk=max(1, min(200, s.count) // 3 + 1))
+    hits = int((again["success"] != s.base["success"]).sum())
+    text = f"in another batch size {s.percent(hits)} of the samples end differently"
+    return share_check("batch size does not matter", hits, s.count, text)
+
+
+def steady(s: Subject) -> Check:
+    """Whether noise of a thousandth of the range turns predictions that the model is sure of.
+
+    Sure are the half of the samples with the largest gap between the two largest logits, which no
+    constant factor on the logits changes.
+    """
+    found = s.run(NoiseTurned(bounds=s.threat.bounds))
+    order = np.argsort(-found["gap"], kind="stable")
+    sure = found["turned"][order[: max(1, (len(order) + 1) // 2)]]
+    text = f"noise of a thousandth of the range turns {100 * float(sure.mean()):.1f} % of the surest predictions"
+    return share_check("steady under tiny noise", int(sure.sum()), len(sure), text)
+
+
+def no_derivative(s: Subject) -> Check:
+    """Whether a prediction takes no derivatives itself."""
+    seen = int(s.run(DerivativesTaken(), s.rows[:2])["derivatives"][0])
+    text = (
+        f"a prediction takes {seen} derivatives of its own: it may optimize against the attack"
+        if seen
+        else "a prediction takes no derivatives of its own"
+    )
+    return Check("no derivative in the forward", seen == 0, float(seen), "none", text)

@@ -1,0 +1,226 @@
+"""What an audit found for one model: its entry in `summary.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from steadygrad.attacks import Attack
+from steadygrad.audit.checks.validity import Subject, checks
+from steadygrad.audit.checks.verdict import attack_verdict, verdict
+from steadygrad.audit.plan import AuditPlan
+from steadygrad.audit.records import accuracy, fallen, records, records_of_curve, robust_accuracy, success_rate
+from steadygrad.measuring.measures.attacked import Attacked, nearest
+from steadygrad.measuring.measures.curve import Curve
+from steadygrad.measuring.measures.gradients import GradientNorms
+from steadygrad.measuring.measures.map_stability import SIMILARITY_OF_MAPS, WAYS, MapStability
+from steadygrad.measuring.measures.rho2 import Rho2, mean_ratio
+from steadygrad.measuring.runner import Tables
+from steadygrad.measuring.statistics import mean, quantile_intervals, quantiles, wilson
+from steadygrad.measuring.table import Array, Table
+from steadygrad.registry import describe, label_of
+
+__all__ = ["ModelSummary"]
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """One model under a plan.
+
+    Attributes:
+        tables: where measurements come from.
+        name: of the model.
+        about: file, architecture, draws, parameters, weights.
+        data: samples, classes and shape of the data.
+        keep: places of the samples whose adversarial inputs are kept.
+    """
+
+    tables: Tables
+    plan: AuditPlan
+    name: str
+    about: Mapping[str, Any]
+    data: Mapping[str, Any]
+    keep: tuple[int, ...]
+
+    @property
+    def lead(self) -> Attack:
+        """The attack that draws curves and pictures and is what the checks test."""
+        return self.plan.suite_of_attacks()[0]
+
+    @cached_property
+    def attacked(self) -> dict[str, Table]:
+        """The table of each attack of the suite, by label."""
+        return {
+            label_of(attack): self.tables.run(
+                Attacked(attack, self.plan.threat),
+                self.name,
+                keep=self.keep if attack == self.lead or self.plan.keep_inputs else (),
+            )
+            for attack in self.plan.suite_of_attacks()
+        }
+
+    @property
+    def leading(self) -> Table:
+        """The table of the leading attack."""
+        return self.attacked[label_of(self.lead)]
+
+    @cached_property
+    def curve(self) -> Table:
+        """The search of the curve, which counts what the suite found."""
+        measure = self._curve()
+        known = np.min([table["distance"] for table in self.attacked.values()], axis=0)
+        return self.tables.run(measure, self.name, given={"known": known})
+
+    def _curve(self) -> Curve:
+        return Curve(self.lead, self.plan.threat, tuple(self.plan.eps * g for g in self.plan.grid))
+
+    @cached_property
+    def records(self) -> Table:
+        """What the suite and the search of the curve found: the headline is the share that none of them changed."""
+        threat = self.plan.threat
+        parts = [
+            records(self.attacked[label_of(a)], Attacked(a, threat), self.name) for a in self.plan.suite_of_attacks()
+        ]
+        return Table.join([*parts, records_of_curve(self.curve, self._curve(), self.name, self.plan.eps)])
+
+    def summary(
+        self, shared: Mapping[str, Array], corrupted: Mapping[str, Tables]
+    ) -> tuple[dict[str, Any], dict[str, Array]]:
+        """The entry, and the distributions that are drawn."""
+        plan, lead = self.plan, self.leading
+        count = len(lead)
+        right = lead["clean_prediction"] == lead["label"]
+        worst = robust_accuracy(self.records)
+        judged = self._judged()
+        norms = self.tables.run(GradientNorms(), self.name)
+        score = self.tables.run(Rho2(), self.name, shared=shared)
+        radii = self.curve["radius"]
+        points = [(e, wilson(int((radii > e).sum()), count)) for e in (0.0, *(plan.eps * g for g in plan.grid))]
+        pixels, centered = mean_ratio(score), mean_ratio(score, "centered_norm")
+        entry = {
+            "name": self.name,
+            **self.about,
+            "samples": count,
+            "clean": wilson(int(right.sum()), count).plain(),
+            "robust": worst.plain(),
+            "verdict": judged.plain(),
+            "eligibility": judged.eligibility(),
+            "attacks": [self._attack(a, worst.value) for a in plan.suite_of_attacks()],
+            "broken_by": self._broken_by(),
+            "curve": {
+                "attack": label_of(self.lead),
+                "points": [{"eps": e, "accuracy": a.plain()} for e, a in points],
+            },
+            "distances": self._distances(),
+            "rho2": {
+                "attack": label_of(Rho2().attack),
+                "pixels": None if pixels is None else pixels.plain(),
+                "centered": None if centered is None else centered.plain(),
+                "turned": wilson(int(score["turned"].sum()), count).plain(),
+            },
+            "gradient_norm": {"quantiles": quantiles(norms["norm"]), "next_class": quantiles(norms["next_norm"])},
+            "confidence": {
+                "clean": quantiles(lead["clean_confidence"]),
+                "adversarial": quantiles(lead["confidence"]),
+            },
+            "explanations": self._stability(),
+        }
+        arrays = {
+            "gradient_norms": norms["norm"],
+            "next_gradient_norms": norms["next_norm"],
+            "confidence_clean": lead["clean_confidence"],
+            "confidence_adversarial": lead["confidence"],
+        }
+        return entry, {kind: values.astype(np.float32) for kind, values in arrays.items()}
+
+    def first(self, count: int) -> tuple[int, ...]:
+        """Places of the first so many samples."""
+        return tuple(range(min(count, int(self.data["samples"]))))
+
+    def _judged(self) -> Any:
+        plan, rows = self.plan, self.first(self.plan.checked)
+        subject = Subject(
+            self.tables, self.name, int(self.about["draws"]), self.lead, plan.threat, self.leading.select(list(rows)),
+            rows, len(self.data["classes"]), tuple(self.data["shape"]), fallen(self.attacked.values()),
+        )  # fmt: skip
+        return verdict(checks(subject))
+
+    def _attack(self, attack: Attack, worst: float) -> dict[str, Any]:
+        table = self.attacked[label_of(attack)]
+        rate = success_rate(table)
+        judged = attack_verdict(table, worst, getattr(attack, "steps", 1) > 1, attack.needs_gradient)
+        described = describe(attack)
+        return {
+            "name": described.pop("name"),
+            "label": label_of(attack),
+            "settings": described,
+            "accuracy": accuracy(table).plain(),
+            "success_rate": rate.plain() if rate is not None else None,
+            "after_rounding": accuracy(table, "rounded_success").plain(),
+            "zero_gradient": float(table["zero_gradient"].mean()),
+            "forwards": float(table["forwards"].mean()),
+            "backwards": float(table["backwards"].mean()),
+            "median_distance": quantiles(table["distance"], at=(0.5,))["0.5"],
+            "verdict": {"trustworthy": judged.trustworthy, "text": judged.text},
+        }
+
+    def _broken_by(self) -> list[dict[str, Any]]:
+        """How many samples each attack, or each member of a suite, broke, and how many nothing else did."""
+        broken = {label: table["broken_by"] != "" for label, table in self.attacked.items()}
+        times = np.sum(list(broken.values()), axis=0)
+        rows = []
+        for attack in self.plan.suite_of_attacks():
+            label, members = label_of(attack), [name for name, _ in attack.members()]
+            for member in members:
+                hit = self.attacked[label]["broken_by"] == member
+                alone = int((hit & (times == 1)).sum())
+                named = member if len(members) > 1 else None
+                rows.append({"attack": label, "member": named, "samples": int(hit.sum()), "alone": alone})
+        return rows
+
+    def _distances(self) -> dict[str, Any]:
+        """Quantiles of the smallest changes found, among the checked samples that were right before."""
+        threat, found = self.plan.threat, self.smallest()
+        attacks = nearest(threat.norm)
+        rows = self.leading.select(list(self.first(self.plan.checked)))
+        sizes = found["distance"][rows["clean_prediction"] == rows["label"]]
+        limit = float(threat.largest(torch.empty(1, *self.data["shape"]))[0])
+        return {
+            "attack": " and ".join(map(label_of, attacks)),
+            "count": len(sizes),
+            "censored": int(np.isinf(sizes).sum()),
+            "limit": limit,
+            "quantiles": quantile_intervals(sizes),
+        }
+
+    def smallest(self) -> Table:
+        """The smallest `distance` that was found for each checked sample: 0 for a mistake, infinite for none."""
+        plan = self.plan
+        rows = self.first(plan.checked)
+        searched = [
+            self.tables.run(Attacked(a, plan.threat.at(None)), self.name, rows=rows) for a in nearest(plan.norm)
+        ]
+        # A change that another attack found counts, so that distances do not contradict accuracies.
+        others = [np.where(t["success"], t["distance"], np.inf)[list(rows)] for t in self.attacked.values()]
+        sizes: Array = np.min([*(t["distance"] for t in searched), *others, self.curve["radius"][list(rows)]], axis=0)
+        about = {"model": np.array([self.name] * len(rows)), "sample": self.leading["sample"][list(rows)]}
+        return Table({**about, "distance": sizes})
+
+    def _stability(self) -> list[dict[str, Any]]:
+        rows = []
+        for attribution in self.plan.attributions:
+            measure = MapStability(attribution, self.lead, self.plan.threat)
+            table = self.tables.run(measure, self.name, rows=self.first(self.plan.mapped))
+            for way in WAYS:
+                for name in SIMILARITY_OF_MAPS:
+                    found = mean(table[f"{way}: {name}"])
+                    rows.append(
+                        {"attribution": label_of(attribution), "under": way, "measure": name}
+                        | {"mean": found.value, "low": found.low, "high": found.high, "count": found.count}
+                    )
+        return rows

@@ -1,0 +1,136 @@
+"""The plan of an audit: its arguments in Python, its flags on the command line and its `config.toml`, one type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from steadygrad.attacks import PGD, Attack
+from steadygrad.attacks.expectation import DRAWS
+from steadygrad.attacks.suites import SUITES, suite_of
+from steadygrad.attributions import Attribution, IntegratedGradients, Saliency
+from steadygrad.errors import UsageError, unknown_name
+from steadygrad.measuring.measures.curve import GRID, Curve
+from steadygrad.plans import Count, Fraction, Plan, Radius, Seed, method, methods
+from steadygrad.registry import describe
+from steadygrad.threat import Threat
+
+__all__ = ["AuditPlan"]
+
+
+class AuditPlan(Plan):
+    """Everything that an audit's numbers depend on besides models and data, and how it is computed.
+
+    >>> AuditPlan(eps="8/255", attacks=["fgsm"]).suite_of_attacks()
+    (FGSM(loss='soft', confidence=0.0),)
+    """
+
+    what: ClassVar[str] = "an audit"
+
+    norm: Literal["linf", "l2", "l1", "l0"] = Field("linf", description="Norm of a change.")
+    eps: Radius = Field(8 / 255, description="Radius in units of the data (0 to 1), e.g. 0.1 or 8/255.")
+    bounds: tuple[float, float] = Field((0.0, 1.0), description="Smallest and largest value of an input.")
+    samples: Count | None = Field(None, description="Samples to attack, the first ones of the split; all if not given.")
+    suite: str = Field("fast", description="Attacks by the name of their suite: fast or standard.")
+    attacks: Annotated[tuple[Attack, ...], methods("attack")] = Field(
+        (), description="An attack instead of the suite, e.g. pgd:steps=100; may be repeated, the leading one first."
+    )
+    attributions: Annotated[tuple[Attribution, ...], methods("attribution")] = Field(
+        (Saliency(), IntegratedGradients()), description="An attribution whose maps are shown; may be repeated."
+    )
+    checked: Count = Field(300, description="Samples for the validity checks and the smallest changes.")
+    mapped: Count = Field(100, description="Samples for the stability of maps under the attack on the prediction.")
+    gallery: Annotated[int, Field(ge=0)] = Field(6, description="Pictures per model; 0 for none.")
+    grid: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
+        GRID, description="Radii of the curve as multiples of the audit's."
+    )
+    transfer: bool = Field(True, description="Try the adversarial inputs of each model on the others.")
+    explanations: bool = Field(False, description="Attack the maps too, and bound how far they can move; takes long.")
+    explanation_samples: Count = Field(20, description="Samples whose maps are attacked.")
+    explanation_certified: Annotated[int, Field(ge=0)] = Field(
+        10, description="Of these, samples with certified bounds."
+    )
+    explanation_eps: Radius | None = Field(None, description="Radius for the maps, if it is not that of the audit.")
+    explanation_steps: Count = Field(20, description="Steps of each attack on a map.")
+    explanation_restarts: Count = Field(2, description="Restarts of each attack on a map.")
+    explanation_draws: Count = Field(10, description="Random points beside each attack on a map.")
+    explanation_beta: Radius = Field(50.0, description="Of the softplus that stands in for rectifiers.")
+    neurons: bool = Field(False, description="Measure which neurons the attack moves, layer by layer.")
+    neuron_samples: Annotated[int, Field(ge=2)] = Field(200, description="Samples whose neurons are looked at.")
+    neuron_share: Annotated[float, Fraction, Field(gt=0, le=1)] = Field(
+        0.1, description="Share of a layer that is held."
+    )
+    neuron_draws: Count = Field(5, description="Sets of random neurons that are held.")
+    neuron_attack: Annotated[Attack, method("attack")] = Field(
+        PGD(steps=20), description="What makes the adversarial partners."
+    )
+    neuron_layers: tuple[str, ...] | None = Field(
+        None, description="Pattern of layer names, by default the activation modules; may be repeated."
+    )
+    corruptions: str | None = Field(None, description="Folder in the layout of CIFAR-10-C, to be measured on too.")
+    draws: Count = Field(DRAWS, description="Over which the predictions of a randomized model are averaged.")
+    keep_inputs: bool = Field(False, description="Keep the adversarial inputs of all samples, as data to load again.")
+    seed: Seed = Field(0, description="Seed of everything random.")
+    batch_size: Count = Field(200, description="Samples per batch; does not change the result.")
+    device: str | None = Field(None, description="Where to compute; by default where the models are.")
+    version: str = Field("", description="Stands for the models' code where that cannot be read.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_suite(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("attacks"), str):
+            name = values["attacks"]
+            if name not in SUITES:
+                raise unknown_name("suite", name, SUITES)
+            return {**{k: v for k, v in values.items() if k != "attacks"}, "suite": name}
+        return values
+
+    @classmethod
+    def of(cls, threat: Threat, settings: Mapping[str, Any]) -> AuditPlan:
+        """The plan of these settings under a threat.
+
+        Raises:
+            UsageError: a setting that does not exist or does not fit, named with what came and what is expected.
+        """
+        if not isinstance(threat.eps, float | int) or threat.eps <= 0:
+            raise UsageError("an audit needs a threat with one positive radius, e.g. sg.linf(8 / 255)")
+        return cls.read({**settings, "norm": threat.norm, "eps": float(threat.eps), "bounds": threat.bounds})
+
+    @model_validator(mode="after")
+    def _checked(self) -> AuditPlan:
+        suite = self.suite_of_attacks()
+        Curve(suite[0], self.threat, self.grid)
+        if self.explanations and self.norm not in ("linf", "l2"):
+            raise UsageError(f"explanations are attacked and bounded within linf or l2, not within {self.norm}")
+        if self.neurons and self.norm not in self.neuron_attack.norms:
+            known = ", ".join(self.neuron_attack.norms)
+            raise UsageError(f"neuron_attack works within {known}, not within {self.norm}")
+        return self
+
+    @property
+    def threat(self) -> Threat:
+        """The allowed changes."""
+        return Threat(self.norm, self.eps, self.bounds)
+
+    def suite_of_attacks(self) -> tuple[Attack, ...]:
+        """The attacks, the leading one first."""
+        return suite_of(self.attacks or self.suite, self.threat)
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were set, besides those of the threat, as arguments of an audit."""
+        return {name: getattr(self, name) for name in self.model_fields_set - {"norm", "eps", "bounds"}}
+
+    def plain(self) -> dict[str, Any]:
+        """All that the numbers depend on, as plain data; `AuditPlan.read` takes it back."""
+        changes_nothing = {"batch_size", "device", "version", "suite"}
+        values = {name: getattr(self, name) for name in type(self).model_fields if name not in changes_nothing}
+        values["attacks"] = self.suite_of_attacks()
+        return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Attack | Attribution):
+        return describe(value)
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value

@@ -1,0 +1,387 @@
+"""The summary of an audit, `summary.json`, and of a hardening, `harden.json`: one typed model, read and written here.
+
+`docs/summary.md` and `docs/summary.schema.json` are made from it by `python docs/make_summary.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, MinLen
+from pydantic import Field, Strict, model_validator
+from typing_extensions import Self
+
+from steadygrad.audit.schema_maps import Explained, Neurons
+from steadygrad.audit.schema_values import (
+    AttackVerdict,
+    Count,
+    Data,
+    Difference,
+    DistanceQuantiles,
+    Document,
+    Estimate,
+    Flag,
+    Machine,
+    Mean,
+    Number,
+    Part,
+    Positive,
+    Quantiles,
+    Share,
+    Threat,
+)
+
+__all__ = ["HardenSummary", "Model", "Summary"]
+
+TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\+00:00|Z)$"
+
+
+class Check(Part):
+    """One check of a robust accuracy."""
+
+    name: str = Field(description="what is looked at")
+    passed: Flag | None = Field(description="null where the check does not apply")
+    value: Number | None = Field(description="what was measured")
+    limit: str = Field(description="what it must be")
+    text: str = Field(description="what it means, in one sentence")
+
+
+class Verdict(AttackVerdict):
+    """Whether a robust accuracy may be believed: every check that applies must pass."""
+
+    text: str = Field(description='"trustworthy", or "not trustworthy, because ..."')
+    checks: list[Check] = Field(description="the [checks](concepts/validity.md) behind it")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.trustworthy is any(check.passed is False for check in self.checks):
+            raise ValueError(f"trustworthy: expected {not self.trustworthy} from the checks, found {self.trustworthy}")
+        return self
+
+
+class Eligibility(Part):
+    """What RobustBench asks of a defense, as far as the [checks](concepts/validity.md) see it; null: not seen."""
+
+    deterministic: Flag | None = Field(description="the same input gives the same output")
+    gradients: Flag | None = Field(description="gradients are not zero")
+    no_optimization: Flag | None = Field(description="the forward pass solves no optimization problem")
+
+
+class AttackRow(Part):
+    """One attack of the suite on one model."""
+
+    name: str = Field(description="name in the registry")
+    label: str = Field(description="the name that is shown")
+    settings: dict[str, Any] = Field(description="its settings")
+    accuracy: Estimate = Field(description="accuracy under this attack alone")
+    success_rate: Estimate | None = Field(
+        description="share that it turned of the correctly classified samples; null where there are none"
+    )
+    after_rounding: Estimate = Field(description="accuracy when the inputs are rounded to 8 bits")
+    zero_gradient: Share = Field(description="share of the samples on which it saw no gradient")
+    forwards: Positive = Field(description="mean forward passes per sample")
+    backwards: Positive = Field(description="mean backward passes per sample")
+    median_distance: Positive | None = Field(description="median size of its changes; null where half found nothing")
+    verdict: AttackVerdict = Field(description="whether its number may be believed by itself")
+
+
+class BrokenBy(Part):
+    """How many samples that were right before one attack broke, or one member of `Standard`."""
+
+    attack: str = Field(description="label of the attack")
+    member: str | None = Field(description="null, or the member; members run one after the other")
+    samples: Count = Field(description="samples that it broke")
+    alone: Count = Field(description="those of them that no other attack of the suite broke")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.alone > self.samples:
+            raise ValueError(f"alone: expected at most samples, {self.samples}, found {self.alone}")
+        return self
+
+
+class Point(Part):
+    """A point of the curve."""
+
+    eps: Positive = Field(description="radius")
+    accuracy: Estimate = Field(description="accuracy within it")
+
+
+class Curve(Part):
+    """Accuracy against the radius."""
+
+    attack: str = Field(description="label of the attack")
+    points: Annotated[list[Point], MinLen(1)] = Field(description="by rising radius, the first at 0")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        radii = [point.eps for point in self.points]
+        if radii[0] != 0 or radii != sorted(set(radii)):
+            raise ValueError(f"points: expected radii that rise from 0, found {radii}")
+        return self
+
+
+class Distances(Part):
+    """The smallest change found, in the norm of the threat: an upper bound."""
+
+    attack: str = Field(description="label of the search")
+    count: Count = Field(description="samples among the checked ones that were right before")
+    censored: Count = Field(description="those of them for which nothing was found at any size up to `limit`")
+    limit: Positive = Field(description="the whole range of the inputs")
+    quantiles: DistanceQuantiles = Field(description="null is beyond `limit`, never 0")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.censored > self.count:
+            raise ValueError(f"censored: expected at most count, {self.count}, found {self.censored}")
+        return self
+
+
+class Rho2(Part):
+    """The mean relative size of DeepFool's change in the l2 norm, over all samples."""
+
+    attack: str = Field(description="label of DeepFool")
+    pixels: Mean | None = Field(description="over the norm of the input")
+    centered: Mean | None = Field(description="over the norm of the input minus the mean training image")
+    turned: Estimate = Field(description="share of predictions that the changes turned")
+
+
+class GradientNorm(Part):
+    """The l2 norm of the loss's input gradient, clean inputs."""
+
+    quantiles: Quantiles = Field(description="for the class of the label")
+    next_class: Quantiles = Field(description="for the class after the label")
+
+
+class Confidence(Part):
+    """The probability of the prediction."""
+
+    clean: Quantiles = Field(description="without attack")
+    adversarial: Quantiles = Field(description="under attack")
+
+
+class MapSimilarity(Part):
+    """How alike maps are before and after a change of the input, mean with its 95 % interval."""
+
+    attribution: str = Field(description="label of the attribution")
+    under: Literal["attack on the prediction", "random noise"] = Field(description="what changed the input")
+    measure: str = Field(description="name of the similarity")
+    mean: Number = Field(description="the mean, 1 for equal maps")
+    low: Number = Field(description="lower end of the interval")
+    high: Number = Field(description="upper end of the interval")
+    count: Count = Field(description="samples behind it")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low <= self.mean <= self.high:
+            raise ValueError(f"expected low <= mean <= high, found {self.low}, {self.mean}, {self.high}")
+        return self
+
+
+class Model(Part):
+    """What was found for one model."""
+
+    name: str = Field(description="the name that is shown")
+    file: str | None = Field(description="where it came from, or null")
+    architecture: dict[str, Any] | None = Field(description='{"name", ...}, or null for a module of your own')
+    draws: Annotated[int, Strict(), Ge(1)] = Field(
+        description="1; for a model that draws random numbers the draws over which its logits were averaged, clean and "
+        "under attack"
+    )
+    parameters: Count = Field(description="how many it has")
+    weights: str = Field(description="hash of the weights")
+    samples: Count = Field(description="samples that it was audited on")
+    clean: Estimate = Field(description="accuracy without attack")
+    robust: Estimate = Field(
+        description="share of samples that neither an attack of the suite nor the search of the curve changed (worst "
+        "case per sample)"
+    )
+    verdict: Verdict = Field(description="whether the robust accuracy may be believed")
+    eligibility: Eligibility = Field(description="what RobustBench asks of a defense")
+    attacks: Annotated[list[AttackRow], MinLen(1)] = Field(description="the suite, the leading attack first")
+    broken_by: list[BrokenBy] = Field(description="what each attack, or member of a suite, broke")
+    curve: Curve | None = Field(description="accuracy against the radius")
+    distances: Distances | None = Field(description="the smallest changes found")
+    rho2: Rho2 | None = Field(description="the mean relative size of DeepFool's change")
+    gradient_norm: GradientNorm | None = Field(description="the size of input gradients")
+    confidence: Confidence | None = Field(description="the probability of the prediction")
+    explanations: list[MapSimilarity] = Field(description="how far explanations move with the prediction's attack")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name, found in (("clean", self.clean), ("robust", self.robust)):
+            if found.count != self.samples:
+                raise ValueError(f"{name}.count: expected samples, {self.samples}, found {found.count}")
+        if self.robust.value > self.clean.value:
+            raise ValueError(f"robust.value: expected at most clean.value, found {self.robust.value}")
+        if {row.attack for row in self.broken_by} != {attack.label for attack in self.attacks}:
+            raise ValueError("broken_by: expected the labels of the attacks")
+        return self
+
+
+class Transfer(Part):
+    """Adversarial inputs of one model tried on another; the diagonal is white-box, all else is weak evidence."""
+
+    attack: str = Field(description="label of the attack")
+    eps: Positive = Field(description="its radius")
+    names: list[str] = Field(description="names of the models")
+    accuracy: list[list[Estimate]] = Field(description="accuracy of the target (column) on inputs of the source (row)")
+    note: str = Field(description="what the matrix can show")
+
+    @model_validator(mode="after")
+    def _square(self) -> Self:
+        size = len(self.names)
+        if [len(row) for row in self.accuracy] != [size] * size:
+            raise ValueError(f"accuracy: expected {size} rows of {size} estimates")
+        return self
+
+
+class PicturedSample(Part):
+    """A pictured sample under attack."""
+
+    index: Count = Field(description="its place among the pictured samples")
+    id: str = Field(description="its name in the data")
+    label: str = Field(description="name of its class")
+    clean_prediction: str = Field(description="name of the predicted class before")
+    adversarial_prediction: str = Field(description="name of the predicted class after")
+    clean_confidence: Share = Field(description="probability of the prediction before")
+    adversarial_confidence: Share = Field(description="probability of the prediction after")
+    distance: Positive | None = Field(description="size of the change; null where nothing was found")
+    attack: str | None = Field(description="label of the attack that made it; null where none did")
+
+
+class Grid(Part):
+    """One sample per class changed towards every other class."""
+
+    model: str = Field(description="name of the model")
+    attack: str = Field(description="label of the attack")
+    classes: list[str] = Field(description="names of rows (original) and columns (target)")
+    success: list[list[Flag | None]] = Field(description="whether the target was reached; null on the diagonal")
+
+    @model_validator(mode="after")
+    def _square(self) -> Self:
+        size = len(self.classes)
+        if [len(row) for row in self.success] != [size] * size:
+            raise ValueError(f"success: expected {size} rows of {size}, one for each class")
+        if any((flag is None) != (r == k) for r, row in enumerate(self.success) for k, flag in enumerate(row)):
+            raise ValueError("success: expected null on the diagonal, true or false elsewhere")
+        return self
+
+
+class Gallery(Part):
+    """What is pictured."""
+
+    models: dict[str, list[PicturedSample]] = Field(description="by name of the model: its samples")
+    attributions: list[str] = Field(description="labels of the attributions whose maps are shown")
+    grid: Grid | None = Field(description="every class towards every class; null where a class has no sample")
+
+
+class Summary(Document):
+    """Everything that an audit found."""
+
+    FILE: ClassVar[str] = "summary.json"
+    AGAIN: ClassVar[str] = "run the audit again"
+
+    schema_: Literal[1] = Field(alias="schema", description="1; a change that breaks readers raises it")
+    version: str = Field(description="version of steadygrad")
+    created: str = Field(description="UTC time, ISO 8601", pattern=TIME)
+    machine: Machine = Field(description="where the numbers were computed")
+    seconds: Positive = Field(description="run time")
+    command: str = Field(description="the command line that makes this folder again; empty from Python")
+    config: dict[str, Any] = Field(description="the resolved settings, as in `config.toml`")
+    data: Data = Field(description="the samples")
+    threat: Threat = Field(description="the allowed changes")
+    models: Annotated[list[Model], MinLen(1)] = Field(description="one entry per model")
+    transfer: Transfer | None = Field(description="null for a single model")
+    explained: Explained | None = Field(description="null, or what `--explanations` found")
+    neurons: Neurons | None = Field(description="null, or what `--neurons` found")
+    gallery: Gallery | None = Field(description="null without pictures")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [model.name for model in self.models]
+        if self.transfer is not None:
+            _same_names("transfer.names", self.transfer.names, names)
+        if self.explained is not None:
+            _same_names("explained.models", self.explained.models, names)
+        if self.neurons is not None:
+            _same_names("neurons.models", self.neurons.models, names)
+        for name, rows in self.gallery.models.items() if self.gallery is not None else ():
+            if name not in names:
+                raise ValueError(f"gallery.models: expected {', '.join(names)}, found {name}")
+            for place, row in enumerate(rows):
+                for key in ("label", "clean_prediction", "adversarial_prediction"):
+                    if getattr(row, key) not in self.data.classes:
+                        found = getattr(row, key)
+                        raise ValueError(f"gallery.models.{name}[{place}].{key}: {found!r} is no class of the data")
+        return self
+
+
+def _same_names(where: str, found: Iterable[str], names: list[str]) -> None:
+    if list(found) != names:
+        raise ValueError(f"{where}: expected {', '.join(names)}")
+
+
+class Side(Part):
+    """What an audit found before or after the hardening."""
+
+    clean: Estimate = Field(description="accuracy without attack")
+    robust: Estimate = Field(description="robust accuracy")
+    median_distance: Positive | None = Field(description="median smallest change; null is beyond reach")
+    distances: Count = Field(description="samples on which smallest changes were looked for")
+    verdict: AttackVerdict = Field(description="whether the robust accuracy may be believed")
+
+
+class Differences(Part):
+    """The paired differences."""
+
+    clean: Difference = Field(description="of clean accuracy (Tango's score interval)")
+    robust: Difference = Field(description="of robust accuracy (likewise)")
+    distance: Difference = Field(description="of the smallest changes: the median of the samples' own differences")
+
+
+class Hardened(Part):
+    """The model that was hardened."""
+
+    name: str = Field(description="its name")
+    file: str = Field(description="where it came from")
+    hardened: str = Field(description="where the hardened one lies")
+
+
+class Training(Part):
+    """How it was trained."""
+
+    defense: dict[str, Any] = Field(description='the objective: {"name", settings ...}')
+    settings: dict[str, Any] = Field(description="the settings of the training")
+    seed: int = Field(description="its seed")
+    samples: Count = Field(description="samples that it was trained on")
+    validation_samples: Count = Field(description="samples that chose the epoch")
+    epochs: Count = Field(description="epochs that were trained")
+    chosen_epoch: Count = Field(description="the one that was kept")
+    history: list[dict[str, Any]] = Field(description="what each epoch gave")
+
+
+class HardenSummary(Document):
+    """What a hardening changed."""
+
+    FILE: ClassVar[str] = "harden.json"
+    AGAIN: ClassVar[str] = "run the hardening again"
+
+    schema_: Literal[1] = Field(alias="schema", description="1; a change that breaks readers raises it")
+    version: str = Field(description="version of steadygrad")
+    created: str = Field(description="UTC time, ISO 8601", pattern=TIME)
+    machine: Machine = Field(description="where the numbers were computed")
+    command: str = Field(description="the command line that makes this folder again; empty from Python")
+    model: Hardened = Field(description="which model")
+    threat: Threat = Field(description="the changes that both audits allow")
+    data: Data = Field(description="the samples of both audits")
+    training: Training = Field(description="how it was trained")
+    outcome: Literal["better", "worse", "not shown", "not trustworthy"] = Field(
+        description='"better" or "worse" where robust accuracy is shown to differ, "not shown" where the interval of '
+        'its difference includes zero, "not trustworthy" where a check failed on either side'
+    )
+    text: str = Field(description="the verdict in one sentence")
+    before: Side = Field(description="the model as it was")
+    after: Side = Field(description="the hardened model")
+    difference: Differences = Field(description="after minus before")

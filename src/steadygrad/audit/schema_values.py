@@ -1,0 +1,234 @@
+"""What summaries are made of: shares, means, quantiles with their intervals; how a document is read and written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+from typing_extensions import Self
+
+from steadygrad.errors import Failure, UsageError
+from steadygrad.files import write_json
+
+__all__ = ["Data", "Document", "Estimate", "Mean", "Median", "Part", "Quantiles", "Threat", "wrong_key"]
+
+Flag = Annotated[bool, Strict()]
+Whole = Annotated[int, Strict()]
+Count = Annotated[int, Strict(), Ge(0)]
+Number = Annotated[float, Strict()]
+Positive = Annotated[float, Strict(), Ge(0)]
+Share = Annotated[float, Strict(), Ge(0), Le(1)]
+
+_ROUNDING = 1e-6  # of float32, by which a mean may lie outside an interval that was cut off at its range
+
+
+class Part(BaseModel):
+    """One object of a document: exactly these keys, finite numbers, unchangeable."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True, from_attributes=True
+    )
+
+    def plain(self) -> dict[str, Any]:
+        """The object as plain data, with the keys of the file."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class Document(Part):
+    """A whole JSON file of a run folder."""
+
+    FILE: ClassVar[str]
+    AGAIN: ClassVar[str]
+    """What replaces a damaged file."""
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Self:
+        """Read the file of a run folder.
+
+        Raises:
+            UsageError: the folder or the file does not exist.
+            Failure: the file is damaged, incomplete or of another schema; names the first key that is wrong.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise UsageError(f"there is no run folder {folder}: give the --out folder of an audit")
+        path = folder / cls.FILE
+        if not path.is_file():
+            raise UsageError(f"there is no {cls.FILE} in {folder}: run `steadygrad audit` with --out {folder} first")
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        except (ValueError, OSError) as error:
+            raise Failure(f"cannot read {path}: {error}; {cls.AGAIN} to replace it") from error
+        try:
+            return cls.model_validate(found)
+        except ValidationError as error:
+            raise Failure(f"{path}: {wrong_key(error)}; {cls.AGAIN}") from error
+
+    def write(self, path: str | Path) -> None:
+        """Write the file, whole or not at all."""
+        write_json(path, self.plain())
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number of this schema (null stands for what was not found)")
+
+
+def wrong_key(error: ValidationError) -> str:
+    """The first key that is wrong, and what is wrong with it.
+
+    >>> try:
+    ...     Estimate.model_validate({"value": 41.0, "low": 0, "high": 1, "count": 3})
+    ... except ValidationError as error:
+    ...     print(wrong_key(error))
+    value: input should be less than or equal to 1, found 41.0
+    """
+    first = error.errors(include_url=False)[0]
+    # Names of union members stand in brackets: they are no keys.
+    steps = [step for step in first["loc"] if not str(step).startswith("(")]
+    if first["type"] in ("missing", "extra_forbidden"):
+        where, last = _place(steps[:-1]) or "the document", steps[-1]
+        if last == "schema":
+            return "the document has no schema, this version reads 1"
+        return f"{where}: {'missing' if first['type'] == 'missing' else 'unknown key'} {last}"
+    where = _place(steps) or "the document"
+    if first["type"] == "value_error":
+        return f"{where}: {first['ctx']['error']}"
+    found = first["input"]
+    if steps == ["schema"]:
+        return f"the document has schema {found!r}, this version reads 1"
+    shown = repr(found) if isinstance(found, (int, float, str, type(None))) else f"a {type(found).__name__}"
+    return f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}, found {shown}"
+
+
+def _place(steps: list[int | str]) -> str:
+    """Keys as a path: models[0].attacks[1], a name that is no identifier in quotes."""
+    words = [f".{s}" if isinstance(s, str) and s.isidentifier() else f"[{s!r}]" for s in steps]
+    return "".join(words).removeprefix(".")
+
+
+class Estimate(Part):
+    """A share of samples with its 95 % Wilson interval."""
+
+    value: Share = Field(description="the share that was counted, from 0 to 1")
+    low: Share = Field(description="lower end of the interval")
+    high: Share = Field(description="upper end of the interval")
+    count: Annotated[int, Strict(), Gt(0)] = Field(description="samples behind it")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low <= self.value <= self.high or self.low == self.high:
+            raise ValueError(
+                f"expected low <= value <= high and low < high, found {self.low}, {self.value}, {self.high}"
+            )
+        return self
+
+
+class Mean(Part):
+    """A mean over samples with its 95 % interval by Student's t, cut off where the values end."""
+
+    value: Number = Field(description="the mean")
+    low: Number = Field(description="lower end of the interval")
+    high: Number = Field(description="upper end of the interval")
+    count: Annotated[int, Strict(), Gt(0)] = Field(description="samples behind it")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low - _ROUNDING <= self.value <= self.high + _ROUNDING:
+            raise ValueError(f"expected low <= value <= high, found {self.low}, {self.value}, {self.high}")
+        return self
+
+
+class Median(Part):
+    """A quantile, most often the median, with its 95 % interval by order statistics.
+
+    A null is beyond what was looked for; for `high` also: the samples are too few for an upper end. It is never 0.
+    """
+
+    value: Number | None = Field(description="the quantile, or null")
+    low: Number | None = Field(description="lower end of the interval, or null")
+    high: Number | None = Field(description="upper end of the interval, or null")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        low, value, high = (float("inf") if end is None else end for end in (self.low, self.value, self.high))
+        if not low <= value <= high:
+            raise ValueError(f"expected low <= value <= high, found {self.low}, {self.value}, {self.high}")
+        return self
+
+
+class Quantiles(Part):
+    """Quantiles of one number per sample; null where the quantile lies among what was not found."""
+
+    q05: Number | None = Field(alias="0.05", description="5 % of the samples lie at or below it")
+    q25: Number | None = Field(alias="0.25", description="a quarter")
+    q50: Number | None = Field(alias="0.5", description="half: the median")
+    q75: Number | None = Field(alias="0.75", description="three quarters")
+    q95: Number | None = Field(alias="0.95", description="95 %")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        found = [q for q in (self.q05, self.q25, self.q50, self.q75, self.q95) if q is not None]
+        if found != sorted(found):
+            raise ValueError(f"expected quantiles that rise, found {found}")
+        return self
+
+
+class Threat(Part):
+    """Which changes are allowed."""
+
+    norm: str = Field(description="`linf`, `l2`, `l1` or `l0`", pattern="^l(inf|2|1|0)$")
+    eps: Positive = Field(description="radius, in units of the data")
+    bounds: tuple[Number, Number] = Field(description="lowest and highest value of an input")
+
+
+class Machine(Part):
+    """Where the numbers were computed."""
+
+    platform: str = Field(description="operating system and processor")
+    python: str = Field(description="version of Python")
+    torch: str = Field(description="version of PyTorch")
+    device: str = Field(description="name of the device")
+    threads: Count = Field(description="threads of the processor")
+
+
+class AttackVerdict(Part):
+    """Whether the number of one attack may be believed by itself."""
+
+    trustworthy: Flag = Field(description="whether it may")
+    text: str = Field(description="why, in one sentence")
+
+
+class DistanceQuantiles(Part):
+    """Quantiles over samples of the smallest change found."""
+
+    q05: Median = Field(alias="0.05", description="5 % of the samples lie at or below it")
+    q25: Median = Field(alias="0.25", description="a quarter")
+    q50: Median = Field(alias="0.5", description="half: the median")
+    q75: Median = Field(alias="0.75", description="three quarters")
+    q95: Median = Field(alias="0.95", description="95 %")
+
+
+class Data(Part):
+    """The samples of the audit."""
+
+    name: str = Field(description="name of the data set")
+    split: str = Field(description="its part")
+    samples: Count = Field(description="how many there are")
+    classes: list[str] = Field(description="names of the classes")
+    shape: list[Count] = Field(description="[channels, height, width]")
+    fingerprint: str = Field(description="hash of the samples")
+
+
+class Difference(Part):
+    """After minus before, paired by sample, with its 95 % interval; null is beyond what was looked for."""
+
+    value: Number | None = Field(description="the difference")
+    low: Number | None = Field(description="lower end of the interval")
+    high: Number | None = Field(description="upper end of the interval")
+    count: Count = Field(description="pairs")
+    gained: Count = Field(description="samples that moved up")
+    lost: Count = Field(description="samples that moved down")
+    p: Share = Field(description="exact two-sided probability of so uneven a split, were both as likely")

@@ -1,0 +1,95 @@
+"""What every bound is: a frozen value that says how far an attribution can move within a threat."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad import randomness
+from steadygrad.attributions import Attribution, Saliency
+from steadygrad.bounds.path import path_of
+from steadygrad.bounds.result import DeviationBound, Distance
+from steadygrad.classifier import check_inputs
+from steadygrad.errors import UsageError, unknown_name
+from steadygrad.registry import Method, Registry
+from steadygrad.threat import Threat
+
+__all__ = ["BOUNDS", "Bound"]
+
+BOUNDS: Registry[Bound] = Registry("bound")
+
+_LEAST = {"exact": 0, "restarts": 1, "chunk": 1, "rank": 1, "steps": 0, "units": 0}
+
+
+@dataclass(frozen=True)
+class Bound(Method, abc.ABC):
+    """Bounds max D(g(x), g(x + delta)) over the allowed changes delta, for an attribution g.
+
+    The prediction need not stay the same, which can only enlarge the set of changes.
+
+    Args:
+        attribution: g: `Saliency`, `InputXGradient` or `IntegratedGradients`.
+        distance: D, "euclidean" or "cosine" (1 - cos of the signed maps).
+        exact: inputs with at most so many entries get their exact Jacobian, of one backward pass per entry.
+        restarts: starts of the search for a lower value.
+        chunk: points (samples times path nodes) in one pass; bounds the memory, changes no value.
+    """
+
+    attribution: Attribution = Saliency()
+    distance: Distance = "euclidean"
+    exact: int = 256
+    restarts: int = 8
+    chunk: int = 128
+
+    def __post_init__(self) -> None:
+        if self.distance not in get_args(Distance):
+            raise unknown_name("distance", self.distance, get_args(Distance))
+        for name, least in _LEAST.items():
+            if getattr(self, name, least) < least:
+                raise UsageError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        path_of(self.attribution)
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, target: Tensor, threat: Threat, *, generator: randomness.Seeds = None
+    ) -> DeviationBound:
+        """Bounds for inputs x (N, *) with classes target (N,); the model is left as it was.
+
+        Args:
+            threat: "linf" or "l2" with a radius; its bounds of the inputs count.
+            generator: gives one seed per sample, in order; or the seeds (N,); None means seed 0.
+
+        Raises:
+            UsageError: another norm, no radius, inputs or targets that do not fit; linearized: a model
+                without second derivative; certified: a layer that it cannot bound, named.
+        """
+        if threat.norm not in ("linf", "l2"):
+            raise UsageError(f"bounds exist for linf and l2, not for {threat.norm}")
+        check_inputs(x, target, threat.bounds)
+        x, target = x.detach(), target.to(x.device, torch.int64)
+        radius = threat.radius(x)
+        seeds = randomness.sample_seeds(len(x), generator)
+        self.check_model(model, x, target)
+        parts = []
+        size = max(1, self.chunk // len(path_of(self.attribution).nodes))
+        for first in range(0, len(x), size):
+            some = slice(first, first + size)
+            parts.append(self.bound_batch(model, x[some], target[some], threat.at(radius[some]), seeds[some]))
+        joined: dict[str, Any] = {
+            field.name: torch.cat([getattr(p, field.name) for p in parts])
+            for field in dataclasses.fields(DeviationBound)
+            if isinstance(getattr(parts[0], field.name), Tensor)
+        }
+        return dataclasses.replace(parts[0], **joined)
+
+    def check_model(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
+        """Refuse classes, an output or a model that this bound does not exist for."""
+        self.attribution(model, x[:1], target[:1])
+
+    @abc.abstractmethod
+    def bound_batch(self, model: nn.Module, x: Tensor, target: Tensor, threat: Threat, seeds: Tensor) -> DeviationBound:
+        """The bound of one batch x (N, *) with classes target (N,), radii (N,) and seeds (N,), without checks."""

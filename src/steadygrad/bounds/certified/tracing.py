@@ -1,0 +1,123 @@
+"""A model's modules and forward as a network of layers that have bounds."""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad.bounds.certified.network import Builder, Network, Value
+from steadygrad.bounds.certified.rules import CALLS, MODULES, SUPPORTED
+from steadygrad.classifier import Classifier, unwrap
+from steadygrad.derivatives import Smooth
+from steadygrad.errors import Failure, UsageError
+
+__all__ = ["trace"]
+
+
+def trace(model: nn.Module, x: Tensor, *, beta: float | None = None) -> Network:
+    """The layers of a model in evaluation mode, checked against the model on inputs x (N, *).
+
+    Args:
+        beta: read rectifiers as softplus(beta), as `Smooth` does.
+
+    Raises:
+        UsageError: a layer or an operation that has no bounds, named.
+        Failure: the layers do not compute what the model does.
+    """
+    tracer = _Tracer(beta)
+    logits = tracer.module(model, Value(0, x[:1].detach().double()), type(model).__name__)
+    if logits.place != len(tracer.steps):
+        raise UsageError("the model's output is not that of its last layer, so its layers cannot be put in a row")
+    network = Network(tracer.steps)
+    if beta is None:
+        with torch.no_grad():
+            expected, got = model(x).double(), network(x.double())
+        scale = 1 + float(expected.abs().max())
+        error = float((got - expected).abs().max()) if got.shape == expected.shape else math.inf
+        # The model may run in single precision.
+        if not error <= 1e-3 * scale:
+            raise Failure(
+                f"the layers read from {type(model).__name__} give other logits than the model (by {error:.3g}): "
+                "does its forward depend on the values or the shape of its input?"
+            )
+    return network
+
+
+@dataclass
+class _Tracer(Builder):
+    def module(self, module: nn.Module, x: Value, name: str) -> Value:
+        """The output of a module that takes value x."""
+        module = unwrap(module)
+        if isinstance(module, Smooth):
+            before, self.beta = self.beta, module.beta
+            x = self.module(module.model, x, name)
+            self.beta = before
+            return x
+        if isinstance(module, Classifier):
+            mean, std = (module._per_channel(v.double(), x.sample) for v in (module.mean, module.std))
+            mean, std = (v[0] if v.ndim else v for v in (mean, std))
+            if bool((mean != 0).any() | (std != 1).any()):
+                x = self.scale(x, 1 / std, -mean / std)
+            return self.module(module.module, x, name)
+        rule = MODULES.get(type(module))
+        if rule is not None:
+            result = rule(self, module, x)
+            if not isinstance(result, Value):
+                raise _without(f"{module} ({name})")
+            return result
+        if type(module).__module__.startswith("torch.nn") and not isinstance(module, nn.Sequential):
+            raise _without(f"{type(module).__name__} ({name})")
+        return self.forward_of(module, x, name)
+
+    def forward_of(self, module: nn.Module, x: Value, name: str) -> Value:
+        """The output of a module's own forward, operation by operation."""
+        from torch import fx
+
+        class Tracer(fx.Tracer):
+            def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+                return isinstance(m, Classifier | Smooth) or super().is_leaf_module(m, module_qualified_name)
+
+        what = f"the forward of {type(module).__name__} ({name})"
+        try:
+            graph = Tracer().trace(module)
+        except Exception as error:
+            raise UsageError(f"{what} cannot be read as a fixed row of layers: {error}") from error
+        values: dict[fx.Node, Any] = {}
+        for node in graph.nodes:
+            args, kwargs = (fx.node.map_arg(a, lambda n: values[n]) for a in (node.args, node.kwargs))
+            if node.op == "output":
+                if not isinstance(args[0], Value):
+                    raise UsageError(f"{what} must return one tensor")
+                return args[0]
+            if node.op == "placeholder":
+                values[node] = None if values else x
+            elif node.op == "get_attr":
+                value = operator.attrgetter(str(node.target))(module)
+                values[node] = value.detach().double() if isinstance(value, Tensor) else value
+            elif node.op == "call_module":
+                values[node] = self.module(module.get_submodule(node.target), args[0], f"{name}.{node.target}")
+            else:
+                values[node] = self.call(node.op, node.target, args, kwargs, name)
+        raise AssertionError("a graph has an output")
+
+    def call(self, op: str, target: Any, args: Any, kwargs: Any, name: str) -> Any:
+        """What a function or a method gives: a value in the network, or a constant."""
+        if not any(isinstance(v, Value) for v in (*args, *kwargs.values())):
+            return target(*args, **kwargs) if op == "call_function" else getattr(args[0], target)(*args[1:])
+        if target is getattr and args[1] == "shape":
+            return args[0].sample.shape
+        key = target if op == "call_method" else getattr(target, "__name__", str(target))
+        rule = CALLS.get(key)
+        result = rule(self, *args, **kwargs) if rule is not None else NotImplemented
+        if result is NotImplemented:
+            raise _without(f"the operation {key!r} in {name}")
+        return result
+
+
+def _without(what: str) -> UsageError:
+    return UsageError(f"there is no certified bound for {what}; there are for {SUPPORTED}")

@@ -1,0 +1,209 @@
+"""The worst deviation of an attribution to first order: singular values in an l2 ball, corners in a box."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad import randomness
+from steadygrad.bounds.base import BOUNDS, Bound
+from steadygrad.bounds.linearized import corners, lanczos
+from steadygrad.bounds.linearized.corners import FactoredMatrix
+from steadygrad.bounds.linearized.jacobian import BallJacobian, Jacobian
+from steadygrad.bounds.path import path_of
+from steadygrad.bounds.result import DeviationBound, cosine_bound, deviation
+from steadygrad.classifier import frozen
+from steadygrad.derivatives import math_attention
+from steadygrad.errors import UsageError
+from steadygrad.threat import Threat
+
+__all__ = ["LinearizedDeviation"]
+
+
+@BOUNDS.register(
+    "linearized",
+    summary="how far the map moves to first order: largest singular values, or corners of the box by a relaxation",
+    reference="after Wang and Kong 2023, arXiv 2303.00340",
+    cost="1 map + tens of products with the Jacobian, or one for each entry of a small input; 1 backward each per node",
+    soundness="linearized",
+    order=2,
+    norms=("linf", "l2"),
+)
+@dataclass(frozen=True)
+class LinearizedDeviation(Bound):
+    """Bounds the deviation of the tangent of the map: an upper bound to first order only.
+
+    For any twice differentiable model; the formulas are on the concepts page.
+
+    Args:
+        attribution, distance, restarts, chunk: as for `Bound`.
+        exact: inputs with at most so many entries get their exact Jacobian (linf), which gains little here.
+        rank: most Lanczos steps, of two backwards each.
+        tolerance: residual of the largest singular value at which they stop, relative to it.
+
+    Source: after Wang and Kong 2023, arXiv:2303.00340.
+
+    >>> from steadygrad import linf, smooth
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> x, target = torch.rand(2, 4), torch.tensor([0, 1])
+    >>> bound = LinearizedDeviation()(smooth(model, 5.0), x, target, linf(0.01))
+    >>> bool((bound.lower <= bound.upper).all())
+    True
+    """
+
+    rank: int = 64
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.tolerance < 1:
+            raise UsageError(f"tolerance must be between 0 and 1, got {self.tolerance}")
+
+    def check_model(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
+        super().check_model(model, x, target)
+        self.attribution.require_curvature(model, x, target)
+
+    def bound_batch(self, model: nn.Module, x: Tensor, target: Tensor, threat: Threat, seeds: Tensor) -> DeviationBound:
+        path = path_of(self.attribution)
+        with frozen(model), math_attention():
+            jacobian = Jacobian(model, path, x, target, self.chunk)
+            maps = jacobian.maps
+            norm = torch.linalg.vector_norm(maps.double(), dim=1)
+            across = None
+            if self.distance == "cosine":
+                across = (maps / torch.where(norm > 0, norm, 1.0)[:, None]).to(maps.dtype)
+            ball = BallJacobian(jacobian, threat, across)
+            worst = self._largest_l2(ball, seeds) if threat.norm == "l2" else self._largest_linf(ball, seeds)
+            upper = worst.bound
+            inputs, first, lower = self._reached(ball, worst.change)
+            if across is not None:
+                upper = cosine_bound(norm, upper, ball.along(across))
+                # A change that shortens the map turns it further than its opposite.
+                other = self._reached(ball, -worst.change)
+                better = other[2] > lower
+                inputs = torch.where(better.view(-1, *[1] * (x.ndim - 1)), other[0], inputs)
+                first = torch.where(better[:, None], other[1], first)
+                lower = torch.maximum(lower, other[2])
+            # Besides: the product at the point found, for a cosine those along the map and at its opposite.
+            forwards, backwards = jacobian.passes(worst.products + (1 if across is None else 3))
+        after = self.attribution(model, inputs, target).flatten(1)
+        return DeviationBound(
+            # Rounding of the products must not put a bound below what it bounds.
+            upper=torch.maximum(upper, lower),
+            lower=lower,
+            attack=deviation(self.distance, maps, after),
+            inputs=inputs,
+            kind="linearized",
+            distance=self.distance,
+            residual=worst.residual,
+            remainder=torch.linalg.vector_norm((after.double() - maps.double() - first.double()), dim=1),
+            forwards=forwards + len(path.nodes),
+            backwards=backwards + len(path.nodes),
+        )
+
+    def _reached(self, ball: BallJacobian, change: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The allowed point (N, *) nearest to a change (N, D), what it moves to first order, and how far (N,)."""
+        jacobian = ball.jacobian
+        inputs = ball.threat.constrain(jacobian.x, jacobian.x + change.view_as(jacobian.x))
+        first = jacobian.apply((inputs - jacobian.x).flatten(1))
+        return inputs, first, deviation(self.distance, jacobian.maps, jacobian.maps.double() + first.double())
+
+    def _largest_l2(self, ball: BallJacobian, seeds: Tensor) -> _Worst:
+        x = ball.jacobian.x
+        start = randomness.normal(seeds, x).flatten(1)
+        found = lanczos.largest(ball, start, steps=self.rank, tolerance=self.tolerance)
+        value, residual, vector = found.top()
+        best, length = torch.zeros_like(vector), torch.full_like(value, -1.0)
+        products = 2 * found.steps
+        for way in (vector, -vector):
+            change = ball.change(way)
+            for _ in range(3):
+                # The bounds of the inputs may cut the change: go on to where the cut one points.
+                going = length < value * (1 - self.tolerance)
+                if not bool(going.any()):
+                    break
+                change = (ball.threat.constrain(x, x + change.view_as(x)) - x).flatten(1)
+                moved = ball.apply(change / ball.eps.clamp_min(1e-30))
+                size = torch.linalg.vector_norm(moved.double(), dim=1)
+                better = going & (size > length)
+                best, length = torch.where(better[:, None], change, best), torch.where(better, size, length)
+                back = ball.adjoint(moved)
+                back = back / torch.linalg.vector_norm(back, dim=1, keepdim=True).clamp_min(1e-30)
+                # Far out and then back: the entries that the bounds cut give their share to the others.
+                change = 2 * ball.change(back)
+                products = products + 2 * going
+        upper = value + residual
+        return _Worst(upper, residual / torch.where(upper > 0, upper, 1.0), best, products)
+
+    def _largest_linf(self, ball: BallJacobian, seeds: Tensor) -> _Worst:
+        x, columns = ball.jacobian.x, ball.columns
+        exact = columns - 1 <= self.exact
+        if exact:
+            matrix = FactoredMatrix(ball.matrix())
+            rest = slack = matrix.rows.new_zeros(len(x))
+            products = torch.full_like(seeds, columns - 1, device=x.device)
+        else:
+            matrix, rest, slack, products = self._low_rank(ball, seeds)
+        least, best = corners.longest(matrix, seeds, self.restarts)
+        # A rest at right angles to the matrix adds by squares, any other by its length.
+        add = torch.hypot if matrix.diagonal is None else torch.add
+        upper, without = (add(least, columns**0.5 * size) for size in (rest + slack, rest))
+        residual = (upper - without) / torch.where(upper > 0, upper, 1.0)
+        best = best.to(x.dtype)
+        if not exact:
+            for _ in range(3):  # with the operator itself
+                best = corners.sign(ball.adjoint(ball.apply(best)))
+                products = products + 2
+        return _Worst(upper, residual, ball.change(best * best[:, -1:]), products)
+
+    def _low_rank(self, ball: BallJacobian, seeds: Tensor) -> tuple[FactoredMatrix, Tensor, Tensor, Tensor]:
+        """The ball's Jacobian as low rank plus diagonal, the largest singular value (N,) of the rest, its
+        residual, and the products taken.
+        """
+        jacobian, columns = ball.jacobian, ball.columns
+        like = jacobian.x.flatten(1)[:, :1].expand(-1, columns)
+        across = ball.across.double() if ball.across is not None else None
+        diagonal = column = None
+        if jacobian.path.scaled:
+            diagonal, column = (jacobian.diagonal.double() * v.double() for v in (ball.half, ball.shift))
+
+        def finished(rows: Tensor, left: Tensor, right: Tensor, band: Tensor) -> Tensor:
+            if band.shape[1] % 4 or band.shape[1] < 8:
+                return torch.zeros_like(rows, dtype=torch.bool)
+            parts = (None if p is None else p[rows] for p in (diagonal, column, across))
+            corner = corners.sign(torch.linalg.svd(band, full_matrices=False).Vh[:, :1] @ right.double())
+            moved = FactoredMatrix(band @ right.double(), left.double(), *parts).apply(corner)
+            reached = torch.linalg.vector_norm(moved[:, 0], dim=1)
+            # The newest entries of the band are about as large as what is still to come.
+            newest = band[:, -3:].abs().amax((1, 2))
+            small: Tensor = columns**0.5 * newest <= 5 * self.tolerance * reached
+            return small
+
+        curvature = replace(ball, curvature=True)
+        done = lanczos.bidiagonalize(curvature, randomness.normal(seeds, like), self.rank, finished)
+        start = randomness.normal(seeds, like, draw=1)
+        # Below this the rest adds less than a hundred-thousandth to the bound; rounding noise is far below.
+        enough = 1e-5 * torch.linalg.vector_norm(done.band.flatten(1), dim=1) / columns**0.5
+        rest = lanczos.largest(replace(curvature, outside=done.left), start, steps=8, tolerance=0.1, enough=enough)
+        value, residual, _ = rest.top()
+        matrix = FactoredMatrix(done.factor, done.left.double(), diagonal, column, across)
+        return matrix, value, residual, 2 * (done.steps + rest.steps)
+
+
+class _Worst(NamedTuple):
+    """The largest first-order change of the maps over the ball.
+
+    Attributes:
+        bound: (N,) an upper bound on its length.
+        residual: (N,) the share of the bound that is owed to the residual of singular values.
+        change: (N, D) the change of the input that comes closest.
+        products: (N,) taken with the Jacobian.
+    """
+
+    bound: Tensor
+    residual: Tensor
+    change: Tensor
+    products: Tensor

@@ -1,0 +1,94 @@
+"""Arguments of `fit` that do not fit each other are refused before any training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from steadygrad.classifier import Classifier, check_logits, frozen
+from steadygrad.data import Dataset
+from steadygrad.data.dataset import two_classes
+from steadygrad.defenses import Defense
+from steadygrad.errors import UsageError
+from steadygrad.training.batches import check_augment
+from steadygrad.training.settings import FitSettings
+from steadygrad.training.tracking import require_tensorboard
+
+__all__ = ["check_arguments", "check_model"]
+
+
+def check_arguments(
+    classifier: Classifier,
+    defense: Defense,
+    train: Dataset,
+    validation: Dataset | None,
+    settings: FitSettings,
+    out: str | Path | None,
+) -> None:
+    """Refuse arguments of `fit` that do not fit each other."""
+    if not isinstance(classifier, Classifier):
+        raise UsageError(
+            f"fit trains a Classifier, got {type(classifier).__name__}: wrap it in sg.Classifier(module, classes=...)"
+        )
+    if not isinstance(defense, Defense):
+        raise UsageError(f"defense must be a Defense such as sg.defenses.Plain(), got {defense!r}")
+    if settings.precision != "float32" and defense.mixed_precision is not True:
+        raise UsageError(
+            f"precision={settings.precision!r} is not possible with {defense}: {defense.mixed_precision}. "
+            "Use precision='float32'"
+        )
+    check_augment(settings.augment, train.shape)
+    _check_data(classifier, two_classes(train), "training")
+    if validation is not None:
+        _check_data(classifier, validation, "validation")
+        if (validation.shape, len(validation.classes)) != (train.shape, len(train.classes)):
+            raise UsageError(f"the validation data must be like the training data: got {validation} and {train}")
+    elif settings.select != "last" or settings.robust_eps is not None:
+        raise UsageError("select and robust_eps need validation data: give some, such as train.divide(0.1, seed=0)")
+    if settings.tensorboard:
+        if out is None:
+            raise UsageError("tensorboard=True needs a folder: give out=")
+        require_tensorboard()
+
+
+def _check_data(classifier: Classifier, data: Dataset, which: str) -> None:
+    if classifier.input_shape is not None and data.shape != classifier.input_shape:
+        raise UsageError(
+            f"the {which} samples have shape {data.shape}, and {classifier.name} takes {classifier.input_shape}: "
+            "build the model for this shape, or resize the data"
+        )
+    names = classifier.classes
+    if names is not None and len(names) != len(data.classes):
+        raise UsageError(
+            f"the {which} data have {len(data.classes)} classes, and {classifier.name} has {len(names)}: "
+            "build the model with classes=data.classes"
+        )
+    if names is not None and names != data.classes and set(names) == set(data.classes):
+        raise UsageError(
+            f"the {which} data and {classifier.name} have the same classes in another order: "
+            f"{', '.join(data.classes[:4])}, ... and {', '.join(names[:4])}, ..."
+        )
+    if classifier.bounds != data.bounds:
+        raise UsageError(
+            f"{classifier.name} takes inputs within {classifier.bounds}, and the data lie within {data.bounds}: "
+            "give the classifier these bounds, with mean and std instead"
+        )
+
+
+def check_model(classifier: Classifier, data: Dataset) -> None:
+    """Refuse a model that cannot be trained, or does not give one logit per class of the data."""
+    if not any(p.requires_grad for p in classifier.parameters()):
+        raise UsageError(f"{classifier.name} has no weights that require a gradient: nothing can be trained")
+    device = next(classifier.parameters()).device
+    x = data.batch(slice(0, 2))[0].to(device)
+    try:
+        with frozen(classifier), torch.no_grad():
+            logits = classifier(x)
+    except RuntimeError as error:
+        raise UsageError(f"{classifier.name} cannot take samples of shape {data.shape}: {error}") from error
+    check_logits(logits, len(x))
+    if logits.shape[1] != len(data.classes):
+        raise UsageError(
+            f"{classifier.name} gives {logits.shape[1]} logits, and the data have {len(data.classes)} classes"
+        )

@@ -1,0 +1,102 @@
+"""The plan of a training: its configuration file and its flags, and what is trained by it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from steadygrad import defenses, models, recipes
+from steadygrad.classifier import Classifier
+from steadygrad.data import Dataset, load
+from steadygrad.defenses import Defense
+from steadygrad.errors import UsageError
+from steadygrad.files import read_toml
+from steadygrad.plans import Count, Plan, Seed
+from steadygrad.registry import build, configure
+from steadygrad.training.fit import FitResult, fit
+from steadygrad.training.settings import FitSettings
+
+__all__ = ["TrainPlan", "moments"]
+
+
+class TrainPlan(Plan):
+    """Everything that a training is made from.
+
+    >>> TrainPlan(defense="adversarial:eps=8/255").objective().eps * 255
+    8.0
+    """
+
+    what: ClassVar[str] = "a training"
+
+    model: str = Field("digits_cnn", description="Architecture, or a model file to go on from.")
+    data: str = Field("digits", description="Data by name, hub:owner/name or path.")
+    defense: str | dict[str, Any] = Field("plain", description="Way of training, e.g. trades:eps=0.1; a+b for a sum.")
+    settings: dict[str, Any] = Field({}, description="Settings of the training, as in FitSettings.")
+    validation: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1, description="Share of the training data kept for validation."
+    )
+    normalize: bool = Field(True, description="Let the model see (x - mean) / std of the training data.")
+    size: Count | None = Field(None, description="Side to which images are resized.")
+    seed: Seed = Field(0, description="Seed of everything random.")
+    limit: Count | None = Field(None, description="Train on so many samples only.")
+    name: str | None = Field(None, description="Name shown in reports, by default the architecture.")
+
+    @classmethod
+    def resolve(cls, config: str | Path | None, flags: Mapping[str, Any]) -> TrainPlan:
+        """The plan of a configuration file or recipe by name, with flags that win.
+
+        Raises:
+            UsageError: a missing or garbled file, or a setting that does not exist or fit.
+        """
+        file = {} if config is None else read_toml(recipes.find(config)[0])
+        cls.read(file, str(config or ""))  # what is wrong in the file is said of the file
+        settings = {**file.get("settings", {}), **flags.get("settings", {})}
+        return cls.read({**file, **{k: v for k, v in flags.items() if v is not None}, "settings": settings})
+
+    def objective(self) -> Defense:
+        """The training objective."""
+        if isinstance(self.defense, str):
+            return defenses.parse(self.defense)
+        if "name" not in self.defense:
+            raise UsageError(f"the defense {self.defense} needs a name, e.g. name = 'input_gradient'")
+        rest = {k: v for k, v in self.defense.items() if k != "name"}
+        found: Defense = build("defense", str(self.defense["name"]), rest)
+        return found
+
+    def fitting(self, **usual: Any) -> FitSettings:
+        """The settings of the training; `usual` are those that hold where the plan says nothing."""
+        return configure(FitSettings, "the training", {**usual, **self.settings})
+
+    def samples(self) -> Dataset:
+        """All samples, those kept for validation among them."""
+        full = load(self.data, "train", size=self.size)
+        return full if self.limit is None else full.take(self.limit, seed=self.seed)
+
+    def start(self, training: Dataset) -> Classifier:
+        """The model before the training."""
+        classifier = models.load(self.model, data=training)
+        if self.model.partition(":")[0] in models.ARCHITECTURES:
+            settings = dict(classifier.architecture or {})
+            mean, std = moments(training) if self.normalize else (None, None)
+            classifier = models.build(
+                settings.pop("name"), training.shape, training.classes, seed=self.seed, mean=mean, std=std, **settings
+            )
+        classifier.name = self.name or classifier.name
+        return classifier
+
+    def train(self, out: str | Path, device: str) -> FitResult:
+        """Train, in a folder in which a killed run continues."""
+        objective, settings, full = self.objective(), self.fitting(), self.samples()
+        training, validation = full.divide(self.validation, self.seed) if self.validation else (full, None)
+        start = self.start(training)
+        return fit(start, objective, training, validation, settings=settings, out=out, seed=self.seed, device=device)
+
+
+def moments(data: Dataset) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel, from at most 10,000 samples spread over the data."""
+    x, _ = data.take(10_000, seed=0).tensors()
+    rows = x.transpose(0, 1).flatten(1) if x.ndim == 4 else x.flatten()[None]
+    return rows.mean(1).tolist(), rows.std(1).clamp_min(1e-3).tolist()
