@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from report.fake_summary import full, minimal, save
-from report.test_explained import pushed
+from report.test_explained import attacked
 from report.test_hardened import FOUND
 from report.test_neurons import looked_at
 from steadygrad.audit.schema import HardenSummary, Summary
@@ -22,7 +22,7 @@ from steadygrad.errors import Failure, UsageError
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("made", [full, minimal, pushed, looked_at])
+@pytest.mark.parametrize("made", [full, minimal, attacked, looked_at])
 def test_what_is_written_is_read(tmp_path: Path, made: Any) -> None:
     plain, _ = made()
     summary = Summary.model_validate(plain)
@@ -122,7 +122,7 @@ def test_an_incomplete_comparison_is_refused(tmp_path: Path, missing: str) -> No
         HardenSummary.read(tmp_path)
 
 
-@pytest.mark.parametrize("made", [full, pushed, looked_at])
+@pytest.mark.parametrize("made", [full, attacked, looked_at])
 def test_every_key_is_documented(made: Any) -> None:
     text = (DOCS / "summary.md").read_text(encoding="utf-8")
 

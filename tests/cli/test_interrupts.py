@@ -56,7 +56,7 @@ def _audit_ends_the_same(out: Path, whole: Path, trained: Path, *line: str) -> N
     assert lasting(out) == lasting(whole)
     assert times(out).keys() == times(whole).keys()
     assert {name: times(out)[name] for name in kept} == kept  # nothing that was done was done again
-    with np.load(out / "gallery.npz") as mine, np.load(whole / "gallery.npz") as theirs:
+    with np.load(out / "pictures.npz") as mine, np.load(whole / "gallery.npz") as theirs:
         assert set(mine.files) == set(theirs.files)
         assert all(np.array_equal(mine[name], theirs[name]) for name in mine.files)
     assert (out / "report" / "index.html").is_file()
@@ -115,7 +115,7 @@ def test_audit_killed_at_a_random_moment(
     _audit_ends_the_same(out, undisturbed_audit, trained)
 
 
-@pytest.mark.parametrize("file", ["gallery.npz", "records.parquet"])
+@pytest.mark.parametrize("file", ["pictures.npz", "records.parquet"])
 def test_audit_killed_late(file: str, nursery: Nursery, trained: Path, undisturbed_audit: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     ended = nursery.run("audit", trained, *AUDIT, "--out", out, dies_after=(f"run/{file}", 1))

@@ -18,8 +18,8 @@ import pytest
 
 import steadygrad as sg
 from children import Parent, alive
-from evaluation import schema
 from steadygrad.attacks import FGSM, PGD, Attack
+from steadygrad.audit.schema import Summary
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure
@@ -88,11 +88,11 @@ def undisturbed(weights: str, tmp_path_factory: pytest.TempPathFactory) -> Audit
 def _ends_the_same(weights: str, out: Path, undisturbed: Audit) -> None:
     found = run(weights, out)
     assert lasting(found.summary) == lasting(undisturbed.summary)
-    schema.check(found.summary)
+    Summary.model_validate(found.summary)
     written = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert written == found.summary
     assert undisturbed.folder is not None
-    with np.load(out / "gallery.npz") as mine, np.load(undisturbed.folder / "gallery.npz") as theirs:
+    with np.load(out / "pictures.npz") as mine, np.load(undisturbed.folder / "pictures.npz") as theirs:
         assert set(mine.files) == set(theirs.files)
         assert all(np.array_equal(mine[name], theirs[name]) for name in mine.files)
     cells = [{p.name for p in (folder / "records").glob("[!.]*")} for folder in (out, undisturbed.folder)]

@@ -8,15 +8,16 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from steadygrad import papers, randomness
 from steadygrad.attributions import IntegratedGradients, Saliency
-from steadygrad.bounds import CertifiedDeviation, LinearizedDeviation
-from steadygrad.bounds.certified.tracing import trace
+from steadygrad.bounds import AttributionDeviation
+from steadygrad.bounds.reading import read
 from steadygrad.data import load
 from steadygrad.defenses import Plain
 from steadygrad.papers.wang2023 import experiment
-from steadygrad.papers.wang2023.claims import median_ratio
+from steadygrad.papers.wang2023.claims import agreement, median_ratio
 from steadygrad.papers.wang2023.settings import ATTACKS, SCALES, attacks, defenses, network, threats
 from steadygrad.papers.wang2023.witness import BINS, DISTANCES, witnessed
 from steadygrad.threat import l2, linf
@@ -45,7 +46,7 @@ def images(model, count):
 
 
 def limits(value, count):
-    return {(k, d): torch.full((count,), value).double() for k in ("linearized", "certified") for d in DISTANCES}
+    return {(k, d): torch.full((count,), value).double() for k in ("linearised", "certified") for d in DISTANCES}
 
 
 @pytest.mark.parametrize("attribution", [Saliency(), IntegratedGradients(steps=2)], ids=lambda a: type(a).__name__)
@@ -81,19 +82,19 @@ def test_excess_is_explained_by_the_remainder_and_only_a_true_bound_is_explained
     x, target, seeds = images(model, 6)
     made = attacks(Saliency(), dataclasses.replace(TINY, steps=8))
     bounds = {
-        ("linearized", d): LinearizedDeviation(Saliency(), distance=d)(model, x, target, threat) for d in DISTANCES
+        ("linearised", d): AttributionDeviation(Saliency(), distance=d)(model, x, target, threat) for d in DISTANCES
     }
-    proof = CertifiedDeviation(Saliency(), steps=0)(model, x, target, threat).upper
+    proof = AttributionDeviation(Saliency(), kind="certified", steps=0)(model, x, target, threat).upper
     held = {key: bound.upper.double() for key, bound in bounds.items()}
     held |= {("certified", "euclidean"): proof, ("certified", "cosine"): torch.full_like(proof, 2.0)}
     tallies = witnessed(model, x, target, threat, made, held, seeds).values()
     assert sum(t.beyond["certified", d].sum() for t in tallies for d in DISTANCES) == 0
-    assert sum(t.beyond["linearized", "euclidean"].sum() for t in tallies) > 0
+    assert sum(t.beyond["linearised", "euclidean"].sum() for t in tallies) > 0
     assert sum(t.unexplained.sum() for t in tallies) == 0
     shares = sum(t.shares for t in tallies)
-    assert shares.sum() == sum(t.beyond["linearized", "euclidean"].sum() for t in tallies)
+    assert shares.sum() == sum(t.beyond["linearised", "euclidean"].sum() for t in tallies)
     assert shares[BINS] == 0
-    wrong = held | {("linearized", "euclidean"): 0.3 * bounds["linearized", "euclidean"].lower.double()}
+    wrong = held | {("linearised", "euclidean"): 0.3 * bounds["linearised", "euclidean"].lower.double()}
     tallies = witnessed(model, x, target, threat, made, wrong, seeds).values()
     assert sum(t.unexplained.sum() for t in tallies) > 0
 
@@ -109,8 +110,14 @@ def test_a_violation_of_a_certified_bound_would_be_seen(model):
     assert (sum(t.beyond["certified", "euclidean"] for t in again.values()) > 0).all()
 
 
-def test_the_ratio_of_bound_and_attack_is_a_median_over_images():
-    first = np.random.default_rng(2).random(60)
+def test_rank_agreement_is_spearmans_with_an_interval_around_it():
+    drawn = np.random.default_rng(2)
+    first = drawn.random(60)
+    second = first + 0.3 * drawn.random(60)
+    found = agreement(first, second)
+    assert found.value == pytest.approx(spearmanr(first, second).statistic)
+    assert found.low < found.value < found.high
+    assert agreement(first, np.ones(60)) is None
     ratio = median_ratio(3 * first, first)
     assert (ratio.value, ratio.low, ratio.high) == pytest.approx((3, 3, 3))
     assert median_ratio(first, np.zeros(60)) is None
@@ -120,7 +127,7 @@ def test_the_networks_have_bounds_and_the_plans_are_whole():
     for shape in ((1, 8, 8), (1, 28, 28), (3, 32, 32)):
         x = torch.rand(2, *shape, generator=randomness.fresh(0))
         model = network(shape, [str(i) for i in range(10)], 0)
-        torch.testing.assert_close(trace(model, x)(x.double()), model.double()(x.double()), rtol=1e-7, atol=1e-7)
+        torch.testing.assert_close(read(model, x)(x.double()), model.double()(x.double()), rtol=1e-7, atol=1e-7)
     assert {t.norm for t in threats("mnist", SCALES["short"])} == {"linf", "l2"}
     assert list(defenses("mnist", SCALES["paper"])) == [
         "plain", "pgd", "gradient", "cosine", "trades", "ig_norm", "ig_sum_norm",

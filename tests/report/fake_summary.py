@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from steadygrad.audit.schema import HardenSummary, Summary
+from steadygrad.report import page
+
 EPS = 0.1
 SAMPLES = 300
 NAMES = ["plain", "distilled", "FGSM-trained", "PGD-trained", "gradient penalty", "PGD + gradient penalty"]
@@ -287,6 +290,12 @@ def minimal() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     summary = _frame([model], SAMPLES)
     summary["gallery"] = {"models": {"plain": entries}, "attributions": [], "grid": None}
     return summary, arrays
+
+
+def draw(summary: dict[str, Any], arrays: dict[str, np.ndarray], hardened: dict[str, Any] | None = None) -> str:
+    """The page of a pair."""
+    compared = None if hardened is None else HardenSummary.model_validate(hardened)
+    return page.render(Summary.model_validate(summary), arrays, compared)
 
 
 def save(folder: Path, summary: dict[str, Any], arrays: dict[str, np.ndarray]) -> Path:

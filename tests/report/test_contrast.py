@@ -10,7 +10,7 @@ import pytest
 import steadygrad.report
 from steadygrad.report import style
 
-CSS = (Path(steadygrad.report.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+CSS = (Path(steadygrad.report.__file__).parent / "templates" / "page.css").read_text(encoding="utf-8")
 TEXT = ("ink", "muted", "good", "bad", "link", "series-0", "series-1", "series-2", "series-3", "series-4", "series-5")
 PAIRS = [
     *((text, ground) for text in TEXT for ground in ("paper", "wash")),

@@ -1,4 +1,4 @@
-"""The section on pushed explanations: every number, one color scale, certain pixels, and what was refused."""
+"""The section on attacked explanations: every number, one color scale, certain pixels, and what was refused."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from report.fake_summary import EPS, NAMES, digit, estimate, full, save
+from report.fake_summary import EPS, NAMES, digit, draw, estimate, full, save
 from steadygrad import report
 from steadygrad.errors import Failure
-from steadygrad.report import explained, page, scatter
+from steadygrad.report.samples import MARKS
+from steadygrad.report.sections import explained_section as explained
+from steadygrad.report.sections.explained_section import limits, scatter
 
 TOP, SAMPLES = 26, 12  # of 16 x 16 pixels
 WHY = "there is no certified bound for LayerNorm (net.norm)"
@@ -84,7 +86,7 @@ def _row(rng: np.random.Generator, name: str, beta: float | None, certified: boo
     }  # fmt: skip
 
 
-def pushed() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def attacked() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """A full summary whose first model is certified, whose second has a surrogate, and whose third is refused."""
     summary, arrays = full(NAMES[:3])
     rng, names = np.random.default_rng(4), NAMES[:3]
@@ -119,8 +121,8 @@ def pushed() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 @pytest.fixture(scope="module")
 def section() -> tuple[dict[str, Any], str]:
-    summary, arrays = pushed()
-    text = page.render(summary, arrays)
+    summary, arrays = attacked()
+    text = draw(summary, arrays)
     return summary, text[text.index('<section id="explained"') : text.index('<section id="reproduce"')]
 
 
@@ -151,9 +153,15 @@ def test_a_surrogate_is_stated_and_how_near_it_is(section: tuple[dict[str, Any],
     )
     assert "softplus (β = 50)" in words
     assert "distilled: the same prediction for 75.0 %, top 10 % in common with the model’s own Saliency 0.87." in words
-    summary, arrays = pushed()
-    summary["explained"]["models"]["distilled"]["beta"] = None
-    assert "surrogate" not in page.render(summary, arrays)
+    summary, arrays = attacked()
+    model = summary["explained"]["models"]["distilled"]
+    model["beta"] = model["attributions"][0]["surrogate"] = None
+    similarity = model["attributions"][0]["similarity"]
+    model["attributions"][0]["similarity"] = {
+        name: {way: mean for way, mean in found.items() if not way.startswith("own")}
+        for name, found in similarity.items()
+    }
+    assert "surrogate" not in draw(summary, arrays)
 
 
 def test_bounds_say_how_sound_they_are_and_a_violation_is_marked(section: tuple[dict[str, Any], str]) -> None:
@@ -166,9 +174,9 @@ def test_bounds_say_how_sound_they_are_and_a_violation_is_marked(section: tuple[
     assert "✗" not in words
     assert "3.4 [2.1, 4.7]" in words
     assert f"no certified bound: {WHY}" in words
-    summary, arrays = pushed()
+    summary, arrays = attacked()
     summary["explained"]["models"]["plain"]["attributions"][0]["deviation"]["euclidean"]["certified"]["over"] = 2
-    assert "✗ 2 of 118 above" in _words(page.render(summary, arrays))
+    assert "✗ 2 of 118 above" in _words(draw(summary, arrays))
 
 
 def _pixels(text: str, alt: str) -> np.ndarray:
@@ -178,13 +186,13 @@ def _pixels(text: str, alt: str) -> np.ndarray:
 
 
 def test_map_before_after_and_their_difference_are_on_one_scale() -> None:
-    summary, arrays = pushed()
+    summary, arrays = attacked()
     arrays["map_clean_explained_0_0"][0] = 0.0
     arrays["map_clean_explained_0_0"][0, 3, 4] = 2.0
     arrays["map_clean_explained_0_0"][0, 5, 5] = 1.0
     arrays["map_adversarial_explained_0_0"][0] = 0.0
     arrays["map_adversarial_explained_0_0"][0, 5, 5] = 2.0
-    text = page.render(summary, arrays)
+    text = draw(summary, arrays)
     text = text[text.index('<section id="explained"') :]
     before, after, difference = (
         _pixels(text, f"{t}, largest value 2, drawn from -2 to 2") for t in ("map before", "map after", "difference")
@@ -200,36 +208,36 @@ def test_map_before_after_and_their_difference_are_on_one_scale() -> None:
 def test_certain_pixels_are_marked_and_the_prediction_stated(section: tuple[dict[str, Any], str]) -> None:
     text = section[1]
     marks = _pixels(text, "the 26 largest pixels of the map, 20 of 26 stay, 5 for certain").reshape(-1, 3)
-    colors = [tuple(bytes.fromhex(color[1:])) for color, _ in explained.MARKS]
+    colors = [tuple(bytes.fromhex(color[1:])) for color, _ in MARKS]
     assert [sum(tuple(p) == c for p in marks) for c in colors] == [5, 15, 6, 6]
     words = _words(text)
     assert "7 · 99.0 %" in words
     assert "still 7 · 90.0 %" in words
-    assert "predicted 7 before and after; pushed by the attack that raises the loss of the top 10 %" in words
+    assert "predicted 7 before and after; moved by the attack that raises the loss of the top 10 %" in words
 
 
 def test_the_page_stays_accessible_with_it() -> None:
-    text = page.render(*pushed())
+    text = draw(*attacked())
     ids = re.findall(r'\sid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
-    assert {"explained", "h-explained", "c-pushed", "c-bounded"} <= set(ids)
+    assert {"explained", "h-explained"} <= set(ids)
     assert text.count("<table") == text.count("<caption")
     assert '<a href="#explained">' in text
     assert all(len(alt) > 8 for alt in re.findall(r'<img [^>]*alt="([^"]*)"', text))
-    assert "explained" not in page.render(*full())
+    assert "explained" not in draw(*full())
 
 
 def test_the_scatter_shows_every_sample_and_what_exceeds_its_bound() -> None:
     values = {"attack": [0.1, 0.2, 0.0, 0.3], "linearized": [0.1, 0.1, 1.0, None], "certified": [1.0, 10.0, 10.0, 20.0]}
-    assert scatter.limits([values]) == (-1, 2, -1, 0)
-    assert scatter.limits([{"attack": [0.0]}]) is None
-    drawn = scatter.scatter(values, (-1, 2, -1, 0), "all")
+    assert limits([values]) == (-1, 2, -1, 0)
+    assert limits([{"attack": [0.0]}]) is None
+    drawn = scatter(values, (-1, 2, -1, 0), "all")
     assert drawn.count("<use ") == 3 + 4
     linearized = re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)"[^>]*0b6aa2', drawn)
     assert len(linearized) == 3
     lengths = [float(y) for _, y in linearized]
     assert lengths[1] < lengths[0] <= lengths[2] + 1e-6  # 0.2 above 0.1; no movement lies on the lower edge
-    assert drawn == scatter.scatter(values, (-1, 2, -1, 0), "all")
+    assert drawn == scatter(values, (-1, 2, -1, 0), "all")
     assert math.isclose(lengths[0], lengths[2])
 
 
@@ -241,19 +249,27 @@ def test_the_scatter_shows_every_sample_and_what_exceeds_its_bound() -> None:
         (lambda e: e["models"]["plain"]["attributions"][0].pop("certain"), r"attributions\[0\]: missing certain"),
         (
             lambda e: e["models"]["plain"]["attributions"][1]["deviation"].pop("cosine"),
-            r"attributions\[1\].cosine: expected",
+            r"attributions\[1\].deviation: missing cosine",
+        ),
+        (
+            lambda e: e["models"]["plain"]["attributions"][0]["similarity"]["cosine"].pop("noise"),
+            r"attributions\[0\]: similarity.top_k_intersection: expected attack, noise",
+        ),
+        (
+            lambda e: e["models"]["plain"]["attributions"][0]["why"].update(certified="none"),
+            r"deviation.euclidean.certified and why.certified: expected exactly one",
         ),
     ],
 )
-def test_a_missing_key_is_named(tmp_path: Path, change: Any, message: str) -> None:
-    summary, arrays = pushed()
+def test_a_wrong_key_is_named(tmp_path: Path, change: Any, message: str) -> None:
+    summary, arrays = attacked()
     change(summary["explained"])
     with pytest.raises(Failure, match=message):
         report.write(save(tmp_path, summary, arrays))
 
 
 def test_missing_pictures_are_named(tmp_path: Path) -> None:
-    summary, arrays = pushed()
+    summary, arrays = attacked()
     report.write(save(tmp_path, summary, copy.deepcopy(arrays)))
     del arrays["map_marks_explained_1_0"]
     with pytest.raises(Failure, match="missing the array map_marks_explained_1_0"):
@@ -269,8 +285,8 @@ def test_faithfulness_stands_beside_chance(section: tuple[dict[str, Any], str]) 
     # Two rows of five were measured; the others say that they were not.
     assert words.count("chance 0.19") == 2 * len(explained.FAITHFUL)
     assert text.count("<span>model blurred</span>") == 2 * 2
-    summary, arrays = pushed()
+    summary, arrays = attacked()
     for model in summary["explained"]["models"].values():
         for row in model["attributions"]:
-            row["faithful"] = None
-    assert "what the model uses" not in page.render(summary, arrays)
+            row |= {} if row["refused"] else {"faithful": None}
+    assert "what the model uses" not in draw(summary, arrays)

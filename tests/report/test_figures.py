@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import itertools
 import xml.etree.ElementTree as ET
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
@@ -14,12 +16,18 @@ import pytest
 from PIL import Image
 
 from report.fake_summary import NAMES, full, minimal
+from steadygrad.audit.schema import Summary
 from steadygrad.errors import UsageError
-from steadygrad.report import figures, pixels, svg
-from steadygrad.report.curves import spread
-from steadygrad.report.distributions import gradient_limits
+from steadygrad.report import png, style
+from steadygrad.report.picture_grid import picture_grid
+from steadygrad.report.sections.curves_section import curves, spread
+from steadygrad.report.sections.gradients_section import confidences, gradient_limits, gradient_norms
 
 SPACE = "{http://www.w3.org/2000/svg}"
+
+
+def read(summary: dict[str, Any]) -> Summary:
+    return Summary.model_validate(summary)
 
 
 def _texts(text: str) -> list[str]:
@@ -29,43 +37,43 @@ def _texts(text: str) -> list[str]:
 @pytest.mark.parametrize("narrow", [False, True])
 def test_curves_are_text_and_labeled_at_the_line(narrow: bool) -> None:
     summary, _ = full()
-    text = figures.curves(summary, narrow=narrow)
+    text = curves(read(summary), narrow=narrow)
     words = " ".join(_texts(text))
     assert "distilled ✗" in words
     assert all(part in words for name in NAMES for part in name.split())
     assert "audited at 0.1" in words
-    assert text == figures.curves(summary, narrow=narrow)
+    assert text == curves(read(summary), narrow=narrow)
 
 
 def test_a_doubtful_curve_is_dashed_not_only_colored() -> None:
     summary, _ = full()
-    doubtful = figures.curves(summary).count("stroke-dasharray: 7")
+    doubtful = curves(read(summary)).count("stroke-dasharray: 7")
     for model in summary["models"]:
-        model["verdict"]["trustworthy"] = True
-    assert doubtful == 1 + figures.curves(summary).count("stroke-dasharray: 7")
+        model["verdict"] = {"trustworthy": True, "text": "trustworthy", "checks": []}
+    assert doubtful == 1 + curves(read(summary)).count("stroke-dasharray: 7")
 
 
 def test_figures_leave_matplotlib_as_it_was_and_ignore_its_settings() -> None:
     summary, arrays = full()
-    usual = figures.curves(summary) + (figures.confidences(arrays, 0) or "")
+    usual = curves(read(summary)) + (confidences(arrays, 0) or "")
     with mpl.rc_context({"axes.facecolor": "red", "lines.linewidth": 9.0, "axes.grid": True}):
         before = dict(mpl.rcParams)
-        assert figures.curves(summary) + (figures.confidences(arrays, 0) or "") == usual
+        assert curves(read(summary)) + (confidences(arrays, 0) or "") == usual
         assert dict(mpl.rcParams) == before
 
 
 def test_one_point_and_no_arrays_are_no_error() -> None:
     summary, _ = minimal()
-    assert "plain" in figures.curves(summary)
-    assert figures.gradient_norms({}, 0) is None
-    assert figures.confidences({}, 0) is None
+    assert "plain" in curves(read(summary))
+    assert gradient_norms({}, 0) is None
+    assert confidences({}, 0) is None
 
 
 def test_zero_gradients_are_shown_and_not_dropped() -> None:
     arrays = {"gradient_norms_0": np.array([0.0, 0.0, 0.1, 1.0]), "next_gradient_norms_0": np.array([1.0] * 4)}
-    assert "50.0 % below" in _texts(figures.gradient_norms(arrays, 0) or "")
+    assert "50.0 % below" in _texts(gradient_norms(arrays, 0) or "")
     only = {"gradient_norms_0": np.zeros(4)}
-    assert "100.0 % below" in _texts(figures.gradient_norms(only, 0) or "")
+    assert "100.0 % below" in _texts(gradient_norms(only, 0) or "")
 
 
 def test_the_gradient_axis_holds_nine_decades_below_the_largest_norm() -> None:
@@ -76,14 +84,14 @@ def test_the_gradient_axis_holds_nine_decades_below_the_largest_norm() -> None:
     )
 
 
-def test_contact_sheet_shows_predictions() -> None:
+def test_picture_grid_shows_predictions() -> None:
     summary, arrays = full()
-    words = _texts(figures.gallery(summary, arrays, 1))
+    words = _texts(picture_grid(read(summary), arrays, 1))
     assert "7 · 99.7 %" in words
     assert "0 · 91.0 %" in words
     summary["gallery"]["models"]["plain"] = []
     with pytest.raises(UsageError, match="no gallery for 'plain'"):
-        figures.gallery(summary, arrays, 0)
+        picture_grid(read(summary), arrays, 0)
 
 
 @hypothesis.given(st.lists(st.tuples(st.floats(0, 100), st.floats(1, 8)), min_size=1, max_size=10))
@@ -100,38 +108,39 @@ def test_spread_labels_do_not_overlap_and_stay_inside(items: list[tuple[float, f
             assert place >= other or moved[i] < moved[j]
 
 
-def _open(png: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+def _open(uri: str) -> np.ndarray:
+    data = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
 
 
 def test_images_use_the_bounds() -> None:
-    shown = _open(pixels.image(np.array([[[-1.0, 0.0, 1.0]]]), -1.0, 1.0))
+    shown = _open(png.image(np.array([[[-1.0, 0.0, 1.0]]]), -1.0, 1.0))
     assert shown[0, :, 0].tolist() == [0, 128, 255]
-    color = _open(pixels.image(np.array([[[1.0]], [[0.0]], [[0.5]]]), 0.0, 1.0))
+    color = _open(png.image(np.array([[[1.0]], [[0.0]], [[0.5]]]), 0.0, 1.0))
     assert color[0, 0].tolist() == [255, 0, 128]
 
 
 def test_the_scale_of_a_change_is_symmetric() -> None:
-    shown = _open(pixels.change(np.array([[[-0.1, 0.0, 0.1, 0.0]]]), 0.1))[0]
+    shown = _open(png.change(np.array([[[-0.1, 0.0, 0.1, 0.0]]]), 0.1))[0]
     assert shown[0, 2] > shown[0, 0] + 50, "a darker pixel is blue"
     assert shown[2, 0] > shown[2, 2] + 50, "a brighter pixel is red"
     assert shown[1].min() > 240, "an unchanged pixel is near white"
-    assert (_open(pixels.change(np.zeros((1, 2, 2)), 0.0)) > 240).all()
+    assert (_open(png.change(np.zeros((1, 2, 2)), 0.0)) > 240).all()
 
 
 def test_maps_get_darker_with_their_values() -> None:
-    light = _open(pixels.map_(np.linspace(0, 1, 9)[None], 1.0))[0].sum(-1)
+    light = _open(png.map_(np.linspace(0, 1, 9)[None], 1.0))[0].sum(-1)
     assert (np.diff(light) < 0).all()
 
 
 def test_reduce_averages_blocks() -> None:
     values = np.arange(16.0).reshape(1, 4, 4)
-    assert pixels.reduce(values, 2).tolist() == [[[2.5, 4.5], [10.5, 12.5]]]
-    assert pixels.reduce(values, 1) is values
-    assert pixels.reduce(values, 9) is values
+    assert png.reduce(values, 2).tolist() == [[[2.5, 4.5], [10.5, 12.5]]]
+    assert png.reduce(values, 1) is values
+    assert png.reduce(values, 9) is values
 
 
 def test_inline_svg_follows_the_theme_in_styles_only() -> None:
-    text = '<svg xmlns="http://www.w3.org/2000/svg"><title>t</title><text style="fill: #123456">#123456</text></svg>'
-    shown = svg.inline(text, {"#123456": "--ink"})
-    assert shown == '<svg><text style="fill: var(--ink, #123456)">#123456</text></svg>'
+    inner = f'<text style="fill: {style.INK}">{style.INK}</text>'
+    shown = style.inline(f'<svg xmlns="http://www.w3.org/2000/svg"><title>t</title>{inner}</svg>')
+    assert shown == f'<svg><text style="fill: var(--ink, {style.INK})">{style.INK}</text></svg>'

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import io
 
 import pytest
+from rich.console import Console
 
-from report.fake_summary import full
+from report.fake_summary import full, save
+from steadygrad import report
+from steadygrad.audit.schema import HardenSummary, Summary
 from steadygrad.errors import Failure
-from steadygrad.report import hardened
+from steadygrad.report import run_folder
+from steadygrad.report.sections import hardened_section
 
 SHARE = {"value": 0.5, "low": 0.4, "high": 0.6, "count": 100}
 SIDE = {
@@ -42,35 +46,43 @@ FOUND = {
 }
 
 
-def write(folder, found):
-    (folder / "harden.json").write_text(json.dumps(found), encoding="utf-8")
-
-
 def test_a_plain_audit_has_none(tmp_path):
-    assert hardened.read(tmp_path) is None
+    folder = save(tmp_path, *full())
+    assert run_folder.read(folder).hardened is None
+    assert 'id="hardened"' not in report.write(folder).read_text(encoding="utf-8")
 
 
-def test_the_changes_are_in_words_with_what_was_beyond_reach(tmp_path):
-    write(tmp_path, FOUND)
-    found = hardened.read(tmp_path)
-    clean, robust, distance = found.changes
-    assert (clean.before, clean.difference) == (("50.0 %", "[40.0, 60.0]"), ("+12.5 points", "[-5.0, +30.0]"))
-    assert robust.difference[0] == "-12.5 points"
-    assert (distance.after, distance.difference) == (("beyond reach", ""), ("+0.125", "[-0.05, beyond]"))
-    assert found.mark == "none"
-    assert found.training == (
+def test_the_changes_are_in_words_with_what_was_beyond_reach():
+    found = HardenSummary.model_validate(FOUND)
+    rows = {name: [(cell.text, cell.below) for cell in cells] for name, cells in hardened_section.changes(found)}
+    clean, robust, distance = rows.values()
+    assert (clean[0], clean[2]) == (("50.0 %", "[40.0, 60.0]"), ("+12.5 points", "[-5.0, +30.0]"))
+    assert robust[2][0] == "-12.5 points"
+    assert (distance[1], distance[2]) == (("beyond reach", ""), ("+0.125", "[-0.05, beyond]"))
+    assert hardened_section.training(found.training) == (
         "Fine-tuned with sum (parts = pgd + parseval) on 1,200 samples; epoch 4 of 5 was chosen on 120 others."
     )
 
 
-@pytest.mark.parametrize("missing", ["outcome", "before", "difference", "training"])
-def test_an_incomplete_comparison_is_refused(tmp_path, missing):
-    write(tmp_path, {k: v for k, v in FOUND.items() if k != missing})
-    with pytest.raises(Failure, match=f"harden.json: KeyError.*{missing}.*run the hardening again"):
-        hardened.read(tmp_path)
+def test_the_page_begins_with_it(tmp_path):
+    folder = save(tmp_path, *full())
+    HardenSummary.model_validate(FOUND).write(folder / "harden.json")
+    text = report.write(folder).read_text(encoding="utf-8")
+    assert text.index('<section id="hardened"') < text.index('<section id="result"')
+    assert '<p class="none verdict">No difference</p>' in text
+    assert '<a href="#hardened">Before and after</a>' in text
+
+
+def test_the_terminal_says_the_same():
+    console = Console(file=io.StringIO(), width=120, color_system=None)
+    console.print(report.tables(Summary.model_validate(SUMMARY), HardenSummary.model_validate(FOUND))[0])
+    printed = console.file.getvalue()
+    for part in ("clean accuracy", "50.0 %", "+12.5 points", "[-5.0, +30.0]", "beyond reach"):
+        assert part in printed
 
 
 def test_a_damaged_comparison_is_refused(tmp_path):
-    (tmp_path / "harden.json").write_text("{", encoding="utf-8")
+    folder = save(tmp_path, *full())
+    (folder / "harden.json").write_text("{", encoding="utf-8")
     with pytest.raises(Failure, match="run the hardening again"):
-        hardened.read(tmp_path)
+        report.write(folder)

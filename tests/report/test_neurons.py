@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from report.fake_summary import EPS, NAMES, estimate, full, save
+from report.fake_summary import EPS, NAMES, draw, estimate, full, save
 from steadygrad import report
+from steadygrad.audit.schema_maps import Neurons
 from steadygrad.errors import Failure
-from steadygrad.report import neurons, page
+from steadygrad.report.sections import neurons_section as neurons
 
 
 def _layer(name: str, relative: float | None, most: float | None) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def _words(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def section() -> str:
-    text = page.render(*looked_at())
+    text = draw(*looked_at())
     return text[text.index('<section id="neurons"') : text.index('<section id="reproduce"')]
 
 
@@ -82,8 +83,8 @@ def test_every_number_is_there(section: str) -> None:
 
 
 def test_figures_share_one_scale_and_say_what_they_show() -> None:
-    summary, _ = looked_at()
-    drawn = neurons.figures(summary)
+    found = Neurons.model_validate(looked_at()[0]["neurons"])
+    drawn = neurons.figures(found)
     assert len(drawn) == 2
     titles = [re.findall(r"<title[^>]*>([^<]*)", figure)[0] for row in drawn for figure in row[1:]]
     assert "act 0.25 to act:2 0.5." in titles[0]
@@ -94,13 +95,13 @@ def test_figures_share_one_scale_and_say_what_they_show() -> None:
     assert "No sample was turned, so none could come back." in titles[3]
     ticks = [set(re.findall(r">(0\.\d)</text>", row[1])) for row in drawn]
     assert ticks[0] == ticks[1] != set()
-    assert neurons.figures(summary) == drawn
+    assert neurons.figures(found) == drawn
 
 
 def test_no_section_without_the_measurement() -> None:
     summary, arrays = full()
-    assert 'id="neurons"' not in page.render(summary, arrays)
-    assert 'href="#neurons"' in page.render(*looked_at())
+    assert 'id="neurons"' not in draw(summary, arrays)
+    assert 'href="#neurons"' in draw(*looked_at())
 
 
 def _first(found: dict[str, Any]) -> dict[str, Any]:

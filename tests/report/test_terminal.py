@@ -4,73 +4,78 @@ from __future__ import annotations
 
 import doctest
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from report.fake_summary import full, minimal
-from report.test_explained import pushed
+from report.fake_summary import full
+from report.test_explained import attacked
 from report.test_neurons import looked_at
 from steadygrad import report
-from steadygrad.report import curves, wording
+from steadygrad.audit.schema import Summary
+from steadygrad.report import wording
+from steadygrad.report.sections import curves_section, headline_section
+
+
+def read(summary: dict[str, Any]) -> Summary:
+    return Summary.model_validate(summary)
 
 
 def test_headline_is_aligned_and_complete() -> None:
     summary, _ = full()
-    lines = report.headline(summary)
+    lines = report.headline(read(summary))
     assert len(lines) == 7
     assert len({line.index("%") for line in lines[1:]}) == 1
-    for model, line in zip(summary["models"], lines[1:], strict=True):
-        assert line.startswith(model["name"])
-        assert wording.estimate(model["clean"]) in line
-        assert wording.estimate(model["robust"]) in line
-        assert line.endswith(wording.verdict(model))
+    for model, line in zip(read(summary).models, lines[1:], strict=True):
+        assert line.startswith(model.name)
+        assert wording.estimate(model.clean) in line
+        assert wording.estimate(model.robust) in line
+        assert line.endswith(wording.verdict(model.verdict))
 
 
 def test_table_prints_the_numbers_of_the_page_and_no_markup() -> None:
     summary, _ = full(["[red]x[/red]", *(m["name"] for m in full()[0]["models"][1:])])
     console = Console(file=io.StringIO(), width=220, color_system=None)
-    console.print(report.table(summary))
+    console.print(report.tables(read(summary))[0])
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert "[red]x[/red]" in printed
-    for model in summary["models"]:
-        assert wording.estimate(model["robust"]) in printed
-        assert wording.verdict(model) in printed
+    for model in read(summary).models:
+        assert wording.estimate(model.robust) in printed
+        assert wording.verdict(model.verdict) in printed
 
 
 def test_a_refused_number_is_struck_in_the_table() -> None:
     console = Console(file=io.StringIO(), width=220, force_terminal=True, color_system="standard")
-    console.print(report.table(full()[0]))
+    console.print(report.tables(read(full()[0]))[0])
     row = next(line for line in console.file.getvalue().splitlines() if "62.0 %" in line)  # type: ignore[attr-defined]
     assert "\x1b[2;9m" in row
 
 
-def test_missing_numbers_are_words() -> None:
-    summary, _ = minimal()
-    summary["models"][0]["robust"] = None
-    assert "not measured" in report.headline(summary)[1]
+def _refused(summary: dict[str, Any], *places: int) -> Summary:
+    for place in places:
+        verdict = summary["models"][place]["verdict"]
+        verdict["trustworthy"] = verdict["checks"][0]["passed"] = False
+    return read(summary)
 
 
 def test_sentence_names_the_best_number_that_stands() -> None:
     summary, _ = full()
-    sentence = wording.sentence(summary)
+    sentence = headline_section.sentence(read(summary))
     assert sentence.startswith("PGD + gradient penalty withstands every attack tried within ℓ∞ ≤ 0.1 on 86.0 %")
     assert "the number of one other model is not trustworthy" in sentence
-    summary["models"][5]["verdict"]["trustworthy"] = False
-    assert wording.sentence(summary).startswith("PGD-trained withstands")
-    assert "the numbers of 2 other models are not trustworthy" in wording.sentence(summary)
+    sentence = headline_section.sentence(_refused(summary, 5))
+    assert sentence.startswith("PGD-trained withstands")
+    assert "the numbers of 2 other models are not trustworthy" in sentence
 
 
 def test_sentence_claims_nothing_when_no_number_stands() -> None:
-    summary, _ = full()
-    for model in summary["models"]:
-        model["verdict"]["trustworthy"] = False
-    sentence = wording.sentence(summary)
+    sentence = headline_section.sentence(_refused(full()[0], *range(6)))
     assert "do not let any robust accuracy in this report stand" in sentence
     assert "%" not in sentence
 
 
-@pytest.mark.parametrize("module", [wording, curves])
+@pytest.mark.parametrize("module", [wording, curves_section])
 def test_examples_in_the_documentation_run(module: object) -> None:
     outcome = doctest.testmod(module)  # type: ignore[arg-type]
     assert outcome.attempted
@@ -78,25 +83,25 @@ def test_examples_in_the_documentation_run(module: object) -> None:
 
 
 def test_explanations_and_neurons_are_printed_where_they_were_looked_at() -> None:
-    summary, _ = pushed()
+    summary, _ = attacked()
     summary["neurons"] = looked_at()[0]["neurons"]
     console = Console(file=io.StringIO(), width=160, color_system=None)
-    found = report.tables(summary)
+    found = report.tables(read(summary))
     console.print(*found, sep="\n")
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert len(found) == 3
-    assert len(report.tables(full()[0])) == 1
+    assert len(report.tables(read(full()[0]))) == 1
     names = [model["name"] for model in summary["models"]]
     row = summary["explained"]["models"][names[0]]["attributions"][0]
     ratio = row["deviation"]["euclidean"]["certified"]["ratio"]["0.5"]["value"]
-    pushed_part, neurons = printed[printed.index("Explanations pushed") :].split("Neurons under attack")
-    lines = {line.strip().split("  ")[0]: line for line in pushed_part.splitlines()}
+    moved_part, neurons = printed[printed.index("Explanations moved") :].split("Neurons under attack")
+    lines = {line.strip().split("  ")[0]: line for line in moved_part.splitlines()}
     assert f"{row['similarity']['top_k_intersection']['attack']['value']:.2f} [" in lines[names[0]]
     assert wording.number(ratio) in lines[names[0]]
     # The second explanation of a model does not say its name again; what could not be measured is said.
     assert "IntegratedGradients" in lines
     assert printed.count("no bound") == 1
-    assert pushed_part.count("not measured") == 1
+    assert moved_part.count("not measured") == 1
     assert neurons.count("not measured") == 1 + 2 * 2
     assert "60.0 %" in neurons
     assert "silent" in neurons

@@ -210,9 +210,14 @@ class Model(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for name, found in (("clean", self.clean), ("robust", self.robust)):
+        counted = {"clean": self.clean, "robust": self.robust}
+        counted |= {f"attacks[{i}].accuracy": attack.accuracy for i, attack in enumerate(self.attacks)}
+        counted |= {f"attacks[{i}].after_rounding": attack.after_rounding for i, attack in enumerate(self.attacks)}
+        for name, found in counted.items():
             if found.count != self.samples:
                 raise ValueError(f"{name}.count: expected samples, {self.samples}, found {found.count}")
+        if self.distances is not None and self.distances.count > self.samples:
+            raise ValueError(f"distances.count: expected at most {self.samples}, found {self.distances.count}")
         if self.robust.value > self.clean.value:
             raise ValueError(f"robust.value: expected at most clean.value, found {self.robust.value}")
         if {row.attack for row in self.broken_by} != {attack.label for attack in self.attacks}:

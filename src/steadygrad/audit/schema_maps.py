@@ -54,6 +54,12 @@ class Bound(Part):
     points: Count = Field(description="points that were compared with the bound")
     over: Count = Field(description="how many of them lie above it: for certified bounds 0, or a defect")
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.over > self.points:
+            raise ValueError(f"over: expected at most points, {self.points}, found {self.over}")
+        return self
+
 
 class Deviation(Part):
     """How far the signed maps move in one distance."""
@@ -169,6 +175,13 @@ class AttackedMaps(Part):
         ]
     ] = Field(description="one row per attribution")
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for row in self.attributions:
+            if isinstance(row, AttackedMap) and (row.surrogate is None) != (self.beta is None):
+                raise ValueError(f"{row.name}: expected both or neither of beta and surrogate to be null")
+        return self
+
 
 class Pixels(Part):
     """The size of a map."""
@@ -194,8 +207,13 @@ class Explained(Part):
     def _consistent(self) -> Self:
         for name, model in self.models.items():
             for row in model.attributions:
-                if isinstance(row, AttackedMap) and set(row.similarity) != set(self.similarities):
+                if isinstance(row, RefusedMap):
+                    continue
+                if set(row.similarity) != set(self.similarities):
                     raise ValueError(f"models.{name}: {row.name} has other similarities than {self.similarities}")
+                for _, deviation in row.deviation:
+                    if any(len(values) != self.samples for values in deviation.values.values()):
+                        raise ValueError(f"models.{name}: {row.name} has values of other samples than {self.samples}")
         return self
 
 
@@ -250,6 +268,9 @@ class ModelNeurons(Part):
         measured = self.refused is None
         if {self.fooled is not None, self.judged is not None, bool(self.layers)} != {measured}:
             raise ValueError("expected either a refusal, or fooled, judged and layers")
+        for layer in self.layers:
+            if (layer.restored.most.count if layer.restored is not None else 0) != self.judged:
+                raise ValueError(f"layers.{layer.name}.restored: expected shares of the {self.judged} judged samples")
         return self
 
 

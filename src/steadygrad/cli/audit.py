@@ -89,12 +89,13 @@ def show(summary: dict[str, Any], out: Path, json: bool) -> None:
     from rich.console import Console
 
     from steadygrad import report
+    from steadygrad.audit.schema import Summary
 
     page = report.write(out)
     if json:
         emit({**summary, "report": str(page)})
         return
-    Console().print(*report.tables(summary), sep="\n")
+    Console().print(*report.tables(Summary.model_validate(summary)), sep="\n")
     print(f"report: {page}\nsummary: {out / 'summary.json'}")
 
 

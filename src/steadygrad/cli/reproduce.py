@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from steadygrad.cli.common import Debug, Device, Json, Seed, command_line, emit, pick_device, shown
+from steadygrad.cli.common import Debug, Device, Json, Seed, emit, pick_device, shown
 
 __all__ = ["reproduce"]
 
@@ -38,6 +38,10 @@ def reproduce(
         int | None, typer.Option(min=1, metavar="N", help="CPU threads.", show_default="PyTorch's choice")
     ] = None,
     seed: Seed = 0,
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="0-4", help="Several seeds, such as 0-4 or 0,3,7: intervals over trainings too."),
+    ] = None,
     device: Device = "auto",
     json: Json = False,
     debug: Debug = False,
@@ -50,12 +54,13 @@ def reproduce(
 
       steadygrad reproduce yan2018 --data mnist --model lenet --scale paper
 
-      steadygrad reproduce ross2018 --data digits --scale smoke
+      steadygrad reproduce ross2018 --data digits --scale smoke --seeds 0-4
     """
     import torch
 
     from steadygrad import papers
     from steadygrad.errors import unknown_name
+    from steadygrad.papers.seeds import seeds_of
 
     if paper not in papers.PAPERS:
         raise unknown_name("paper", paper, papers.PAPERS)
@@ -71,9 +76,8 @@ def reproduce(
         scale=scale,
         search=search,
         combined=combined,
-        seed=seed,
+        seeds=(seed,) if seeds is None else seeds_of(seeds),
         device=where,
-        command=command_line(),
     )
     with shown():
         summary = papers.reproduce(paper, request)
@@ -87,7 +91,7 @@ def reproduce(
 
 
 def _line(claim: dict[str, Any]) -> str:
-    from steadygrad.papers.page import claim_found
+    from steadygrad.papers.paper_page import claim_found
 
     mark = "–" if claim["found"] is None else "✓" if claim["held"] else "✗"
     return f"{mark} {claim['text']}: {claim_found(claim)}, needed {claim['needed']} ({claim['verdict']})"

@@ -183,10 +183,10 @@ class _Reader:
     def _read(self, value: type | FunctionType, name: str) -> None:
         module = value.__module__
         file = getattr(sys.modules.get(module), "__file__", None)
-        if module in sys.builtin_module_names or (file is not None and not _own(Path(file))):
+        if module in sys.builtin_module_names or (module != "__main__" and file is not None and not _own(Path(file))):
             self._installed.add(f"{name} {_version(module)}")
             return
-        if any(not Path(function.__code__.co_filename).is_file() for function in _written(value)) or file is None:
+        if file is None or any(not Path(function.__code__.co_filename).is_file() for function in _written(value)):
             self.unreadable.add(name)
             return
         self._files.add(Path(file).resolve())

@@ -1,73 +1,95 @@
-"""What a paper says must come out, and whether it did."""
+"""What a paper says must come out, and whether it did; and the numbers that it published."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
+import csv
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from steadygrad.errors import UsageError
 from steadygrad.measuring.statistics import Estimate
 
-__all__ = ["Claim", "above", "at_least", "at_most", "below"]
+__all__ = ["Claim", "published"]
 
-Verdict = Literal["held", "held, within its interval", "not held, within its interval", "not held", "not measured"]
+Sense = Literal["at least", "at most", "above", "below"]
+_NUMBERS = Path(__file__).parent / "numbers"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One expectation with what was found: `found` in the units of `needed`, interval included."""
+    """One expectation of a paper: a value found lies on the right side of a bar.
+
+    Args:
+        text: the expectation in words.
+        found: the value with its interval; None where it could not be measured.
+        sense: on which side of the bar it must lie; "above" and "below" leave out the bar itself.
+        bar: in the units of `found`.
+        unit: shares are shown in "%", differences of them in "points".
+        paper: what the paper has there.
+        detail: what else a reader must know.
+
+    >>> Claim("better", Estimate(0.3, 0.2, 0.4), "at least", 0.25, "points").verdict
+    'held, within its interval'
+    >>> Claim("better", Estimate(0.0, 0.0, 0.0), "above", 0.0).verdict
+    'not held'
+    """
 
     text: str
-    needed: str
-    verdict: Verdict
     found: Estimate | None
+    sense: Sense
+    bar: float
     unit: str = "%"
     paper: str = ""
     detail: str = ""
 
     @property
+    def needed(self) -> str:
+        """The bar in words."""
+        scale = 100 if self.unit in ("%", "points") else 1
+        return f"{self.sense} {scale * self.bar:g} {self.unit}".strip()
+
+    @property
     def held(self) -> bool:
         """Whether the value found is on the right side."""
-        return self.verdict.startswith("held")
+        return self.found is not None and self._fits(self.found.value)
+
+    @property
+    def verdict(self) -> str:
+        """Whether it held, and whether the interval leaves that open."""
+        if self.found is None:
+            return "not measured"
+        word = "held" if self.held else "not held"
+        open_ = self._fits(self.found.low) != self._fits(self.found.high)
+        return f"{word}, within its interval" if open_ else word
+
+    def _fits(self, value: float) -> bool:
+        sides = {"at least": value >= self.bar, "at most": value <= self.bar}
+        return sides.get(self.sense, value > self.bar if self.sense == "above" else value < self.bar)
 
     def plain(self) -> dict[str, Any]:
         """The claim as plain data for `summary.json`."""
-        found = None if self.found is None else dataclasses.replace(self.found, count=0).plain()
-        return {**dataclasses.asdict(self), "found": found, "held": self.held}
+        return {
+            "text": self.text,
+            "needed": self.needed,
+            "verdict": self.verdict,
+            "held": self.held,
+            "found": None if self.found is None else self.found.plain(),
+            "unit": self.unit,
+            "paper": self.paper,
+            "detail": self.detail,
+        }
 
 
-def at_least(text: str, found: Estimate | None, bar: float, needed: str, **more: Any) -> Claim:
-    """The claim that a value is at least `bar`.
+def published(name: str) -> list[dict[str, str]]:
+    """The rows of a file of published numbers.
 
-    >>> at_least("better", Estimate(0.3, 0.2, 0.4), 0.25, "at least 25 points").verdict
-    'held, within its interval'
+    >>> published("yan2018_table1")[0]["method"]
+    'reference'
     """
-    if found is None:
-        return Claim(text, needed, "not measured", None, **more)
-    open_ = found.low < bar <= found.high
-    held = found.value >= bar
-    verdict: Verdict = ("held, within its interval" if open_ else "held") if held else "not held"
-    if not held and open_:
-        verdict = "not held, within its interval"
-    return Claim(text, needed, verdict, found, **more)
-
-
-def at_most(text: str, found: Estimate | None, bar: float, needed: str, **more: Any) -> Claim:
-    """The claim that a value is at most `bar`."""
-    turned = Estimate(-found.value, -found.high, -found.low) if found is not None else None
-    return dataclasses.replace(at_least(text, turned, -bar, needed, **more), found=found)
-
-
-def above(text: str, found: Estimate | None, bar: float, needed: str, **more: Any) -> Claim:
-    """The claim that a value is larger than `bar`: equal is not enough.
-
-    >>> above("better", Estimate(0.0, 0.0, 0.0), 0.0, "above 0").verdict
-    'not held'
-    """
-    return at_least(text, found, math.nextafter(bar, math.inf), needed, **more)
-
-
-def below(text: str, found: Estimate | None, bar: float, needed: str, **more: Any) -> Claim:
-    """The claim that a value is smaller than `bar`: equal is not enough."""
-    return at_most(text, found, math.nextafter(bar, -math.inf), needed, **more)
+    path = _NUMBERS / f"{name}.csv"
+    if not path.is_file():
+        known = sorted(p.stem for p in _NUMBERS.glob("*.csv"))
+        raise UsageError(f"there are no published numbers {name!r}: give one of {known}")
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,27 +1,54 @@
-"""The look of all figures: colors, markers, Matplotlib settings, and the way from a figure to SVG text."""
+"""The look of all figures: colors, markers, Matplotlib settings, and the way from a figure to SVG in a page."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import math
+import re
 import warnings
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
-from steadygrad.report.svg import finish
+from markupsafe import Markup
+
 from steadygrad.report.wording import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["GRID", "INK", "MARKERS", "MUTED", "PAPER", "SERIES", "drawing", "logarithmic", "svg"]
+__all__ = [
+    "GRID",
+    "INK",
+    "MARKERS",
+    "MUTED",
+    "PAPER",
+    "SERIES",
+    "bare",
+    "drawing",
+    "drawn",
+    "inline",
+    "logarithmic",
+    "svg",
+]
 
 INK, MUTED, GRID, PAPER = "#1c2024", "#5a6169", "#dfe2e5", "#fefefe"
 # Told apart with any color vision, and at least 4.5:1 on white; markers say it a second time.
 SERIES = ("#0b6aa2", "#b84a08", "#007a58", "#8f4a8b", "#7a6100", "#4a5058")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_VARIABLES = {
+    **{color: f"--series-{index}" for index, color in enumerate(SERIES)},
+    INK: "--ink",
+    MUTED: "--muted",
+    GRID: "--line",
+    PAPER: "--paper",
+}
+_SPACE = "http://www.w3.org/2000/svg"
+_LINK = "{http://www.w3.org/1999/xlink}href"
+_REFERENCE = re.compile(r"#([\w-]+)")
 _RULES: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "steadygrad",
@@ -68,6 +95,15 @@ def logarithmic(axes: Axes, *sides: Literal["x", "y"]) -> None:
         axis.set_major_formatter(FuncFormatter(_plain))
 
 
+def bare(axes: Axes, grid: Literal["x", "y", "both"] | None = "y", keep: tuple[str, ...] = ("bottom",)) -> None:
+    """Axes without ticks and with few lines: a grid behind what is drawn, and the sides of the frame in `keep`."""
+    if grid is not None:
+        axes.grid(axis=grid, color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[[side for side in ("top", "right", "left", "bottom") if side not in keep]].set_visible(False)
+    axes.tick_params(length=0, pad=5)
+
+
 def _plain(value: float, _: object = None) -> str:
     return number(value) if 1e-3 <= value <= 1e3 else number(value).removeprefix("1·")
 
@@ -79,4 +115,63 @@ def svg(figure: Figure, title: str) -> str:
         # Names may use letters that the measuring font lacks; the page's own font draws them.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph")
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return finish(buffer.getvalue().decode("utf-8"), title)
+    return _finish(buffer.getvalue().decode("utf-8"), title)
+
+
+def _finish(text: str, title: str) -> str:
+    """A standalone SVG with a title; ids that nothing refers to are dropped, the others made unique by content."""
+    root = ET.fromstring(text)
+    prefix = "f" + hashlib.sha256(text.encode() + title.encode()).hexdigest()[:8]
+    used: set[str] = set()
+    for element in root.iter():
+        element.tag = element.tag.replace(f"{{{_SPACE}}}", "")
+        if _LINK in element.attrib:
+            element.set("href", element.attrib.pop(_LINK))
+        for name, value in element.attrib.items():
+            if name == "href" or "url(" in value:
+                used |= set(_REFERENCE.findall(value))
+    for metadata in root.findall("metadata"):
+        root.remove(metadata)
+    for element in root.iter():
+        _rename(element, used, prefix)
+    width, height = root.get("viewBox", "0 0 1 1").split()[2:]
+    root.attrib.update({"width": width, "height": height, "role": "img", "aria-label": title})
+    root.set("xmlns", _SPACE)
+    caption = ET.Element("title")
+    caption.text = title
+    root.insert(0, caption)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _rename(element: ET.Element, used: set[str], prefix: str) -> None:
+    if "id" in element.attrib:
+        name = element.attrib.pop("id")
+        if name in used:
+            element.set("id", f"{prefix}-{name}")
+    for name, value in list(element.attrib.items()):
+        if name == "href":
+            element.set(name, value.replace("#", f"#{prefix}-", 1))
+        elif "url(#" in value:
+            element.set(name, value.replace("url(#", f"url(#{prefix}-"))
+        elif name == "style":
+            # The page's font, not the one Matplotlib measured with.
+            element.set(name, re.sub(r"(font: [\d.]+px) [^;]+", r"\1 sans-serif", value))
+
+
+def inline(svg: str) -> Markup:
+    """SVG text for use inside HTML: no namespace needed, and colors that follow the theme of the page."""
+    svg = svg.replace(f' xmlns="{_SPACE}"', "", 1)
+    # Browsers show a title as a tooltip over the whole figure; the label already says it to a screen reader.
+    svg = re.sub(r"<title>.*?</title>", "", svg, count=1, flags=re.DOTALL)
+    pattern = re.compile("|".join(_VARIABLES))
+
+    def themed(style: re.Match[str]) -> str:
+        return pattern.sub(lambda m: f"var({_VARIABLES[m[0]]}, {m[0]})", style[0])
+
+    # The SVG was serialized by an XML writer, so every name in it is escaped already.
+    return Markup(re.sub(r'style="[^"]*"', themed, svg))
+
+
+def drawn(figure: Figure, title: str) -> Markup:
+    """A figure as inline SVG; call it inside `drawing`."""
+    return inline(svg(figure, title))

@@ -27,7 +27,7 @@ __all__ = ["LinearizedDeviation"]
     "linearized",
     summary="how far the map moves to first order: largest singular values, or corners of the box by a relaxation",
     reference="after Wang and Kong 2023, arXiv 2303.00340",
-    cost="1 map + tens of products with the Jacobian, or one for each entry of a small input; 1 backward each per node",
+    cost="1 map + tens of products with the Jacobian (small inputs: one for each entry), each 1 backward per node",
     soundness="linearized",
     order=2,
     norms=("linf", "l2"),

@@ -1,0 +1,116 @@
+"""Cells, tables and figures that the pages of several papers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from steadygrad.measuring.statistics import Estimate, newcombe
+from steadygrad.papers.search import Search
+from steadygrad.report.blocks import Cell, Figure, Table
+from steadygrad.report.style import GRID, MARKERS, SERIES, drawing, drawn
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["against", "fixed", "line", "panels", "percent", "searched_table", "settings_table"]
+
+
+def fixed(found: Estimate | None, digits: int = 3, scale: float = 1.0, sign: str = "", **more: Any) -> Cell:
+    """A cell with a value and its interval, with so many decimals; a dash for None.
+
+    >>> fixed(Estimate(0.5, 0.25, 0.75), 2).below
+    '[0.25, 0.75]'
+    """
+    if found is None:
+        return Cell("–", **more)
+    value, low, high = (f"{scale * v:{sign}.{digits}f}" for v in (found.value, found.low, found.high))
+    return Cell(value, f"[{low}, {high}]", **more)
+
+
+def percent(found: Estimate | None, digits: int = 1, **more: Any) -> Cell:
+    """A cell with a share in percent and its interval."""
+    return fixed(found, digits, 100, **more)
+
+
+def against(ours: Estimate, theirs: float | None, count: int, *, digits: int = 1, apart: int = 1) -> list[Cell]:
+    """Three cells of shares in percent: ours, the paper's on `count` samples, and the difference in points."""
+    if theirs is None:
+        return [percent(ours, digits), Cell("–"), Cell("–")]
+    difference = fixed(newcombe(ours, theirs, count), apart, 100, "+")
+    return [percent(ours, digits), Cell(f"{100 * theirs:.{max(1, digits)}f}"), difference]
+
+
+def settings_table(labels: Mapping[str, str], ways: Mapping[str, Mapping[str, Any]]) -> Table:
+    """What each model was trained with, from the plain data of its training."""
+    keys = ("epochs", "batch_size", "optimizer", "lr", "schedule", "weight_decay")
+    rows = []
+    for name, way in ways.items():
+        defense = ", ".join(f"{k} = {v}" for k, v in way["defense"].items() if k != "name")
+        training = ", ".join(f"{k} = {way['training'][k]}" for k in keys)
+        rows.append((labels[name], [Cell(f"{way['defense']['name']}: {defense}"), Cell(training)]))
+    return Table("What each method was trained with.", ["Model", "Objective", "Training"], rows, words=(0, 1))
+
+
+def searched_table(
+    found: Mapping[str, Search[Any]],
+    labels: Mapping[str, str],
+    *,
+    score: str,
+    shown: Callable[[float], str],
+    settings: Callable[[Any], str] = str,
+) -> Table:
+    """All candidates of a search with their accuracy and `score`, the chosen ones ticked."""
+    rows = []
+    for name, tried in found.items():
+        for row in tried.rows:
+            chosen = Cell(settings(row.settings), good=True if row is tried.chosen else None)
+            rows.append((labels[name], [chosen, Cell(f"{100 * row.accuracy:.2f}"), Cell(shown(row.score))]))
+    rule = next(iter(found.values())).rule
+    caption = (
+        f"The search on held-out training data. ✓ is what was chosen: the best {score} among the candidates that lose "
+        f"at most {100 * rule.allowed:g} points of the {100 * rule.accuracy:.2f} % of the model without a defense."
+    )
+    return Table(caption, ["Model", "Settings", "Accuracy, %", score], rows, words=(0,))
+
+
+def line(axes: Axes, index: int, x: Sequence[float], y: Sequence[float], label: str | None = None, **more: Any) -> None:
+    """Draw a series in the color and with the marker of its place; more series than colors are dashed."""
+    style = {"marker": MARKERS[index % len(MARKERS)], "markersize": 4.5, "linewidth": 1.6}
+    style["linestyle"] = "-" if index < len(SERIES) else "--"
+    axes.plot(x, y, label=label, **{"color": SERIES[index % len(SERIES)], **style, **more})
+
+
+def panels(
+    titles: Sequence[str],
+    draw: Callable[[Axes, int], None],
+    caption: str,
+    x: str,
+    y: str = "",
+    *,
+    columns: int = 3,
+    height: float = 2.9,
+) -> Figure:
+    """A figure of panels with one legend; `draw(axes, index)` fills each."""
+    from matplotlib.figure import Figure as Canvas
+
+    columns = min(len(titles), columns)
+    rows = -(-len(titles) // columns)
+    with drawing(10.0 if columns > 1 else 11.0):
+        figure = Canvas(figsize=(10.4, 0.8 + height * rows), layout="constrained")
+        every = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for index, axes in enumerate(every):
+            if index >= len(titles):
+                axes.set_visible(False)
+                continue
+            draw(axes, index)
+            axes.set_title(titles[index], loc="left", fontsize="medium")
+            axes.set_xlabel(x)
+            if index % columns == 0:
+                axes.set_ylabel(y)
+            axes.grid(color=GRID, linewidth=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+        handles, labels = max((axes.get_legend_handles_labels() for axes in every), key=lambda pair: len(pair[0]))
+        if handles:
+            figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        return Figure(drawn(figure, caption), caption)

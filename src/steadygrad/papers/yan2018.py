@@ -1,0 +1,438 @@
+"""Yan, Guo and Zhang 2018, Deep Defense: a reference model and four ways of hardening it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from steadygrad.attacks import DDN
+from steadygrad.attacks.suites import SUITES
+from steadygrad.data import Dataset
+from steadygrad.measuring.measures.attacked import Attacked
+from steadygrad.measuring.measures.predicted import Predicted
+from steadygrad.measuring.measures.rho2 import Rho2
+from steadygrad.measuring.measures.signed_steps import SignedSteps, halving_radius
+from steadygrad.measuring.paired import mean_difference, ratio_of_means, ratio_of_medians
+from steadygrad.measuring.statistics import mean, quantiles, share_of
+from steadygrad.measuring.table import Array
+from steadygrad.papers.claims import Claim, published
+from steadygrad.papers.paper import Findings, Paper
+from steadygrad.papers.parts import against, fixed, line, panels, percent, searched_table, settings_table
+from steadygrad.papers.search import Rule, Search, search
+from steadygrad.papers.study import Study
+from steadygrad.papers.yan2018_recipe import Recipe, recipe_of
+from steadygrad.report.blocks import Block, Cell, Figure, Section, Table, Text
+from steadygrad.report.wording import number
+from steadygrad.threat import l2, linf
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["METHODS", "MULTIPLES", "PAPER", "SCALES", "Measured", "Scale", "judge"]
+
+RIVALS = ("parseval", "adversarial_fgs", "adversarial_deepfool")
+METHODS = (*RIVALS, "deep_defense")
+LABELS = {
+    "reference": "reference",
+    "parseval": "Parseval",
+    "adversarial_fgs": "adversarial training I (FGS)",
+    "adversarial_deepfool": "adversarial training II (DeepFool)",
+    "deep_defense": "Deep Defense",
+    "combined": "Deep Defense + adversarial training (ours)",
+}
+MULTIPLES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5)
+"""Radii of the FGS curve as multiples of the reference radius; the paper's table has .2, .5 and 1."""
+
+_LOSS_ALLOWED = 0.001  # of accuracy, by a candidate of the search
+_TEST_IMAGES = 10_000  # the paper's
+_AT_LEAST = {"convnet": 1.8}  # times the reference's rho2; more than 1 for other networks
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is trained and measured.
+
+    Args:
+        part: of the epochs of the recipe.
+        training, test: largest numbers of samples; None for all.
+        distances: first test images for DDN.
+        suite: first test images for the worst case of the suite.
+        validation: validation images that decide a search.
+    """
+
+    part: float
+    training: int | None
+    test: int | None
+    distances: int
+    suite: int
+    validation: int
+
+
+SCALES = {
+    "smoke": Scale(0.1, 200, 60, 10, 10, 50),
+    "short": Scale(0.34, None, 2000, 300, 200, 1000),
+    "paper": Scale(1.0, None, None, 1000, 500, 2000),
+}
+
+
+def methods(study: Study) -> tuple[str, ...]:
+    """The methods of the paper, and the combination of this library if it is asked for."""
+    return (*METHODS, "combined") if study["combined"] else METHODS
+
+
+def samples(study: Study, whole: Dataset, test: Dataset) -> dict[str, Dataset]:
+    """What is trained on and measured; a search trains on a part, and chooses on the rest."""
+    scale = SCALES[study["scale"]]
+    train = whole if scale.training is None else whole.take(scale.training, seed=study.seed)
+    named = {"train": train, "test": test if scale.test is None else test.take(scale.test)}
+    if study["search"]:
+        named["fitted"], held = train.divide(1 / 12, study.seed)
+        named["held out"] = held.take(scale.validation)
+    return named
+
+
+def plan(study: Study) -> dict[str, Any]:
+    """All that the numbers depend on besides data, scale and seed."""
+    scale = SCALES[study["scale"]]
+    recipe = recipe_of(study["model"]).shortened(scale.part)
+    ways = {"reference": recipe.reference()} | {name: recipe.method(name) for name in methods(study)}
+    return {
+        "recipe": {name: way.plain() for name, way in ways.items()},
+        "grids": recipe.table.get("search", {}) if study["search"] else {},
+        "measured": dataclasses.asdict(scale),
+    }
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All measures by model, one entry per image; `fgs` has a row for each of the `MULTIPLES` of the radius."""
+
+    radius: float
+    right: Mapping[str, Array]
+    rounded: Mapping[str, Array]
+    changes: Mapping[str, Array]
+    norms: Array
+    centered_norms: Array
+    fgs: Mapping[str, Array]
+    distances: Mapping[str, Array]
+    withstands: Mapping[str, Array]
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    searched: Mapping[str, Search[dict[str, Any]]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def halved(self) -> bool:
+        """Whether there is a radius that halves: from a clean accuracy above a half, FGS goes down to it.
+
+        Without one, as where gradients vanish in float32, accuracies at multiples of the radius say nothing.
+        """
+        at = self.fgs["deep_defense"][MULTIPLES.index(1.0)]
+        return bool(at.mean() <= 0.5 < self.right["deep_defense"].mean())
+
+    def rho2(self, name: str, *, centered: bool = True) -> Array:
+        """The relative size of DeepFool's change (N,)."""
+        sizes: Array = self.changes[name] / np.maximum(self.centered_norms if centered else self.norms, 1e-12)
+        return sizes
+
+
+def measure(study: Study) -> Measured:
+    """Train the reference and the methods, and measure all of them."""
+    scale = SCALES[study["scale"]]
+    recipe = recipe_of(study["model"]).shortened(scale.part)
+    center = study.mean_image("train")
+    searched = _searched(study, recipe.shortened(0.4), center) if study["search"] else {}
+    ways = {n: recipe.method(n, searched[n].chosen.settings if searched else None) for n in methods(study)}
+    for name, way in {"reference": recipe.reference(), **ways}.items():
+        study.fit(name, way)
+    names = ("reference", *ways)
+    radius = halving_radius(study.tables(), "deep_defense")
+    clean = {name: study.table(Predicted(), name) for name in names}
+    sizes = {name: study.table(Rho2(), name, shared=center) for name in names}
+    steps = SignedSteps(tuple(m * radius for m in MULTIPLES))
+    first, suite = range(min(scale.distances, study.size())), SUITES["fast"]
+    return Measured(
+        radius=radius,
+        right={name: table["right"] for name, table in clean.items()},
+        rounded={name: table["rounded"] for name, table in clean.items()},
+        changes={name: table["change"] for name, table in sizes.items()},
+        norms=sizes["reference"]["norm"],
+        centered_norms=sizes["reference"]["centered_norm"],
+        fgs={name: study.table(steps, name)["right"][:, 0].T for name in names},
+        distances={name: study.table(Attacked(DDN(), l2()), name, rows=first)["distance"] for name in names},
+        withstands={name: study.withstands(name, suite, linf(radius / 2), scale.suite) for name in names},
+        settings={name: way.plain() for name, way in ways.items()},
+        searched=searched,
+    )
+
+
+def _searched(study: Study, recipe: Recipe, center: Mapping[str, Array]) -> dict[str, Search[dict[str, Any]]]:
+    """For each method the settings with the largest centered rho2 that cost at most .1 point of accuracy."""
+
+    def scores(network: str) -> tuple[float, float]:
+        sizes = study.table(Rho2(), network, "held out", shared=center)
+        right = study.table(Predicted(), network, "held out")["right"]
+        return float(right.mean()), float((sizes["change"] / sizes["centered_norm"]).mean())
+
+    def tried(method: str, changes: dict[str, Any]) -> tuple[float, float]:
+        network = " ".join(["search", method, *(f"{place.rpartition('.')[2]} {v}" for place, v in changes.items())])
+        study.fit(network, recipe.method(method, changes, "fitted", "search reference"))
+        return scores(network)
+
+    study.fit("search reference", recipe.reference("fitted"))
+    rule = Rule(scores("search reference")[0], _LOSS_ALLOWED)
+    return {name: search(recipe.candidates(name), functools.partial(tried, name), rule) for name in methods(study)}
+
+
+def find(study: Study, found: Measured) -> Findings:
+    """Everything in numbers, judged and drawn."""
+    theirs = _published(study["dataset"], study["model"])
+    rows = {name: _row(found, name) for name in found.right}
+    results = {
+        "network": study["model"],
+        "models": list(rows),
+        "rows": rows,
+        "eps_ref": found.radius,
+        "halved": found.halved,
+        "suite_eps": found.radius / 2,
+        "images": {
+            "accuracy, rho2, FGS": len(found.norms),
+            "DDN": len(found.distances["reference"]),
+            "suite": len(found.withstands["reference"]),
+        },
+        "search": found.searched,
+        "settings": found.settings,
+        "published": theirs,
+    }
+    sections = [
+        Section("The paper's table", [_intro(found), *_accuracy_and_rho(rows, theirs), *_fgs(rows, theirs)]),
+        Section("Other judges", [_judges(results)]),
+        Section("Settings", _settings(found)),
+    ]
+    headline = {
+        f"{LABELS[name]}: {text}": (row[key], unit)
+        for name, row in rows.items()
+        for text, key, unit in (("accuracy", "accuracy", "%"), ("ρ₂, centered", "rho2_centered", ""))
+    }
+    return Findings(results, judge(study["model"], theirs, found), sections, _left_out(study), headline)
+
+
+def _row(found: Measured, name: str) -> dict[str, Any]:
+    reached = found.distances[name][found.right[name][: len(found.distances[name])]]
+    return {
+        "accuracy": share_of(found.right[name]),
+        "rho2": mean(found.rho2(name, centered=False)),
+        "rho2_centered": mean(found.rho2(name)),
+        "rounded": share_of(found.rounded[name]),
+        "fgs": {f"{m:g}": share_of(row) for m, row in zip(MULTIPLES, found.fgs[name])},
+        "ddn": {"quantiles": quantiles(reached), "count": len(reached)},
+        "suite": share_of(found.withstands[name]),
+    }
+
+
+def _published(data: str, network: str) -> dict[str, Any]:
+    """The paper's rows by our names of the methods; its adversarial training is compared with FGS."""
+    names = {"adversarial_training": "adversarial_fgs"}
+    return {
+        names.get(row["method"], row["method"]): {
+            "accuracy": float(row["accuracy_pct"]) / 100,
+            "rho2": float(row["rho2"]),
+            "fgs": {f"{m:g}": float(row[f"acc_at_{m:.1f}_eps_ref_pct"]) / 100 for m in (0.2, 0.5, 1.0)},
+        }
+        for row in published("yan2018_table1")
+        if (row["dataset"], row["network"]) == (data, network)
+    }
+
+
+def judge(network: str, theirs: Mapping[str, Any], found: Measured) -> list[Claim]:
+    """Every expectation, decided image by image."""
+    mine, bar = "deep_defense", theirs.get("deep_defense")
+    if bar and network in ("mlp", "lenet"):
+        out = _absolute("Deep Defense", mine, found, bar)
+    else:
+        out = _relative(network, theirs, found)
+    for name in RIVALS:
+        text = f"Deep Defense minus {LABELS[name]}"
+        size = mean_difference(found.rho2(mine), found.rho2(name))
+        out.append(Claim(f"{text}: ρ₂, centered", size, "above", 0.0, ""))
+        for multiple in (0.5, 1.0):
+            first, second = (found.fgs[n][MULTIPLES.index(multiple)] for n in (mine, name))
+            apart = mean_difference(first, second) if found.halved else None
+            at = [theirs[n]["fgs"][f"{multiple:g}"] for n in (mine, name) if n in theirs]
+            paper = f"{100 * (at[0] - at[1]):+.1f} points" if len(at) == 2 else ""
+            out.append(Claim(f"{text}: accuracy at {multiple:g} ε_ref", apart, "above", 0.0, "points", paper))
+    ratio = ratio_of_medians(found.distances[mine], found.distances["reference"])
+    detail = "a judge it was not trained on; clean mistakes count as distance 0"
+    text = "Deep Defense: median DDN distance over the reference's"
+    out.append(Claim(text, ratio, "at least", 1.25, "times", detail=detail))
+    if bar and "combined" in found.right:
+        detail = "against the paper's Deep Defense"
+        at_one = share_of(found.fgs["combined"][MULTIPLES.index(1.0)]) if found.halved else None
+        text = "Combined: accuracy at 1.0 ε_ref of Deep Defense"
+        found_all = [*_absolute("Combined", "combined", found, bar), Claim(text, at_one, "at least", 0.5)]
+        out += [dataclasses.replace(claim, paper="", detail=detail) for claim in found_all]
+    return out
+
+
+def _absolute(label: str, name: str, found: Measured, bar: Mapping[str, Any]) -> list[Claim]:
+    accuracy, size = bar["accuracy"], bar["rho2"]
+    hits, paper = share_of(found.right[name]), f"{100 * accuracy:.2f} %"
+    return [
+        Claim(f"{label}: accuracy", hits, "at least", accuracy, "%", paper),
+        Claim(f"{label}: ρ₂, centered", mean(found.rho2(name)), "at least", size, "", f"{size:.3f}"),
+    ]
+
+
+def _relative(network: str, theirs: Mapping[str, Any], found: Measured) -> list[Claim]:
+    apart = mean_difference(found.right["deep_defense"], found.right["reference"])
+    ratio = ratio_of_means(*(found.rho2(name, centered=False) for name in ("deep_defense", "reference")))
+    at = [theirs[n]["rho2"] for n in ("deep_defense", "reference") if n in theirs]
+    paper = f"{at[0] / at[1]:.2f} times" if len(at) == 2 else ""
+    bar = _AT_LEAST.get(network, 1.0)
+    return [
+        Claim("Deep Defense minus reference: accuracy", apart, "at least", 0.0, "points"),
+        Claim("Deep Defense: ρ₂ over the reference's", ratio, "at least" if bar > 1 else "above", bar, "times", paper),
+    ]
+
+
+def _left_out(study: Study) -> list[str]:
+    scale = SCALES[study["scale"]]
+    lines = [
+        "FGS stays within the range of the pixels, which the paper does not ask for; DeepFool for ρ₂ does not.",
+        "All methods fine-tune the same reference; the paper publishes settings for LeNet's Deep Defense only.",
+    ]
+    if study["dataset"] == "cifar10":
+        lines.append(
+            "CIFAR-10 in pixels of [0, 1], normalized per channel; the paper whitens, so its rows compare as ratios "
+            "to the reference."
+        )
+    if scale.part < 1:
+        lines.append(f"Trainings have {scale.part:g} of their epochs (at least one).")
+    if scale.training is not None or scale.test is not None:
+        lines.append(f"{study.size('train'):,} training samples and the first {scale.test} test samples.")
+    lines.append(
+        "The settings were chosen in this run, on a twelfth of the training data that the search did not train on."
+        if study["search"]
+        else "The settings are those of the network's table; --search chooses them anew on validation data."
+    )
+    return lines
+
+
+def _intro(found: Measured) -> Text:
+    scales = (
+        "ρ₂ in pixels and ρ₂ centered on the mean training image are different scales; the published MNIST figures "
+        "are centered."
+    )
+    if not found.halved:
+        return Text(
+            "There is no ε_ref: no FGS radius takes the Deep Defense model from an accuracy above a half down to it. "
+            f"Accuracies at multiples of {found.radius:.4f} below compare nothing. {scales}"
+        )
+    return Text(
+        f"ε_ref is {found.radius:.4f} in pixels of [0, 1]: the smallest FGS radius at which the Deep Defense model is "
+        f"wrong on half of the test images, so that it reads 50 % at 1.0 ε_ref by construction. {scales}"
+    )
+
+
+def _accuracy_and_rho(rows: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Block]:
+    def size(name: str) -> list[Cell]:
+        row, other, base = rows[name], theirs.get(name), theirs.get("reference")
+        ratio = row["rho2"].value / max(rows["reference"]["rho2"].value, 1e-12)
+        return [
+            fixed(row["rho2"]),
+            fixed(row["rho2_centered"]),
+            Cell(f"{other['rho2']:.3f}" if other else "–"),
+            fixed(row["rho2_centered"].minus(other["rho2"]) if other else None, sign="+"),
+            Cell(f"{ratio:.2f}"),
+            Cell(f"{other['rho2'] / base['rho2']:.2f}" if other and base else "–"),
+        ]
+
+    def accuracy(name: str) -> list[Cell]:
+        other = theirs[name]["accuracy"] if name in theirs else None
+        return against(rows[name]["accuracy"], other, _TEST_IMAGES, digits=2, apart=2)
+
+    return [
+        Table(
+            f"Accuracy in percent on {rows['reference']['accuracy'].count:,} clean test images. The difference's "
+            "interval takes the two runs as independent, which is wider than need be on equal images.",
+            ["Model", "Accuracy", "Paper", "Difference"],
+            [(LABELS[name], accuracy(name)) for name in rows],
+        ),
+        Table(
+            "ρ₂, the mean relative size of DeepFool's change: in pixels, centered, and as a ratio to the reference. "
+            "The paper's spread is not published, so the difference's interval is that of ours alone. For CIFAR-10 "
+            "only ratios compare.",
+            ["Model", "ρ₂, pixels", "ρ₂, centered", "Paper", "Difference", "Ratio", "Paper's ratio"],
+            [(LABELS[name], size(name)) for name in rows],
+        ),
+    ]
+
+
+def _fgs(rows: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Block]:
+    def cells(name: str) -> list[Cell]:
+        row, other = rows[name], theirs.get(name, {}).get("fgs", {})
+        shown = [cell for m in ("0.2", "0.5", "1") for cell in against(row["fgs"][m], other.get(m), _TEST_IMAGES)]
+        return [*shown, percent(row["rounded"])]
+
+    def draw(axes: Axes, _: int) -> None:
+        for index, (name, row) in enumerate(rows.items()):
+            shares = [row["accuracy"], *row["fgs"].values()]
+            line(axes, index, [0.0, *MULTIPLES], [100 * share.value for share in shares], LABELS[name])
+        axes.set(ylim=(0, 101), xlim=0)
+
+    head = ["Model", *(t for m in (".2", ".5", "1.0") for t in (f"{m} ε_ref", "Paper", "Diff.")), "Rounded"]
+    caption = (
+        "Accuracy in percent after one FGS step, in multiples of ε_ref; and the share of images for which float32 "
+        "leaves nothing of 1 − p, so that the slope of the cross-entropy has lost a part and FGS of its strength."
+    )
+    title = "Accuracy after one FGS step against its radius in multiples of ε_ref."
+    curve: Figure = panels([""], draw, title, "radius / ε_ref", "accuracy, %", height=3.4)
+    return [Table(caption, head, [(LABELS[name], cells(name)) for name in rows]), curve]
+
+
+def _judges(results: Mapping[str, Any]) -> Table:
+    base = results["rows"]["reference"]["ddn"]["quantiles"]["0.5"]
+
+    def cells(row: Mapping[str, Any]) -> list[Cell]:
+        low, middle, high = (row["ddn"]["quantiles"][q] for q in ("0.05", "0.5", "0.95"))
+        ratio = f"{middle / base:.2f}" if middle is not None and base else "–"
+        return [Cell(number(middle), f"[{number(low)}, {number(high)}]"), Cell(ratio), percent(row["suite"])]
+
+    return Table(
+        "Two judges that Deep Defense was not trained on. DDN: median l2 distance of the images that were right "
+        f"before, with the 5 % and 95 % quantiles (first {results['images']['DDN']:,} test images). Suite: share in "
+        f"percent that no attack of the fast suite changes within linf {results['suite_eps']:.4f}, half of ε_ref "
+        f"(first {results['images']['suite']:,}).",
+        ["Model", "DDN median", "Ratio", "Worst case of the suite"],
+        [(LABELS[name], cells(row)) for name, row in results["rows"].items()],
+    )
+
+
+def _settings(found: Measured) -> list[Block]:
+    blocks: list[Block] = [settings_table(LABELS, found.settings)]
+    if found.searched:
+        blocks.append(
+            searched_table(found.searched, LABELS, score="ρ₂, centered", shown="{:.3f}".format, settings=json.dumps)
+        )
+    return blocks
+
+
+PAPER = Paper(
+    name="yan2018",
+    title="Deep Defense",
+    reference="Yan, Guo and Zhang, NeurIPS 2018, arXiv 1803.00404",
+    says=(
+        "Fine-tuning with a penalty on small DeepFool perturbations, differentiated through all of DeepFool's steps, "
+        "makes networks harder to fool and no less accurate."
+    ),
+    data=("mnist", "cifar10"),
+    models=("mlp", "lenet", "convnet", "nin", "alexnet", "resnet18"),
+    samples=samples,
+    plan=plan,
+    measure=measure,
+    find=find,
+)

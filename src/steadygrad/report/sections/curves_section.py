@@ -1,0 +1,166 @@
+"""Accuracy against the size of the perturbation: one line per model, labeled at its end."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from typing import TYPE_CHECKING
+
+from steadygrad.report.blocks import Block, Figure, Folded, Table
+from steadygrad.report.cells import named, share
+from steadygrad.report.run_folder import Run
+from steadygrad.report.sections import ReportSection
+from steadygrad.report.style import INK, MARKERS, MUTED, PAPER, SERIES, bare, drawing, inline, svg
+from steadygrad.report.wording import norm, number, percent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+
+    from steadygrad.audit.schema import Model, Point, Summary
+
+__all__ = ["SECTION", "curves", "spread"]
+
+
+def blocks(run: Run) -> list[Block]:
+    """The curves, wide and narrow, and their numbers; nothing where no curve has more than its first point."""
+    models = run.summary.models
+    if not any(len(_points(model)) > 1 for model in models):
+        return []
+    found = [{point.eps: point.accuracy for point in _points(model)} for model in models]
+    rows = []
+    for eps in sorted({eps for each in found for eps in each}):
+        cells = [share(each.get(eps), m.verdict.trustworthy) for m, each in zip(models, found, strict=True)]
+        rows.append((number(eps), cells))
+    caption = f"Accuracy at each size ε of the perturbation ({norm(run.summary.threat.norm)})"
+    table = Table(caption, ["ε", *(named(model) for model in models)], rows)
+    attacks = ", ".join(dict.fromkeys(model.curve.attack for model in models if model.curve is not None))
+    return [
+        Figure(
+            inline(curves(run.summary)),
+            f"Attack: {attacks}. Bands are 95 % intervals. A dashed line with hollow marks belongs to a number that "
+            "the checks refuse.",
+            inline(curves(run.summary, narrow=True)),
+        ),
+        Folded("The numbers of this figure", [table]),
+    ]
+
+
+def _points(model: Model) -> Sequence[Point]:
+    return model.curve.points if model.curve is not None else ()
+
+
+def curves(summary: Summary, *, narrow: bool = False) -> str:
+    """Accuracy against eps of all models, with interval bands and labels at the lines, as SVG.
+
+    A model whose number is not trustworthy is dashed with hollow markers. `narrow` is for a phone.
+    """
+    from matplotlib.figure import Figure as Canvas
+
+    drawn = [(i, model) for i, model in enumerate(summary.models) if _points(model)]
+    width, height = (350, 300) if narrow else (760, 360)
+    height = max(height, 90 + (32 if narrow else 20) * len(drawn))
+    size = 11.0 if narrow else 12.0
+    with drawing(size):
+        figure = Canvas(figsize=(width / 72, height / 72))
+        left, right = (40 / width, 1 - 122 / width) if narrow else (52 / width, 1 - 190 / width)
+        axes = figure.add_axes((left, 46 / height, right - left, 1 - 70 / height))
+        for index, model in drawn:
+            _curve(axes, index, model)
+        _set_axes(axes, summary)
+        _end_labels(axes, drawn, 15 if narrow else 26, line=100 * 1.3 * size / (height - 70))
+        return svg(figure, _in_words(summary))
+
+
+def _in_words(summary: Summary) -> str:
+    """What the curves show, in words and numbers."""
+    parts = []
+    for model in summary.models:
+        if points := _points(model):
+            doubt = "" if model.verdict.trustworthy else " (not trustworthy)"
+            ends = [f"{percent(p.accuracy.value)} at ε {number(p.eps)}" for p in dict.fromkeys((points[0], points[-1]))]
+            parts.append(f"{model.name}{doubt}: {', '.join(ends)}")
+    return "Accuracy against the size of the perturbation. " + "; ".join(parts) + "."
+
+
+def _curve(axes: Axes, index: int, model: Model) -> None:
+    points, stands = _points(model), model.verdict.trustworthy
+    eps = [point.eps for point in points]
+    color = SERIES[index % len(SERIES)]
+    low, middle, high = ([100 * getattr(p.accuracy, key) for p in points] for key in ("low", "value", "high"))
+    axes.fill_between(eps, low, high, color=color, alpha=0.13, linewidth=0)
+    axes.plot(
+        eps,
+        middle,
+        color=color,
+        linewidth=1.8,
+        linestyle="-" if stands else (0, (4, 2.5)),
+        marker=MARKERS[index % len(MARKERS)],
+        markersize=5,
+        markerfacecolor=color if stands else PAPER,
+        markeredgecolor=color,
+        clip_on=False,
+        zorder=3,
+    )
+
+
+def _set_axes(axes: Axes, summary: Summary) -> None:
+    axes.set_ylim(0, 100)
+    axes.set_yticks([0, 25, 50, 75, 100])
+    bare(axes)
+    axes.set_xlim(0.0, max((p.eps for model in summary.models for p in _points(model)), default=0.0) or 1.0)
+    axes.locator_params(axis="x", nbins=5)
+    axes.set_xlabel(f"size of the perturbation, ε ({norm(summary.threat.norm)})")
+    axes.set_title("accuracy, %", loc="left", fontsize="medium", color=INK, x=-0.02)
+    eps = summary.threat.eps
+    if eps <= axes.get_xlim()[1]:
+        axes.axvline(eps, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+        text = f"audited at {number(eps)}"
+        axes.annotate(text, (eps, 100), (4, 3), textcoords="offset points", color=MUTED, va="bottom")
+
+
+def _end_labels(axes: Axes, drawn: list[tuple[int, Model]], wrap: int, line: float) -> None:
+    """Write each name at the end of its line, moved apart where lines end together; a line of text is `line` % high."""
+    names = []
+    for _, model in drawn:
+        name = model.name + ("" if model.verdict.trustworthy else " ✗")
+        names.append("\n".join(textwrap.wrap(name, wrap, max_lines=2, placeholder=" …")) or " ")
+    last = [_points(model)[-1] for _, model in drawn]
+    ends = [(point.eps, 100 * point.accuracy.value) for point in last]
+    places = spread([end[1] for end in ends], [line * (1 + name.count("\n")) for name in names])
+    for (index, _), name, end, place in zip(drawn, names, ends, places, strict=True):
+        color = SERIES[index % len(SERIES)]
+        axes.annotate(
+            "",
+            xy=end,
+            xytext=(18, place),
+            textcoords=("offset points", "data"),
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 5},
+            annotation_clip=False,
+        )
+        axes.annotate(
+            name, (end[0], place), (21, place), textcoords=("offset points", "data"), va="center", annotation_clip=False
+        )
+
+
+def spread(places: list[float], heights: list[float], low: float = 0.0, high: float = 100.0) -> list[float]:
+    """Move centers of given heights apart so that none overlap, keeping their order and, if possible, [low, high].
+
+    >>> spread([50.0, 50.0], [10.0, 10.0])
+    [60.0, 50.0]
+    """
+    order = sorted(range(len(places)), key=lambda i: (places[i], -i))
+    moved = list(places)
+    for previous, current in itertools.pairwise(order):
+        moved[current] = max(moved[current], moved[previous] + (heights[previous] + heights[current]) / 2)
+    if order:
+        moved[order[-1]] = min(moved[order[-1]], high)
+    for upper, current in itertools.pairwise(reversed(order)):
+        moved[current] = max(low, min(moved[current], moved[upper] - (heights[current] + heights[upper]) / 2))
+    return moved
+
+
+SECTION = ReportSection(
+    40, "curves", "Curves", "Accuracy against the size of the perturbation", ("models.curve",), blocks
+)

@@ -1,0 +1,397 @@
+"""How far explanations can be moved: attacks beside random noise and bounds, faithfulness, and the first samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from markupsafe import Markup
+
+from steadygrad.report.blocks import (
+    Block,
+    Cell,
+    Folded,
+    Group,
+    Heading,
+    Inline,
+    Items,
+    Panels,
+    Row,
+    Samples,
+    Table,
+    Text,
+    html,
+    missing,
+    small,
+)
+from steadygrad.report.cells import DASH, plain, ranged, share
+from steadygrad.report.run_folder import Run
+from steadygrad.report.samples import GOALS, MARKS, attacked_maps
+from steadygrad.report.sections import ReportSection
+from steadygrad.report.style import INK, MUTED, PAPER, SERIES, bare, drawing, inline, svg
+from steadygrad.report.terminal import listed
+from steadygrad.report.wording import NOT_MEASURED, number, percent, spaced, threat
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+    from steadygrad.audit.schema_maps import AttackedMap, Bound, Explained, RefusedMap, Way
+
+__all__ = ["FAITHFUL", "SECTION", "SIMILARITIES", "limits", "scatter", "terminal"]
+
+SIMILARITIES = {
+    "top_k_intersection": "Top 10 % in common",
+    "kendall": "Kendall τ-b",
+    "cosine": "Cosine",
+    "mass_center_displacement": "Shift of the center of mass",
+}
+FAITHFUL = {
+    "energy inside": ("Energy inside", "more is better"),
+    "agreement": ("Agreement", "more is better"),
+    "deletion": ("Deletion", "less is better"),
+    "insertion": ("Insertion", "more is better"),
+    "gini": ("Sparsity", "Gini"),
+}
+_WAYS: dict[Way, str] = {
+    "attack": "attack",
+    "noise": "random noise",
+    "own_attack": "own map, attack",
+    "own_noise": "own map, random noise",
+}
+Values: TypeAlias = Mapping[Any, Sequence[float | None]]
+_MARKS = {"linearized": ("o", SERIES[0], SERIES[0]), "certified": ("s", PAPER, SERIES[1])}
+
+
+def blocks(run: Run) -> list[Block]:
+    """Tables of similarities, bounds and faithfulness, a figure per map, and the pictures."""
+    found = run.summary.explained
+    if found is None:
+        return []
+    goals = ", ".join(GOALS[goal] for goal in found.goals)
+    starts = f"{found.restarts} {'start' if found.restarts == 1 else 'starts'}"
+    return [
+        Text(
+            f"Changes within {threat(found.threat)} that leave the prediction as it is and are made to move the map "
+            f"that explains it, on the first {found.samples:,} samples. Attacks raise {goals} ({found.steps} steps, "
+            f"{starts}); beside them random noise, the worst of {found.draws} points."
+        ),
+        *_surrogates(found),
+        _similarities(found),
+        *_nearness(found),
+        Heading("Attack, linearized bound, certified bound"),
+        _bounds(found),
+        *_whys(found),
+        *_figures(found),
+        *_faithful(found),
+        *_pictures(run, found),
+    ]
+
+
+def _measured(found: Explained) -> Iterator[tuple[str, AttackedMap]]:
+    """Model and row of everything that could be measured."""
+    for name, model in found.models.items():
+        yield from ((name, row) for row in model.attributions if row.refused is None)
+
+
+def _surrogates(found: Explained) -> list[Block]:
+    betas = {name: model.beta for name, model in found.models.items() if model.beta is not None}
+    if not betas:
+        return []
+    return [
+        Text(
+            html(
+                "<strong>Surrogates:</strong> the map of a network of rectifiers has no derivative that an attack or "
+                "a bound could use. For {}, the numbers and pictures of this section, where they do not say "
+                "otherwise, are of a surrogate, the same weights with softplus (β = {}) in place of the rectifiers. "
+                "Rows with “own map” say what the same points do to the map of the model itself where it keeps its "
+                "prediction too.",
+                ", ".join(betas),
+                number(next(iter(betas.values()))),
+            )
+        )
+    ]
+
+
+def _similarities(found: Explained) -> Table:
+    groups = []
+    for name, model in found.models.items():
+        rows: list[Row] = []
+        for row in model.attributions:
+            if row.refused is not None:
+                why = html("{} {}", missing("not measured:"), row.refused)
+                rows.append((spaced(row.name), [Cell(why, span=1 + len(found.similarities), kind="words")]))
+                continue
+            for way, words in _WAYS.items():
+                if cells := [_similar(row, s, way) for s in found.similarities if way in row.similarity[s]]:
+                    moved = share(row.moved[way]) if way in row.moved else DASH
+                    rows.append((f"{spaced(row.name)}, {words}", [*cells, moved]))
+        softplus = small(f"softplus (β = {number(model.beta)}) in place of the rectifiers")
+        groups.append(Group(name if model.beta is None else html("{} {}", name, softplus), rows))
+    return Table(
+        html(
+            "Map before against map after: the worst per sample over all attacks, then the mean, with its 95 % "
+            "interval. 1 is the same map; the center of mass shifts by a share of the diagonal, 0 is none. "
+            "<em>Attack:</em> these maps were reached; the worst may be worse. Moved: at least one of the {} largest "
+            "of {} pixels was replaced while the prediction stayed.",
+            f"{found.pixels.top:,}",
+            f"{found.pixels.all:,}",
+        ),
+        ["Explanation", *(SIMILARITIES[s] for s in found.similarities), "Moved"],
+        groups=groups,
+    )
+
+
+def _similar(row: AttackedMap, similarity: str, way: Way) -> Cell:
+    form = ".3f" if similarity in ("cosine", "mass_center_displacement") else ".2f"
+    return plain(row.similarity[similarity][way], form)
+
+
+def _nearness(found: Explained) -> list[Block]:
+    """How near the surrogates are to the models themselves."""
+    parts: dict[str, list[str]] = {}
+    for name, row in _measured(found):
+        if (near := row.surrogate) is not None:
+            first = [] if name in parts else [f"the same prediction for {percent(near.same_prediction.value)}"]
+            alike = f"top 10 % in common with the model’s own {spaced(row.name)} {near.alike.value:.2f}"
+            parts.setdefault(name, []).extend([*first, alike])
+    if not parts:
+        return []
+    words = "; ".join(f"{name}: {', '.join(said)}" for name, said in parts.items())
+    return [Text(f"How near the surrogates are without any change: {words}.", "note")]
+
+
+def _bounds(found: Explained) -> Table:
+    groups = []
+    for name, model in found.models.items():
+        rows: list[Row] = []
+        for row in model.attributions:
+            if row.refused is not None:
+                rows.append((spaced(row.name), [Cell(missing(), span=6, kind="words")]))
+                continue
+            for distance, deviation in row.deviation:
+                both = (deviation.linearized, deviation.certified)
+                cells = [ranged(deviation.attack), *(_bound(bound, found.samples) for bound in both)]
+                cells += [_ratio(deviation.linearized, False), _ratio(deviation.certified, True)]
+                cells.append(_certain(row) if distance == "euclidean" else Cell(""))
+                title = "Euclidean" if distance == "euclidean" else distance
+                rows.append((f"{spaced(row.name)}, {title}", cells))
+        groups.append(Group(name, rows))
+    return Table(
+        html(
+            "How far the signed maps move: medians over the samples, with 95 % intervals by order statistics. "
+            "Euclidean distances are in lengths of the clean map; cosine is 1 − cos, at most 2. <em>Attack:</em> "
+            "reached. <em>Linearized:</em> an upper bound to first order, which points may exceed. "
+            "<em>Certified:</em> holds for every point of the ball, which none may exceed. Under each ratio: where "
+            "the middle 90 % of the samples lie, the largest, and how many of the points that attacks, random noise "
+            "and the searches of the bounds left lie above the bound. Certain: pixels of the top {} that no change "
+            "within the threat can drive out, mean and the share of samples with any.",
+            f"{found.pixels.top:,}",
+        ),
+        ["Explanation", "Attack", "Linearized", "Certified", "Attack / linearized", "Attack / certified",
+         f"Certain of {found.pixels.top:,}"],
+        groups=groups,
+        style="stacked",
+    )  # fmt: skip
+
+
+def _bound(bound: Bound | None, samples: int) -> Cell:
+    if bound is None:
+        return Cell(missing("none"))
+    note = "" if bound.count == samples else f"first {bound.count:,}"
+    return Cell(missing("not finite"), note=note) if bound.bound.value is None else ranged(bound.bound, note=note)
+
+
+def _ratio(bound: Bound | None, never: bool) -> Cell:
+    """Attack over bound; points above a bound that must `never` be exceeded are marked."""
+    if bound is None:
+        return DASH
+    above = f"{bound.over:,} of {bound.points:,} above"
+    note = html('<span class="{}">{}</span>', "bad" if bound.over else "good", f"{'✗' if bound.over else '✓'} {above}")
+    if bound.ratio is None:
+        return Cell("", note=note if never else above)
+    low, high = (number(level.value, 2) for level in (bound.ratio.q05, bound.ratio.q95))
+    range_ = f"{low}–{high}, max. {number(bound.largest, 2)}"
+    return ranged(bound.ratio.q50, note=html("{}<br>{}", range_, note if never else above))
+
+
+def _certain(row: AttackedMap) -> Cell:
+    if row.certain is None:
+        return DASH
+    return plain(row.certain.mean, ".1f", note=f"any: {percent(row.certain.any.value)}")
+
+
+def _whys(found: Explained) -> list[Block]:
+    return [
+        Text(f"{name}, {spaced(row.name)}, no {kind} bound: {why}", "note")
+        for name, row in _measured(found)
+        for kind, why in row.why
+        if why is not None
+    ]
+
+
+def _figures(found: Explained) -> list[Block]:
+    decades = limits(row.deviation.euclidean.values for _, row in _measured(found))
+    if decades is None:
+        return []
+    panels: dict[str, list[tuple[Markup | None, Inline]]] = {}
+    for name, row in _measured(found):
+        drawn = inline(scatter(row.deviation.euclidean.values, decades, _in_words(name, row)))
+        panels.setdefault(name, []).append((drawn, spaced(row.name)))
+    words = (
+        "<b>Each point is a sample:</b> its bound to the right, the attack upwards, both Euclidean. On the line the "
+    )
+    words += "attack reaches the bound, above it exceeds the bound."
+    marks = '<span class="dot" aria-hidden="true"></span> linearized &nbsp; '
+    marks += '<span class="dot hollow" aria-hidden="true"></span> certified'
+    return [Items([html(words), html(marks)], "keys"), Panels(list(panels.items()))]
+
+
+def _in_words(name: str, row: AttackedMap) -> str:
+    parts = []
+    for kind in ("linearized", "certified"):
+        bound: Bound | None = getattr(row.deviation.euclidean, kind)
+        if bound is not None and bound.ratio is not None:
+            median = number(bound.ratio.q50.value)
+            parts.append(f"attack / {kind} bound: median {median}, largest {number(bound.largest)}")
+    return f"{name}, {row.name}: Euclidean deviation, attack against bound. {'; '.join(parts) or 'No bound'}."
+
+
+def _faithful(found: Explained) -> list[Block]:
+    if not any(row.faithful for _, row in _measured(found)):
+        return []
+    groups = [Group(name, [_scores(row) for row in model.attributions]) for name, model in found.models.items()]
+    table = Table(
+        "Maps of the models themselves, of clean samples: means with their 95 % intervals; below each what a map of "
+        "random numbers scores. Energy inside: share of the map’s energy in the fifth of the pixels whose blurring "
+        "matters most. Agreement: rank correlation with that blurring. Deletion and insertion: mean probability of the "
+        "class while pixels are set to the lowest value, or unblurred, the most important ones first. Sparsity: 0 for "
+        "an even map, towards 1 for a single pixel. None of these knows the truth, and an uncertain model has a small "
+        "deletion with any map.",
+        ["Explanation", *(html("{}<br>{}", title, small(better)) for title, better in FAITHFUL.values())],
+        groups=groups,
+    )
+    return [Heading("Does the map point at what the model uses?"), table]
+
+
+def _scores(row: AttackedMap | RefusedMap) -> Row:
+    if row.refused is not None or not row.faithful:
+        return spaced(row.name), [Cell(missing(), span=len(FAITHFUL), kind="words")]
+    scores = [row.faithful[measure] for measure in FAITHFUL]
+    return spaced(row.name), [plain(s.map, ".2f", note=f"chance {s.chance.value:.2f}") for s in scores]
+
+
+def _pictures(run: Run, found: Explained) -> list[Block]:
+    folded: list[Block] = []
+    for index, (name, model) in enumerate(found.models.items()):
+        for place, row in enumerate(model.attributions):
+            if samples := attacked_maps(run.summary, run.arrays, index, place, row.samples):
+                lost = sum(sample.changed for sample in samples)
+                note = small(f"{lost} of {len(samples)} shown lost pixels of their top 10 %")
+                title = f"{name}: {spaced(row.name)}"
+                folded.append(Folded(title, [Samples(samples)], note, open=not folded, inner=True))
+    if not folded:
+        return []
+    ramp = (
+        '<span class="ramp change" aria-hidden="true"></span> Map before, map after and their difference, all on one '
+    )
+    ramp += (
+        "scale: white nothing, red more, blue less; its ends stand below. Model blurred: how much the logits of the "
+    )
+    ramp += "model itself change when a place is blurred."
+    swatch = '<span class="swatch" style="background: {}" aria-hidden="true"></span> {} &nbsp; '
+    marks = html("").join(html(swatch, color, meaning) for color, meaning in MARKS)
+    words = (
+        "For each, the point with the fewest of the largest pixels in common. The prediction is the same before and "
+    )
+    return [
+        Heading("The first samples, not chosen"),
+        Text(f"{words}after; its confidence stands below."),
+        Items([html(ramp), html("{}(pixels of the top 10 %)", marks)], "keys"),
+        *folded,
+    ]
+
+
+def terminal(run: Run) -> RichTable | None:
+    """What attacks left of the top pixels, and how near they came to the certified bound."""
+    if run.summary.explained is None:
+        return None
+    rows = []
+    for name, model in run.summary.explained.models.items():
+        for row in model.attributions:
+            if row.refused is not None:
+                rows.append([name, row.name, NOT_MEASURED, ""])
+                continue
+            kept = row.similarity["top_k_intersection"]["attack"]
+            certified = row.deviation.euclidean.certified
+            ratio = number(certified.ratio.q50.value) if certified is not None and certified.ratio else "no bound"
+            rows.append([name, row.name, f"{kept.value:.2f} [{kept.low:.2f}, {kept.high:.2f}]", ratio])
+    title = "Explanations moved by attacks, also as a share of the certified bound"
+    return listed(title, ["model", "explanation", "top 10 % kept", "of the bound"], rows)
+
+
+def limits(panels: Iterable[Values]) -> tuple[int, int, int, int] | None:
+    """Decades of the axes that hold all panels: those of the bounds, then those of the attacks; None for no points."""
+    pairs = [(x, y) for values in panels for kind in _MARKS for x, y in _points(values, kind) if x > 0 and y > 0]
+    if not pairs:
+        return None
+    ends = []
+    for axis in zip(*pairs, strict=True):
+        low = math.floor(math.log10(min(axis)))
+        ends += [low, max(low + 1, math.ceil(math.log10(max(axis))))]
+    return ends[0], ends[1], ends[2], ends[3]
+
+
+def scatter(values: Values, decades: tuple[int, int, int, int], title: str) -> str:
+    """One point per sample on logarithmic axes: its bound to the right, the attack upwards, as SVG.
+
+    Filled dots are linearized bounds, hollow squares certified ones. On the line the attack reaches the bound;
+    a point above it exceeds the bound. What an attack did not move at all lies on the lower edge.
+    """
+    from matplotlib.figure import Figure as Canvas
+
+    left, right, low, high = decades
+    width, height = 350, 210
+    with drawing(11.0):
+        figure = Canvas(figsize=(width / 72, height / 72))
+        axes = figure.add_axes((46 / width, 40 / height, 1 - 60 / width, 1 - 62 / height))
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        ends = (10.0 ** min(left, low), 10.0 ** max(right, high))
+        axes.plot(ends, ends, color=MUTED, linewidth=1, zorder=1)
+        for kind, (mark, face, edge) in _MARKS.items():
+            points = [(x, max(y, 10.0**low)) for x, y in _points(values, kind) if x > 0]
+            if points:
+                axes.plot(
+                    *zip(*points, strict=True),
+                    linestyle="none",
+                    marker=mark,
+                    markersize=4.5,
+                    markerfacecolor=face,
+                    markeredgecolor=edge,
+                    alpha=0.8,
+                    clip_on=False,
+                )
+        axes.set_xlim(10.0**left, 10.0**right)
+        axes.set_ylim(10.0**low, 10.0**high)
+        for axis, first, last in ((axes.xaxis, left, right), (axes.yaxis, low, high)):
+            ticks = range(first, last + 1, max(1, math.ceil((last - first) / 4)))
+            axis.set_ticks([10.0**t for t in ticks], [number(10.0**t).replace("1·", "") for t in ticks])
+            axis.set_ticks([], minor=True)
+        bare(axes, "both", ("left", "bottom"))
+        axes.set_xlabel("bound, in lengths of the map")
+        axes.set_title("attack", loc="left", fontsize="medium", color=INK, x=-0.12)
+        return svg(figure, title)
+
+
+def _points(values: Values, kind: str) -> list[tuple[float, float]]:
+    return [
+        (bound, attack)
+        for attack, bound in zip(values["attack"], values.get(kind, ()), strict=False)
+        if attack is not None and bound is not None
+    ]
+
+
+SECTION = ReportSection(
+    90, "explained", "Explanations", "How far explanations can be moved", ("explained",), blocks, terminal
+)

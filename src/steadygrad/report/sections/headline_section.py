@@ -1,0 +1,124 @@
+"""The headline: clean and robust accuracy of every model, and whether the number stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from steadygrad.report.blocks import Block, Cell, Table, Text, html
+from steadygrad.report.cells import judged, share
+from steadygrad.report.run_folder import Run
+from steadygrad.report.sections import ReportSection
+from steadygrad.report.wording import budget, estimate, interval, norm, percent, threat, verdict
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+    from rich.table import Table as RichTable
+
+    from steadygrad.audit.schema import Model, Summary
+    from steadygrad.audit.schema_values import Estimate
+
+__all__ = ["SECTION", "headline", "sentence", "terminal"]
+
+_COLUMNS = ("model", "clean accuracy", "robust accuracy", "verdict")
+
+
+def sentence(summary: Summary) -> str:
+    """The result in one sentence: the best number that the checks let stand, and how many they refuse."""
+    models = summary.models
+    sound = [model for model in models if model.verdict.trustworthy]
+    refused = len(models) - len(sound)
+    samples = f"{summary.data.samples:,} samples"
+    if not sound:
+        which = "the robust accuracy of this model" if len(models) == 1 else "any robust accuracy in this report"
+        return f"The checks do not let {which} stand, measured on {samples}: the reason is beside the number."
+    best = max(sound, key=lambda model: model.robust.value)
+    within = f"within {norm(summary.threat.norm)} ≤ {budget(summary.threat.eps)}"
+    lead = f"{best.name} withstands every attack tried {within} on {estimate(best.robust)} of {samples}"
+    clean = f" (without attack it is right on {estimate(best.clean)})"
+    others = " – the most of the models whose numbers stand" if len(sound) > 1 else ""
+    tail = {0: "", 1: "; the number of one other model is not trustworthy"}.get(
+        refused, f"; the numbers of {refused} other models are not trustworthy"
+    )
+    return f"{lead}{clean}{others}{tail}."
+
+
+def blocks(run: Run) -> list[Block]:
+    """The table of the headline and how to read it."""
+    scale = html('<span aria-hidden="true" class="scale"><span>0</span><span>100 %</span></span>')
+    rows = []
+    for model in run.summary.models:
+        plot = Cell(_whisker(model), kind="plot")
+        robust = share(model.robust, model.verdict.trustworthy, kind="num main")
+        rows.append((model.name, [share(model.clean), robust, plot, judged(model.verdict)]))
+    return [
+        Table(
+            "Accuracy without attack, and robust accuracy: the share of samples that no attack of the suite changed, "
+            f"{threat(run.summary.threat)}. In brackets the 95 % interval.",
+            ["Model", "Clean accuracy", "Robust accuracy", scale, "Verdict"],
+            rows,
+            words=(2, 3),
+            style="headline",
+        ),
+        Text(
+            html(
+                "Dot and bar: robust accuracy with its interval; upright mark: clean accuracy. A hollow dot and a "
+                "struck number are not to be relied on. Attacks can only show that a model is <em>less</em> robust "
+                "than it looks: the true value is at most the number shown."
+            ),
+            "note",
+        ),
+    ]
+
+
+def _whisker(model: Model) -> Markup:
+    """Robust accuracy with its interval as dot and bar, clean accuracy as an upright mark."""
+    doubt = "" if model.verdict.trustworthy else " doubt"
+    clean, low, high, middle = (
+        f"{100 * share:.2f}%" for share in (model.clean.value, model.robust.low, model.robust.high, model.robust.value)
+    )
+    return html(
+        '<svg class="whisker{}" aria-hidden="true" width="100%" height="18">'
+        '<line class="axis" x1="0" x2="100%" y1="9" y2="9"/>'
+        '<line class="clean" x1="{}" x2="{}" y1="3" y2="15"/>'
+        '<line class="range" x1="{}" x2="{}" y1="9" y2="9"/><circle cx="{}" cy="9" r="4.5"/></svg>',
+        *(doubt, clean, clean, low, high, middle),
+    )
+
+
+def _rows(summary: Summary) -> list[list[str]]:
+    return [[m.name, _aligned(m.clean), _aligned(m.robust), verdict(m.verdict)] for m in summary.models]
+
+
+def _aligned(value: Estimate) -> str:
+    # The interval is padded to its longest form, so that the numbers of a column stand under each other.
+    return f"{percent(value.value)} {interval(value):<13}"
+
+
+def headline(summary: Summary) -> list[str]:
+    """The headline as aligned lines of text, the first with the column names."""
+    rows = [list(_COLUMNS), *_rows(summary)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS) - 1)]
+    return [f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip() for row in rows]
+
+
+def terminal(run: Run) -> RichTable:
+    """The headline for a Rich console; a refused number is struck out, and its reason stands beside it."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
+    from rich.text import Text as RichText
+
+    built = RichTable(box=SIMPLE_HEAD, pad_edge=False)
+    for name in _COLUMNS:
+        number = name.endswith("accuracy")
+        built.add_column(name, justify="right" if number else "left", no_wrap=number)
+    for model, (name, clean, robust, said) in zip(run.summary.models, _rows(run.summary), strict=True):
+        stands = model.verdict.trustworthy
+        styles = ("", "", "bold" if stands else "strike dim", "green" if stands else "red")
+        # RichText, not markup: a name such as "[red]" is printed as it is.
+        built.add_row(*(RichText(text, style) for text, style in zip((name, clean, robust, said), styles, strict=True)))
+    return built
+
+
+SECTION = ReportSection(
+    10, "result", "Result", "Result", ("models.clean", "models.robust", "models.verdict"), blocks, terminal
+)

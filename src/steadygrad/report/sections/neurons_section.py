@@ -1,0 +1,188 @@
+"""Which neurons an attack moves: how far layers move, and what holding a few neurons restores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from steadygrad.report.blocks import Block, Cell, Group, Items, Panels, Row, Table, Text, html, missing, small
+from steadygrad.report.cells import DASH, plain, ranged, share
+from steadygrad.report.run_folder import Run
+from steadygrad.report.sections import ReportSection
+from steadygrad.report.style import INK, MARKERS, SERIES, bare, drawing, inline, svg
+from steadygrad.report.terminal import listed
+from steadygrad.report.wording import NOT_MEASURED, estimate, number, percent, threat
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from rich.table import Table as RichTable
+
+    from steadygrad.audit.schema_maps import Layer, ModelNeurons, Neurons
+    from steadygrad.audit.schema_values import Estimate, Mean
+
+__all__ = ["CHOICES", "SECTION", "figures", "numbered", "terminal"]
+
+CHOICES = {"most": "the most sensitive", "random": "random ones", "least": "the least sensitive"}
+_WIDTH, _HEIGHT = 350, 210
+_LABELED = 8
+
+
+def blocks(run: Run) -> list[Block]:
+    """Two figures per model, and a table of all layers."""
+    found = run.summary.neurons
+    if found is None:
+        return []
+    drawn = [(name, [(inline(figure), "") for figure in pair]) for name, *pair in figures(found)]
+    swatch = '<span class="swatch" style="background: var(--series-{})" aria-hidden="true"></span> {}'
+    key = html(
+        "<b>Left:</b> mean change of a layer’s output over its mean size, on one scale for all models. <b>Right:</b> "
+        "right again with neurons held: {}. Lines are 95 % intervals.",
+        Markup(" &nbsp; ").join(html(swatch, place, words) for place, words in enumerate(CHOICES.values())),
+    )
+    shown: list[Block] = [Items([key], "keys"), Panels(drawn)] if drawn else []
+    return [
+        Text(
+            "Sensitivity of a neuron: how far its output moves between a sample and its adversarial partner "
+            f"({found.attack}, {threat(found.threat)}), on the first {found.samples:,} samples. Does moving these "
+            f"neurons matter? In each layer {percent(found.share)} of them, rounded up, are held at what they were for "
+            "the clean sample while the model sees the adversarial one, and the samples that the attack had turned are "
+            "counted that are right again. Sensitive neurons are chosen on one half of the samples, and held on the "
+            "other."
+        ),
+        *shown,
+        _table(found),
+        Text(
+            "A calm layer is no proof of robustness, and a neuron that is never on does not move either: robust "
+            "accuracy decides. Sensitivities belong to this attack and this radius.",
+            "note",
+        ),
+    ]
+
+
+def _table(found: Neurons) -> Table:
+    return Table(
+        "Layers in the order of the network, below each its most sensitive neurons by index. Change: mean sensitivity "
+        "over the mean size of the output; below it the sensitivity alone, whose unit is the activation’s. Then the "
+        "share of the judged samples that are right again with neurons held, with Wilson’s interval; random neurons "
+        f"are the mean of {found.draws} draws. Gain: most sensitive minus random, paired by sample, in points.",
+        ["Layer", "Neurons", "Change", "Most held", "Random held", "Least held", "Gain"],
+        groups=[_group(name, model, found.samples) for name, model in found.models.items()],
+        style="stacked",
+    )
+
+
+def _group(name: str, model: ModelNeurons, samples: int) -> Group:
+    if model.refused is not None:
+        words = html("{} {}", missing("not measured:"), model.refused)
+        return Group(name, [("", [Cell(words, span=6, kind="words")])])
+    rows: list[Row] = []
+    for place, layer in enumerate(model.layers):
+        first = f"{place + 1}. {layer.name}" if numbered(model.layers) else layer.name
+        indices = ", ".join(str(neuron.neuron) for neuron in layer.most)
+        cells = [
+            Cell(f"{layer.neurons:,}", note=f"{layer.held:,} held"),
+            ranged(layer.relative, note=number(layer.change.value))
+            if layer.relative is not None
+            else Cell(missing("–"), note=number(layer.change.value)),
+        ]
+        held = layer.restored
+        cells += [DASH] * 3 if held is None else [share(getattr(held, choice)) for choice in CHOICES]
+        cells.append(plain(layer.gain, "+.1f", 100))
+        rows.append((html("{}<br>{}", first, small(indices)), cells))
+    turned = f"{model.fooled:,} of {samples:,} samples turned by the attack, {model.judged:,} of them judged"
+    return Group(html("{} {}", name, small(turned)), rows)
+
+
+def terminal(run: Run) -> RichTable | None:
+    """The layers of every model, and the shares that holding a few neurons restores."""
+    if run.summary.neurons is None:
+        return None
+    rows = []
+    for name, model in run.summary.neurons.models.items():
+        if model.refused is not None:
+            rows.append([name, NOT_MEASURED, "", "", ""])
+        for layer in model.layers:
+            held = [estimate(getattr(layer.restored, which, None)) for which in ("most", "random")]
+            relative = number(layer.relative.value) if layer.relative is not None else "silent"
+            rows.append([name, layer.name, relative, *held])
+    title = "Neurons under attack; with a few held, the turned samples right again"
+    return listed(title, ["model", "layer", "change / size", "most sensitive held", "random held"], rows)
+
+
+def figures(found: Neurons) -> list[tuple[str, str, str]]:
+    """By model with layers: its name, the change of its layers, and what holding neurons restores, as SVG."""
+    moved = [layer.relative for row in found.models.values() for layer in row.layers if layer.relative is not None]
+    top = 1.08 * max((value.high for value in moved), default=1.0)
+    rows = [(name, row.layers) for name, row in found.models.items() if row.layers]
+    return [(name, _change(name, layers, top), _restored(name, layers)) for name, layers in rows]
+
+
+def numbered(layers: Sequence[Layer]) -> bool:
+    """Whether layers have numbers, on the axis and in the table: long names would run into each other."""
+    return max((len(layer.name) for layer in layers), default=0) > 6
+
+
+def _change(name: str, layers: Sequence[Layer], top: float) -> str:
+    """The mean change of each layer over its mean size, on the scale of all models."""
+    from matplotlib.figure import Figure
+
+    with drawing(11.0):
+        figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72))
+        axes = _axes(figure, layers, "change / size of the output")
+        _line(axes, [layer.relative for layer in layers], 0, 1.0)
+        axes.set_ylim(0, top or 1.0)
+        axes.locator_params(axis="y", nbins=5)
+        moved = [f"{row.name} {number(row.relative.value)}" for row in layers if row.relative is not None]
+        ends = moved[:1] + moved[1:][-1:]
+        return svg(figure, f"{name}: change of each layer over the size of its output. {' to '.join(ends)}.")
+
+
+def _restored(name: str, layers: Sequence[Layer]) -> str:
+    """The share of fooled samples that are right again, for the three choices of neurons."""
+    from matplotlib.figure import Figure
+
+    with drawing(11.0):
+        figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72))
+        axes = _axes(figure, layers, "right again, %")
+        for place, choice in enumerate(CHOICES):
+            _line(axes, [getattr(layer.restored, choice, None) for layer in layers], place, 100.0)
+        axes.set_ylim(0, 100)
+        axes.set_yticks([0, 25, 50, 75, 100])
+        return svg(figure, f"{name}: right again with neurons held. {_best(layers)}.")
+
+
+def _best(layers: Sequence[Layer]) -> str:
+    judged = [layer for layer in layers if layer.restored is not None]
+    if not judged:
+        return "No sample was turned, so none could come back"
+    best = max(judged, key=lambda layer: layer.restored.most.value if layer.restored is not None else 0.0)
+    parts = [f"{words} {percent(getattr(best.restored, choice).value)}" for choice, words in CHOICES.items()]
+    return f"At best, in layer {best.name}: {', '.join(parts)}"
+
+
+def _axes(figure: Any, layers: Sequence[Layer], title: str) -> Axes:
+    axes: Axes = figure.add_axes((40 / _WIDTH, 44 / _HEIGHT, 1 - 56 / _WIDTH, 1 - 70 / _HEIGHT))
+    step = max(1, -(-len(layers) // _LABELED))
+    places = range(0, len(layers), step)
+    labels = [str(place + 1) if numbered(layers) else layers[place].name for place in places]
+    axes.set_xticks(list(places), labels)
+    axes.set_xlim(-0.4, len(layers) - 0.6)
+    axes.set_xlabel("layer")
+    axes.set_title(title, loc="left", fontsize="medium", color=INK, x=-0.02)
+    bare(axes)
+    return axes
+
+
+def _line(axes: Axes, values: Sequence[Estimate | Mean | None], series: int, scale: float) -> None:
+    points = [(place, value) for place, value in enumerate(values) if value is not None]
+    x = [place + 0.06 * (series - 1) for place, _ in points]
+    middle, low, high = ([scale * getattr(value, key) for _, value in points] for key in ("value", "low", "high"))
+    axes.vlines(x, low, high, color=SERIES[series], linewidth=1.2, alpha=0.6)
+    axes.plot(
+        x, middle, color=SERIES[series], linewidth=1.4, marker=MARKERS[series], markersize=5, clip_on=False, zorder=3
+    )
+
+
+SECTION = ReportSection(100, "neurons", "Neurons", "Which neurons the attack moves", ("neurons",), blocks, terminal)
