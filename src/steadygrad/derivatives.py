@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from steadygrad import randomness
+from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
 
 __all__ = [
     "Smooth",
     "gradient",
+    "has_rectifiers",
     "hvp",
     "in_chunks",
     "jacobian",
@@ -217,6 +219,31 @@ def smooth(model: nn.Module, beta: float = 50.0) -> Smooth:
     if not beta > 0:
         raise UsageError(f"beta must be positive, got {beta}")
     return Smooth(model, beta)
+
+
+class _Rectifiers(TorchFunctionMode):
+    """Notes whether one of the functions is called that `smooth` replaces."""
+
+    seen: bool = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.seen |= func in _RECTIFIERS
+        return func(*args, **(kwargs or {}))
+
+
+def has_rectifiers(model: nn.Module, x: Tensor) -> bool:
+    """Whether the model calls a function that `smooth` replaces, at the first of the inputs (N, *); one forward.
+
+    >>> has_rectifiers(nn.ReLU(), torch.ones(1, 2)), has_rectifiers(nn.Tanh(), torch.ones(1, 2))
+    (True, False)
+    """
+    # With a gradient to follow: without one, fused layers hide what they call.
+    watch = _Rectifiers()
+    with frozen(model), torch.enable_grad(), watch:
+        model(x[:1].detach().requires_grad_().clone())
+    return watch.seen
 
 
 def require_curvature(scalar: Function, x: Tensor) -> None:

@@ -49,6 +49,9 @@ def parameter_randomization(
         measure: similarity (N,) of two batches of maps.
         seed: of the random weights; those of a layer do not depend on the other layers.
 
+    Raises:
+        UsageError: a model without layers with weights, or one that cannot be copied.
+
     Source: Adebayo et al. 2018, arXiv:1810.03292.
 
     >>> from steadygrad.attributions import Saliency
@@ -57,7 +60,12 @@ def parameter_randomization(
     ('3', '1')
     """
     target = predict(model, x)[0] if target is None else target
-    changed = copy.deepcopy(model)
+    try:
+        changed = copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(
+            f"{type(model).__name__} cannot be copied, so its layers cannot be randomized: {error}"
+        ) from error
     names = _layers(changed, x[:1])
     if not names:
         raise UsageError(f"{type(model).__name__} has no layer with weights to randomize")

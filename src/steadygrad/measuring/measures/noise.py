@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,11 +13,70 @@ from steadygrad import randomness
 from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen
 from steadygrad.derivatives import in_chunks
 from steadygrad.errors import UsageError
+from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.threat import linf
 
-__all__ = ["boundary_distance", "directions", "noise_insensitivity"]
+__all__ = ["BoundaryDistance", "NoiseInsensitivity", "boundary_distance", "directions", "noise_insensitivity"]
 
 _BISECTIONS = 12
+
+
+@MEASURES.register(
+    "noise_insensitivity",
+    summary="mean change of the loss under noise, per unit of its linf norm",
+    reference="Zhang et al. 2021, arXiv 1909.06978",
+    cost="a forward, and one for each draw",
+    soundness="estimate",
+    order=0,
+)
+@dataclass(frozen=True)
+class NoiseInsensitivity(Measure):
+    """Writes `insensitivity`, as `noise_insensitivity` gives it; smaller is steadier.
+
+    Args:
+        eps: half width of the uniform noise, in units of the inputs.
+        draws: noisy points per sample.
+    """
+
+    eps: float
+    draws: int = 10
+
+    def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
+        """Add noise to the inputs of the first model."""
+        found = noise_insensitivity(models[0], batch.x, batch.y, self.eps, draws=self.draws, generator=batch.seeds)
+        return {"insensitivity": found}
+
+
+@MEASURES.register(
+    "boundary_distance",
+    summary="smallest l2 step along random orthogonal directions that changes the prediction",
+    reference="Zhang et al. 2021, arXiv 1909.06978",
+    cost="a forward for each direction and step walked",
+    soundness="estimate",
+    order=0,
+)
+@dataclass(frozen=True)
+class BoundaryDistance(Measure):
+    """Writes `distance`, as `boundary_distance` gives it; infinite where no direction leaves the class.
+
+    Args:
+        count: directions, at most one per entry of a sample; None for 1,000, or as many as there can be.
+        limit: longest step, in units of the inputs.
+        steps: to the limit.
+        seed: of the directions, which are the same for all samples and models.
+    """
+
+    count: int | None = None
+    limit: float = 10.0
+    steps: int = 100
+    seed: int = 0
+
+    def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
+        """Walk from the inputs of the first model."""
+        found = boundary_distance(
+            models[0], batch.x, count=self.count, limit=self.limit, steps=self.steps, seed=self.seed
+        )
+        return {"distance": found}
 
 
 def noise_insensitivity(

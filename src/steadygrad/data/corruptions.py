@@ -1,24 +1,18 @@
-"""Accuracy under common corruptions in five severities, from a local folder in the layout of CIFAR-10-C."""
+"""Images under common corruptions in five severities, from a local folder in the layout of CIFAR-10-C."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from steadygrad.classifier import predict
-from steadygrad.data import Dataset
+from steadygrad.data.dataset import Dataset
 from steadygrad.errors import UsageError, unknown_name
-from steadygrad.evaluation.robustness import predict
-from steadygrad.evaluation.statistics import Estimate, wilson
-from steadygrad.measuring.statistics import Estimate, wilson
 
-__all__ = ["SEVERITIES", "Corrupted", "corrupted_accuracy", "corruptions_in", "load_corrupted", "mean_corruption_error"]
+__all__ = ["SEVERITIES", "corruptions_in", "load_corrupted"]
 
 SEVERITIES = 5
 
@@ -97,54 +91,3 @@ def _array(path: Path) -> np.ndarray[Any, Any]:
     except (ValueError, OSError, EOFError) as error:
         raise UsageError(f"{path} is not a NumPy file of numbers: {error}") from None
     return found
-
-
-@dataclass(frozen=True)
-class Corrupted:
-    """The accuracy under one corruption at one severity."""
-
-    corruption: str
-    severity: int
-    accuracy: Estimate
-
-    def plain(self) -> dict[str, Any]:
-        """The row as plain data for `summary.json`."""
-        return {"corruption": self.corruption, "severity": self.severity, **self.accuracy.plain()}
-
-
-def corrupted_accuracy(
-    model: nn.Module,
-    path: str | Path,
-    classes: Sequence[str],
-    *,
-    count: int | None = None,
-    severities: Sequence[int] = tuple(range(1, SEVERITIES + 1)),
-    device: str = "cpu",
-    batch_size: int = 200,
-) -> Iterator[Corrupted]:
-    """The accuracy under every corruption in a folder at every severity, one after the other.
-
-    Raises:
-        UsageError: as `load_corrupted`.
-    """
-    for corruption in corruptions_in(path):
-        for severity in severities:
-            data = load_corrupted(path, corruption, severity, classes, count)
-            right = 0
-            for start in range(0, len(data), batch_size):
-                x, y = (t.to(device) for t in data.batch(slice(start, start + batch_size)))
-                right += int((predict(model, x)[0] == y).sum())
-            yield Corrupted(corruption, severity, wilson(right, len(data)))
-
-
-def mean_corruption_error(rows: Sequence[Corrupted]) -> float:
-    """The mean over corruptions and severities of 1 - accuracy, not divided by that of another model.
-
-    Source: Hendrycks and Dietterich 2019, arXiv:1903.12261.
-
-    >>> round(mean_corruption_error([Corrupted("fog", 1, wilson(9, 10)), Corrupted("fog", 2, wilson(7, 10))]), 3)
-    0.2
-    """
-    if not rows:
-        raise UsageError("there are no rows to take the mean of")
-    return sum(1 - row.accuracy.value for row in rows) / len(rows)

@@ -9,23 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.attributions import Attribution
-from steadygrad.bounds import CertifiedDeviation, DeviationBound, LinearizedDeviation
+from steadygrad.bounds import CertifiedDeviation, LinearizedDeviation
 from steadygrad.bounds.path import path_of
 from steadygrad.bounds.result import Distance, Kind, cosine_bound
 from steadygrad.errors import Failure, UsageError
-from steadygrad.evaluation.explained.settings import K
 from steadygrad.threat import Threat
 
-__all__ = ["DISTANCES", "KINDS", "Bound", "bounds_of"]
+__all__ = ["DISTANCES", "KINDS", "K", "MapBound", "bounds_on_maps"]
 
 DISTANCES: tuple[Distance, ...] = ("euclidean", "cosine")
 KINDS: tuple[Kind, ...] = ("linearized", "certified")
+K = 0.1
+"""The share of the pixels that count as the top, the default of the similarities."""
 _MOST_ENTRIES = 4096  # of an input whose map is certified: above, intervals say nothing and need much memory
 _MOST_ROWS = 4096  # entries times path nodes for which a certified bound takes the exact Jacobian
 
 
 @dataclass(frozen=True)
-class Bound:
+class MapBound:
     """Bounds of one kind for a batch; NaN where there is none.
 
     Attributes:
@@ -41,42 +42,53 @@ class Bound:
     certain: Tensor | None = None
 
 
-def bounds_of(
+def bounds_on_maps(
     subject: nn.Module,
     attribution: Attribution,
     x: Tensor,
     target: Tensor,
     threat: Threat,
     seeds: Tensor,
-    certify: int,
-) -> tuple[list[Bound], dict[Kind, str]]:
-    """Bounds for inputs x (N, *), certified ones for the first `certify`, and why there are none of a kind."""
-    found: list[Bound] = []
-    whys: dict[Kind, str] = {}
-    for kind, make in (("linearized", _linearized), ("certified", _certified)):
-        try:
-            if kind == "linearized" or certify:
-                found += make(subject, attribution, x, target, threat, seeds, certify)
-        except (UsageError, Failure) as error:
-            whys[kind] = str(error)  # type: ignore[index]
-    return found, whys
+    certify: Tensor,
+) -> tuple[list[MapBound], dict[Kind, str]]:
+    """Bounds for inputs x (N, *), certified ones where `certify` (N,), and why there are none of a kind."""
+    rows = certify.nonzero().squeeze(1)
+    found: list[MapBound] = []
+    refused: dict[Kind, str] = {}
+    try:
+        found += _linearized(subject, attribution, x, target, threat, seeds)
+    except (UsageError, Failure) as error:
+        refused["linearized"] = str(error)
+    try:
+        if len(rows):
+            found.append(_certified(subject, attribution, x, target, threat, seeds, rows))
+    except (UsageError, Failure) as error:
+        refused["certified"] = str(error)
+    return found, refused
 
 
 def _linearized(
-    subject: nn.Module, attribution: Attribution, x: Tensor, target: Tensor, threat: Threat, seeds: Tensor, _: int
-) -> list[Bound]:
+    subject: nn.Module, attribution: Attribution, x: Tensor, target: Tensor, threat: Threat, seeds: Tensor
+) -> list[MapBound]:
     chunk = min(128, max(1, 2**20 // x[0].numel()))
     bounds = []
     for distance in DISTANCES:
         method = LinearizedDeviation(attribution, distance, chunk=chunk)
         bound = method(subject, x, target, threat, generator=seeds)
-        bounds.append(Bound("linearized", {distance: _finite(bound.upper)}, bound.inputs))
+        bounds.append(MapBound("linearized", {distance: _finite(bound.upper)}, bound.inputs))
     return bounds
 
 
 def _certified(
-    subject: nn.Module, attribution: Attribution, x: Tensor, target: Tensor, threat: Threat, seeds: Tensor, first: int
-) -> list[Bound]:
+    subject: nn.Module,
+    attribution: Attribution,
+    x: Tensor,
+    target: Tensor,
+    threat: Threat,
+    seeds: Tensor,
+    rows: Tensor,
+) -> MapBound:
+    """The certified bounds of these rows (k,), among all of the batch."""
     entries, nodes = x[0].numel(), len(path_of(attribution).nodes)
     if entries > _MOST_ENTRIES:
         raise UsageError(f"not tried for inputs of {entries:,} entries: up to {_MOST_ENTRIES:,} are certified")
@@ -87,23 +99,22 @@ def _certified(
         steps=0,  # the attacks have searched
         chunk=min(128, max(1, 2**14 // entries)),
     )
-    bound = method(subject, x[:first], target[:first], threat, generator=seeds[:first])
-    return [_padded(bound, x, first, attribution(subject, x[:first], target[:first]))]
-
-
-def _padded(bound: DeviationBound, x: Tensor, first: int, clean: Tensor) -> Bound:
+    bound = method(subject, x[rows], target[rows], threat, generator=seeds[rows.cpu()])
+    clean = attribution(subject, x[rows], target[rows])
     euclidean = _finite(bound.upper)
     # The length of the map is rounded in the type of the inputs.
     length = torch.linalg.vector_norm(clean.flatten(1).double(), dim=1) * (1 - 1e-5)
     cosine = _finite(cosine_bound(length, euclidean, euclidean, euclidean))
-    top = bound.certain_top_k(K).long()
-    empty = torch.full((len(x) - len(clean),), math.nan, dtype=euclidean.dtype, device=x.device)
-    unknown = top.new_full((len(empty), top.shape[1]), -1)
-    upper: dict[Distance, Tensor] = {
-        "euclidean": torch.cat([euclidean, empty]),
-        "cosine": torch.cat([cosine, empty]),
-    }
-    return Bound("certified", upper, torch.cat([bound.inputs, x[first:]]), torch.cat([top, unknown]))
+
+    def among_all(values: Tensor, empty: float) -> Tensor:
+        return values.new_full((len(x), *values.shape[1:]), empty).index_copy_(0, rows, values)
+
+    return MapBound(
+        "certified",
+        {"euclidean": among_all(euclidean, math.nan), "cosine": among_all(cosine, math.nan)},
+        x.index_copy(0, rows, bound.inputs),
+        among_all(bound.certain_top_k(K).long(), -1),
+    )
 
 
 def _finite(upper: Tensor) -> Tensor:

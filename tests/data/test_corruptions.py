@@ -1,4 +1,4 @@
-"""The layout of CIFAR-10-C: read as it is, refused in words, scored per corruption and severity."""
+"""The layout of CIFAR-10-C: read as it is, refused in words."""
 
 from __future__ import annotations
 
@@ -8,15 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
+from steadygrad.data.corruptions import corruptions_in, load_corrupted
 from steadygrad.errors import UsageError
-from steadygrad.evaluation.corruptions import (
-    corrupted_accuracy,
-    corruptions_in,
-    load_corrupted,
-    mean_corruption_error,
-)
 
 CLASSES = ("dark", "light")
 
@@ -36,12 +30,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-class _Brightness(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        mean = x.mean((1, 2, 3))
-        return torch.stack([0.45 - mean, mean - 0.45], 1)
-
-
 def test_a_severity_is_its_part_of_the_file(folder: Path) -> None:
     assert corruptions_in(folder) == ("fog", "snow")
     data = load_corrupted(folder, "fog", 3, CLASSES)
@@ -56,17 +44,6 @@ def test_a_severity_is_its_part_of_the_file(folder: Path) -> None:
     gray = load_corrupted(folder, "fog", 5, CLASSES, count=2)
     assert gray.shape == (1, 4, 4)
     assert gray.labels.tolist() == [1, 1]
-
-
-def test_the_accuracy_of_each_corruption_and_severity(folder: Path) -> None:
-    rows = list(corrupted_accuracy(_Brightness(), folder, CLASSES, batch_size=3))
-    table = {(row.corruption, row.severity): row.accuracy.value for row in rows}
-    assert [table["fog", s] for s in range(1, 6)] == [1.0, 0.75, 0.5, 0.25, 0.0]
-    assert {table["snow", s] for s in range(1, 6)} == {1.0}
-    assert mean_corruption_error(rows) == pytest.approx(0.25)
-    assert rows[0].plain()["count"] == 4
-    some = list(corrupted_accuracy(_Brightness(), folder, CLASSES, severities=(5,), count=1))
-    assert [(row.corruption, row.severity, row.accuracy.count) for row in some] == [("fog", 5, 1), ("snow", 5, 1)]
 
 
 def _pickle(path: Path) -> None:

@@ -12,8 +12,16 @@ import gates
 import nets
 from steadygrad import randomness
 from steadygrad.classifier import Classifier
+from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
-from steadygrad.evaluation.noise import boundary_distance, directions, noise_insensitivity
+from steadygrad.measuring.measures.noise import (
+    BoundaryDistance,
+    NoiseInsensitivity,
+    boundary_distance,
+    directions,
+    noise_insensitivity,
+)
+from steadygrad.measuring.runner import Runner
 from steadygrad.threat import linf
 
 
@@ -100,3 +108,15 @@ def test_bad_input_is_refused() -> None:
         boundary_distance(model, x, count=3, limit=0.0)
     with pytest.raises(UsageError, match="draws must be at least 1 and eps positive"):
         noise_insensitivity(model, x, y, 0.1, draws=0)
+
+
+def test_the_measures_are_the_functions() -> None:
+    x, y, model = nets.inputs(4), torch.tensor([0, 2, 1, 1]), nets.build("conv")
+    data = Dataset(x, y, ("a", "b", "c"), ("s0", "s1", "s2", "s3"))
+    runner = Runner({"m": model}, data, batch_size=3)
+    measure = NoiseInsensitivity(0.2, draws=3)
+    expected = noise_insensitivity(model, x, y, 0.2, draws=3, generator=runner.seeds(measure.draws_as, data.ids))
+    torch.testing.assert_close(torch.from_numpy(runner.run(measure, "m")["insensitivity"]), expected, rtol=1e-3, atol=0)
+    far = runner.run(BoundaryDistance(count=4, limit=20.0, steps=20), "m")["distance"]
+    direct = boundary_distance(model, x, count=4, limit=20.0, steps=20)
+    torch.testing.assert_close(torch.from_numpy(far), direct, rtol=1e-3, atol=0)

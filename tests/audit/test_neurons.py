@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import nets
 import steadygrad as sg
 from oracles import intervals
-from steadygrad.attacks import FGSM, PGD, Expectation
-from steadygrad.audit.schema import Summary
-from steadygrad.classifier import Classifier
+from steadygrad.attacks import JSMA, PGD, Expectation
+from steadygrad.audit import neurons as section
+from steadygrad.audit.neurons import neurons
+from steadygrad.audit.plan import AuditPlan
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
-from steadygrad.evaluation import Probing, probing
-from steadygrad.evaluation.probing import probe
-from steadygrad.evaluation.records import Cells
-from steadygrad.evaluation.robustness import Bench
+from steadygrad.measuring.measures.neuron_changes import NeuronChanges
+from steadygrad.measuring.measures.neurons_held import NeuronsHeld
+from steadygrad.measuring.runner import Runner, SavedTables
+from steadygrad.measuring.store import Store
 
 COUNT, EPS = 24, 0.2
-SETTINGS = Probing(samples=COUNT, share=0.25, draws=3, attack=PGD(steps=4))
+ATTACK = PGD(steps=4)
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +40,23 @@ def model() -> nn.Module:
     return sg.fit(built, sg.defenses.Plain(), train, settings=sg.FitSettings(epochs=4, lr=3e-3)).classifier
 
 
+def _plan(eps: float = EPS, **changes: Any) -> AuditPlan:
+    settings = {"samples": COUNT, "share": 0.25, "draws": 3, "attack": ATTACK} | changes
+    return AuditPlan.of(sg.linf(eps), {"neurons": True, **{f"neuron_{name}": v for name, v in settings.items()}})
+
+
+def _section(runner: Runner, eps: float = EPS) -> dict[str, Any]:
+    return neurons(runner, ["net"], _plan(eps), {"samples": len(runner.data)})
+
+
+def _row(model: nn.Module, data: Dataset, **settings: Any) -> dict[str, Any]:
+    row: dict[str, Any] = _section(Runner({"net": model}, data, **settings))["models"]["net"]
+    return row
+
+
 @pytest.fixture(scope="module")
 def found(model: nn.Module, data: Dataset) -> dict[str, Any]:
-    return probe(Bench(data), {"net": model}, sg.linf(EPS), SETTINGS)
+    return _section(Runner({"net": model}, data))
 
 
 def _outputs(model: nn.Module, x: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -76,10 +89,10 @@ def _held(model: nn.Module, layer: int, index: list[int], x: Tensor, x_adv: Tens
 
 
 def test_equals_loops_written_by_hand(model: nn.Module, data: Dataset, found: dict[str, Any]) -> None:
-    bench, row = Bench(data), found["models"]["net"]
+    row = found["models"]["net"]
     x, y = data.tensors()
-    seeds = bench.seeds({"neurons": sg.registry.describe(SETTINGS.attack)}, data.ids)
-    x_adv = SETTINGS.attack.perturb(model, x, y, sg.linf(EPS), generator=seeds)
+    seeds = Runner({}, data).seeds({"neurons": sg.registry.describe(ATTACK)}, data.ids)
+    x_adv = ATTACK.perturb(model, x, y, sg.linf(EPS), generator=seeds)
     pairs = [(_outputs(model, a), _outputs(model, b)) for a, b in zip(x, x_adv, strict=True)]
     layers = len(pairs[0][0][0])
     fooled = [int(a[1].argmax()) == int(t) != int(b[1].argmax()) for (a, b), t in zip(pairs, y, strict=True)]
@@ -109,7 +122,7 @@ def test_equals_loops_written_by_hand(model: nn.Module, data: Dataset, found: di
             assert (restored["low"], restored["high"]) == pytest.approx((low, high), abs=1e-9)
         draws = [
             [_held(model, place, index.tolist(), x[i], x_adv[i]) == int(y[i]) for i in judged]
-            for seed in range(SETTINGS.draws)
+            for seed in range(3)
             for index in [sg.neurons.select({"": torch.from_numpy(sigma)}, 0.25, "random", seed=seed)[""]]
         ]
         random = layer["restored"]["random"]
@@ -135,7 +148,7 @@ def test_sensitive_neurons_carry_more_than_others(found: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("batch_size", [1, 7, 200])
 def test_batches_do_not_show(batch_size: int, model: nn.Module, data: Dataset, found: dict[str, Any]) -> None:
-    mine = probe(Bench(data, batch_size=batch_size), {"net": model}, sg.linf(EPS), SETTINGS)["models"]["net"]
+    mine = _row(model, data, batch_size=batch_size)
     theirs = found["models"]["net"]
     assert mine["fooled"] == theirs["fooled"]
     for a, b in zip(mine["layers"], theirs["layers"], strict=True):
@@ -144,22 +157,23 @@ def test_batches_do_not_show(batch_size: int, model: nn.Module, data: Dataset, f
         assert [m["neuron"] for m in a["most"]] == [m["neuron"] for m in b["most"]]
 
 
-def test_cells_are_kept(
+def test_tables_are_kept(
     model: nn.Module, data: Dataset, found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench(data, Cells(tmp_path))
-    assert probe(bench, {"net": model}, sg.linf(EPS), SETTINGS) == found
-    assert len(list(tmp_path.glob("*.npz"))) == 3  # what moves, and each of two layers
+    runner = Runner({"net": model}, data, Store(tmp_path))
+    assert _section(runner) == found
+    assert len(list(tmp_path.rglob("*.parquet"))) == 3  # what moves, and each of two layers
     monkeypatch.setattr(PGD, "perturb", None)
-    assert probe(bench, {"net": model}, sg.linf(EPS), SETTINGS) == found
+    assert _section(Runner({"net": model}, data, Store(tmp_path))) == found
+    assert neurons(SavedTables(tmp_path), ["net"], _plan(), {"samples": COUNT}) == found
     with pytest.raises(TypeError, match="NoneType"):
-        probe(bench, {"net": model}, sg.linf(EPS / 2), SETTINGS)
+        _section(runner, EPS / 2)
 
 
 def test_an_interrupt_loses_one_layer(
     model: nn.Module, data: Dataset, found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, calls = probing._sets, []
+    whole, calls = NeuronsHeld.__call__, []
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -167,11 +181,11 @@ def test_an_interrupt_loses_one_layer(
             raise KeyboardInterrupt
         return whole(*arguments)
 
-    monkeypatch.setattr(probing, "_sets", interrupted)
-    bench = Bench(data, Cells(tmp_path))
+    monkeypatch.setattr(NeuronsHeld, "__call__", interrupted)
+    runner = Runner({"net": model}, data, Store(tmp_path))
     with pytest.raises(KeyboardInterrupt):
-        probe(bench, {"net": model}, sg.linf(EPS), SETTINGS)
-    assert probe(bench, {"net": model}, sg.linf(EPS), SETTINGS) == found
+        _section(runner)
+    assert _section(runner) == found
     assert len(calls) == 3
 
 
@@ -231,19 +245,28 @@ class _Table(_Blind):
     ],
 )
 def test_what_cannot_be_looked_at_is_said(make: Callable[[], nn.Module], message: str, data: Dataset) -> None:
-    row = probe(Bench(data), {"net": make()}, sg.linf(EPS), SETTINGS)["models"]["net"]
+    row = _row(make(), data)
     assert message in row["refused"]
     assert (row["fooled"], row["judged"], row["layers"]) == (None, None, [])
 
 
-def test_layers_that_are_called_as_the_data_wants_are_refused(data: Dataset) -> None:
+def test_layers_that_are_called_as_the_data_wants_are_refused(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     x = data.tensors()[0]
     model = _Twice()
     with torch.no_grad():
         means = model.act(model.first(x.flatten(1))).mean(1).tolist()
     assert min(means) < 0.1 < max(means)
-    refused = probe(Bench(data, batch_size=1), {"net": model}, sg.linf(EPS), SETTINGS)["models"]["net"]["refused"]
-    assert refused == "its layers are not called equally often for every input"
+    assert _row(model, data, batch_size=1)["refused"] == "its layers are not called equally often for every input"
+    # Changes too small to matter: the inputs themselves differ, within a batch, between batches and between files.
+    monkeypatch.setattr(NeuronChanges, "_part", lambda *_: 1)
+    for batch_size, shard, words in (
+        (200, 200, "its layers are not called equally often for every input"),
+        (1, 200, "these differ: change: act:2, size: act:2"),
+        (1, 1, "these differ: change: act:2, size: act:2"),
+    ):
+        monkeypatch.setattr(NeuronChanges, "shard", shard)
+        row = _section(Runner({"net": model}, data, batch_size=batch_size), eps=1e-6)["models"]["net"]
+        assert words in row["refused"]
 
 
 class _Crowded(_Blind):
@@ -255,13 +278,13 @@ class _Crowded(_Blind):
 
 
 def test_layers_that_are_called_as_the_batch_wants_are_refused(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probing._Probe, "_part", lambda probe, x: COUNT)
+    monkeypatch.setattr(NeuronChanges, "_part", lambda *_: COUNT)
     x = data.tensors()[0]
     model = _Crowded()
     # Its own predictions as labels: all are right before the attack.
     with torch.no_grad():
         own = Dataset(x, model(x).argmax(1), data.classes, data.ids)
-    row = probe(Bench(own), {"net": model}, sg.linf(EPS), SETTINGS)["models"]["net"]
+    row = _row(model, own)
     assert "the forward makes no call 'act:2'" in row["refused"]
     assert row["layers"] == []
 
@@ -272,9 +295,9 @@ def test_parts_are_as_large_as_their_activations_allow(
 ) -> None:
     # Three copies of what one sample makes may take 2^28 bytes.
     made = torch.empty(1, device="meta").expand(size // 4)
-    monkeypatch.setattr(probing._Probe, "_outputs", lambda probe, x: {"a": made[: size // 8], "b": made[size // 8 :]})
-    one = probing._Probe(Bench(data), "net", nn.Identity(), sg.linf(EPS), SETTINGS, COUNT)
-    assert one._part(data.tensors()[0][:1]) == part
+    monkeypatch.setattr(NeuronChanges, "_outputs", lambda *_: {"a": made[: size // 8], "b": made[size // 8 :]})
+    measure = NeuronChanges(ATTACK, sg.linf(EPS))
+    assert measure._part(nn.Identity(), data.tensors()[0][:1]) == part
 
 
 class _ChannelsLast(nn.Module):
@@ -295,13 +318,13 @@ def test_channels_behind_a_linear_layer_lie_last(data: Dataset) -> None:
         torch.testing.assert_close(model(x), model.head.bias.expand(COUNT, 10))
     with sg.neurons.patched(model, x, {"act": torch.arange(32)}):
         torch.testing.assert_close(model(1 - x), logits)
-    (layer,) = probe(Bench(data), {"net": model}, sg.linf(EPS), SETTINGS)["models"]["net"]["layers"]
+    (layer,) = _row(model, data)["layers"]
     assert layer["neurons"] == 32
 
 
 @pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0], [-1.0, 1.0, 0.4]])
 def test_few_samples_prove_little(values: list[float]) -> None:
-    gain = probing._gain(np.array(values), np.zeros(len(values)))
+    gain = section._gain(np.array(values), np.zeros(len(values)))
     assert -1 <= gain["low"] < gain["high"] <= 1
     assert gain["low"] <= gain["value"] <= gain["high"]
     assert gain["high"] - gain["low"] > 0.5
@@ -312,7 +335,7 @@ def test_a_dead_layer_and_nobody_fooled(data: Dataset) -> None:
     with torch.no_grad():
         net[1].weight.zero_()
         net[1].bias.fill_(-1.0)
-    row = probe(Bench(data), {"net": net}, sg.linf(EPS), SETTINGS)["models"]["net"]
+    row = _row(net, data)
     assert (row["fooled"], row["judged"]) == (0, 0)
     (layer,) = row["layers"]
     assert layer["relative"] is None
@@ -321,36 +344,27 @@ def test_a_dead_layer_and_nobody_fooled(data: Dataset) -> None:
     assert layer["change"]["value"] == 0
 
 
-def test_an_audit_takes_it_in(model: nn.Module, data: Dataset, tmp_path: Path) -> None:
-    tokens = Classifier(nets.build("conv"), name="conv")
-    x = Dataset(nets.inputs(12), torch.arange(12) % 3, ("a", "b", "c"), tuple(f"s{i}" for i in range(12)))
-    found = sg.audit(
-        tokens, x, sg.linf(0.1), attacks=[FGSM()], attributions=(), checked=4, gallery=0, neurons=SETTINGS, out=tmp_path
-    )
-    Summary.model_validate(found.summary)
-    assert found.summary["config"]["neurons"] == json.loads(json.dumps(SETTINGS.plain()))
-    assert found.summary["neurons"]["samples"] == 12
-    (tmp_path / "summary.json").unlink()
-    again = sg.audit(
-        tokens, x, sg.linf(0.1), attacks=[FGSM()], attributions=(), checked=4, gallery=0, neurons=SETTINGS, out=tmp_path
-    )
-    assert again.summary["neurons"] == found.summary["neurons"]
+def test_the_settings_and_the_facts_are_in_the_section(found: dict[str, Any]) -> None:
+    assert {name: found[name] for name in found if name != "models"} == {
+        "attack": "PGD, 4 steps",
+        "threat": {"norm": "linf", "eps": EPS, "bounds": [0.0, 1.0]},
+        "samples": COUNT,
+        "share": 0.25,
+        "draws": 3,
+    }
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"samples": 1}, "samples of neurons must be at least 2, got 1"),
-        ({"draws": 0}, "draws of neurons must be at least 1, got 0"),
-        ({"share": 0.0}, r"share of neurons must be within \(0, 1\], got 0.0"),
-        ({"share": 1.5}, r"share of neurons must be within \(0, 1\], got 1.5"),
-    ],
-)
-def test_settings_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        Probing(**settings)
+def test_no_more_samples_are_looked_at_than_there_are(model: nn.Module, data: Dataset) -> None:
+    assert _section(Runner({"net": model}, data.take(12)))["samples"] == 12
+
+
+@pytest.mark.parametrize("settings", [{"samples": 1}, {"draws": 0}, {"share": 0.0}, {"share": 1.5}])
+def test_settings_are_refused(settings: dict[str, Any]) -> None:
+    ((name, value),) = settings.items()
+    with pytest.raises(UsageError, match=rf"neuron_{name}: .*\(got {value}\)"):
+        _plan(**settings)
 
 
 def test_a_norm_that_the_attack_does_not_know_is_refused() -> None:
-    with pytest.raises(UsageError, match="neurons are looked at under PGD, 4 steps: linf, l2, l1, not l0"):
-        SETTINGS.check(sg.Threat("l0", 3))
+    with pytest.raises(UsageError, match="neuron_attack works within linf, l2, l1, not within l0"):
+        AuditPlan.of(sg.Threat("l0", 3), {"attacks": [JSMA()], "neurons": True, "neuron_attack": ATTACK})
