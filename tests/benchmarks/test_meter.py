@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from steadygrad.attacks.engine import AttackResult
+from steadygrad.attacks.attack_result import AttackResult
 from steadygrad.benchmarks.meter import Lap, Meter, bare, clock, quiet
 from steadygrad.benchmarks.tasks import ours, tasks
 

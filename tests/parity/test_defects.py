@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from steadygrad.attacks import APGD, FMN, JSMA, MIFGSM, PGD, CarliniWagner, DeepFool
-from steadygrad.attacks.engine import judge
+from steadygrad.attacks.attack_result import judge
 from steadygrad.benchmarks.race import median_interval
 from steadygrad.threat import Threat, l0, l1, l2, linf
 

@@ -1,23 +1,23 @@
 """Inputs that change the prediction."""
 
 from steadygrad.attacks.apgd import APGD as APGD
-from steadygrad.attacks.attribution import ATTRIBUTION_ATTACKS as ATTRIBUTION_ATTACKS
-from steadygrad.attacks.attribution import IFIA as IFIA
-from steadygrad.attacks.attribution import AttributionNoise as AttributionNoise
-from steadygrad.attacks.attribution import AttributionPGD as AttributionPGD
-from steadygrad.attacks.attribution import ExplanationAttack as ExplanationAttack
-from steadygrad.attacks.attribution_run import AttributionResult as AttributionResult
-from steadygrad.attacks.attribution_suite import explanation_suite as explanation_suite
-from steadygrad.attacks.attribution_suite import worst_similarity as worst_similarity
+from steadygrad.attacks.attack_result import AttackResult as AttackResult
 from steadygrad.attacks.base import ATTACKS as ATTACKS
 from steadygrad.attacks.base import Attack as Attack
 from steadygrad.attacks.carlini_wagner import CarliniWagner as CarliniWagner
 from steadygrad.attacks.deepfool import DeepFool as DeepFool
-from steadygrad.attacks.engine import AttackResult as AttackResult
 from steadygrad.attacks.expectation import Expectation as Expectation
 from steadygrad.attacks.expectation import is_deterministic as is_deterministic
 from steadygrad.attacks.fab import FAB as FAB
 from steadygrad.attacks.jsma import JSMA as JSMA
+from steadygrad.attacks.maps.attribution_attacks import ATTRIBUTION_ATTACKS as ATTRIBUTION_ATTACKS
+from steadygrad.attacks.maps.attribution_attacks import IFIA as IFIA
+from steadygrad.attacks.maps.attribution_attacks import AttributionNoise as AttributionNoise
+from steadygrad.attacks.maps.attribution_attacks import AttributionPGD as AttributionPGD
+from steadygrad.attacks.maps.attribution_attacks import ExplanationAttack as ExplanationAttack
+from steadygrad.attacks.maps.map_run import AttributionResult as AttributionResult
+from steadygrad.attacks.maps.worst_similarity import explanation_suite as explanation_suite
+from steadygrad.attacks.maps.worst_similarity import worst_similarity as worst_similarity
 from steadygrad.attacks.minimum_norm import DDN as DDN
 from steadygrad.attacks.minimum_norm import FMN as FMN
 from steadygrad.attacks.momentum import MIFGSM as MIFGSM

@@ -9,8 +9,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.attacks.engine import AttackResult, Run, check_threat
-from steadygrad.attacks.search import smallest_by_bisection
+from steadygrad.attacks.attack_result import AttackResult
+from steadygrad.attacks.bisection import smallest_by_bisection
+from steadygrad.attacks.engine import Goal, Run, check_threat
 from steadygrad.attacks.targets import check_target
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.errors import UsageError
@@ -82,7 +83,8 @@ class Attack(Method, abc.ABC):
     def _run(
         self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, target: Tensor | str | None, seeds: Tensor
     ) -> AttackResult:
-        run = Run(model, x.detach(), y, threat, seeds=seeds, loss=self.ascends, smallest=self.minimum_norm)
+        goal: Goal = "nearest" if self.minimum_norm else "first hit"
+        run = Run(model, x.detach(), y, threat, seeds=seeds, loss=self.ascends, goal=goal)
         self._search(run, target)
         return run.result()
 
@@ -112,13 +114,11 @@ class Attack(Method, abc.ABC):
         seeds, x = randomness.sample_seeds(len(x), generator), x.detach()
         with frozen(model, seeds):
             if self.minimum_norm:
-                run = Run(
-                    model, x, y, threat.at(None), seeds=seeds, loss=self.ascends, smallest=True, keeps_closest=True
-                )  # fmt: skip
+                run = Run(model, x, y, threat.at(None), seeds=seeds, loss=self.ascends, goal="nearest")
                 self._search(run, target)
                 return run.found if threat.eps is None else threat.constrain(x, run.found)
-            run = Run(model, x, y, threat, seeds=seeds, loss=self.ascends, judged=False)
-            if target is not None or self.ascends in ("kl", "rivals"):
+            run = Run(model, x, y, threat, seeds=seeds, loss=self.ascends, goal="strongest")
+            if target is not None or self.ascends in ("kl", "rivals", "dlr-targets"):
                 run.begin(target)
             points = self.search(run)
         assert points is not None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from steadygrad.derivatives import math_attention
 from steadygrad.errors import UsageError
+from steadygrad.threat import per_sample
 
 __all__ = ["Changed", "deepfool_change", "relative_distance"]
 
@@ -77,7 +78,7 @@ def deepfool_change(
             if not index:
                 right = logits.detach().argmax(1) == labels
             step = _step(points, logits, labels[active], right[active], candidates, create_graph)
-            moves = (right[active] | reach).view(-1, *[1] * (x.ndim - 1))
+            moves = per_sample(right[active] | reach, x)
             total = total.index_add(0, active, torch.where(moves, step, 0.0))
             total = total if create_graph else total.detach()
     return Changed((1 + overshoot) * total, right)
@@ -95,7 +96,7 @@ def _step(
     square = slope.flatten(1).square().sum(1)
     flat = square == 0  # no way leads out of a flat region
     length = torch.where(flat, 0.0, gap.abs() / torch.where(flat, 1.0, square))
-    return length.view(-1, *[1] * (points.ndim - 1)) * slope
+    return per_sample(length, points) * slope
 
 
 def _nearest(points: Tensor, logits: Tensor, labels: Tensor, candidates: int | None) -> Tensor:

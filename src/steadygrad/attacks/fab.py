@@ -13,7 +13,7 @@ from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import attack_loss
 from steadygrad.errors import UsageError
-from steadygrad.threat import Threat
+from steadygrad.threat import Threat, per_sample
 
 __all__ = ["FAB", "onto_hyperplane"]
 
@@ -74,8 +74,7 @@ class FAB(Attack):
             raise UsageError(f"optimism must be positive, or None to never give up, got {self.optimism}")
 
     def search(self, run: Run) -> Tensor | None:
-        assert run.clean_logits is not None
-        classes = 1 if run.target is not None else min(self.targets, run.clean_logits.shape[1] - 1)
+        classes = 1 if run.target is not None else min(self.targets, run.classes - 1)
         for restart in range(self.restarts):
             for rank in range(classes):
                 run.restart()
@@ -92,9 +91,9 @@ class FAB(Attack):
         ball = run.threat.at(None)
         points = run.x
         if restart:
-            half = torch.minimum(run.best[run.index].to(run.x.dtype), ball.largest(run.x)) / 2
+            half = torch.minimum(run.nearest.to(run.x.dtype), ball.largest(run.x)) / 2
             points = ball.at(half).random(run.x, run.seeds, draw)
-        nearest = torch.full_like(run.best[run.index], torch.inf)
+        nearest = torch.full_like(run.nearest, torch.inf)
         before = nearest
         for i in range(self.steps):
             value, slope = run.gradient(points, "rivals")
@@ -125,7 +124,7 @@ class FAB(Attack):
         """From points (A, *) past the boundary as seen there, drawn toward the clean input's own projection."""
         wide = slope if slope.dtype.itemsize >= 4 else slope.float()
         back = x + self.beta * (points - x)
-        base = torch.where(wrong.view(-1, *[1] * (x.ndim - 1)), back, points)
+        base = torch.where(per_sample(wrong, x), back, points)
 
         def shift(origin: Tensor) -> Tensor:
             gap = value.to(wide.dtype) + (wide * (origin - points)).flatten(1).sum(1)
@@ -134,13 +133,13 @@ class FAB(Attack):
         from_base, from_clean = shift(base), shift(x)
         near, far = ball.distance(from_base), ball.distance(from_clean)
         tiny = torch.finfo(near.dtype).tiny
-        pull = (near / (near + far).clamp_min(tiny)).clamp_max(_LARGEST_PULL).view(-1, *[1] * (x.ndim - 1))
+        pull = per_sample((near / (near + far).clamp_min(tiny)).clamp_max(_LARGEST_PULL), x)
         moved = (1 - pull) * (base + self.eta * from_base) + pull * (x + self.eta * from_clean)
         return moved.clamp(*ball.bounds).to(x.dtype)
 
     def _refine(self, run: Run) -> None:
         """Move the nearest wrong points back along the line to the clean inputs, to just beyond the boundary."""
-        run.keep(torch.isfinite(run.best[run.index]) & (run.best[run.index] > 0))
+        run.keep(torch.isfinite(run.nearest) & (run.nearest > 0))
         if len(run.index) == 0:
             return
         assert run.clean_logits is not None
@@ -152,7 +151,7 @@ class FAB(Attack):
         aim = _BEYOND * (wrong - right)
         for _ in range(_REFINEMENTS):
             share = start + (end - start) * ((right - aim) / (right - wrong).clamp_max(-1e-12)).clamp(0, 1)
-            points = run.x + share.to(delta.dtype).view(-1, *[1] * (delta.ndim - 1)) * delta
+            points = run.x + per_sample(share.to(delta.dtype), delta) * delta
             value = _margin(run, run.look(points))
             beyond = run.wrong
             end, wrong = torch.where(beyond, share, end), torch.where(beyond, value, wrong)
@@ -178,7 +177,7 @@ def onto_hyperplane(threat: Threat, x: Tensor, slope: Tensor, gain: Tensor) -> T
     tensor([[0.3000, 0.4000]])
     """
     low, high = threat.bounds
-    way = (slope * gain.sign().view(-1, *[1] * (x.ndim - 1))).flatten(1)
+    way = (slope * per_sample(gain.sign(), x)).flatten(1)
     flat = x.flatten(1).to(way.dtype)
     room = torch.where(way > 0, high - flat, flat - low).clamp_min(0)
     size = way.abs()

@@ -79,7 +79,7 @@ class JSMA(Attack):
 
     def search(self, run: Run) -> Tensor | None:
         low, high = run.threat.bounds
-        way, points, goal = (1 if self.theta > 0 else -1), run.x, _goal(run)
+        points, goal = run.x, run.aim(0) if run.target is None else run.target
         most = int(self.gamma * points[0].numel() + 1e-9)
         budget = torch.as_tensor(run.threat.eps, device=points.device).expand(len(points)).floor().clamp_max(most)
         changed = torch.zeros_like(points, dtype=torch.bool).flatten(1)
@@ -90,7 +90,7 @@ class JSMA(Attack):
                 return None
             flat = points.flatten(1)
             moved = (flat + self.theta * (high - low)).clamp(low, high)
-            able, gains = (flat < high) if way > 0 else (flat > low), gains * (moved - flat)[:, None]
+            able, gains = (flat < high) if self.theta > 0 else (flat > low), gains * (moved - flat)[:, None]
             chosen = torch.zeros_like(changed)
             for _ in range(self.pairs):
                 room = budget - (changed | chosen).sum(1)
@@ -99,19 +99,10 @@ class JSMA(Attack):
             moved = torch.where(chosen, moved, flat)
             going = (moved != flat).any(1)
             points, changed = moved.view_as(points), changed | chosen
-            if run.judged:
+            if run.goal != "strongest":
                 points, goal, budget, changed = run.keep(going, points, goal, budget, changed)
             if not bool(going.any()):
-                return None if run.judged else points
-
-
-def _goal(run: Run) -> Tensor:
-    """The class (A,) whose logit is to rise."""
-    if run.target is not None:
-        return run.target
-    run.aim(0)
-    assert run.rival is not None
-    return run.rival
+                return points if run.goal == "strongest" else None
 
 
 def _gains(run: Run, points: Tensor, goal: Tensor, others: bool) -> Tensor:

@@ -13,7 +13,7 @@ from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
 from steadygrad.errors import UsageError
-from steadygrad.threat import Threat
+from steadygrad.threat import Threat, per_sample
 
 __all__ = ["DDN", "FMN"]
 
@@ -22,13 +22,9 @@ def _cosine(start: float, end: float, i: int, steps: int) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * i / max(1, steps))) / 2
 
 
-def _per_sample(value: Tensor, like: Tensor) -> Tensor:
-    return value.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
-
-
 def _unit(slope: Tensor) -> Tensor:
     norm = torch.linalg.vector_norm(slope.flatten(1).double(), dim=1).clamp_min(torch.finfo(torch.float64).tiny)
-    unit: Tensor = slope / norm.view(-1, *[1] * (slope.ndim - 1))
+    unit: Tensor = slope / per_sample(norm, slope)
     return unit.to(slope.dtype)
 
 
@@ -79,7 +75,7 @@ class DDN(Attack):
                 return None
             delta = delta + _cosine(1.0, 0.01, i, self.steps) * (high - low) * _unit(slope)
             radius = torch.where(wrong, radius * (1 - self.gamma), radius * (1 + self.gamma))
-            delta = _per_sample(radius, delta) * _unit(delta)
+            delta = per_sample(radius, delta) * _unit(delta)
             delta = (run.x + delta).clamp(low, high) - run.x
         return run.x + delta
 
@@ -131,7 +127,7 @@ class FMN(Attack):
         radius = run.best.new_full((len(run.x),), torch.inf)
         for i in range(self.steps):
             _, slope = run.gradient(run.x + delta, loss)
-            wrong, gap, nearest = run.wrong, run.margin, run.best[run.index]
+            wrong, gap, nearest = run.wrong, run.margin, run.nearest
             delta, slope, radius, wrong, gap, nearest = run.drop_solved(delta, slope, radius, wrong, gap, nearest)
             if len(run.index) == 0:
                 return None

@@ -12,7 +12,6 @@ from steadygrad import randomness
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
-from steadygrad.attacks.sign import step
 from steadygrad.errors import UsageError
 
 __all__ = ["MIFGSM"]
@@ -84,7 +83,7 @@ class MIFGSM(Attack):
             if len(run.index) == 0:
                 return None
             average = self.decay * average + _normalized(slope)
-            points = step(run, points, _direction(average).to(points.dtype), length)
+            points = run.step(points, _direction(average).to(points.dtype), length)
         return points
 
     def _slope(self, run: Run, points: Tensor, i: int) -> Tensor:

@@ -9,7 +9,6 @@ from torch import Tensor
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
-from steadygrad.attacks.sign import step
 from steadygrad.errors import UsageError
 
 __all__ = ["PGD"]
@@ -64,14 +63,8 @@ class PGD(Attack):
     def search(self, run: Run) -> Tensor | None:
         points: Tensor | None = None
         for restart in range(self.restarts):
-            if restart:
-                if not run.judged:
-                    break
-                if points is not None:
-                    run.look(points)
-                run.restart()
-            if len(run.index) == 0:
-                return None
+            if restart and not run.again(points):
+                break
             if self.loss == "rivals" and run.target is None:
                 run.aim(restart)
             points = self._climb(run, restart)
@@ -86,7 +79,7 @@ class PGD(Attack):
             if len(run.index) == 0:
                 return None
             share = _WIDEST * (1 / (_WIDEST * points[0].numel())) ** (i / max(1, self.steps - 1))
-            points = step(run, points, slope, first * (1 - i / self.steps), share)
+            points = run.step(points, slope, first * (1 - i / self.steps), share)
         return points
 
     def _first(self, norm: str) -> float:

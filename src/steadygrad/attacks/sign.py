@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from steadygrad.attacks.base import ATTACKS, Attack
@@ -43,7 +42,7 @@ class RandomNoise(Attack):
     def search(self, run: Run) -> Tensor | None:
         points = run.threat.random(run.x, run.seeds)
         for draw in range(1, self.draws):
-            if not run.judged:
+            if run.goal == "strongest":
                 break
             run.look(points)
             run.drop_solved()
@@ -74,7 +73,7 @@ class FGSM(Attack):
 
     def search(self, run: Run) -> Tensor | None:
         _, slope = run.gradient(run.x)
-        return step(run, run.x, slope, 1.0)
+        return run.step(run.x, slope, 1.0)
 
 
 @ATTACKS.register(
@@ -111,18 +110,8 @@ class BIM(Attack):
             points, slope = run.drop_solved(points, slope)
             if len(run.index) == 0:
                 return None
-            points = step(run, points, slope, length)
+            points = run.step(points, slope, length)
         return points
-
-
-def step(run: Run, points: Tensor, slope: Tensor, length: float, share: float = 0.05) -> Tensor:
-    """Move points (A, *) by `length` radii along the steepest direction, within the threat."""
-    if run.threat.norm == "l1":
-        # The few entries of an l1 step are wasted where they already lie at their bound.
-        low, high = run.threat.bounds
-        slope = torch.where(((slope > 0) & (points >= high)) | ((slope < 0) & (points <= low)), 0.0, slope)
-    reach = (length * run.threat.radius(run.x)).view(-1, *[1] * (points.ndim - 1))
-    return run.threat.constrain(run.x, points + reach * run.threat.steepest(slope, share))
 
 
 def _positive(name: str, value: int) -> None:

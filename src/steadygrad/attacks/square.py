@@ -14,6 +14,7 @@ from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import attack_loss
 from steadygrad.errors import UsageError
+from steadygrad.threat import per_sample
 
 __all__ = ["Square"]
 
@@ -82,7 +83,7 @@ class Square(Attack):
             points = self._propose(run, best, shape, numbers[:, place], query)
             seen = attack_loss("margin", run.look(points), run.y, run.target, None)
             better = seen > value
-            best = torch.where(better.view(-1, *[1] * (best.ndim - 1)), points, best)
+            best = torch.where(per_sample(better, best), points, best)
             value = torch.where(better, seen, value)
             best, value, earlier, bar, numbers = run.drop_solved(best, value, earlier, bar, numbers)
             seen_so_far = query + 1
@@ -91,7 +92,7 @@ class Square(Attack):
                 behind = (value < bar) & (value + hope < 0) & (seen_so_far >= _FIRST_CHECK)
                 best, value, bar, numbers = run.keep(~behind, best, value, bar, numbers)
                 earlier = value
-        return None if run.judged else best
+        return best if run.goal == "strongest" else None
 
     def _propose(self, run: Run, best: Tensor, shape: tuple[int, int, int], numbers: Tensor, query: int) -> Tensor:
         """The best points (A, *) with one more square changed; `numbers` (A, 5 + C) are uniform."""

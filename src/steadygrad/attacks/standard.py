@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.attacks.apgd import APGD
+from steadygrad.attacks.attack_result import AttackResult
 from steadygrad.attacks.base import ATTACKS, Attack
-from steadygrad.attacks.engine import AttackResult, Run
+from steadygrad.attacks.engine import Run
 from steadygrad.attacks.fab import FAB
 from steadygrad.attacks.losses import attack_loss
 from steadygrad.attacks.square import Square
@@ -100,17 +101,15 @@ class Standard(Attack):
         """Square, told the margins that a short gradient attack reaches."""
         if self.optimism is None:
             return attack._run(model, x, y, threat, target, seeds)
-        raw = Run(model, x, y, threat, seeds=seeds, judged=False)
+        raw = Run(model, x, y, threat, seeds=seeds, goal="strongest")
         raw.begin(target)
         points = APGD(steps=_BAR_STEPS, loss="margin").search(raw)
         assert points is not None
         bar = attack_loss("margin", raw.look(points), y, raw.target, None)
         run = Run(model, x, y, threat, seeds=seeds)
+        run.charge(raw)
         run.begin(target)
         attack.climb(run, bar[run.index], self.optimism)
-        run.forwards += raw.forwards
-        run.backwards += raw.backwards
-        run.zero_gradient |= raw.zero_gradient
         return run.result()
 
     def search(self, run: Run) -> Tensor | None:

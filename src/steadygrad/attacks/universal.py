@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.attacks.aside import aside
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
 from steadygrad.attacks.targets import resolve_target
 from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
-from steadygrad.threat import Threat
+from steadygrad.threat import Threat, per_sample
 
 __all__ = ["Universal"]
 
@@ -102,13 +101,15 @@ class Universal(Attack):
             for i in range(self.steps):
                 rows = batches[i % len(batches)]
                 aim = None if target is None else target[rows]
-                run = Run(model, x[rows], y[rows], threat, seeds=seeds[rows], target=aim, loss=self.loss, judged=False)
+                run = Run(
+                    model, x[rows], y[rows], threat, seeds=seeds[rows], target=aim, loss=self.loss, goal="strongest"
+                )
                 way = self._step(run, way, i)
-        return threat.radius(way).view(-1, *[1] * (x.ndim - 1)) * way
+        return per_sample(threat.radius(way), x) * way
 
     def search(self, run: Run) -> Tensor | None:
         way = torch.zeros_like(run.x[:1])
-        with aside(run, self.loss) as inner:
+        with run.unjudged(self.loss) as inner:
             for i in range(self.steps):
                 way = self._step(inner, way, i)
         return _moved(run, way)
@@ -116,7 +117,7 @@ class Universal(Attack):
     def _step(self, run: Run, way: Tensor, i: int) -> Tensor:
         """One step of the perturbation (1, *), which is kept in a ball of radius 1."""
         values, slope = run.gradient(_moved(run, way))
-        counts = (values <= self._most(run)).view(-1, *[1] * (slope.ndim - 1))
+        counts = per_sample(values <= self._most(run), slope)
         mean = torch.where(counts, slope, 0.0).to(torch.promote_types(slope.dtype, torch.float32)).mean(0, keepdim=True)
         length = self.step * (1 - i / self.steps)
         return run.threat.at(1.0).project(way + length * run.threat.steepest(mean).to(way.dtype))
@@ -129,5 +130,4 @@ class Universal(Attack):
 
 def _moved(run: Run, way: Tensor) -> Tensor:
     """The inputs (A, *) under the perturbation, scaled to the radius of each."""
-    radius = run.threat.radius(run.x).view(-1, *[1] * (run.x.ndim - 1))
-    return run.threat.constrain(run.x, run.x + radius * way)
+    return run.threat.constrain(run.x, run.x + per_sample(run.threat.radius(run.x), run.x) * way)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import files, progress
-from steadygrad.attacks.engine import judge
+from steadygrad.attacks.attack_result import judge
 from steadygrad.benchmarks.meter import Lap, Meter, bare, clock, quiet
 from steadygrad.benchmarks.subject import Subject
 from steadygrad.benchmarks.tasks import OURS, Contender, Task

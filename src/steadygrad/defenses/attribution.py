@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadygrad.attacks import PGD, Attack
-from steadygrad.attacks.attribution_losses import MEASURES, Reference
 from steadygrad.attacks.engine import Run
+from steadygrad.attacks.maps.map_losses import MAP_LOSSES, Reference
 from steadygrad.attributions import Attribution, IntegratedGradients
 from steadygrad.attributions.pixels import unit
 from steadygrad.defenses.base import DEFENSES, Defense, Step, check_positive
@@ -179,7 +179,7 @@ class AttributionCosine(_SecondOrder):
         clean, moved = (
             self.attribution(step.model, p, step.y, create_graph=True) for p in (step.x.detach(), points)
         )  # fmt: skip
-        return {"attribution_cosine": self.weight * MEASURES["cosine"].loss(moved, Reference(clean))}
+        return {"attribution_cosine": self.weight * MAP_LOSSES["cosine"].loss(moved, Reference(clean))}
 
 
 @DEFENSES.register(

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from steadygrad import randomness
 from steadygrad.attacks import AttributionResult, worst_similarity
-from steadygrad.attacks.attribution_suite import WorstSimilarity
 from steadygrad.attacks.expectation import base_of
+from steadygrad.attacks.maps.worst_similarity import WorstSimilarity
 from steadygrad.attributions import Attribution, BlurSaliency
 from steadygrad.attributions.pixels import count_of, magnitude, top
 from steadygrad.attributions.similarity import SIMILARITIES

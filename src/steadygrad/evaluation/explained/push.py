@@ -90,7 +90,7 @@ class Push:
     def captions(self, columns: Columns) -> list[dict[str, Any]]:
         """What is said about the samples that are shown."""
         data = self.bench.data
-        goals = [attack.measured for attack in attacks_on(self.attribution, self.settings, len(data.shape) > 1)]
+        goals = [attack.objective for attack in attacks_on(self.attribution, self.settings, len(data.shape) > 1)]
         return [
             {
                 "index": i,

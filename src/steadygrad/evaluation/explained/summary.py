@@ -91,7 +91,7 @@ def explain(
         "threat": {"norm": threat.norm, "eps": float(threat.eps), "bounds": list(threat.bounds)},  # type: ignore[arg-type]
         "samples": count,
         "pixels": {"all": pixels, "top": count_of(K, pixels)},
-        "goals": [attack.measured for attack in attacks_on(Saliency(), settings, pictured)],
+        "goals": [attack.objective for attack in attacks_on(Saliency(), settings, pictured)],
         **{name: getattr(settings, name) for name in ("steps", "restarts", "draws")},
         "similarities": measures(pictured),
         "models": rows,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from steadygrad.attacks import IFIA, PGD, AttributionNoise, AttributionPGD
-from steadygrad.attacks.attribution import ExplanationAttack
+from steadygrad.attacks.maps.attribution_attacks import ExplanationAttack
 from steadygrad.attributions import Attribution, IntegratedGradients, Saliency
 from steadygrad.classifier import Classifier
 from steadygrad.defenses import (

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from steadygrad.attacks.attribution import ExplanationAttack
-from steadygrad.attacks.attribution_run import ExplanationRun
+from steadygrad.attacks.maps.attribution_attacks import ExplanationAttack
+from steadygrad.attacks.maps.map_run import ExplanationRun
 from steadygrad.attributions import Attribution
 from steadygrad.bounds.path import path_of
 from steadygrad.bounds.result import Distance, deviation
@@ -147,7 +147,7 @@ def witnessed(
         for name, attack in attacks.items():
             run = _Witnessed(
                 model, attack.attribution, x, target, threat,
-                seeds=seeds, measure=attack.measured, k=getattr(attack, "k", 0.1),
+                seeds=seeds, objective=attack.objective, k=getattr(attack, "k", 0.1),
             )  # fmt: skip
             ledger = ledger or _Ledger(model, attack.attribution, x, target, limits)
             run.ledger, run.tally = ledger, _empty(x, limits)

@@ -9,21 +9,21 @@ from typing import ClassVar, Literal, get_args
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.attacks.attribution_losses import check_reference
-from steadygrad.attacks.attribution_run import AttributionResult, ExplanationRun
 from steadygrad.attacks.engine import check_threat
+from steadygrad.attacks.maps.map_losses import check_reference
+from steadygrad.attacks.maps.map_run import AttributionResult, ExplanationRun
 from steadygrad.attributions import Attribution, Saliency
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.derivatives import smooth
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.registry import Method, Registry
-from steadygrad.threat import Threat
+from steadygrad.threat import Threat, per_sample
 
 __all__ = ["ATTRIBUTION_ATTACKS", "IFIA", "AttributionNoise", "AttributionPGD", "ExplanationAttack"]
 
 Goal = Literal["top-k", "mass-center", "target-map"]
 Distance = Literal["euclidean", "cosine"]
-MeasureName = Literal["top-k", "mass-center", "target-map", "euclidean", "cosine"]
+Objective = Literal["top-k", "mass-center", "target-map", "euclidean", "cosine"]
 
 ATTRIBUTION_ATTACKS: Registry[ExplanationAttack] = Registry("attribution attack")
 
@@ -44,7 +44,7 @@ class ExplanationAttack(Method, abc.ABC):
 
     @property
     @abc.abstractmethod
-    def measured(self) -> MeasureName:
+    def objective(self) -> Objective:
         """The name of the measure of `attribution_losses` that is raised and reported."""
 
     @abc.abstractmethod
@@ -88,7 +88,7 @@ class ExplanationAttack(Method, abc.ABC):
             Failure: clean maps that are not finite.
         """
         self._check(model, x, target, threat)
-        aim = check_reference(self.measured, x, getattr(self, "k", 0.1), aim)
+        aim = check_reference(self.objective, x, getattr(self, "k", 0.1), aim)
         seeds = randomness.sample_seeds(len(x), generator)
         baseline = self.noise
         beside = baseline(model, x, target, threat, aim=aim, generator=seeds) if baseline is not None else None
@@ -100,7 +100,7 @@ class ExplanationAttack(Method, abc.ABC):
                 target,
                 threat,
                 seeds=seeds,
-                measure=self.measured,
+                objective=self.objective,
                 k=getattr(self, "k", 0.1),
                 aim=aim,
             )
@@ -137,21 +137,21 @@ class AttributionNoise(ExplanationAttack):
         draws: points per sample.
         k: share of the pixels, for "top-k".
 
-    >>> AttributionNoise(draws=3).measured
+    >>> AttributionNoise(draws=3).objective
     'top-k'
     """
 
     attribution: Attribution = Saliency()
-    measure: MeasureName = "top-k"
+    measure: Objective = "top-k"
     draws: int = 10
     k: float = 0.1
 
     def __post_init__(self) -> None:
-        _one_of("measure", self.measure, get_args(MeasureName))
+        _one_of("measure", self.measure, get_args(Objective))
         _at_least_one("draws", self.draws)
 
     @property
-    def measured(self) -> MeasureName:
+    def objective(self) -> Objective:
         return self.measure
 
     def search(self, run: ExplanationRun) -> None:
@@ -181,7 +181,7 @@ class _Ascent(ExplanationAttack):
     def noise(self) -> AttributionNoise | None:
         if self.noise_draws == 0:
             return None
-        return AttributionNoise(self.attribution, self.measured, self.noise_draws, getattr(self, "k", 0.1))
+        return AttributionNoise(self.attribution, self.objective, self.noise_draws, getattr(self, "k", 0.1))
 
     def follow(self, model: nn.Module, x: Tensor, target: Tensor) -> nn.Module:
         followed = model if self.beta is None else smooth(model, self.beta)
@@ -190,7 +190,7 @@ class _Ascent(ExplanationAttack):
 
     def search(self, run: ExplanationRun) -> None:
         first = self.step if self.step is not None else max(0.25, 5 / (self.steps + 1))
-        radius = run.threat.radius(run.x).view(-1, *[1] * (run.x.ndim - 1))
+        radius = per_sample(run.threat.radius(run.x), run.x)
         for restart in range(self.restarts):
             points = run.threat.random(run.x, run.seeds, restart)
             for i in range(self.steps):
@@ -244,7 +244,7 @@ class IFIA(_Ascent):
         _one_of("goal", self.goal, get_args(Goal))
 
     @property
-    def measured(self) -> MeasureName:
+    def objective(self) -> Objective:
         return self.goal
 
 
@@ -267,7 +267,7 @@ class AttributionPGD(_Ascent):
             maps.
         steps, step, restarts, beta, noise_draws: as for `IFIA`.
 
-    >>> AttributionPGD(distance="cosine").measured
+    >>> AttributionPGD(distance="cosine").objective
     'cosine'
     """
 
@@ -279,7 +279,7 @@ class AttributionPGD(_Ascent):
         _one_of("distance", self.distance, get_args(Distance))
 
     @property
-    def measured(self) -> MeasureName:
+    def objective(self) -> Objective:
         return self.distance
 
 

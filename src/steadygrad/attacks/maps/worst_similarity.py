@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.attacks.attribution import IFIA, AttributionPGD, ExplanationAttack
-from steadygrad.attacks.attribution_run import AttributionResult
+from steadygrad.attacks.maps.attribution_attacks import IFIA, AttributionPGD, ExplanationAttack
+from steadygrad.attacks.maps.map_run import AttributionResult
 from steadygrad.attributions import Attribution
 from steadygrad.attributions.similarity import SIMILARITIES
 from steadygrad.classifier import check_inputs, frozen
@@ -60,7 +60,7 @@ def explanation_suite(
     """Attacks on the top k, the center of mass (of pictures) and the direction of the map.
 
     >>> from steadygrad.attributions import Saliency
-    >>> [attack.measured for attack in explanation_suite(Saliency())]
+    >>> [attack.objective for attack in explanation_suite(Saliency())]
     ['top-k', 'mass-center', 'cosine']
     """
     common = {"attribution": attribution, "steps": steps, "restarts": restarts, "beta": beta}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from steadygrad.attacks.engine import AttackResult
+from steadygrad.attacks.attack_result import AttackResult
 from steadygrad.threat import Threat
 
 __all__ = ["smallest_by_bisection"]
