@@ -20,6 +20,7 @@ __all__ = ["Method", "Registry", "Row", "build", "configure", "describe", "label
 class Method:
     """Base of attacks, attributions and defenses: settings in, no hidden state."""
 
+    norms: ClassVar[tuple[str, ...]] = ()  # under which it works
     # Read by pydantic when a configuration is validated; a plain mapping keeps it optional.
     __pydantic_config__: ClassVar[dict[str, Any]] = {
         "extra": "forbid",
@@ -43,7 +44,11 @@ class Row(Generic[M]):
     cost: str
     soundness: str
     order: int
-    norms: tuple[str, ...] = ()
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """The norms under which it works."""
+        return self.method.norms
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -66,8 +71,8 @@ _REGISTRIES: dict[str, Registry[Any]] = {}
 class Registry(Generic[M]):
     """The methods of one kind, by name, in order of registration."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, soundness: str = "estimate") -> None:
+        self.kind, self.soundness = kind, soundness
         self._rows: dict[str, Row[M]] = {}
         _REGISTRIES[kind] = self
 
@@ -78,19 +83,22 @@ class Registry(Generic[M]):
         summary: str,
         reference: str,
         cost: str,
-        soundness: str,
-        order: int,
-        norms: tuple[str, ...] = (),
+        soundness: str | None = None,
+        order: int = 1,
+        norms: tuple[str, ...] | None = None,
     ) -> Callable[[type[M]], type[M]]:
         """Class decorator: put the method into the registry.
 
         `order` is the order of the derivatives it takes through the model (0, 1 or 2), `cost` its
-        passes per sample, `soundness` one of the words of the soundness page.
+        passes per sample, `soundness` one of the words of the soundness page (None: that of its kind);
+        `norms` become those of the class (None: it has the ones of its base class).
         """
 
         def add(method: type[M]) -> type[M]:
             assert name not in self._rows, f"{self.kind} {name} is registered twice"
-            self._rows[name] = Row(name, method, summary, reference, cost, soundness, order, norms)
+            if norms is not None:
+                method.norms = norms
+            self._rows[name] = Row(name, method, summary, reference, cost, soundness or self.soundness, order)
             return method
 
         return add

@@ -208,9 +208,9 @@ class Everybody(Run):
 class Whole(PGD):
     """PGD in which no sample leaves the batch."""
 
-    def _run(self, model, x, y, threat, target, seeds) -> AttackResult:
-        run = Everybody(model, x, y, threat, seeds=seeds, loss=self.ascends)
-        run.begin(target)
+    def _run(self, case) -> AttackResult:
+        run = Everybody(case, self.ascends)
+        run.begin()
         last = self.search(run)
         assert last is not None
         run.look(last)

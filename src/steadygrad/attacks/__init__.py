@@ -1,4 +1,11 @@
-"""Inputs that change the prediction."""
+"""Inputs that change the prediction, and in `maps` inputs that change its explanation.
+
+Every module of this folder is imported, so that an attack is registered, and to be had from here by the
+name of its class, by lying here; the imports below tell type checkers of the public names.
+"""
+
+import importlib
+import pkgutil
 
 from steadygrad.attacks.apgd import APGD as APGD
 from steadygrad.attacks.attack_result import AttackResult as AttackResult
@@ -28,3 +35,7 @@ from steadygrad.attacks.sign import RandomNoise as RandomNoise
 from steadygrad.attacks.square import Square as Square
 from steadygrad.attacks.standard import Standard as Standard
 from steadygrad.attacks.universal import Universal as Universal
+
+for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
+    importlib.import_module(_module.name)
+globals().update({row.method.__name__: row.method for row in (*ATTACKS, *ATTRIBUTION_ATTACKS)})

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run, inward
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.errors import at_least_one, unknown_name
 from steadygrad.threat import Threat, per_sample
 
 __all__ = ["APGD"]
@@ -46,9 +46,6 @@ class _State(NamedTuple):
     summary="PGD without a step to tune: momentum, halved steps where progress stalls, back to the best point",
     reference="Croce and Hein 2020, arXiv 2003.01690; l1: Croce and Hein 2021, arXiv 2103.01208",
     cost="restarts (x targets) x (steps x (1 forward + 1 backward) + 1 forward), fewer for samples that fall early",
-    soundness="attack",
-    order=1,
-    norms=("linf", "l2", "l1"),
 )
 @dataclass(frozen=True)
 class APGD(Attack):
@@ -74,10 +71,7 @@ class APGD(Attack):
     targets: int = 9
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.restarts, self.targets) < 1:
-            raise UsageError(
-                f"steps, restarts and targets must be at least 1, got {self.steps}, {self.restarts} and {self.targets}"
-            )
+        at_least_one(steps=self.steps, restarts=self.restarts, targets=self.targets)
         if self.loss not in _LOSSES:
             raise unknown_name("loss of apgd", self.loss, _LOSSES)
 

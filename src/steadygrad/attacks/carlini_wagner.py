@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
-from steadygrad.errors import UsageError
+from steadygrad.errors import UsageError, at_least_one
 from steadygrad.threat import per_sample
 
 __all__ = ["CarliniWagner"]
@@ -30,8 +30,6 @@ _LAST = 0.01
     summary="smallest l2 change by minimizing its square plus a constant times the missing margin",
     reference="Carlini and Wagner 2017, arXiv 1608.04644",
     cost="up to search_steps x steps x (1 forward + 1 backward), fewer for samples that stop gaining",
-    soundness="attack",
-    order=1,
     norms=("l2",),
 )
 @dataclass(frozen=True)
@@ -60,12 +58,10 @@ class CarliniWagner(Attack):
     lr: float = 4.0
     confidence: float = 0.0
     initial_constant: float | None = None
-    norms = ("l2",)
     minimum_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.search_steps < 1 or self.steps < 1:
-            raise UsageError(f"search_steps and steps must be at least 1, got {self.search_steps} and {self.steps}")
+        at_least_one(search_steps=self.search_steps, steps=self.steps)
         if not self.lr > 0:
             raise UsageError(f"lr must be positive (relative to the smallest change), got {self.lr}")
         if not self.confidence >= 0:

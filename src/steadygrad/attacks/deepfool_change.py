@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.derivatives import math_attention
-from steadygrad.errors import UsageError
+from steadygrad.errors import UsageError, at_least_one
 from steadygrad.threat import per_sample
 
 __all__ = ["Changed", "deepfool_change", "relative_distance"]
@@ -55,8 +55,7 @@ def deepfool_change(
     >>> deepfool_change(model, torch.rand(3, 2), torch.zeros(3, dtype=torch.int64)).change.shape
     torch.Size([3, 2])
     """
-    if steps < 1 or (candidates is not None and candidates < 1):
-        raise UsageError(f"steps and candidates must be at least 1, got {steps} and {candidates}")
+    at_least_one(steps=steps, candidates=1 if candidates is None else candidates)
     active = torch.arange(len(x), device=x.device)
     right = torch.ones(len(x), dtype=torch.bool, device=x.device)
     total = torch.zeros_like(x)

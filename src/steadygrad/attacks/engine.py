@@ -23,32 +23,35 @@ from steadygrad.classifier import bounds_of, check_inputs, check_logits
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat, per_sample
 
-__all__ = ["Goal", "Run", "check_threat", "inward"]
+__all__ = ["Case", "Goal", "Run", "check_threat", "inward"]
 
 Goal = Literal["first hit", "nearest", "strongest"]
 
 _TIE = 1e-6
 
 
-class _Samples(NamedTuple):
-    """The samples of a run: inputs (A, *), labels, targets, threat, seeds and logits of the clean inputs."""
+class Case(NamedTuple):
+    """What an attack is made on: a model, inputs (N, *), labels, a threat, the classes to reach, and seeds."""
 
+    model: nn.Module
     x: Tensor
     y: Tensor
-    target: Tensor | None
     threat: Threat
+    target: Tensor | str | None
     seeds: Tensor
-    clean_logits: Tensor | None = None
 
-    def at(self, rows: Tensor) -> _Samples:
-        eps = self.threat.eps
-        return _Samples(
+    def at(self, rows: Tensor, radius: Tensor | None = None) -> Case:
+        """The case of some rows (R,), with a radius (R,) for each if given."""
+        target, threat, eps = self.target, self.threat, self.threat.eps
+        if radius is None and isinstance(eps, Tensor) and eps.ndim == 1:
+            radius = eps.to(rows.device)[rows]
+        return Case(
+            self.model,
             self.x[rows],
             self.y[rows],
-            self.target[rows] if self.target is not None else None,
-            self.threat.at(eps.to(rows.device)[rows]) if isinstance(eps, Tensor) and eps.ndim == 1 else self.threat,
+            threat if radius is None else threat.at(radius),
+            target[rows] if isinstance(target, Tensor) else target,
             self.seeds[rows.cpu()],
-            self.clean_logits[rows] if self.clean_logits is not None else None,
         )
 
 
@@ -62,20 +65,11 @@ class Run:
     * "strongest": nothing. No point is judged and nobody leaves; the attack returns its raw points.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        seeds: Tensor,
-        target: Tensor | None = None,
-        loss: str = "margin",
-        goal: Goal = "first hit",
-    ) -> None:
-        self.model, self.loss, self.goal = model, loss, goal
-        self._batch = _Samples(x, y.to(x.device, torch.int64), target, threat, seeds)
+    def __init__(self, case: Case, loss: str = "margin", goal: Goal = "first hit") -> None:
+        x = case.x
+        self.model, self.loss, self.goal = case.model, loss, goal
+        self._batch = case
+        self._clean: Tensor | None = None
         self._activate(None)
         self.rival: Tensor | None = None
         self.wrong = torch.zeros_like(self.y, dtype=torch.bool)  # of the points seen last (A,)
@@ -89,7 +83,7 @@ class Run:
         self._poll_every = 1 if x.device.type == "cpu" else 5
         self._since_poll = 0
         self._checked = False
-        self._cost = draws_of(model)
+        self._cost = draws_of(case.model)
         self._highest = torch.full_like(self.best, -torch.inf)
 
     @property
@@ -222,9 +216,7 @@ class Run:
 
         It keeps nothing of what it comes across; its passes count for this run.
         """
-        run = Run(
-            self.model, self.x, self.y, self.threat, seeds=self.seeds, target=self.target, loss=loss, goal="strongest"
-        )
+        run = Run(self._active, loss, "strongest")
         yield run
         self.charge(run)
 
@@ -263,8 +255,10 @@ class Run:
     def _activate(self, rows: Tensor | None) -> None:
         """Make some samples of the batch active; None stands for all of them."""
         self.index = torch.arange(len(self._batch.x), device=self._batch.x.device) if rows is None else rows
-        active = self._batch if rows is None else self._batch.at(rows)
-        self.x, self.y, self.target, self.threat, self.seeds, self.clean_logits = active
+        self._active = self._batch if rows is None else self._batch.at(rows)
+        _, self.x, self.y, self.threat, target, self.seeds = self._active
+        self.target = target if isinstance(target, Tensor) else None
+        self.clean_logits = self._clean if rows is None or self._clean is None else self._clean[rows]
 
     def restart(self) -> None:
         """Make all samples of the batch that are not settled active again, from their clean inputs."""
@@ -289,14 +283,14 @@ class Run:
         self.rival = order[:, rank % (self.classes - 1)]
         return self.rival
 
-    def begin(self, target: Tensor | str | None = None) -> None:
+    def begin(self) -> None:
         """Look at the clean inputs: check the model's output, settle the target, drop clean mistakes."""
         with torch.no_grad():
             logits = self.model(self.x)
         self._check(logits)
         self.forwards += self._cost
-        target = resolve_target(target, logits, self.y, self.seeds)
-        self._batch = self._batch._replace(target=target, clean_logits=logits)
+        self._clean = logits
+        self._batch = self._batch._replace(target=resolve_target(self._batch.target, logits, self.y, self.seeds))
         self._activate(None)
         self._remember(self.x, logits)
         self.restart()
@@ -308,7 +302,8 @@ class Run:
 
     def result(self) -> AttackResult:
         """Judge what was remembered and close the run."""
-        x, y, target, threat, *_ = self._batch
+        _, x, y, threat, target, _ = self._batch
+        assert not isinstance(target, str)
         success, passes = judge(self.model, x, self.found, y, threat, target, self.solved)
         self.forwards += passes
         distance = threat.distance(self.found - x)

@@ -12,7 +12,7 @@ from torch import Tensor
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import attack_loss
-from steadygrad.errors import UsageError
+from steadygrad.errors import UsageError, at_least_one
 from steadygrad.threat import Threat, per_sample
 
 __all__ = ["FAB", "onto_hyperplane"]
@@ -30,9 +30,6 @@ _BEYOND = 1e-4  # of the margin between the clean input and the wrong one
     summary="nearest wrong input: projections onto the linearised boundary to each of the likeliest classes",
     reference="Croce and Hein 2020, arXiv 1907.02044",
     cost="restarts x targets x (steps x (1 forward + 1 backward) + 1 forward) + 4 forwards",
-    soundness="attack",
-    order=1,
-    norms=("linf", "l2", "l1"),
 )
 @dataclass(frozen=True)
 class FAB(Attack):
@@ -64,10 +61,7 @@ class FAB(Attack):
     minimum_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.restarts, self.targets) < 1:
-            raise UsageError(
-                f"steps, restarts and targets must be at least 1, got {self.steps}, {self.restarts} and {self.targets}"
-            )
+        at_least_one(steps=self.steps, restarts=self.restarts, targets=self.targets)
         if not self.eta >= 1 or not 0 < self.beta < 1:
             raise UsageError(f"eta must be at least 1 and beta within (0, 1), got {self.eta} and {self.beta}")
         if self.optimism is not None and not self.optimism > 0:

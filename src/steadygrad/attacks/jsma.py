@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.errors import UsageError, at_least_one, unknown_name
 from steadygrad.threat import Threat
 
 __all__ = ["JSMA", "best_pair"]
@@ -25,8 +25,6 @@ _BLOCK = 2**22
     summary="greedy pairs of entries that raise the target's logit and lower the sum of the others'",
     reference="Papernot et al. 2016, arXiv 1511.07528, algorithm 3",
     cost="up to gamma x entries / 2 / theta / pairs steps of 1 forward + 2 backwards, fewer for samples that fall",
-    soundness="attack",
-    order=1,
     norms=("l0",),
 )
 @dataclass(frozen=True)
@@ -56,7 +54,6 @@ class JSMA(Attack):
     gamma: float = 0.145
     score: Literal["product", "target"] = "product"
     pairs: int = 1
-    norms = ("l0",)
 
     def __post_init__(self) -> None:
         if not 0 < abs(self.theta) <= 1:
@@ -65,8 +62,7 @@ class JSMA(Attack):
             raise UsageError(f"gamma must be a share of the entries within (0, 1], got {self.gamma}")
         if self.score not in ("product", "target"):
             raise unknown_name("score", str(self.score), ("product", "target"))
-        if self.pairs < 1:
-            raise UsageError(f"pairs must be at least 1, got {self.pairs}")
+        at_least_one(pairs=self.pairs)
 
     @property
     def ascends(self) -> str:

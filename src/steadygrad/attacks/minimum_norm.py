@@ -12,7 +12,7 @@ from torch import Tensor
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
-from steadygrad.errors import UsageError
+from steadygrad.errors import UsageError, at_least_one
 from steadygrad.threat import Threat, per_sample
 
 __all__ = ["DDN", "FMN"]
@@ -33,8 +33,6 @@ def _unit(slope: Tensor) -> Tensor:
     summary="l2: direction by gradient, radius up where right and down where wrong",
     reference="Rony et al. 2019, arXiv 1811.09600",
     cost="steps x (1 forward + 1 backward)",
-    soundness="attack",
-    order=1,
     norms=("l2",),
 )
 @dataclass(frozen=True)
@@ -55,7 +53,6 @@ class DDN(Attack):
     gamma: float = 0.05
     radius: float = 1.0
     loss: LossName = "soft"
-    norms: ClassVar[tuple[str, ...]] = ("l2",)
     minimum_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -85,8 +82,6 @@ class DDN(Attack):
     summary="all norms: gradient steps projected onto a ball whose radius follows the boundary",
     reference="Pintor et al. 2021, arXiv 2102.12827",
     cost="steps x (1 forward + 1 backward)",
-    soundness="attack",
-    order=1,
     norms=("linf", "l2", "l1", "l0"),
 )
 @dataclass(frozen=True)
@@ -109,7 +104,6 @@ class FMN(Attack):
     gamma: float = 0.05
     gamma_last: float = 1e-3
     loss: LossName | None = None
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0")
     minimum_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -176,7 +170,6 @@ def _to_boundary(ball: Threat, gap: Tensor, slope: Tensor) -> Tensor:
 
 
 def _check(steps: int, gamma: float) -> None:
-    if steps < 1:
-        raise UsageError(f"steps must be at least 1, got {steps}")
+    at_least_one(steps=steps)
     if not 0 < gamma < 1:
         raise UsageError(f"gamma must be within (0, 1), got {gamma}")

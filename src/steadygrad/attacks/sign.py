@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from steadygrad.attacks.base import ATTACKS, Attack
+from steadygrad.attacks.base import ATTACKS, Attack, check_step
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
-from steadygrad.errors import UsageError
+from steadygrad.errors import at_least_one
 
 __all__ = ["BIM", "FGSM", "RandomNoise"]
 
@@ -20,7 +20,6 @@ __all__ = ["BIM", "FGSM", "RandomNoise"]
     summary="uniform random points of the ball; the baseline any gradient attack must beat",
     reference="baseline",
     cost="draws forwards",
-    soundness="attack",
     order=0,
     norms=("linf", "l2", "l1", "l0"),
 )
@@ -34,10 +33,9 @@ class RandomNoise(Attack):
 
     draws: int = 10
     needs_gradient: ClassVar[bool] = False
-    norms = ("linf", "l2", "l1", "l0")
 
     def __post_init__(self) -> None:
-        _positive("draws", self.draws)
+        at_least_one(draws=self.draws)
 
     def search(self, run: Run) -> Tensor | None:
         points = run.threat.random(run.x, run.seeds)
@@ -57,9 +55,6 @@ class RandomNoise(Attack):
     summary="one step of full length along the steepest direction; with a target, TGSM",
     reference="Goodfellow, Shlens and Szegedy 2015, arXiv 1412.6572",
     cost="1 forward + 1 backward",
-    soundness="attack",
-    order=1,
-    norms=("linf", "l2", "l1"),
 )
 @dataclass(frozen=True)
 class FGSM(Attack):
@@ -81,9 +76,6 @@ class FGSM(Attack):
     summary="FGSM in equal small steps, without random start; with a target, iterated TGSM",
     reference="Kurakin, Goodfellow and Bengio 2017, arXiv 1607.02533",
     cost="steps x (1 forward + 1 backward)",
-    soundness="attack",
-    order=1,
-    norms=("linf", "l2", "l1"),
 )
 @dataclass(frozen=True)
 class BIM(Attack):
@@ -98,12 +90,11 @@ class BIM(Attack):
     loss: LossName = "soft"
 
     def __post_init__(self) -> None:
-        _positive("steps", self.steps)
-        if self.step is not None and not self.step > 0:
-            raise UsageError(f"step must be positive (in radii), got {self.step}")
+        at_least_one(steps=self.steps)
+        check_step(self.step)
 
     def search(self, run: Run) -> Tensor | None:
-        length = self.step if self.step is not None else 1 / self.steps
+        length = self.step or 1 / self.steps
         points = run.x
         for _ in range(self.steps):
             _, slope = run.gradient(points)
@@ -112,8 +103,3 @@ class BIM(Attack):
                 return None
             points = run.step(points, slope, length)
         return points
-
-
-def _positive(name: str, value: int) -> None:
-    if value < 1:
-        raise UsageError(f"{name} must be at least 1, got {value}")

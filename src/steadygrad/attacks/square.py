@@ -13,7 +13,7 @@ from steadygrad import randomness
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import attack_loss
-from steadygrad.errors import UsageError
+from steadygrad.errors import UsageError, at_least_one
 from steadygrad.threat import per_sample
 
 __all__ = ["Square"]
@@ -29,9 +29,7 @@ _FIRST_CHECK = 128
     summary="random squares that raise the margin are kept: needs scores only, so it sees through masked gradients",
     reference="Andriushchenko et al. 2020, arXiv 1912.00049",
     cost="queries forwards, fewer for samples that fall early",
-    soundness="attack",
     order=0,
-    norms=("linf", "l2", "l1"),
 )
 @dataclass(frozen=True)
 class Square(Attack):
@@ -53,8 +51,7 @@ class Square(Attack):
     needs_gradient: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.queries < 1:
-            raise UsageError(f"queries must be at least 1, got {self.queries}")
+        at_least_one(queries=self.queries)
         if not 0 < self.share <= 1:
             raise UsageError(f"share must be within (0, 1], got {self.share}")
 

@@ -8,13 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from steadygrad import randomness
-from steadygrad.attacks.base import ATTACKS, Attack
+from steadygrad.attacks.base import ATTACKS, Attack, check_step
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
 from steadygrad.attacks.targets import resolve_target
 from steadygrad.classifier import frozen
-from steadygrad.errors import UsageError
+from steadygrad.errors import UsageError, at_least_one
 from steadygrad.threat import Threat, per_sample
 
 __all__ = ["Universal"]
@@ -28,8 +27,6 @@ _CERTAIN, _LIKELY = 2.0, 0.7
     summary="one perturbation that fools as many inputs of a set as possible",
     reference="Moosavi-Dezfooli et al. 2017, arXiv 1610.08401; by ascent as Shafahi et al. 2018, 1811.11304",
     cost="steps x (1 forward + 1 backward)",
-    soundness="attack",
-    order=1,
     norms=("linf", "l2"),
 )
 @dataclass(frozen=True)
@@ -58,14 +55,11 @@ class Universal(Attack):
     loss: LossName = "margin"
     clip: float | None = None
     batch_size: int = 256
-    norms = ("linf", "l2")
     per_sample: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1:
-            raise UsageError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
-        if not self.step > 0:
-            raise UsageError(f"step must be positive (in radii), got {self.step}")
+        at_least_one(steps=self.steps, batch_size=self.batch_size)
+        check_step(self.step)
         if self.loss in ("kl", "rivals"):
             raise UsageError(f"loss must be margin, dlr or ce, got {self.loss}")
 
@@ -88,22 +82,18 @@ class Universal(Attack):
         Raises:
             UsageError: as for an attack; no radius, or one per sample.
         """
-        self._check(model, x, y, threat, target)
         if threat.eps is None or (isinstance(threat.eps, Tensor) and threat.eps.ndim):
             raise UsageError(f"one perturbation for all needs one radius for all, got eps={threat.eps}")
-        x, way = x.detach(), torch.zeros_like(x[:1])
-        batches = [slice(at, at + self.batch_size) for at in range(0, len(x), self.batch_size)]
-        seeds = randomness.sample_seeds(len(x), None)
-        with frozen(model, seeds):
+        case = self._case(model, x, y, threat, target, None)
+        way = torch.zeros_like(case.x[:1])
+        rows, size = torch.arange(len(x), device=x.device), self.batch_size
+        batches = [rows[start : start + size] for start in range(0, len(x), size)]
+        with frozen(model, case.seeds):
             if target is not None:
                 with torch.no_grad():
-                    target = resolve_target(target, model(x[:1]), y.to(x.device), seeds)
+                    case = case._replace(target=resolve_target(target, model(case.x[:1]), case.y, case.seeds))
             for i in range(self.steps):
-                rows = batches[i % len(batches)]
-                aim = None if target is None else target[rows]
-                run = Run(
-                    model, x[rows], y[rows], threat, seeds=seeds[rows], target=aim, loss=self.loss, goal="strongest"
-                )
+                run = Run(case.at(batches[i % len(batches)]), self.loss, "strongest")
                 way = self._step(run, way, i)
         return per_sample(threat.radius(way), x) * way
 

@@ -9,13 +9,14 @@ from typing import ClassVar, Literal, get_args
 from torch import Tensor, nn
 
 from steadygrad import randomness
+from steadygrad.attacks.base import check_norm, check_step
 from steadygrad.attacks.engine import check_threat
 from steadygrad.attacks.maps.map_losses import check_reference
 from steadygrad.attacks.maps.map_run import AttributionResult, ExplanationRun
 from steadygrad.attributions import Attribution, Saliency
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.derivatives import smooth
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.errors import UsageError, at_least_one, unknown_name
 from steadygrad.registry import Method, Registry
 from steadygrad.threat import Threat, per_sample
 
@@ -25,7 +26,7 @@ Goal = Literal["top-k", "mass-center", "target-map"]
 Distance = Literal["euclidean", "cosine"]
 Objective = Literal["top-k", "mass-center", "target-map", "euclidean", "cosine"]
 
-ATTRIBUTION_ATTACKS: Registry[ExplanationAttack] = Registry("attribution attack")
+ATTRIBUTION_ATTACKS: Registry[ExplanationAttack] = Registry("attribution attack", soundness="attack")
 
 # The points of the baseline and those where a search begins must not be the same.
 _OTHER_DRAWS = 1000
@@ -109,8 +110,7 @@ class ExplanationAttack(Method, abc.ABC):
             return run.result(beside)
 
     def _check(self, model: nn.Module, x: Tensor, target: Tensor | None, threat: Threat) -> None:
-        if threat.norm not in self.norms:
-            raise UsageError(f"{type(self).__name__} works for {', '.join(self.norms)}, not for {threat.norm}")
+        check_norm(self, threat)
         if threat.eps is None:
             raise UsageError("an attack on an explanation needs a radius: give the threat an eps")
         check_threat(model, threat)
@@ -123,9 +123,6 @@ class ExplanationAttack(Method, abc.ABC):
     summary="uniform random points of the ball: the baseline beside every attack on an explanation",
     reference="baseline",
     cost="draws maps",
-    soundness="attack",
-    order=1,
-    norms=("linf", "l2"),
 )
 @dataclass(frozen=True)
 class AttributionNoise(ExplanationAttack):
@@ -148,7 +145,7 @@ class AttributionNoise(ExplanationAttack):
 
     def __post_init__(self) -> None:
         _one_of("measure", self.measure, get_args(Objective))
-        _at_least_one("draws", self.draws)
+        at_least_one(draws=self.draws)
 
     @property
     def objective(self) -> Objective:
@@ -170,10 +167,9 @@ class _Ascent(ExplanationAttack):
     noise_draws: int = 10
 
     def __post_init__(self) -> None:
-        _at_least_one("steps", self.steps)
-        _at_least_one("restarts", self.restarts)
-        if self.step is not None and not self.step > 0:
-            raise UsageError(f"step must be positive (in radii), got {self.step}")
+        at_least_one(steps=self.steps)
+        at_least_one(restarts=self.restarts)
+        check_step(self.step)
         if self.noise_draws < 0:
             raise UsageError(f"noise_draws must be at least 0 (0 leaves the baseline out), got {self.noise_draws}")
 
@@ -189,7 +185,7 @@ class _Ascent(ExplanationAttack):
         return followed
 
     def search(self, run: ExplanationRun) -> None:
-        first = self.step if self.step is not None else max(0.25, 5 / (self.steps + 1))
+        first = self.step or max(0.25, 5 / (self.steps + 1))
         radius = per_sample(run.threat.radius(run.x), run.x)
         for restart in range(self.restarts):
             points = run.threat.random(run.x, run.seeds, restart)
@@ -207,9 +203,7 @@ _COST = "restarts x steps x (1 map + 1 backward through it) + noise_draws maps"
     summary="iterative feature importance attack: mass out of the top k, the center of mass away, or toward a map",
     reference="Ghorbani, Abid and Zou 2019, arXiv 1710.10547; toward a map: Dombrowski et al. 2019, 1906.07983",
     cost=_COST,
-    soundness="attack",
     order=2,
-    norms=("linf", "l2"),
 )
 @dataclass(frozen=True)
 class IFIA(_Ascent):
@@ -253,9 +247,7 @@ class IFIA(_Ascent):
     summary="projected ascent of the distance of the signed maps, which the bounds are about",
     reference="Wang and Kong 2023, arXiv 2303.00340",
     cost=_COST,
-    soundness="attack",
     order=2,
-    norms=("linf", "l2"),
 )
 @dataclass(frozen=True)
 class AttributionPGD(_Ascent):
@@ -286,8 +278,3 @@ class AttributionPGD(_Ascent):
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise unknown_name(name, str(value), known)
-
-
-def _at_least_one(name: str, value: int) -> None:
-    if value < 1:
-        raise UsageError(f"{name} must be at least 1, got {value}")
