@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run, inward
-from steadygrad.errors import at_least_one, unknown_name
+from steadygrad.errors import at_least_one, one_of
 from steadygrad.threat import Threat, per_sample
 
 __all__ = ["APGD"]
@@ -72,8 +72,7 @@ class APGD(Attack):
 
     def __post_init__(self) -> None:
         at_least_one(steps=self.steps, restarts=self.restarts, targets=self.targets)
-        if self.loss not in _LOSSES:
-            raise unknown_name("loss of apgd", self.loss, _LOSSES)
+        one_of("loss of apgd", self.loss, _LOSSES)
 
     def search(self, run: Run) -> Tensor | None:
         best, last = None, None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
-from steadygrad.errors import UsageError, at_least_one, unknown_name
+from steadygrad.errors import UsageError, at_least_one, one_of
 from steadygrad.threat import Threat
 
 __all__ = ["JSMA", "best_pair"]
@@ -60,8 +60,7 @@ class JSMA(Attack):
             raise UsageError(f"theta must be within [-1, 1] (in ranges of the inputs) and not 0, got {self.theta}")
         if not 0 < self.gamma <= 1:
             raise UsageError(f"gamma must be a share of the entries within (0, 1], got {self.gamma}")
-        if self.score not in ("product", "target"):
-            raise unknown_name("score", str(self.score), ("product", "target"))
+        one_of("score", self.score, ("product", "target"))
         at_least_one(pairs=self.pairs)
 
     @property

@@ -162,7 +162,7 @@ def test_chunks_change_neither_slopes_nor_results(chunk: int) -> None:
     whole, parts = (IntegratedGradients(3, baseline=0.1, chunk=c) for c in (64, chunk))
     slopes = []
     for method in (whole, parts):
-        run = ExplanationRun(model, method, x, None, linf(0.1), seeds=sample_seeds(5, None), objective="euclidean")
+        run = ExplanationRun(AttributionPGD(method), model, x, None, linf(0.1), sample_seeds(5, None))
         slopes.append(run.gradient((x + 0.02).clamp(0, 1)))
     torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-8, atol=1e-10)
     found = [AttributionPGD(m, **SMALL)(model, x, None, linf(0.1)) for m in (whole, parts)]
@@ -175,11 +175,8 @@ def test_the_graph_holds_no_more_points_than_the_chunk_or_one_path() -> None:
     with gates.counted(model):
         sizes: list[int] = []
         model.register_forward_hook(lambda module, args, output: sizes.append(len(output)))
-        run = ExplanationRun(
-            *(model, IntegratedGradients(3, chunk=7), x, None, linf(0.1)),
-            seeds=sample_seeds(5, None),
-            objective="cosine",
-        )
+        attack = AttributionPGD(IntegratedGradients(3, chunk=7), distance="cosine")
+        run = ExplanationRun(attack, model, x, None, linf(0.1), sample_seeds(5, None))
         sizes.clear()
         run.gradient(x + 0)
     # Two samples of three points at once, each followed by a look at the label; then the last sample.
@@ -188,9 +185,7 @@ def test_the_graph_holds_no_more_points_than_the_chunk_or_one_path() -> None:
 
 def test_a_changed_prediction_is_led_back() -> None:
     model, x = _case(count=6)
-    run = ExplanationRun(
-        model, Saliency(), x, None, linf(1.0), seeds=sample_seeds(6, None), objective="top-k", followed=model
-    )
+    run = ExplanationRun(IFIA(Saliency()), model, x, None, linf(1.0), sample_seeds(6, None))
     points = x[[3, 1, 2, 0, 4, 5]]  # some of another label, some of their own
     label = model(points).argmax(1)
     slope = run.gradient(points)

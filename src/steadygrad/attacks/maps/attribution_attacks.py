@@ -16,7 +16,7 @@ from steadygrad.attacks.maps.map_run import AttributionResult, ExplanationRun
 from steadygrad.attributions import Attribution, Saliency
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.derivatives import smooth
-from steadygrad.errors import UsageError, at_least_one, unknown_name
+from steadygrad.errors import UsageError, at_least_one, one_of
 from steadygrad.registry import Method, Registry
 from steadygrad.threat import Threat, per_sample
 
@@ -37,7 +37,7 @@ class ExplanationAttack(Method, abc.ABC):
     """Searches for allowed inputs that keep the prediction and change its map.
 
     `attack(model, x, target, threat)` returns what was found as judged by the engine, with random
-    noise of the same threat beside it. Subclasses say what they measure and write `search`.
+    noise of the same threat beside it. Subclasses name their `objective` and write `search`.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
@@ -46,7 +46,12 @@ class ExplanationAttack(Method, abc.ABC):
     @property
     @abc.abstractmethod
     def objective(self) -> Objective:
-        """The name of the measure of `attribution_losses` that is raised and reported."""
+        """The name in `MAP_LOSSES` of what is raised and reported."""
+
+    @property
+    def top_share(self) -> float:
+        """The share of the pixels that counts as the top k."""
+        return float(getattr(self, "k", 0.1))
 
     @abc.abstractmethod
     def search(self, run: ExplanationRun) -> None:
@@ -88,34 +93,19 @@ class ExplanationAttack(Method, abc.ABC):
                 maps of the model cannot be moved by following derivatives (an all-ReLU network).
             Failure: clean maps that are not finite.
         """
-        self._check(model, x, target, threat)
-        aim = check_reference(self.objective, x, getattr(self, "k", 0.1), aim)
-        seeds = randomness.sample_seeds(len(x), generator)
-        baseline = self.noise
-        beside = baseline(model, x, target, threat, aim=aim, generator=seeds) if baseline is not None else None
-        with frozen(model, seeds):
-            run = ExplanationRun(
-                model,
-                self.attribution,
-                x.detach(),
-                target,
-                threat,
-                seeds=seeds,
-                objective=self.objective,
-                k=getattr(self, "k", 0.1),
-                aim=aim,
-            )
-            run.followed = self.follow(model, run.x, run.target)
-            self.search(run)
-            return run.result(beside)
-
-    def _check(self, model: nn.Module, x: Tensor, target: Tensor | None, threat: Threat) -> None:
         check_norm(self, threat)
         if threat.eps is None:
             raise UsageError("an attack on an explanation needs a radius: give the threat an eps")
         check_threat(model, threat)
         check_inputs(x, target, threat.bounds)
         threat.radius(x)
+        aim = check_reference(self.objective, x, self.top_share, aim)
+        seeds = randomness.sample_seeds(len(x), generator)
+        beside = self.noise(model, x, target, threat, aim=aim, generator=seeds) if self.noise is not None else None
+        with frozen(model, seeds):
+            run = ExplanationRun(self, model, x.detach(), target, threat, seeds, aim)
+            self.search(run)
+            return run.result(beside)
 
 
 @ATTRIBUTION_ATTACKS.register(
@@ -138,13 +128,12 @@ class AttributionNoise(ExplanationAttack):
     'top-k'
     """
 
-    attribution: Attribution = Saliency()
     measure: Objective = "top-k"
     draws: int = 10
     k: float = 0.1
 
     def __post_init__(self) -> None:
-        _one_of("measure", self.measure, get_args(Objective))
+        one_of("measure", self.measure, get_args(Objective))
         at_least_one(draws=self.draws)
 
     @property
@@ -175,9 +164,8 @@ class _Ascent(ExplanationAttack):
 
     @property
     def noise(self) -> AttributionNoise | None:
-        if self.noise_draws == 0:
-            return None
-        return AttributionNoise(self.attribution, self.objective, self.noise_draws, getattr(self, "k", 0.1))
+        made = (self.attribution, self.objective, self.noise_draws, self.top_share)
+        return AttributionNoise(*made) if self.noise_draws else None
 
     def follow(self, model: nn.Module, x: Tensor, target: Tensor) -> nn.Module:
         followed = model if self.beta is None else smooth(model, self.beta)
@@ -229,13 +217,12 @@ class IFIA(_Ascent):
     10
     """
 
-    attribution: Attribution = Saliency()
     goal: Goal = "top-k"
     k: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("goal", self.goal, get_args(Goal))
+        one_of("goal", self.goal, get_args(Goal))
 
     @property
     def objective(self) -> Objective:
@@ -263,18 +250,12 @@ class AttributionPGD(_Ascent):
     'cosine'
     """
 
-    attribution: Attribution = Saliency()
     distance: Distance = "euclidean"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("distance", self.distance, get_args(Distance))
+        one_of("distance", self.distance, get_args(Distance))
 
     @property
     def objective(self) -> Objective:
         return self.distance
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise unknown_name(name, str(value), known)

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from steadygrad.attacks.losses import margin
 from steadygrad.attacks.maps.map_losses import MAP_LOSSES, Reference
-from steadygrad.attributions import ATTRIBUTIONS, Attribution
+from steadygrad.attributions import ATTRIBUTIONS
 from steadygrad.classifier import check_inputs, check_logits
 from steadygrad.derivatives import math_attention
 from steadygrad.errors import Failure, UsageError
 from steadygrad.threat import Threat, per_sample
+
+if TYPE_CHECKING:
+    from steadygrad.attacks.maps.attribution_attacks import ExplanationAttack
 
 __all__ = ["AttributionResult", "ExplanationRun"]
 
@@ -66,28 +70,24 @@ class ExplanationRun:
 
     def __init__(
         self,
+        attack: ExplanationAttack,
         model: nn.Module,
-        attribution: Attribution,
         x: Tensor,
         target: Tensor | None,
         threat: Threat,
-        *,
         seeds: Tensor,
-        objective: str,
-        k: float = 0.1,
         aim: Tensor | None = None,
-        followed: nn.Module | None = None,
     ) -> None:
-        self.model, self.attribution, self.x, self.threat, self.seeds = model, attribution, x, threat, seeds
-        self.followed = followed if followed is not None else model
-        self.objective = MAP_LOSSES[objective]
+        self.model, self.attribution, self.x, self.threat, self.seeds = model, attack.attribution, x, threat, seeds
+        self.objective = MAP_LOSSES[attack.objective]
         self.forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.backwards = torch.zeros_like(self.forwards)
         self.zero_gradient = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.found = x.clone()
         # Methods made of gradients go back through the model once for each forward; others do not.
-        self._order = next((row.order for row in ATTRIBUTIONS if row.method is type(attribution)), 1)
-        self._begin(target, k, aim)
+        self._order = next((row.order for row in ATTRIBUTIONS if row.method is type(self.attribution)), 1)
+        self._begin(target, attack.top_share, aim)
+        self.followed = attack.follow(model, x, self.target)
 
     def _begin(self, target: Tensor | None, k: float, aim: Tensor | None) -> None:
         with torch.no_grad():

@@ -15,7 +15,7 @@ from steadygrad.attributions import Attribution
 from steadygrad.attributions.similarity import SIMILARITIES
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.derivatives import smooth
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.errors import UsageError, one_of
 from steadygrad.threat import Threat
 
 __all__ = ["WorstSimilarity", "explanation_suite", "worst_similarity"]
@@ -108,8 +108,7 @@ def worst_similarity(
     True
     """
     for name in similarities:
-        if name not in SIMILARITIES:
-            raise unknown_name("similarity", name, SIMILARITIES)
+        one_of("similarity", name, SIMILARITIES)
     if attacks is None:
         check_inputs(x, None, threat.bounds)
         beta = BETA if _has_rectifiers(model, x) else None

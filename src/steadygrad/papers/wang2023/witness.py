@@ -145,13 +145,9 @@ def witnessed(
     with frozen(model, seeds), math_attention():
         ledger: _Ledger | None = None
         for name, attack in attacks.items():
-            run = _Witnessed(
-                model, attack.attribution, x, target, threat,
-                seeds=seeds, objective=attack.objective, k=getattr(attack, "k", 0.1),
-            )  # fmt: skip
+            run = _Witnessed(attack, model, x, target, threat, seeds)
             ledger = ledger or _Ledger(model, attack.attribution, x, target, limits)
             run.ledger, run.tally = ledger, _empty(x, limits)
-            run.followed = attack.follow(model, run.x, run.target)
             attack.search(run)
             out[name] = run.tally
     return out
