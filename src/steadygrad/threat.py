@@ -11,7 +11,7 @@ from torch import Tensor
 from steadygrad import randomness
 from steadygrad.errors import UsageError, unknown_name
 
-__all__ = ["Norm", "Threat", "l0", "l1", "l2", "linf"]
+__all__ = ["Norm", "Threat", "l0", "l1", "l2", "linf", "per_sample"]
 
 Norm = Literal["linf", "l2", "l1", "l0"]
 
@@ -218,6 +218,11 @@ def l1(eps: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.
 def l0(k: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0)) -> Threat:
     """At most k entries (pixels times channels) may change, by any amount within the bounds."""
     return Threat("l0", k, bounds)
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """Values (A,) as (A, 1, ...), to meet tensors like (A, *)."""
+    return values.view(-1, *[1] * (like.ndim - 1))
 
 
 def _largest(flat: Tensor, count: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadygrad.attacks import PGD, Attack
-from steadygrad.attacks.attribution_losses import MEASURES, Reference
 from steadygrad.attacks.engine import Run
+from steadygrad.attacks.maps.map_losses import MAP_LOSSES, Reference
 from steadygrad.attributions import Attribution, IntegratedGradients
 from steadygrad.attributions.gradients import gauss_legendre
 from steadygrad.attributions.pixels import unit
@@ -157,7 +157,7 @@ class AttributionCosine(Defense):
         points = step.perturb(self.attack, self.norm, self.eps, step.y)
         both = (step.x.detach(), points)
         clean, moved = (self.attribution(step.model, p, step.y, create_graph=True) for p in both)
-        return {"attribution_cosine": self.weight * MEASURES["cosine"].loss(moved, Reference(clean))}
+        return {"attribution_cosine": self.weight * MAP_LOSSES["cosine"].loss(moved, Reference(clean))}
 
 
 @DEFENSES.register(
