@@ -1,9 +1,8 @@
 """Random numbers that belong to a sample, not to its batch.
 
-One 64-bit seed is drawn per sample from the caller's generator; all that is random about the
-sample follows from its seed. A batch of N therefore equals N batches of one, a sample keeps its
-numbers when its neighbors leave the batch, and the global generator is never touched. Only layers of
-a network draw from it, such as dropout; `replayed` makes them draw the same again.
+One seed per sample is drawn from the caller's generator, and all that is random about the sample follows from it: a
+batch of N equals N batches of one. The global generators are not touched. Only layers such as dropout draw from them;
+`replayed` makes them draw the same again.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ def state_of(device: torch.device) -> Tensor:
 
 @contextlib.contextmanager
 def replayed(state: Tensor, device: torch.device) -> Iterator[None]:
-    """Layers on a device draw within the block what they drew after `state_of`; afterwards they go on as if not."""
+    """Within the block, layers on a device draw what they drew after `state_of`; the state of before is restored."""
     now = state_of(device)
     _set(state, device)
     try:

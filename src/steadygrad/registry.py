@@ -9,20 +9,26 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import math
 import pkgutil
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.files import parse_toml
 
 __all__ = [
+    "BelowOne",
+    "Count",
+    "Limit",
     "Method",
+    "NotNegative",
+    "Positive",
     "Registry",
     "Row",
     "build",
-    "check_choices",
+    "check_settings",
     "configure",
     "describe",
     "parse",
@@ -75,26 +81,49 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else "required"
 
 
-def check_choices(settings: Any, **words: str) -> None:
-    """Refuse values of `Literal` fields that are not among their choices, with the near ones.
+class Limit(NamedTuple):
+    """What a setting must be, in the type of its field: the words of the error, and whether a value is so."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+Positive = Annotated[float, Limit("positive and finite", lambda value: 0 < value < math.inf)]
+NotNegative = Annotated[float, Limit("at least 0 and finite", lambda value: 0 <= value < math.inf)]
+Count = Annotated[int, Limit("at least 1", lambda value: value >= 1)]
+BelowOne = Annotated[float, Limit("within [0, 1)", lambda value: 0 <= value < 1)]
+
+
+def check_settings(settings: Any, **words: str) -> None:
+    """Refuse settings beyond the `Limit` of their field, and none of the choices of a `Literal`.
 
     Args:
         settings: a dataclass.
-        words: what the error calls a field; its name if not given.
+        words: what the error about a choice calls a field; its name if not given.
+
+    >>> from steadygrad.defenses import TRADES
+    >>> TRADES(eps=-0.1)
+    Traceback (most recent call last):
+    steadygrad.errors.UsageError: eps must be positive and finite, got -0.1
     """
-    for name, hint in get_type_hints(type(settings)).items():
-        if get_origin(hint) is Literal and getattr(settings, name) not in get_args(hint):
-            raise unknown_name(words.get(name, name), str(getattr(settings, name)), get_args(hint))
+    for name, hint in get_type_hints(type(settings), include_extras=True).items():
+        value = getattr(settings, name)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise unknown_name(words.get(name, name), str(value), get_args(hint))
+        for part in (hint, *get_args(hint)):  # `Count | None` has its limit in a part
+            for limit in getattr(part, "__metadata__", ()):
+                if isinstance(limit, Limit) and value is not None and not limit.holds(value):
+                    raise UsageError(f"{name} must be {limit.words}, got {value!r}")
 
 
 _REGISTRIES: dict[str, Registry[Any]] = {}
 
 
 class Registry(Generic[M]):
-    """The methods of one kind, by name, in order of registration."""
+    """The methods of one kind, by name, in order of registration; `soundness` is that of most of them."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, soundness: str = "estimate") -> None:
+        self.kind, self.soundness = kind, soundness
         self._rows: dict[str, Row[M]] = {}
         _REGISTRIES[kind] = self
 
@@ -105,8 +134,8 @@ class Registry(Generic[M]):
         summary: str,
         reference: str,
         cost: str,
-        soundness: str,
         order: int,
+        soundness: str | None = None,
         norms: tuple[str, ...] = (),
     ) -> Callable[[type[M]], type[M]]:
         """Class decorator: put the method into the registry.
@@ -117,7 +146,8 @@ class Registry(Generic[M]):
 
         def add(method: type[M]) -> type[M]:
             assert name not in self._rows, f"{self.kind} {name} is registered twice"
-            self._rows[name] = Row(name, method, summary, reference, cost, soundness, order, norms)
+            sound = soundness or self.soundness
+            self._rows[name] = Row(name, method, summary, reference, cost, sound, order, norms)
             return method
 
         return add

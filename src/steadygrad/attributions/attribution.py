@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen
 from steadygrad.derivatives import math_attention
 from steadygrad.errors import Failure, UsageError
-from steadygrad.registry import Method, Registry, check_choices
+from steadygrad.registry import Method, Registry, check_settings
 
 __all__ = ["ATTRIBUTIONS", "Attribution", "Forward", "Of", "score"]
 
@@ -63,7 +63,7 @@ class Attribution(Method, abc.ABC):
     """
 
     def __post_init__(self) -> None:
-        check_choices(self, of="score to explain")
+        check_settings(self, of="score to explain")
 
     def __call__(self, model: nn.Module, x: Tensor, target: Tensor, *, create_graph: bool = False) -> Tensor:
         """Maps of the shape of x (N, *) for the classes target (N,), signed.

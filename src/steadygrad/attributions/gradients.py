@@ -6,6 +6,7 @@ import functools
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -14,9 +15,13 @@ from torch import Tensor, nn
 from steadygrad import derivatives, randomness
 from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, score
 from steadygrad.classifier import frozen
-from steadygrad.errors import UsageError
+from steadygrad.registry import Count, Limit
 
 __all__ = ["GradientAttribution", "InputXGradient", "IntegratedGradients", "Saliency", "SmoothGrad", "gauss_legendre"]
+
+
+Value = Annotated[float, Limit("a finite number in units of the inputs", math.isfinite)]
+_Sigma = Annotated[float, Limit("finite and positive, in units of the inputs", lambda value: 0 < value < math.inf)]
 
 
 class GradientAttribution(Attribution):
@@ -41,7 +46,6 @@ class GradientAttribution(Attribution):
     summary="gradient of the score",
     reference="Simonyan et al. 2014, arXiv:1312.6034",
     cost="1 forward + 1 backward",
-    soundness="estimate",
     order=1,
 )
 @dataclass(frozen=True)
@@ -66,7 +70,6 @@ class Saliency(GradientAttribution):
     summary="input times the gradient of the score",
     reference="Shrikumar et al. 2016, arXiv:1605.01713",
     cost="1 forward + 1 backward",
-    soundness="estimate",
     order=1,
 )
 @dataclass(frozen=True)
@@ -87,11 +90,7 @@ class InputXGradient(GradientAttribution):
 class _Averaged(GradientAttribution):
     """A weighted mean of the gradients at several points per sample, `chunk` points at a time."""
 
-    chunk: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _at_least_one("chunk", self.chunk)
+    chunk: Count
 
     @abstractmethod
     def _points(self, x: Tensor, which: range) -> Tensor:
@@ -119,7 +118,6 @@ class _Averaged(GradientAttribution):
     summary="input minus baseline, times the mean gradient on the line between them",
     reference="Sundararajan et al. 2017, arXiv:1703.01365",
     cost="`steps` forwards + `steps` backwards",
-    soundness="estimate",
     order=1,
 )
 @dataclass(frozen=True)
@@ -138,16 +136,10 @@ class IntegratedGradients(_Averaged):
     Source: Sundararajan et al. 2017, equation 1.
     """
 
-    steps: int = 32
-    baseline: float = 0.0
+    steps: Count = 32
+    baseline: Value = 0.0
     of: Of = "logit"
-    chunk: int = 128
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _at_least_one("steps", self.steps)
-        if not math.isfinite(self.baseline):
-            raise UsageError(f"baseline must be a finite number in units of the inputs, got {self.baseline}")
+    chunk: Count = 128
 
     def maps(self, forward: Forward, x: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:
         """Maps (N, *) whose sums come to F(x) - F(baseline): `steps` forwards and backwards per sample."""
@@ -173,7 +165,6 @@ class IntegratedGradients(_Averaged):
     summary="mean gradient of the score under Gaussian noise",
     reference="Smilkov et al. 2017, arXiv:1706.03825",
     cost="`samples` forwards + `samples` backwards",
-    soundness="estimate",
     order=1,
 )
 @dataclass(frozen=True)
@@ -195,18 +186,12 @@ class SmoothGrad(_Averaged):
     Source: Smilkov et al. 2017, section 3.
     """
 
-    samples: int = 32
-    sigma: float = 0.1
+    samples: Count = 32
+    sigma: _Sigma = 0.1
     seed: int = 0
     of: Of = "logit"
-    chunk: int = 128
+    chunk: Count = 128
     antithetic: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _at_least_one("samples", self.samples)
-        if not (math.isfinite(self.sigma) and self.sigma > 0):
-            raise UsageError(f"sigma must be finite and positive, in units of the inputs, got {self.sigma}")
 
     def maps(self, forward: Forward, x: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:
         """Mean gradients (N, *): `samples` forwards and backwards per sample."""
@@ -218,11 +203,6 @@ class SmoothGrad(_Averaged):
     def _noise(self, x: Tensor, j: int) -> Tensor:
         draw, sign = (j // 2, 1 - 2 * (j % 2)) if self.antithetic else (j, 1)
         return sign * randomness.normal(torch.tensor([self.seed]), x[:1].detach(), draw)  # (1, *)
-
-
-def _at_least_one(name: str, value: int) -> None:
-    if value < 1:
-        raise UsageError(f"{name} must be at least 1, got {value}")
 
 
 @functools.cache

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,14 @@ from torch import Tensor
 
 from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, score
 from steadygrad.attributions.blur import blurred
+from steadygrad.attributions.gradients import Value
 from steadygrad.errors import UsageError
+from steadygrad.registry import Count, Limit, Positive
 
 __all__ = ["SARFA", "BlurSaliency", "Occlusion", "PerturbationAttribution"]
+
+
+_Side = Annotated[float, Limit("a share of the side in (0, 1]", lambda value: 0 < value <= 1)]
 
 
 class PerturbationAttribution(Attribution):
@@ -24,7 +29,7 @@ class PerturbationAttribution(Attribution):
     at a time. The value of a pixel is shared evenly by its channels.
     """
 
-    chunk: int
+    chunk: Count
 
     def maps(self, forward: Forward, x: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:
         """Maps (N, C, H, W) without a graph: `forwards` forwards per sample, no backward."""
@@ -89,18 +94,10 @@ class PerturbationAttribution(Attribution):
 class _Blurring(PerturbationAttribution):
     """Phi = x (1 - M) + A(x) M: a Gaussian bump M of height 1 says where the blurred image A(x) shows."""
 
-    grid: int = 16
-    radius: float = 1 / 16
-    sigma: float = 3.0
-    chunk: int = 128
-
-    def __post_init__(self) -> None:
-        for name in ("grid", "chunk"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("radius", "sigma"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UsageError(f"{name} must be positive and finite, got {getattr(self, name)}")
+    grid: Count = 16
+    radius: Positive = 1 / 16
+    sigma: Positive = 3.0
+    chunk: Count = 128
 
     def _windows(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         shorter = min(height, width)
@@ -122,7 +119,6 @@ class _Blurring(PerturbationAttribution):
     summary="change of all logits where the image is blurred",
     reference="Greydanus et al. 2018, arXiv:1711.00138",
     cost="1 + `grid`² forwards",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
@@ -149,7 +145,6 @@ class BlurSaliency(_Blurring):
     summary="fall of the target's probability where the image is blurred, less where other classes move too",
     reference="Puri et al. 2020, arXiv:1912.12191",
     cost="1 + `grid`² forwards",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
@@ -179,7 +174,6 @@ class SARFA(_Blurring):
     summary="fall of the score where a square is covered",
     reference="Zeiler and Fergus 2014, arXiv:1311.2901",
     cost="1 + one forward per place of the square",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
@@ -196,21 +190,11 @@ class Occlusion(PerturbationAttribution):
     Source: Zeiler and Fergus 2014, section 4.2.
     """
 
-    window: float = 1 / 4
-    stride: float = 1 / 8
-    baseline: float = 0.0
+    window: _Side = 1 / 4
+    stride: _Side = 1 / 8
+    baseline: Value = 0.0
     of: Of = "logit"
-    chunk: int = 128
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("window", "stride"):
-            if not 0 < getattr(self, name) <= 1:
-                raise UsageError(f"{name} must be a share of the side in (0, 1], got {getattr(self, name)}")
-        if self.chunk < 1 or not math.isfinite(self.baseline):
-            raise UsageError(
-                f"chunk must be at least 1 and baseline finite, got chunk={self.chunk} and baseline={self.baseline}"
-            )
+    chunk: Count = 128
 
     def _windows(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         side, step = (max(1, round(share * min(height, width))) for share in (self.window, self.stride))

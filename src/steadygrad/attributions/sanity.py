@@ -1,4 +1,4 @@
-"""Whether a map depends on what the model has learned: its layers are randomized one after the other."""
+"""Whether a map depends on what the model has learned: it should change when the weights are randomized."""
 
 from __future__ import annotations
 
@@ -21,11 +21,9 @@ __all__ = ["Randomization", "parameter_randomization"]
 
 @dataclass(frozen=True)
 class Randomization:
-    """Similarity to the map of the trained model, after one layer more is randomized at each stage.
+    """Similarity (L, N) to the map of the trained model after each of the `layers` is randomized, from the output down.
 
-    Attributes:
-        layers: names, from the output down.
-        similarity: (L, N); that of a map which does not fall explains the input, not the model.
+    A map whose similarity does not fall explains the input, not the model.
     """
 
     layers: tuple[str, ...]
@@ -47,9 +45,6 @@ def parameter_randomization(
     method its weights are shuffled. Costs one map per layer and sample; leaves no trace.
 
     Args:
-        attribution: what explains.
-        model: maps inputs to logits (N, K).
-        x: inputs (N, *).
         target: classes (N,) to explain; None for those that the trained model predicts.
         measure: similarity (N,) of two batches of maps.
         seed: of the random weights; those of a layer do not depend on the other layers.

@@ -1,4 +1,4 @@
-"""Training on adversarial examples: Madry's, Goodfellow's, those of a search for the nearest, and TRADES."""
+"""Training on adversarial examples, with any attack, and TRADES."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from steadygrad.attacks import PGD, Attack
-from steadygrad.defenses.defense import DEFENSES, Defense, Step, check_attack, check_positive
+from steadygrad.defenses.defense import DEFENSES, Defense, Step, check_norm
 from steadygrad.errors import UsageError
+from steadygrad.registry import BelowOne, Positive
 from steadygrad.threat import Norm
 
 __all__ = ["TRADES", "AdversarialTraining"]
-
-_CROSS_ENTROPY = PGD(steps=7, loss="ce")
-_DIVERGENCE = PGD(steps=7, loss="kl")
 
 
 @DEFENSES.register(
@@ -24,15 +22,12 @@ _DIVERGENCE = PGD(steps=7, loss="kl")
     summary="cross-entropy at the points of an attack (FGSM, PGD, DeepFool, ...), with a share of the clean loss",
     reference="Madry et al. 2018, arXiv 1706.06083; half and half: Goodfellow et al. 2015, arXiv 1412.6572",
     cost="the attack + 1 forward + 1 backward, one more of both for a clean share",
-    soundness="estimate",
     order=1,
     norms=("linf", "l2", "l1", "l0"),
 )
 @dataclass(frozen=True, kw_only=True)
 class AdversarialTraining(Defense):
-    """Cross-entropy at adversarial points made anew for every batch.
-
-    The attack sees the network in evaluation mode, the loss in the mode of training.
+    """Cross-entropy at adversarial points, sought for every batch on the network in evaluation mode.
 
     Args:
         eps: radius of the attack, in units of the inputs. None takes the nearest wrong point of each
@@ -51,10 +46,10 @@ class AdversarialTraining(Defense):
     0.02
     """
 
-    eps: float | None
+    eps: Positive | None
     norm: Norm = "linf"
-    attack: Attack = _CROSS_ENTROPY
-    clean_weight: float = 0.0
+    attack: Attack = PGD(steps=7, loss="ce")
+    clean_weight: BelowOne = 0.0
     label: Literal["true", "predicted"] = "true"
     fits = True
 
@@ -65,9 +60,7 @@ class AdversarialTraining(Defense):
                 f"{type(self.attack).__name__} needs a radius: give eps; only attacks that look for the nearest "
                 "wrong point (deepfool, ddn, fmn) take eps=None"
             )
-        check_attack(self.attack, self.norm, self.eps)
-        if not 0 <= self.clean_weight < 1:
-            raise UsageError(f"clean_weight must be within [0, 1), got {self.clean_weight}")
+        check_norm(self.attack, self.norm)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         away_from = step.y if self.label == "true" else step.logits_of(step.model).argmax(1)
@@ -83,7 +76,6 @@ class AdversarialTraining(Defense):
     summary="cross-entropy plus the divergence of the worst prediction nearby from the clean one",
     reference="Zhang et al. 2019, arXiv 1901.08573",
     cost="the attack + 2 forwards + 2 backwards",
-    soundness="estimate",
     order=1,
     norms=("linf", "l2", "l1", "l0"),
 )
@@ -101,15 +93,15 @@ class TRADES(Defense):
     6.0
     """
 
-    eps: float
+    eps: Positive
     norm: Norm = "linf"
-    beta: float = 6.0
-    attack: Attack = _DIVERGENCE
+    beta: Positive = 6.0
+    attack: Attack = PGD(steps=7, loss="kl")
     fits = True
 
     def __post_init__(self) -> None:
-        check_attack(self.attack, self.norm, self.eps)
-        check_positive("beta", self.beta)
+        super().__post_init__()
+        check_norm(self.attack, self.norm)
         if self.attack.ascends == "kl" and not getattr(self.attack, "random_start", False):
             raise UsageError("an attack on the divergence must start away from the input: give PGD(random_start=True)")
 

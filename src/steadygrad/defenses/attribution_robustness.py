@@ -1,4 +1,4 @@
-"""Training for explanations that stay: small attributions of the change, steady maps, maps that fit the image."""
+"""Training for explanations that do not change under attack."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from steadygrad.attacks.engine import Run
 from steadygrad.attributions import Attribution, IntegratedGradients
 from steadygrad.attributions.gradients import gauss_legendre
 from steadygrad.attributions.pixels import unit
-from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step, check_attack, check_positive
+from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step, check_norm
 from steadygrad.derivatives import math_attention
 from steadygrad.errors import UsageError
+from steadygrad.registry import Count, NotNegative, Positive
 from steadygrad.threat import Norm
 
 __all__ = ["AttributionAlignment", "AttributionCosine", "IGNorm"]
@@ -53,7 +54,6 @@ class _Ascent(Attack):
     summary="penalty on the l1 norm of the integrated gradients of the loss from x to the worst point nearby",
     reference="Chen et al. 2019, arXiv 1905.09957, IG-NORM and IG-SUM-NORM",
     cost="(steps + 1) x path x (1 forward + 1 backward with a graph + 1 backward through both)",
-    soundness="estimate",
     order=2,
     norms=("linf", "l2"),
 )
@@ -61,10 +61,9 @@ class _Ascent(Attack):
 class IGNorm(Defense):
     """weight x ||IG(x -> x')||_1, IG of the cross-entropy along the line from x to the worst x' of the ball.
 
-    kind "norm" is IG-NORM: the loss of the clean input plus weight times the largest norm; as a penalty
-    it goes with any defense. kind "sum-norm" is IG-SUM-NORM: the largest sum of the loss at x' and
-    weight times the norm; it fits the data itself. The worst point is sought in evaluation mode by
-    projected steps; the authors' means over the batch are means per sample here too.
+    kind "norm" is IG-NORM, a penalty with the largest norm. kind "sum-norm" is IG-SUM-NORM: the largest sum of
+    the loss at x' and weight times the norm; it fits the data itself. The worst point is sought in evaluation
+    mode by projected steps.
 
     Args:
         weight: lambda ("norm") or beta ("sum-norm") in the paper.
@@ -78,20 +77,17 @@ class IGNorm(Defense):
     'norm'
     """
 
-    weight: float
-    eps: float
+    weight: NotNegative
+    eps: Positive
     norm: Norm = "linf"
     kind: Literal["norm", "sum-norm"] = "norm"
-    steps: int = 5
-    path: int = 4
+    steps: Count = 5
+    path: Count = 4
     mixed_precision = SECOND_ORDER
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive("weight", self.weight, zero=True)
-        _check_search(self.eps, self.norm, self.steps)
-        if self.path < 1:
-            raise UsageError(f"path must be at least 1 point, got {self.path}")
+        _check_norm(self.norm)
 
     @property
     def fits(self) -> bool:  # type: ignore[override]
@@ -129,7 +125,6 @@ class IGNorm(Defense):
     summary="penalty on 1 - cosine of the maps of the clean input and of an attacked one",
     reference="Wang and Kong 2022, arXiv 2205.07279",
     cost="the attack + 2 maps with a graph + 1 backward through them",
-    soundness="estimate",
     order=2,
     norms=("linf", "l2", "l1", "l0"),
 )
@@ -151,16 +146,16 @@ class AttributionCosine(Defense):
     IntegratedGradients(steps=8, baseline=0.0, of='logit', chunk=1024)
     """
 
-    weight: float
-    eps: float
+    weight: NotNegative
+    eps: Positive
     norm: Norm = "linf"
     attribution: Attribution = IntegratedGradients(steps=8, chunk=1024)
     attack: Attack = PGD(steps=7, loss="ce")
     mixed_precision = SECOND_ORDER
 
     def __post_init__(self) -> None:
-        check_positive("weight", self.weight, zero=True)
-        check_attack(self.attack, self.norm, self.eps)
+        super().__post_init__()
+        check_norm(self.attack, self.norm)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         points = step.perturb(self.attack, self.norm, self.eps, step.y)
@@ -174,7 +169,6 @@ class AttributionCosine(Defense):
     summary="adversarial training on how well the true class's gradient fits the image, and the next class's does not",
     reference="Singh et al. 2020, arXiv 1911.13073",
     cost="(steps + 1) x (1 forward + 2 backwards with a graph + 1 backward through them)",
-    soundness="estimate",
     order=2,
     norms=("linf", "l2"),
 )
@@ -196,16 +190,16 @@ class AttributionAlignment(Defense):
     3
     """
 
-    eps: float
-    weight: float = 0.5
+    eps: Positive
+    weight: NotNegative = 0.5
     norm: Norm = "linf"
-    steps: int = 3
+    steps: Count = 3
     fits = True
     mixed_precision = SECOND_ORDER
 
     def __post_init__(self) -> None:
-        check_positive("weight", self.weight, zero=True)
-        _check_search(self.eps, self.norm, self.steps)
+        super().__post_init__()
+        _check_norm(self.norm)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         search = _Ascent(lambda model, x, points, y: _triplet(model, points, y)[0], self.steps)
@@ -231,9 +225,6 @@ def _triplet(model: nn.Module, points: Tensor, y: Tensor) -> tuple[Tensor, Tenso
     return F.softplus((apart * unit(points.flatten(1))).sum(1)), logits
 
 
-def _check_search(eps: float, norm: str, steps: int) -> None:
-    check_positive("eps", eps)
+def _check_norm(norm: str) -> None:
     if norm not in _Ascent.norms:
         raise UsageError(f"the worst point is sought in linf or l2, not in {norm!r}")
-    if steps < 1:
-        raise UsageError(f"steps must be at least 1, got {steps}")

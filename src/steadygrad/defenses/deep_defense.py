@@ -1,19 +1,23 @@
-"""Deep Defense: training that pushes the nearest boundary away, by DeepFool's own estimate of it."""
+"""Deep Defense: training that increases the distance to the nearest boundary, as DeepFool estimates it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from steadygrad.attacks.deepfool_change import deepfool_change, relative_distance
 from steadygrad.classifier import evaluating
-from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step, check_positive
+from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step
 from steadygrad.errors import UsageError
+from steadygrad.registry import BelowOne, Limit, NotNegative, Positive
 
 __all__ = ["DeepDefense"]
+
+
+_Samples = Annotated[int, Limit("at least 1 sample, or None", lambda value: value >= 1)]
 
 
 @DEFENSES.register(
@@ -21,19 +25,17 @@ __all__ = ["DeepDefense"]
     summary="exponential reward for the relative size of DeepFool's change, through all of its steps",
     reference="Yan, Guo and Zhang 2018, arXiv 1803.00404, eq. 5",
     cost="1 forward + 1 backward + DeepFool with a graph: up to `steps` x (2 forwards + `candidates` + 1 backwards)",
-    soundness="estimate",
     order=2,
 )
 @dataclass(frozen=True)
 class DeepDefense(Defense):
     """weight x exp(-correct rho) for samples predicted rightly, exp(wrong rho) for the others.
 
-    rho is the l2 norm of DeepFool's change relative to that of the input. For a right sample the
-    change leads away from its label, and large ones are rewarded; for a wrong one it leads to its
-    label, and small ones are. The paper fine-tunes a trained network with it, batch normalization
-    frozen; the search always sees the network in evaluation mode. Where a network is flat the way to
-    the label has no end: beyond `limit` the exponential of a wrong sample goes on as a logarithm, or a
-    single such sample would outweigh all others.
+    rho is the l2 norm of DeepFool's change relative to that of the input. For a right sample the change leads
+    away from its label and should be large, for a wrong one it leads to its label and should be small. The paper
+    fine-tunes a trained network with it, batch normalization frozen; the search always sees the network in
+    evaluation mode. Where a network is flat the distance to the label explodes: beyond `limit` the exponential of
+    a wrong sample continues as a logarithm, or one such sample would outweigh all others.
 
     Args:
         weight: of the term (the paper's lambda; 15 on MNIST).
@@ -45,35 +47,27 @@ class DeepDefense(Defense):
         overshoot: share by which its change is lengthened.
         candidates: classes considered in each step; None for all.
         center: subtracted from the inputs before their norm is taken, e.g. the mean of the data.
-        recompute: samples whose graph is held at once, to bound the memory; each chunk is then
-            computed twice. None holds the graph of the whole batch.
+        recompute: samples whose graph is in memory at once, each then computed twice; None for the whole batch.
 
     >>> DeepDefense(weight=15.0).steps
     5
     """
 
-    weight: float
-    correct: float = 25.0
-    wrong: float = 5.0
-    limit: float = 5.0
+    weight: NotNegative
+    correct: Positive = 25.0
+    wrong: Positive = 5.0
+    limit: Positive = 5.0
     steps: int = 5
-    overshoot: float = 0.02
+    overshoot: BelowOne = 0.02
     candidates: int | None = 3
     center: float = 0.0
-    recompute: int | None = None
+    recompute: _Samples | None = None
     mixed_precision = SECOND_ORDER
 
     def __post_init__(self) -> None:
-        check_positive("weight", self.weight, zero=True)
-        check_positive("correct", self.correct)
-        check_positive("wrong", self.wrong)
-        check_positive("limit", self.limit)
+        super().__post_init__()
         if self.steps < 1 or (self.candidates is not None and self.candidates < 1):
             raise UsageError(f"steps and candidates must be at least 1, got {self.steps} and {self.candidates}")
-        if not 0 <= self.overshoot < 1:
-            raise UsageError(f"overshoot must be within [0, 1), got {self.overshoot}")
-        if self.recompute is not None and self.recompute < 1:
-            raise UsageError(f"recompute must be at least 1 sample, or None, got {self.recompute}")
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         with evaluating(step.model) as model:
@@ -109,7 +103,7 @@ class _Recomputed(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.settings = defense, model, weights
         ctx.save_for_backward(x, y)
-        size = _size(defense)
+        size = defense.recompute or len(x)
         found = [
             defense.distances(model, x[i : i + size], y[i : i + size], create_graph=False)
             for i in range(0, len(x), size)
@@ -121,7 +115,7 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         defense, model, weights = ctx.settings
-        size, total = _size(defense), [torch.zeros_like(w) for w in weights]
+        size, total = defense.recompute or len(upstream), [torch.zeros_like(w) for w in weights]
         whole = (*ctx.saved_tensors, upstream)
         with torch.enable_grad(), evaluating(model):
             for start in range(0, len(upstream), size):
@@ -134,8 +128,3 @@ class _Recomputed(torch.autograd.Function):
                     if slope is not None:
                         sum_ += slope
         return None, None, None, None, *total
-
-
-def _size(defense: DeepDefense) -> int:
-    assert defense.recompute is not None
-    return defense.recompute

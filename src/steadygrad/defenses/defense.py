@@ -26,7 +26,7 @@ from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.files import key
 from steadygrad.neurons import Layers, recorded
-from steadygrad.registry import Method, Registry, check_choices
+from steadygrad.registry import Method, Positive, Registry, check_settings
 from steadygrad.threat import Norm, Threat
 
 __all__ = ["DEFENSES", "Defense", "Loss", "Plain", "State", "Step", "Sum", "parse"]
@@ -169,7 +169,7 @@ class Defense(Method, abc.ABC):
     mixed_precision: ClassVar[bool | str] = True
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_settings(self)
 
     @abc.abstractmethod
     def terms(self, step: Step) -> dict[str, Tensor]:
@@ -231,7 +231,6 @@ class Defense(Method, abc.ABC):
     summary="cross-entropy and nothing else",
     reference="baseline",
     cost="1 forward + 1 backward",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
@@ -242,11 +241,8 @@ class Plain(Defense):
     Plain(temperature=1.0)
     """
 
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     fits = True
-
-    def __post_init__(self) -> None:
-        check_positive("temperature", self.temperature)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         if self.temperature == 1:
@@ -259,7 +255,6 @@ class Plain(Defense):
     summary="several defenses at once, written a + b; the clean forward pass is shared",
     reference="composition rule of this library",
     cost="that of its members, less the clean forward passes they share",
-    soundness="estimate",
     order=2,
 )
 @dataclass(frozen=True)
@@ -295,16 +290,8 @@ class Sum(Defense):
         return next((part.mixed_precision for part in self.parts if part.mixed_precision is not True), True)
 
 
-def check_positive(name: str, value: float, *, zero: bool = False) -> None:
-    """Refuse settings that are not positive and finite (with `zero`, zero is fine)."""
-    if not (0 < value < float("inf") or (zero and value == 0)):
-        raise UsageError(f"{name} must be {'at least 0' if zero else 'positive'} and finite, got {value}")
-
-
-def check_attack(attack: Attack, norm: str, eps: float | None) -> None:
-    """Refuse a radius that is not positive and finite, and a norm in which the attack does not work."""
-    if eps is not None:
-        check_positive("eps", eps)
+def check_norm(attack: Attack, norm: str) -> None:
+    """Refuse a norm in which the attack does not work."""
     if norm not in attack.norms:
         raise UsageError(f"{type(attack).__name__} works for {', '.join(attack.norms)}, not for {norm!r}")
 

@@ -1,4 +1,4 @@
-"""Defensive distillation: the negative control, whose robustness is gradient masking."""
+"""Defensive distillation: a negative control, since its robustness is gradient masking."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from steadygrad.defenses.defense import DEFENSES, Defense, Plain, Step, check_positive
+from steadygrad.defenses.defense import DEFENSES, Defense, Plain, Step
 from steadygrad.errors import UsageError
+from steadygrad.registry import Positive
 
 __all__ = ["Distillation"]
 
@@ -17,7 +18,6 @@ __all__ = ["Distillation"]
     summary="fit the softened predictions of a teacher; looks robust because its gradients underflow",
     reference="Papernot et al. 2016, arXiv 1511.04508",
     cost="training twice; 2 forwards + 1 backward",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
@@ -30,11 +30,8 @@ class Distillation(Defense):
     Plain(temperature=50.0)
     """
 
-    temperature: float = 50.0
+    temperature: Positive = 50.0
     fits = True
-
-    def __post_init__(self) -> None:
-        check_positive("temperature", self.temperature)
 
     @property
     def teacher(self) -> Defense | None:

@@ -7,7 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step, check_positive
+from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step
+from steadygrad.registry import NotNegative
 
 __all__ = ["InputGradientPenalty"]
 
@@ -17,16 +18,14 @@ __all__ = ["InputGradientPenalty"]
     summary="penalty on the size of the input gradient of the cross-entropy (double backpropagation)",
     reference="Ross and Doshi-Velez 2018, arXiv 1711.09404",
     cost="1 forward + 1 backward with a graph + 1 backward through both",
-    soundness="estimate",
     order=2,
 )
 @dataclass(frozen=True)
 class InputGradientPenalty(Defense):
     """weight x the squared l2 norm (or the l1 norm) of the input gradient of each sample's loss.
 
-    The scale is per sample and independent of the batch size; the authors' code sums half the
-    squares of the gradient of the batch mean, so its weight is 2 x batch size times ours. With
-    batch normalization in training mode the gradient goes through the statistics of the batch.
+    The authors' code sums half the squares of the gradient of the batch mean, so its weight is 2 x batch size times
+    ours. With batch normalization in training mode the gradient goes through the statistics of the batch.
 
     Args:
         weight: of the penalty, per squared unit of the inputs.
@@ -38,15 +37,11 @@ class InputGradientPenalty(Defense):
     InputGradientPenalty(weight=10.0, label='true', norm='l2')
     """
 
-    weight: float
+    weight: NotNegative
     label: Literal["true", "uniform"] = "true"
     norm: Literal["l2", "l1"] = "l2"
     input_gradients = True
     mixed_precision = SECOND_ORDER
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive("weight", self.weight, zero=True)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         values = step.cross_entropy if self.label == "true" else -step.logits.log_softmax(1).mean(1)

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from steadygrad import randomness
-from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step, check_positive
-from steadygrad.errors import UsageError
-from steadygrad.registry import check_choices
+from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step
+from steadygrad.registry import Count, NotNegative, check_settings
 
 __all__ = ["JacobianPenalty"]
 
@@ -21,7 +20,6 @@ __all__ = ["JacobianPenalty"]
     summary="penalty on the squared Frobenius norm of the Jacobian of the logits, by random projections",
     reference="Hoffman, Roberts and Yaida 2019, arXiv 1908.02729",
     cost="1 forward + `projections` backwards with a graph + 1 backward through all",
-    soundness="estimate",
     order=2,
 )
 @dataclass(frozen=True)
@@ -43,17 +41,14 @@ class JacobianPenalty(Defense):
     JacobianPenalty(weight=0.01, projections=1, of='logits')
     """
 
-    weight: float
-    projections: int | None = 1
+    weight: NotNegative
+    projections: Count | None = 1
     of: Literal["logits", "probabilities"] = "logits"
     input_gradients = True
     mixed_precision = SECOND_ORDER
 
     def __post_init__(self) -> None:
-        check_choices(self, of="output")
-        check_positive("weight", self.weight, zero=True)
-        if self.projections is not None and self.projections < 1:
-            raise UsageError(f"projections must be at least 1, or None for the exact norm, got {self.projections}")
+        check_settings(self, of="output")
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         outputs = step.logits if self.of == "logits" else step.logits.softmax(1)

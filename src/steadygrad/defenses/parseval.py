@@ -1,4 +1,4 @@
-"""Parseval training: weight matrices near tight frames, so that no layer stretches its input much."""
+"""Parseval training: weight matrices near tight frames, so that no layer lengthens its input much."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.classifier import unwrap
-from steadygrad.defenses.defense import DEFENSES, Defense, Step, check_positive
+from steadygrad.defenses.defense import DEFENSES, Defense, Step
 from steadygrad.errors import UsageError
+from steadygrad.registry import NotNegative
 
 __all__ = ["Parseval", "frames"]
 
@@ -23,7 +24,6 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
     summary="penalty that keeps the weight matrices of linear and convolutional layers near tight frames",
     reference="Cisse et al. 2017, arXiv 1704.08847; as a penalty: Yan, Guo and Zhang 2018, arXiv 1803.00404",
     cost="no pass; one product of each weight matrix with itself per step",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
@@ -32,8 +32,7 @@ class Parseval(Defense):
 
     The two differ by a constant, and only the product of the smaller side can reach the identity. W
     is (outputs, inputs) in linear layers and (channels out, channels in x kernel) in convolutions, one
-    matrix per group. All other weights (norms, embeddings, biases, fused attention) take no part. The
-    penalty looks at weights alone, so it is the same for every sample and batch.
+    matrix per group. All other weights (norms, embeddings, biases, fused attention) are left out.
 
     Args:
         weight: of the penalty, beta in the papers.
@@ -47,11 +46,8 @@ class Parseval(Defense):
     Parseval(weight=0.001, scaled=False)
     """
 
-    weight: float
+    weight: NotNegative
     scaled: bool = False
-
-    def __post_init__(self) -> None:
-        check_positive("weight", self.weight, zero=True)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         found = frames(step.model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,14 +12,19 @@ from torch import Tensor, nn
 from steadygrad.attributions import Attribution, BlurSaliency
 from steadygrad.attributions.salient import salient
 from steadygrad.data import Dataset
-from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Plain, State, Step, check_positive
+from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Plain, State, Step
 from steadygrad.errors import UsageError
 from steadygrad.files import key
 from steadygrad.progress import task
+from steadygrad.registry import Count, Limit, NotNegative
 
 __all__ = ["SelectiveGradientPenalty"]
 
 _GROUP = 256
+
+
+_Share = Annotated[float, Limit("a share of the pixels in (0, 1)", lambda value: 0 < value < 1)]
+_Epochs = Annotated[int, Limit("at least 0", lambda value: value >= 0)]
 
 
 @DEFENSES.register(
@@ -27,16 +32,15 @@ _GROUP = 256
     summary="penalty on the input gradient of the log probability outside of the salient pixels",
     reference="Liu et al. 2022, arXiv 2207.13036; Xing et al. 2022, arXiv 2205.08685",
     cost="1 forward + 1 backward with a graph + 1 backward through both; a saliency map of all data when it is due",
-    soundness="estimate",
     order=2,
 )
 @dataclass(frozen=True)
 class SelectiveGradientPenalty(Defense):
     """weight x ||(1 - M) * gradient of log p_c||², M the salient pixels of the sample by another saliency.
 
-    M is computed for the images as they are in the data, in evaluation mode, and moves with them under
-    augmentation; training keeps it in its checkpoints. Outside of training it is computed on the spot.
-    With `JacobianPenalty` this is J-SIGR; the authors publish no code, the form of the loss is ours.
+    M is computed for the images of the data in evaluation mode, is augmented like them, and is kept in checkpoints;
+    outside of training it is computed at every call. With `JacobianPenalty` this is J-SIGR; the authors publish no
+    code, the form of the loss is ours.
 
     Args:
         weight: of the penalty, per squared unit of the inputs.
@@ -52,25 +56,15 @@ class SelectiveGradientPenalty(Defense):
     8
     """
 
-    weight: float
-    share: float = 0.2
+    weight: NotNegative
+    share: _Share = 0.2
     label: Literal["predicted", "true"] = "predicted"
     saliency: Attribution = BlurSaliency(grid=8)
     reference: Literal["self", "teacher"] = "self"
-    refresh: int = 5
-    warmup: int = 1
+    refresh: Count = 5
+    warmup: _Epochs = 1
     input_gradients = True
     mixed_precision = SECOND_ORDER
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive("weight", self.weight, zero=True)
-        if not 0 < self.share < 1:
-            raise UsageError(f"share must be a share of the pixels in (0, 1), got {self.share}")
-        if self.refresh < 1 or self.warmup < 0:
-            raise UsageError(
-                f"refresh must be at least 1 epoch and warmup at least 0, got {self.refresh} and {self.warmup}"
-            )
 
     @property
     def teacher(self) -> Defense | None:
@@ -92,9 +86,10 @@ class SelectiveGradientPenalty(Defense):
         return {self._name: torch.cat(parts)}
 
     def terms(self, step: Step) -> dict[str, Tensor]:
-        mask = self._recalled(step) if step.state.samples is not None else None
         if step.state.samples is None:
             mask = self._masks(step.model, step.x.detach(), step.y, step.state)
+        else:
+            mask = self._remembered(step)
         if mask is None:
             return {"selective_gradient": torch.zeros_like(step.cross_entropy)}
         label = step.y if self.label == "true" else step.logits.detach().argmax(1)
@@ -106,7 +101,7 @@ class SelectiveGradientPenalty(Defense):
     def _name(self) -> str:
         return f"salient {key(repr(self))}"
 
-    def _recalled(self, step: Step) -> Tensor | None:
+    def _remembered(self, step: Step) -> Tensor | None:
         """Masks (N, H, W) of the samples of the step, moved like their images; None before the first ones."""
         assert step.state.samples is not None
         kept = step.state.memory.get(self._name)
@@ -116,7 +111,7 @@ class SelectiveGradientPenalty(Defense):
         return step.state.follow(mask[:, None])[:, 0] if step.state.follow is not None else mask
 
     def _masks(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> Tensor:
-        """Masks (N, H, W) bool of inputs (N, C, H, W) by the saliency of the network that is asked."""
+        """Masks (N, H, W) bool of inputs (N, C, H, W) by the saliency of the model or its teacher."""
         if x.ndim != 4:
             raise UsageError(f"selective_gradient is for images (N, C, H, W), got inputs of shape {tuple(x.shape)}")
         asked = model if self.reference == "self" else state.teacher

@@ -1,8 +1,9 @@
-"""Sensitive neuron stabilizing: the neurons that move most under attack are held where the clean input has them."""
+"""Sensitive neuron stabilizing: the neurons that change most under attack are trained to change less."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 from steadygrad import neurons, randomness
 from steadygrad.attacks import PGD, Attack
 from steadygrad.data import Dataset
-from steadygrad.defenses.defense import DEFENSES, Defense, State, Step, check_attack, check_positive
+from steadygrad.defenses.defense import DEFENSES, Defense, State, Step, check_norm
 from steadygrad.errors import UsageError
 from steadygrad.files import key
-from steadygrad.registry import describe
+from steadygrad.registry import Limit, NotNegative, Positive, describe
 from steadygrad.threat import Norm
 
 __all__ = ["StableNeurons"]
@@ -22,12 +23,14 @@ __all__ = ["StableNeurons"]
 _CHUNK = 256
 
 
+_Share = Annotated[float, Limit("within (0, 1]", lambda value: 0 < value <= 1)]
+
+
 @DEFENSES.register(
     "stable_neurons",
     summary="penalty on the change of each layer's most sensitive neurons from the clean input to an attacked one",
     reference="Zhang et al. 2021, arXiv 1909.06978",
     cost="the attack + 2 forwards + 2 backwards; every `refresh` epochs the attack and 2 forwards of `samples`",
-    soundness="estimate",
     order=1,
     norms=("linf", "l2", "l1", "l0"),
 )
@@ -35,10 +38,9 @@ _CHUNK = 256
 class StableNeurons(Defense):
     """weight x the sum over layers of the mean change of their sensitive neurons, + alpha x cross-entropy at x'.
 
-    A penalty: it goes with any way of fitting the data. The change of a neuron is the mean absolute
-    difference of its entries at x and at x', where an attack left the network in evaluation mode. The
-    sensitive neurons are those of the largest mean change over some training samples, looked up anew
-    every `refresh` epochs; they are kept in `State.memory`.
+    A penalty. The change of a neuron is the mean absolute difference of its entries at x and at x', which an attack
+    on the network in evaluation mode gives. The sensitive neurons are those of the largest mean change over some
+    training samples, measured again every `refresh` epochs and kept in `State.memory`.
 
     Args:
         eps: radius of the attack, in units of the inputs.
@@ -48,8 +50,8 @@ class StableNeurons(Defense):
         attack: where x' comes from.
         layers: glob patterns of layer names; None for all activation modules but the output.
         share: of the neurons of a layer that count as sensitive, at least one.
-        refresh: epochs from one look at the sensitivities to the next.
-        samples: training samples for a look, drawn anew for each.
+        refresh: epochs between two measurements of the sensitivities.
+        samples: random training samples of a measurement.
 
     Raises:
         UsageError: settings out of range; in a loss, a memory without this defense; layers as in
@@ -59,24 +61,21 @@ class StableNeurons(Defense):
     0.1
     """
 
-    eps: float
+    eps: Positive
     norm: Norm = "linf"
-    weight: float = 1.0
-    alpha: float = 1.0
+    weight: NotNegative = 1.0
+    alpha: NotNegative = 1.0
     attack: Attack = PGD(steps=7, loss="ce")
     layers: tuple[str, ...] | None = None
-    share: float = 0.1
+    share: _Share = 0.1
     refresh: int = 1
     samples: int = 512
 
     def __post_init__(self) -> None:
-        check_attack(self.attack, self.norm, self.eps)
-        check_positive("weight", self.weight, zero=True)
-        check_positive("alpha", self.alpha, zero=True)
+        super().__post_init__()
+        check_norm(self.attack, self.norm)
         if isinstance(self.layers, str):
             raise UsageError(f"layers must be a tuple of patterns, got {self.layers!r}: write ({self.layers!r},)")
-        if not 0 < self.share <= 1:
-            raise UsageError(f"share must be within (0, 1], got {self.share}")
         if self.refresh < 1 or self.samples < 1:
             raise UsageError(f"refresh and samples must be at least 1, got {self.refresh} and {self.samples}")
 

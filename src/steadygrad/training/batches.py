@@ -1,7 +1,7 @@
-"""The order of the training data, the share of each process and random crops and flips.
+"""The order of the training data, and random crops and flips.
 
-All of it follows from (seed, epoch, step), for the whole batch and then cut: a run that is
-continued, or spread over processes, sees the same inputs.
+All of it follows from (seed, epoch, step) for a whole batch, which processes then share: a run that is continued, or
+spread over processes, sees the same inputs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def seed_of(*parts: int | str) -> int:
 def steps_of(count: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
     """The batches of one epoch as positions in the data.
 
-    Their sizes differ by one at most, so that no sample weighs more because it came last.
+    Their sizes differ by one at most, so that all samples weigh alike.
 
     >>> [len(batch) for batch in steps_of(10, 4, seed=0, epoch=0)]
     [4, 3, 3]

@@ -1,7 +1,7 @@
 """The device and the other processes of a training run.
 
-Gradients of input gradients do not pass the hooks by which DistributedDataParallel averages, so
-the bare module is trained and its weight gradients are summed here, in one message per step.
+The hooks of DistributedDataParallel do not see gradients of input gradients, so the module is not wrapped in it, and
+its weight gradients are summed here, in one message per step.
 """
 
 from __future__ import annotations

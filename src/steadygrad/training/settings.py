@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from steadygrad.errors import UsageError
-from steadygrad.registry import check_choices
+from steadygrad.registry import BelowOne, Limit, NotNegative, Positive, check_settings
 from steadygrad.training.batches import Augment
 
 __all__ = ["FitSettings"]
 
+_Whole = Annotated[int, Limit("an integer of at least 1", lambda value: isinstance(value, int) and value >= 1)]
 _NO_EFFECT_ON_WEIGHTS = ("checkpoint_every", "checkpoint_steps", "tensorboard")
 
 
@@ -52,43 +53,30 @@ class FitSettings:
     0.0005
     """
 
-    epochs: int = 10
-    batch_size: int = 128
+    epochs: _Whole = 10
+    batch_size: _Whole = 128
     optimizer: Literal["adam", "sgd"] = "adam"
-    lr: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    adam_eps: float = 1e-8
+    lr: Positive = 1e-3
+    momentum: BelowOne = 0.9
+    weight_decay: NotNegative = 0.0
+    adam_eps: Positive = 1e-8
     schedule: Literal["constant", "cosine", "step", "linear"] = "constant"
-    warmup: float = 0.0
+    warmup: BelowOne = 0.0
     augment: Augment = "none"
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     select: Literal["last", "accuracy", "robust"] = "last"
-    robust_eps: float | None = None
+    robust_eps: Positive | None = None
     robust_norm: Literal["linf", "l2", "l1"] = "linf"
-    robust_steps: int = 10
-    clip: float | None = None
+    robust_steps: _Whole = 10
+    clip: Positive | None = None
     freeze_norms: bool = False
     channels_last: bool = False
-    checkpoint_every: int = 1
-    checkpoint_steps: int | None = None
+    checkpoint_every: _Whole = 1
+    checkpoint_steps: _Whole | None = None
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "robust_steps", "checkpoint_every", "checkpoint_steps"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise UsageError(f"{name} must be an integer of at least 1, got {value!r}")
-        for name in ("lr", "adam_eps", "clip", "robust_eps"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"{name} must be positive and finite, got {value!r}")
-        for name in ("momentum", "warmup"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} must be within [0, 1), got {getattr(self, name)!r}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise UsageError(f"weight_decay must be at least 0, got {self.weight_decay!r}")
-        check_choices(self)
+        check_settings(self)
         if self.select == "robust" and self.robust_eps is None:
             raise UsageError("select='robust' needs robust_eps, the radius of the attack on the validation data")
 
