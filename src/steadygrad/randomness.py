@@ -8,7 +8,7 @@ batch of N equals N batches of one. The global generators are not touched. Only 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -42,32 +42,28 @@ def sample_seeds(count: int, generator: Seeds) -> Tensor:
     return seeds.cpu()
 
 
-def _draw(
-    fill: Callable[[torch.Generator], Tensor], seeds: Tensor, shape: Sequence[int], draw: int, like: Tensor
-) -> Tensor:
-    generator = torch.Generator()
-    # An odd multiplier keeps the streams of neighboring draws apart.
-    rows = [fill(generator.manual_seed((int(s) + draw * 0x9E3779B97F4A7C15) % 2**63)) for s in seeds]
-    out = torch.stack(rows) if rows else torch.empty(0, *shape)
-    return out.to(device=like.device, dtype=like.dtype, non_blocking=True)
-
-
 def uniform(seeds: Tensor, like: Tensor, draw: int = 0) -> Tensor:
     """Uniform numbers in [0, 1) of the shape, device and type of `like` (N, *)."""
-    shape = like.shape[1:]
-    return _draw(lambda g: torch.rand(shape, generator=g), seeds, shape, draw, like)
+    return _draw(Tensor.uniform_, seeds, like, draw)
 
 
 def normal(seeds: Tensor, like: Tensor, draw: int = 0) -> Tensor:
     """Standard normal numbers of the shape, device and type of `like` (N, *)."""
-    shape = like.shape[1:]
-    return _draw(lambda g: torch.randn(shape, generator=g), seeds, shape, draw, like)
+    return _draw(Tensor.normal_, seeds, like, draw)
 
 
 def exponential(seeds: Tensor, like: Tensor, draw: int = 0) -> Tensor:
     """Standard exponential numbers of the shape, device and type of `like` (N, *)."""
-    shape = like.shape[1:]
-    return _draw(lambda g: torch.empty(shape).exponential_(generator=g), seeds, shape, draw, like)
+    return _draw(Tensor.exponential_, seeds, like, draw)
+
+
+def _draw(fill: Callable[..., Tensor], seeds: Tensor, like: Tensor, draw: int) -> Tensor:
+    generator, shape = torch.Generator(), like.shape[1:]
+    # An odd multiplier keeps the streams of neighboring draws apart.
+    states = [(int(s) + draw * 0x9E3779B97F4A7C15) % 2**63 for s in seeds]
+    rows = [fill(torch.empty(shape), generator=generator.manual_seed(state)) for state in states]
+    out = torch.stack(rows) if rows else torch.empty(0, *shape)
+    return out.to(device=like.device, dtype=like.dtype, non_blocking=True)
 
 
 def state_of(device: torch.device) -> Tensor:

@@ -40,12 +40,8 @@ __all__ = [
 class Method:
     """Base of attacks, attributions and defenses: settings in, no hidden state."""
 
-    # Read by pydantic when a configuration is validated; a plain mapping keeps it optional.
-    __pydantic_config__: ClassVar[dict[str, Any]] = {
-        "extra": "forbid",
-        "arbitrary_types_allowed": True,
-        "strict": False,
-    }
+    # Read by pydantic, without an import of it.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "arbitrary_types_allowed": True}
 
 
 M = TypeVar("M", bound=Method)
@@ -76,9 +72,9 @@ def _fields(settings: Any) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default is not dataclasses.MISSING:
-        return field.default
-    return field.default_factory() if field.default_factory is not dataclasses.MISSING else "required"
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return "required" if field.default is dataclasses.MISSING else field.default
 
 
 class Limit(NamedTuple):

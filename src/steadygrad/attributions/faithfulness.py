@@ -31,13 +31,7 @@ __all__ = [
     "scores",
 ]
 
-MEASURES: dict[str, bool] = {
-    "energy inside": True,
-    "agreement": True,
-    "gini": True,
-    "deletion": False,
-    "insertion": True,
-}
+MEASURES = {"energy inside": True, "agreement": True, "gini": True, "deletion": False, "insertion": True}
 """The measures of `faithfulness`, and whether more is better."""
 
 RANGES = {name: (-1.0 if name == "agreement" else 0.0, 1.0) for name in MEASURES}
@@ -210,10 +204,8 @@ def pointing(maps: Tensor, boxes: list[Tensor], tolerance: int = 0) -> Tensor:
     largest = values.argmax(1).tolist()
     hits = []
     for place, box, silent in zip(largest, boxes, (values.amax(1) == 0).tolist(), strict=True):
-        row, column = divmod(place, maps.shape[-1])
-        top, left, bottom, right = box.unbind(1)
-        inside = (row >= top - tolerance) & (row < bottom + tolerance)
-        inside &= (column >= left - tolerance) & (column < right + tolerance)
+        pixel = box.new_tensor(divmod(place, maps.shape[-1]))  # row and column
+        inside = ((pixel >= box[:, :2] - tolerance) & (pixel < box[:, 2:] + tolerance)).all(1)
         hits.append(bool(inside.any()) and not silent)
     return torch.tensor(hits, device=maps.device)
 

@@ -11,16 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from steadygrad.attributions.pixels import (
-    check_shapes,
-    constant,
-    count_of,
-    over_largest,
-    pictures,
-    settle,
-    top,
-    zero,
-)
+from steadygrad.attributions.pixels import check_shapes, constant, count_of, over_largest, pictures, settle, top, zero
 from steadygrad.errors import UsageError
 
 __all__ = ["center_of_mass", "local_top_k_intersection", "mass_center_displacement", "ssim"]

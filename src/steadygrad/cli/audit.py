@@ -148,14 +148,14 @@ def mean_training_image(data: str, size: int | None) -> Tensor | None:
 
 def number(name: str, text: str) -> float:
     """A positive number or a fraction such as 8/255."""
-    upper, slash, lower = text.partition("/")
-    try:
-        value = float(upper) / float(lower) if slash else float(upper)
-    except (ValueError, ZeroDivisionError):
-        raise UsageError(f"{name} must be a number or a fraction such as 8/255, got {text!r}") from None
+    from steadygrad.registry import parse_value
+
+    value = parse_value(text)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"{name} must be a number or a fraction such as 8/255, got {text!r}")
     if not 0 < value < math.inf:
         raise UsageError(f"{name} must be positive and finite, got {text!r}")
-    return value
+    return float(value)
 
 
 def _explaining(wanted: bool, samples: int | None, eps: str | None, norm: str) -> Explaining | None:

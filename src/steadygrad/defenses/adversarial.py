@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from steadygrad.attacks import PGD, Attack
-from steadygrad.defenses.defense import DEFENSES, Defense, Step, check_norm
+from steadygrad.defenses.defense import DEFENSES, Defense, Step
 from steadygrad.errors import UsageError
 from steadygrad.registry import BelowOne, Positive
 from steadygrad.threat import Norm
@@ -60,7 +60,6 @@ class AdversarialTraining(Defense):
                 f"{type(self.attack).__name__} needs a radius: give eps; only attacks that look for the nearest "
                 "wrong point (deepfool, ddn, fmn) take eps=None"
             )
-        check_norm(self.attack, self.norm)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         away_from = step.y if self.label == "true" else step.logits_of(step.model).argmax(1)
@@ -101,7 +100,6 @@ class TRADES(Defense):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_norm(self.attack, self.norm)
         if self.attack.ascends == "kl" and not getattr(self.attack, "random_start", False):
             raise UsageError("an attack on the divergence must start away from the input: give PGD(random_start=True)")
 

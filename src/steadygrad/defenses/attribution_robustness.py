@@ -16,7 +16,7 @@ from steadygrad.attacks.engine import Run
 from steadygrad.attributions import Attribution, IntegratedGradients
 from steadygrad.attributions.gradients import gauss_legendre
 from steadygrad.attributions.pixels import unit
-from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step, check_norm
+from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step
 from steadygrad.derivatives import math_attention
 from steadygrad.errors import UsageError
 from steadygrad.registry import Count, NotNegative, Positive
@@ -152,10 +152,6 @@ class AttributionCosine(Defense):
     attribution: Attribution = IntegratedGradients(steps=8, chunk=1024)
     attack: Attack = PGD(steps=7, loss="ce")
     mixed_precision = SECOND_ORDER
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_norm(self.attack, self.norm)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         points = step.perturb(self.attack, self.norm, self.eps, step.y)

@@ -170,6 +170,9 @@ class Defense(Method, abc.ABC):
 
     def __post_init__(self) -> None:
         check_settings(self)
+        attack, norm = getattr(self, "attack", None), getattr(self, "norm", None)
+        if isinstance(attack, Attack) and norm not in attack.norms:
+            raise UsageError(f"{type(attack).__name__} works for {', '.join(attack.norms)}, not for {norm!r}")
 
     @abc.abstractmethod
     def terms(self, step: Step) -> dict[str, Tensor]:
@@ -227,11 +230,7 @@ class Defense(Method, abc.ABC):
 
 
 @DEFENSES.register(
-    "plain",
-    summary="cross-entropy and nothing else",
-    reference="baseline",
-    cost="1 forward + 1 backward",
-    order=0,
+    "plain", summary="cross-entropy and nothing else", reference="baseline", cost="1 forward + 1 backward", order=0
 )
 @dataclass(frozen=True)
 class Plain(Defense):
@@ -288,12 +287,6 @@ class Sum(Defense):
     @property
     def mixed_precision(self) -> bool | str:  # type: ignore[override]
         return next((part.mixed_precision for part in self.parts if part.mixed_precision is not True), True)
-
-
-def check_norm(attack: Attack, norm: str) -> None:
-    """Refuse a norm in which the attack does not work."""
-    if norm not in attack.norms:
-        raise UsageError(f"{type(attack).__name__} works for {', '.join(attack.norms)}, not for {norm!r}")
 
 
 def parse(text: str) -> Defense:

@@ -86,10 +86,7 @@ class SelectiveGradientPenalty(Defense):
         return {self._name: torch.cat(parts)}
 
     def terms(self, step: Step) -> dict[str, Tensor]:
-        if step.state.samples is None:
-            mask = self._masks(step.model, step.x.detach(), step.y, step.state)
-        else:
-            mask = self._remembered(step)
+        mask = self._masks_of(step)
         if mask is None:
             return {"selective_gradient": torch.zeros_like(step.cross_entropy)}
         label = step.y if self.label == "true" else step.logits.detach().argmax(1)
@@ -101,9 +98,10 @@ class SelectiveGradientPenalty(Defense):
     def _name(self) -> str:
         return f"salient {key(repr(self))}"
 
-    def _remembered(self, step: Step) -> Tensor | None:
-        """Masks (N, H, W) of the samples of the step, moved like their images; None before the first ones."""
-        assert step.state.samples is not None
+    def _masks_of(self, step: Step) -> Tensor | None:
+        """Masks (N, H, W) of the samples of the step, augmented like their images; None before the first ones."""
+        if step.state.samples is None:
+            return self._masks(step.model, step.x.detach(), step.y, step.state)
         kept = step.state.memory.get(self._name)
         if kept is None:
             return None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from steadygrad import neurons, randomness
 from steadygrad.attacks import PGD, Attack
 from steadygrad.data import Dataset
-from steadygrad.defenses.defense import DEFENSES, Defense, State, Step, check_norm
+from steadygrad.defenses.defense import DEFENSES, Defense, State, Step
 from steadygrad.errors import UsageError
 from steadygrad.files import key
 from steadygrad.registry import Limit, NotNegative, Positive, describe
@@ -73,7 +73,6 @@ class StableNeurons(Defense):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_norm(self.attack, self.norm)
         if isinstance(self.layers, str):
             raise UsageError(f"layers must be a tuple of patterns, got {self.layers!r}: write ({self.layers!r},)")
         if self.refresh < 1 or self.samples < 1:

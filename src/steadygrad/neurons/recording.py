@@ -115,7 +115,8 @@ def at_outputs(
             site = name if calls[name] == 1 else f"{name}:{calls[name]}"
             if not any(fnmatchcase(site, p) or fnmatchcase(name, p) for p in patterns):
                 return None
-            if not _fits(output, rows[0]):
+            tensor = isinstance(output, Tensor) and output.ndim > 1 and output.is_floating_point()
+            if not tensor or len(output) != rows[0]:
                 if not strict:
                     return None
                 what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -141,10 +142,6 @@ def at_outputs(
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _fits(output: Any, rows: int) -> bool:
-    return isinstance(output, Tensor) and output.ndim > 1 and output.is_floating_point() and len(output) == rows
 
 
 def neuron_axis(values: Tensor) -> int:

@@ -7,18 +7,17 @@ spread over processes, sees the same inputs.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from steadygrad.data import Dataset
-from steadygrad.errors import UsageError, unknown_name
 from steadygrad.files import key
 from steadygrad.randomness import fresh
 
-__all__ = ["Augment", "augmented", "check_augment", "on_device", "seed_of", "steps_of"]
+__all__ = ["Augment", "augmented", "on_device", "seed_of", "steps_of"]
 
 Augment = Literal["none", "flip", "crop_flip"]
 
@@ -48,14 +47,6 @@ def on_device(data: Dataset, device: torch.device) -> Dataset:
     if device.type == "cpu" or size > _MOST_BYTES:
         return data
     return dataclasses.replace(data, images=data.images.to(device), labels=data.labels.to(device))
-
-
-def check_augment(kind: str, shape: tuple[int, ...]) -> None:
-    """Refuse augmentations that do not exist, or of samples that are no images."""
-    if kind not in get_args(Augment):
-        raise unknown_name("augmentation", kind, get_args(Augment))
-    if kind != "none" and len(shape) != 3:
-        raise UsageError(f"augment={kind!r} is for images (C, H, W), and the samples have shape {shape}: use 'none'")
 
 
 def augmented(x: Tensor, kind: Augment, seed: int, count: int, part: slice) -> Tensor:
