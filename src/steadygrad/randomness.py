@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from steadygrad.errors import UsageError
+from steadygrad.files import key
 
-__all__ = ["Seeds", "exponential", "fresh", "normal", "replayed", "sample_seeds", "state_of", "uniform"]
+__all__ = ["Seeds", "exponential", "fresh", "normal", "replayed", "sample_seeds", "seed_of", "state_of", "uniform"]
 
 _SEED_RANGE = 2**62
 
@@ -23,6 +24,11 @@ _SEED_RANGE = 2**62
 def fresh(seed: int = 0) -> torch.Generator:
     """A CPU generator with its own seed."""
     return torch.Generator().manual_seed(seed)
+
+
+def seed_of(*parts: int | str) -> int:
+    """A seed that follows from its parts, such as a purpose, the seed of the run and a step."""
+    return int(key(*parts)[:15], 16)
 
 
 Seeds = torch.Generator | Tensor | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,8 @@ from steadygrad.attributions import similarity
 from steadygrad.attributions.attribution import Attribution
 from steadygrad.classifier import frozen, predict
 from steadygrad.errors import UsageError
-from steadygrad.files import key
 from steadygrad.models.architectures import seeded
+from steadygrad.randomness import seed_of
 
 __all__ = ["Randomization", "parameter_randomization"]
 
@@ -65,7 +65,7 @@ def parameter_randomization(
     values = []
     for name in names:
         for part in (name, *_beneath(changed, name, names)):
-            _randomize(changed.get_submodule(part), int(key("randomization", seed, part)[:15], 16))
+            _randomize(changed.get_submodule(part), seed_of("randomization", seed, part))
         values.append(measure(trained, attribution(changed, x, target)))
     return Randomization(tuple(names), torch.stack(values))
 
@@ -74,9 +74,7 @@ def _layers(model: nn.Module, x: Tensor) -> list[str]:
     """Modules with weights of their own, the one that is called last first."""
     called: list[str] = []
     handles = [
-        module.register_forward_pre_hook(lambda _, __, n=name: called.append(n))
-        for name, module in model.named_modules()
-        if next(module.parameters(recurse=False), None) is not None
+        module.register_forward_pre_hook(lambda _, __, n=name: called.append(n)) for name, module in _weighted(model)
     ]
     try:
         with frozen(model), torch.no_grad():
@@ -90,14 +88,13 @@ def _layers(model: nn.Module, x: Tensor) -> list[str]:
 def _beneath(model: nn.Module, name: str, called: list[str]) -> list[str]:
     """Modules with weights inside of another, which uses them without calling them, as attention does."""
     prefix = f"{name}." if name else ""
-    return [
-        inner
-        for inner, module in model.named_modules()
-        if inner != name
-        and inner.startswith(prefix)
-        and inner not in called
-        and next(module.parameters(recurse=False), None) is not None
-    ]
+    inner = [inner for inner, _ in _weighted(model) if inner != name and inner.startswith(prefix)]
+    return [name for name in inner if name not in called]
+
+
+def _weighted(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules with weights of their own, by name."""
+    return ((name, m) for name, m in model.named_modules() if next(m.parameters(recurse=False), None) is not None)
 
 
 def _randomize(layer: nn.Module, seed: int) -> None:

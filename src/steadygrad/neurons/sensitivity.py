@@ -37,11 +37,8 @@ def changes(
     Raises:
         UsageError: inputs that are no pairs, or outside the bounds; layers as in `recorded`.
     """
-    found: dict[str, list[Tensor]] = {}
-    for part in _parts(model, [(x, x_adv)], layers, chunk):
-        for name, values in part.items():
-            found.setdefault(name, []).append(values)
-    return {name: torch.cat(rows) for name, rows in found.items()}
+    parts = list(_parts(model, [(x, x_adv)], layers, chunk))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def sensitivity(

@@ -14,19 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from steadygrad.data import Dataset
-from steadygrad.files import key
-from steadygrad.randomness import fresh
+from steadygrad.randomness import fresh, seed_of
 
-__all__ = ["Augment", "augmented", "on_device", "seed_of", "steps_of"]
+__all__ = ["Augment", "augmented", "on_device", "steps_of"]
 
 Augment = Literal["none", "flip", "crop_flip"]
 
 _MOST_BYTES = 4 << 30
-
-
-def seed_of(*parts: int | str) -> int:
-    """A seed that follows from its parts: runs, epochs, steps, purposes."""
-    return int(key(*parts)[:15], 16)
 
 
 def steps_of(count: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:

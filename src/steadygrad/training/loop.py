@@ -20,10 +20,11 @@ from steadygrad.data import Dataset
 from steadygrad.defenses import Defense, State
 from steadygrad.errors import Failure, UsageError
 from steadygrad.progress import Advance, task
+from steadygrad.randomness import seed_of
 from steadygrad.threat import Threat
 from steadygrad.training import checkpoints
 from steadygrad.training.arguments import check_model
-from steadygrad.training.batches import augmented, on_device, seed_of, steps_of
+from steadygrad.training.batches import augmented, on_device, steps_of
 from steadygrad.training.processes import Processes
 from steadygrad.training.settings import FitSettings
 from steadygrad.training.tracking import tracker, write_history
