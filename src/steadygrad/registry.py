@@ -78,7 +78,10 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 class Limit(NamedTuple):
-    """What a setting must be, in the type of its field: the words of the error, and whether a value is so."""
+    """What a setting must be, in the type of its field: the words of the error, and whether a value is so.
+
+    A function that uses names of its module must be in a type that the module names, as `Positive` is here.
+    """
 
     words: str
     holds: Callable[[Any], bool]

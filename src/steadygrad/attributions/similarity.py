@@ -103,7 +103,7 @@ def euclidean(a: Tensor, b: Tensor, normalize: bool = True) -> Tensor:
 
     Args:
         normalize: divide each pixel map by its l2 norm first, which gives a distance in [0, sqrt(2)];
-            otherwise the distance is in units of the maps, and zero maps are nothing special.
+            otherwise the distance is in units of the maps, of zero maps too.
 
     >>> euclidean(torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 4.0]]), normalize=False)
     tensor([5.])

@@ -95,7 +95,7 @@ def _exp(t: Tensor, limit: float) -> Tensor:
 
 
 class _Recomputed(torch.autograd.Function):
-    """The distances without a graph; the backward pass builds it anew, a chunk of samples at a time."""
+    """The distances without a graph; the backward pass builds it again, a chunk of samples at a time."""
 
     @staticmethod
     def forward(

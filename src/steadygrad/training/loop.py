@@ -62,7 +62,7 @@ class Loop:
         if settings.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.zero_grad(set_to_none=True)
-        # Layers with running statistics of the batches: batch normalization and its kin.
+        # Layers with running statistics of the batches: such as batch normalization.
         statistics = [m for m in self.model.modules() if getattr(m, "running_mean", None) is not None]
         self.fixed = statistics if settings.freeze_norms else []
         ids = {id(p) for layer in self.fixed for p in layer.parameters()}
