@@ -113,3 +113,50 @@ def mean_training_image(data: str, size: int | None) -> Tensor | None:
         return mean_image(load(data, "train", size=size).take(_MEAN_OF, seed=0))
     except (UsageError, Failure):
         return None
+<<<<<<< HEAD
+=======
+
+
+def number(name: str, text: str) -> float:
+    """A positive number or a fraction such as 8/255."""
+    from steadygrad.registry import parse_value
+
+    value = parse_value(text)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"{name} must be a number or a fraction such as 8/255, got {text!r}")
+    if not 0 < value < math.inf:
+        raise UsageError(f"{name} must be positive and finite, got {text!r}")
+    return float(value)
+
+
+def _explaining(wanted: bool, samples: int | None, eps: str | None, norm: str) -> Explaining | None:
+    """How explanations are to be audited; None where that was not asked for."""
+    from steadygrad.evaluation import Explaining
+
+    if not wanted:
+        for name, value in (("--explained", samples), ("--explanation-eps", eps)):
+            if value is not None:
+                raise UsageError(f"{name} is about the audit of explanations: add --explanations, or leave {name} out")
+        return None
+    if norm not in ("linf", "l2"):
+        raise UsageError(
+            f"--explanations needs --norm linf or l2, for which maps have attacks and bounds, got {norm!r}"
+        )
+    given = {} if samples is None else {"samples": samples}
+    return Explaining(eps=None if eps is None else number("--explanation-eps", eps), **given)
+
+
+def _suited(attacks: Any, norm: str) -> None:
+    """Refuse attacks that do not work in the norm, before a folder is made for them."""
+    from steadygrad.attacks import ATTACKS
+    from steadygrad.evaluation import SUITES
+
+    for attack in SUITES.get(attacks, ()) if isinstance(attacks, str) else attacks:
+        row = ATTACKS[ATTACKS.name_of(attack)]
+        if norm not in row.norms:
+            others = ", ".join(r.name for r in ATTACKS if norm in r.norms)
+            raise UsageError(
+                f"the attack {row.name} works for --norm {', '.join(row.norms)}, not for {norm}; "
+                f"attacks for {norm}: {others}"
+            )
+>>>>>>> h-maps
