@@ -221,7 +221,6 @@ def smooth(model: nn.Module, beta: float = 50.0) -> Smooth:
     return Smooth(model, beta)
 
 
-<<<<<<< HEAD
 class _Rectifiers(TorchFunctionMode):
     """Notes whether one of the functions is called that `smooth` replaces."""
 
@@ -250,11 +249,6 @@ def has_rectifiers(model: nn.Module, x: Tensor) -> bool:
 def require_curvature(scalar: Function, x: Tensor) -> None:
     """Refuse a scalar function whose second derivative with respect to x is zero everywhere, by four samples.
 
-=======
-def require_curvature(scalar: Function, x: Tensor) -> None:
-    """Refuse a scalar function whose second derivative with respect to x is zero everywhere, by four samples.
-
->>>>>>> h-maps
     The gradient of such a function (a logit of an all-ReLU network) cannot be changed by following
     derivatives, and explanations attacked so would seem robust.
 

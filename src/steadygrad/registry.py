@@ -42,10 +42,7 @@ __all__ = [
 class Method:
     """Base of attacks, attributions, bounds and defenses: settings in, no hidden state."""
 
-<<<<<<< HEAD
     norms: ClassVar[tuple[str, ...]] = ()  # under which it works
-=======
->>>>>>> h-maps
     # Read by pydantic, without an import of it.
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "arbitrary_types_allowed": True}
 
@@ -128,7 +125,6 @@ def check_settings(settings: Any, **words: str) -> None:
 _REGISTRIES: dict[str, Registry[Any]] = {}
 
 
-<<<<<<< HEAD
 def registries() -> dict[str, Registry[Any]]:
     """All registries, by the plural of their kind: "attacks", "attribution-attacks", ..."""
     return {f"{kind.replace(' ', '-')}s": rows for kind, rows in _REGISTRIES.items()}
@@ -137,11 +133,6 @@ def registries() -> dict[str, Registry[Any]]:
 class Registry(Generic[M]):
     """The methods of one kind, by name, in order of registration; `soundness` is that of most of them."""
 
-=======
-class Registry(Generic[M]):
-    """The methods of one kind, by name, in order of registration; `soundness` is that of most of them."""
-
->>>>>>> h-maps
     def __init__(self, kind: str, soundness: str = "estimate") -> None:
         self.kind, self.soundness = kind, soundness
         self._rows: dict[str, Row[M]] = {}
@@ -154,15 +145,9 @@ class Registry(Generic[M]):
         summary: str,
         reference: str,
         cost: str,
-<<<<<<< HEAD
         soundness: str | None = None,
         order: int = 1,
         norms: tuple[str, ...] | None = None,
-=======
-        order: int,
-        soundness: str | None = None,
-        norms: tuple[str, ...] = (),
->>>>>>> h-maps
     ) -> Callable[[type[M]], type[M]]:
         """Class decorator: put the method into the registry.
 
@@ -173,14 +158,9 @@ class Registry(Generic[M]):
 
         def add(method: type[M]) -> type[M]:
             assert name not in self._rows, f"{self.kind} {name} is registered twice"
-<<<<<<< HEAD
             if norms is not None:
                 method.norms = norms
             self._rows[name] = Row(name, method, summary, reference, cost, soundness or self.soundness, order)
-=======
-            sound = soundness or self.soundness
-            self._rows[name] = Row(name, method, summary, reference, cost, sound, order, norms)
->>>>>>> h-maps
             return method
 
         return add

@@ -220,14 +220,11 @@ def l0(k: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0)
     return Threat("l0", k, bounds)
 
 
-<<<<<<< HEAD
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
     """Values (A,) as (A, 1, ...), to meet tensors like (A, *)."""
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
-=======
->>>>>>> h-maps
 def _largest(flat: Tensor, count: Tensor) -> Tensor:
     """Keep the `count` (N,) entries of largest size in each row of (N, D), zero the others."""
     order = flat.abs().argsort(dim=1, descending=True, stable=True)
