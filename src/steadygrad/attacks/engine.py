@@ -70,10 +70,8 @@ class Run:
         self.model, self.loss, self.goal = case.model, loss, goal
         self._batch = case
         self._clean: Tensor | None = None
-        self._activate(None)
         self.rival: Tensor | None = None
-        self.wrong = torch.zeros_like(self.y, dtype=torch.bool)  # of the points seen last (A,)
-        self.margin = torch.zeros_like(self.y, dtype=torch.float32)  # likewise, positive where wrong
+        self._forget()
         self.found = x if goal == "strongest" else x.clone()
         self.best = x.new_full((len(x),), torch.inf, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
         self.forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
@@ -249,6 +247,7 @@ class Run:
         if bool(mask.all()):
             return tensors
         self._activate(self.index[mask])
+        self.wrong, self.margin = self.wrong[mask], self.margin[mask]
         self.rival = self.rival[mask] if self.rival is not None else None
         return tuple(t[mask] for t in tensors)
 
@@ -260,10 +259,15 @@ class Run:
         self.target = target if isinstance(target, Tensor) else None
         self.clean_logits = self._clean if rows is None or self._clean is None else self._clean[rows]
 
-    def restart(self) -> None:
-        """Make all samples of the batch that are not settled active again, from their clean inputs."""
+    def _forget(self) -> None:
         self._activate(None)
         self.rival = None
+        self.wrong = torch.zeros_like(self.y, dtype=torch.bool)  # of the points seen last (A,)
+        self.margin = torch.zeros_like(self.y, dtype=torch.float32)  # likewise, positive where wrong
+
+    def restart(self) -> None:
+        """Make all samples of the batch that are not settled active again, from their clean inputs."""
+        self._forget()
         if self.goal != "strongest":
             self.keep(~self.settled)
 

@@ -93,18 +93,16 @@ class FAB(Attack):
             value, slope = run.gradient(points, "rivals")
             size = ball.distance(points - run.x).to(nearest.dtype)
             nearest = torch.where(run.wrong, torch.minimum(nearest, size), nearest)
-            points, value, slope, wrong, nearest, before = run.drop_solved(
-                points, value, slope, run.wrong, nearest, before
-            )
+            points, value, slope, nearest, before = run.drop_solved(points, value, slope, nearest, before)
             if i in _CHECKS:
                 hopeless = self._hopeless(run, before, nearest, i)
-                points, value, slope, wrong, nearest = run.keep(~hopeless, points, value, slope, wrong, nearest)
+                points, value, slope, nearest = run.keep(~hopeless, points, value, slope, nearest)
                 before = nearest
             elif 2 * i == _CHECKS[0]:
                 before = nearest
             if len(run.index) == 0:
                 return
-            points = self._step(ball, run.x, points, value, slope, wrong)
+            points = self._step(ball, run.x, points, value, slope, run.wrong)
         run.look(points)
 
     def _hopeless(self, run: Run, before: Tensor, nearest: Tensor, steps: int) -> Tensor:

@@ -66,12 +66,11 @@ class DDN(Attack):
         radius = run.x.new_full((len(run.x),), self.radius * (high - low))
         for i in range(self.steps):
             _, slope = run.gradient(run.x + delta)
-            wrong = run.wrong
-            delta, slope, radius, wrong = run.drop_solved(delta, slope, radius, wrong)
+            delta, slope, radius = run.drop_solved(delta, slope, radius)
             if len(run.index) == 0:
                 return None
             delta = delta + _cosine(1.0, 0.01, i, self.steps) * (high - low) * _unit(slope)
-            radius = torch.where(wrong, radius * (1 - self.gamma), radius * (1 + self.gamma))
+            radius = torch.where(run.wrong, radius * (1 - self.gamma), radius * (1 + self.gamma))
             delta = per_sample(radius, delta) * _unit(delta)
             delta = (run.x + delta).clamp(low, high) - run.x
         return run.x + delta
@@ -121,39 +120,31 @@ class FMN(Attack):
         radius = run.best.new_full((len(run.x),), torch.inf)
         for i in range(self.steps):
             _, slope = run.gradient(run.x + delta, loss)
-            wrong, gap, nearest = run.wrong, run.margin, run.nearest
-            delta, slope, radius, wrong, gap, nearest = run.drop_solved(delta, slope, radius, wrong, gap, nearest)
+            delta, slope, radius = run.drop_solved(delta, slope, radius)
             if len(run.index) == 0:
                 return None
             gamma = _cosine(self.gamma, self.gamma_last, i, self.steps)
-            radius = self._radius(ball, radius, nearest, wrong, gamma, delta, gap, slope)
+            radius = _next_radius(run, ball, radius, gamma, delta, slope)
             moved = delta + _cosine(self.step, self.last, i, self.steps) * (high - low) * _unit(slope)
             moved = (run.x + moved).clamp(low, high)
             delta = ball.at(radius.clamp_max(float(ball.largest(run.x)[0]))).constrain(run.x, moved) - run.x
         return run.x + delta
 
-    def _radius(
-        self,
-        ball: Threat,
-        radius: Tensor,
-        nearest: Tensor,
-        wrong: Tensor,
-        gamma: float,
-        delta: Tensor,
-        gap: Tensor,
-        slope: Tensor,
-    ) -> Tensor:
-        if ball.norm == "l0":
-            smaller = torch.minimum(nearest - 1, (radius * (1 - gamma)).floor()).clamp_min(1)
-            larger = torch.maximum(radius + 1, (radius * (1 + gamma)).floor())
-        else:
-            # The paper takes min(radius * (1 - gamma), nearest), which rests a step where the ball was cut short.
-            smaller, larger = torch.minimum(radius, nearest) * (1 - gamma), radius * (1 + gamma)
-        guess = (ball.distance(delta).double() + _to_boundary(ball, gap, slope)).to(radius.dtype)
-        right = torch.where(torch.isinf(nearest), guess, larger)
-        # Where the logits are not numbers there is nothing to follow: turn back.
-        right = torch.where(torch.isfinite(gap), right, radius / 2)
-        return torch.where(wrong, smaller, right)
+
+def _next_radius(run: Run, ball: Threat, radius: Tensor, gamma: float, delta: Tensor, slope: Tensor) -> Tensor:
+    """The radii (A,) after a step: smaller where wrong, larger where right, guessed where nothing wrong is known."""
+    nearest, gap = run.nearest, run.margin
+    if ball.norm == "l0":
+        smaller = torch.minimum(nearest - 1, (radius * (1 - gamma)).floor()).clamp_min(1)
+        larger = torch.maximum(radius + 1, (radius * (1 + gamma)).floor())
+    else:
+        # The paper takes min(radius * (1 - gamma), nearest), which rests a step where the ball was cut short.
+        smaller, larger = torch.minimum(radius, nearest) * (1 - gamma), radius * (1 + gamma)
+    guess = (ball.distance(delta).double() + _to_boundary(ball, gap, slope)).to(radius.dtype)
+    right = torch.where(torch.isinf(nearest), guess, larger)
+    # Where the logits are not numbers there is nothing to follow: turn back.
+    right = torch.where(torch.isfinite(gap), right, radius / 2)
+    return torch.where(run.wrong, smaller, right)
 
 
 def _to_boundary(ball: Threat, gap: Tensor, slope: Tensor) -> Tensor:
