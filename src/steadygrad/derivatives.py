@@ -1,4 +1,4 @@
-"""Derivatives with respect to inputs: first and second order, exact, chunked, checked.
+"""Derivatives with respect to inputs, of first and second order.
 
 A scalar function here maps inputs (N, *) to one number per sample (N,); the samples must not
 depend on each other (a model in evaluation mode does not mix them).
@@ -47,7 +47,7 @@ def math_attention() -> Iterator[None]:
 
 
 def _leaf(x: Tensor, create_graph: bool) -> Tensor:
-    # Keep the caller's graph when the result is to be differentiated with respect to x.
+    # x itself when the result is to be differentiated with respect to x.
     return x if create_graph and x.requires_grad else x.detach().requires_grad_()
 
 
@@ -174,7 +174,7 @@ def _leaky_relu(beta: float, input: Tensor, negative_slope: float = 0.01, inplac
 
 
 def _put(target: Tensor, value: Tensor, inplace: bool) -> Tensor:
-    # The caller may go on with the tensor that it gave, not with the one that it gets.
+    # An in-place function changes the tensor it is given; the caller may keep using that one.
     return target.copy_(value) if inplace else value
 
 
@@ -247,10 +247,10 @@ def has_rectifiers(model: nn.Module, x: Tensor) -> bool:
 
 
 def require_curvature(scalar: Function, x: Tensor) -> None:
-    """Refuse a scalar function whose second derivative with respect to x is zero everywhere.
+    """Refuse a scalar function whose second derivative with respect to x is zero everywhere, by four samples.
 
-    The gradient of such a function (a logit of an all-ReLU network) cannot be moved by following
-    derivatives, and a method that tries looks like a robust explanation. Probes four samples.
+    The gradient of such a function (a logit of an all-ReLU network) cannot be changed by following
+    derivatives, and explanations attacked so would seem robust.
 
     Raises:
         UsageError: with the way out, `sg.smooth(model, beta)`.

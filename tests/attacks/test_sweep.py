@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import steadygrad as sg
 from steadygrad import data, models, randomness
 from steadygrad.attacks import PGD
-from steadygrad.attacks.engine import AttackResult
+from steadygrad.attacks.attack_result import AttackResult
 from steadygrad.evaluation.curves import GRID, smallest_in_grid
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
-from steadygrad.errors import UsageError
-from steadygrad.threat import Threat
+from steadygrad.errors import UsageError, at_least_one
+from steadygrad.threat import Threat, per_sample
 
 __all__ = ["DDN", "FMN"]
 
@@ -22,13 +22,9 @@ def _cosine(start: float, end: float, i: int, steps: int) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * i / max(1, steps))) / 2
 
 
-def _per_sample(value: Tensor, like: Tensor) -> Tensor:
-    return value.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
-
-
 def _unit(slope: Tensor) -> Tensor:
     norm = torch.linalg.vector_norm(slope.flatten(1).double(), dim=1).clamp_min(torch.finfo(torch.float64).tiny)
-    unit: Tensor = slope / norm.view(-1, *[1] * (slope.ndim - 1))
+    unit: Tensor = slope / per_sample(norm, slope)
     return unit.to(slope.dtype)
 
 
@@ -37,8 +33,6 @@ def _unit(slope: Tensor) -> Tensor:
     summary="l2: direction by gradient, radius up where right and down where wrong",
     reference="Rony et al. 2019, arXiv 1811.09600",
     cost="steps x (1 forward + 1 backward)",
-    soundness="attack",
-    order=1,
     norms=("l2",),
 )
 @dataclass(frozen=True)
@@ -59,7 +53,6 @@ class DDN(Attack):
     gamma: float = 0.05
     radius: float = 1.0
     loss: LossName = "soft"
-    norms: ClassVar[tuple[str, ...]] = ("l2",)
     minimum_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -79,7 +72,7 @@ class DDN(Attack):
                 return None
             delta = delta + _cosine(1.0, 0.01, i, self.steps) * (high - low) * _unit(slope)
             radius = torch.where(wrong, radius * (1 - self.gamma), radius * (1 + self.gamma))
-            delta = _per_sample(radius, delta) * _unit(delta)
+            delta = per_sample(radius, delta) * _unit(delta)
             delta = (run.x + delta).clamp(low, high) - run.x
         return run.x + delta
 
@@ -89,8 +82,6 @@ class DDN(Attack):
     summary="all norms: gradient steps projected onto a ball whose radius follows the boundary",
     reference="Pintor et al. 2021, arXiv 2102.12827",
     cost="steps x (1 forward + 1 backward)",
-    soundness="attack",
-    order=1,
     norms=("linf", "l2", "l1", "l0"),
 )
 @dataclass(frozen=True)
@@ -113,7 +104,6 @@ class FMN(Attack):
     gamma: float = 0.05
     gamma_last: float = 1e-3
     loss: LossName | None = None
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0")
     minimum_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -131,7 +121,7 @@ class FMN(Attack):
         radius = run.best.new_full((len(run.x),), torch.inf)
         for i in range(self.steps):
             _, slope = run.gradient(run.x + delta, loss)
-            wrong, gap, nearest = run.wrong, run.margin, run.best[run.index]
+            wrong, gap, nearest = run.wrong, run.margin, run.nearest
             delta, slope, radius, wrong, gap, nearest = run.drop_solved(delta, slope, radius, wrong, gap, nearest)
             if len(run.index) == 0:
                 return None
@@ -180,7 +170,6 @@ def _to_boundary(ball: Threat, gap: Tensor, slope: Tensor) -> Tensor:
 
 
 def _check(steps: int, gamma: float) -> None:
-    if steps < 1:
-        raise UsageError(f"steps must be at least 1, got {steps}")
+    at_least_one(steps=steps)
     if not 0 < gamma < 1:
         raise UsageError(f"gamma must be within (0, 1), got {gamma}")

@@ -36,6 +36,7 @@ class GradientNorms(Measure):
 
             def norm(labels: Tensor) -> Tensor:
                 _, slope = gradient(lambda inputs: cross_entropy(model(inputs), labels), x)
-                return torch.linalg.vector_norm(slope.flatten(1), dim=1)
+                size: Tensor = torch.linalg.vector_norm(slope.flatten(1), dim=1)
+                return size
 
             return {"norm": norm(y), "next_norm": norm((y + 1) % classes)}

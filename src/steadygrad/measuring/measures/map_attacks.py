@@ -92,7 +92,7 @@ class MapAttacks(Measure):
 
     def goals(self, pictures: bool) -> list[str]:
         """What each of the attacks raises."""
-        return [attack.measured for attack in self.suite(pictures)]
+        return [attack.objective for attack in self.suite(pictures)]
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         """Attack the maps of the first model."""

@@ -94,4 +94,5 @@ def mean_image(data: Dataset) -> Tensor:
 
 
 def _norm(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x.double().flatten(1), dim=1)
+    size: Tensor = torch.linalg.vector_norm(x.double().flatten(1), dim=1)
+    return size

@@ -9,23 +9,24 @@ from typing import ClassVar, Literal, get_args
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.attacks.attribution_losses import check_reference
-from steadygrad.attacks.attribution_run import AttributionResult, ExplanationRun
+from steadygrad.attacks.base import check_norm, check_step
 from steadygrad.attacks.engine import check_threat
+from steadygrad.attacks.maps.map_losses import check_reference
+from steadygrad.attacks.maps.map_run import AttributionResult, ExplanationRun
 from steadygrad.attributions import Attribution, Saliency
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.derivatives import smooth
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.errors import UsageError, at_least_one, one_of
 from steadygrad.registry import Method, Registry
-from steadygrad.threat import Threat
+from steadygrad.threat import Threat, per_sample
 
 __all__ = ["ATTRIBUTION_ATTACKS", "IFIA", "AttributionNoise", "AttributionPGD", "ExplanationAttack"]
 
 Goal = Literal["top-k", "mass-center", "target-map"]
 Distance = Literal["euclidean", "cosine"]
-MeasureName = Literal["top-k", "mass-center", "target-map", "euclidean", "cosine"]
+Objective = Literal["top-k", "mass-center", "target-map", "euclidean", "cosine"]
 
-ATTRIBUTION_ATTACKS: Registry[ExplanationAttack] = Registry("attribution attack")
+ATTRIBUTION_ATTACKS: Registry[ExplanationAttack] = Registry("attribution attack", soundness="attack")
 
 # The points of the baseline and those where a search begins must not be the same.
 _OTHER_DRAWS = 1000
@@ -36,7 +37,7 @@ class ExplanationAttack(Method, abc.ABC):
     """Searches for allowed inputs that keep the prediction and change its map.
 
     `attack(model, x, target, threat)` returns what was found as judged by the engine, with random
-    noise of the same threat beside it. Subclasses say what they measure and write `search`.
+    noise of the same threat beside it. Subclasses name their `objective` and write `search`.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
@@ -44,8 +45,13 @@ class ExplanationAttack(Method, abc.ABC):
 
     @property
     @abc.abstractmethod
-    def measured(self) -> MeasureName:
-        """The name of the measure of `attribution_losses` that is raised and reported."""
+    def objective(self) -> Objective:
+        """The name in `MAP_LOSSES` of what is raised and reported."""
+
+    @property
+    def top_share(self) -> float:
+        """The share of the pixels that counts as the top k."""
+        return float(getattr(self, "k", 0.1))
 
     @abc.abstractmethod
     def search(self, run: ExplanationRun) -> None:
@@ -87,35 +93,19 @@ class ExplanationAttack(Method, abc.ABC):
                 maps of the model cannot be moved by following derivatives (an all-ReLU network).
             Failure: clean maps that are not finite.
         """
-        self._check(model, x, target, threat)
-        aim = check_reference(self.measured, x, getattr(self, "k", 0.1), aim)
-        seeds = randomness.sample_seeds(len(x), generator)
-        baseline = self.noise
-        beside = baseline(model, x, target, threat, aim=aim, generator=seeds) if baseline is not None else None
-        with frozen(model, seeds):
-            run = ExplanationRun(
-                model,
-                self.attribution,
-                x.detach(),
-                target,
-                threat,
-                seeds=seeds,
-                measure=self.measured,
-                k=getattr(self, "k", 0.1),
-                aim=aim,
-            )
-            run.followed = self.follow(model, run.x, run.target)
-            self.search(run)
-            return run.result(beside)
-
-    def _check(self, model: nn.Module, x: Tensor, target: Tensor | None, threat: Threat) -> None:
-        if threat.norm not in self.norms:
-            raise UsageError(f"{type(self).__name__} works for {', '.join(self.norms)}, not for {threat.norm}")
+        check_norm(self, threat)
         if threat.eps is None:
             raise UsageError("an attack on an explanation needs a radius: give the threat an eps")
         check_threat(model, threat)
         check_inputs(x, target, threat.bounds)
         threat.radius(x)
+        aim = check_reference(self.objective, x, self.top_share, aim)
+        seeds = randomness.sample_seeds(len(x), generator)
+        beside = self.noise(model, x, target, threat, aim=aim, generator=seeds) if self.noise is not None else None
+        with frozen(model, seeds):
+            run = ExplanationRun(self, model, x.detach(), target, threat, seeds, aim)
+            self.search(run)
+            return run.result(beside)
 
 
 @ATTRIBUTION_ATTACKS.register(
@@ -123,9 +113,6 @@ class ExplanationAttack(Method, abc.ABC):
     summary="uniform random points of the ball: the baseline beside every attack on an explanation",
     reference="baseline",
     cost="draws maps",
-    soundness="attack",
-    order=1,
-    norms=("linf", "l2"),
 )
 @dataclass(frozen=True)
 class AttributionNoise(ExplanationAttack):
@@ -137,21 +124,20 @@ class AttributionNoise(ExplanationAttack):
         draws: points per sample.
         k: share of the pixels, for "top-k".
 
-    >>> AttributionNoise(draws=3).measured
+    >>> AttributionNoise(draws=3).objective
     'top-k'
     """
 
-    attribution: Attribution = Saliency()
-    measure: MeasureName = "top-k"
+    measure: Objective = "top-k"
     draws: int = 10
     k: float = 0.1
 
     def __post_init__(self) -> None:
-        _one_of("measure", self.measure, get_args(MeasureName))
-        _at_least_one("draws", self.draws)
+        one_of("measure", self.measure, get_args(Objective))
+        at_least_one(draws=self.draws)
 
     @property
-    def measured(self) -> MeasureName:
+    def objective(self) -> Objective:
         return self.measure
 
     def search(self, run: ExplanationRun) -> None:
@@ -170,18 +156,16 @@ class _Ascent(ExplanationAttack):
     noise_draws: int = 10
 
     def __post_init__(self) -> None:
-        _at_least_one("steps", self.steps)
-        _at_least_one("restarts", self.restarts)
-        if self.step is not None and not self.step > 0:
-            raise UsageError(f"step must be positive (in radii), got {self.step}")
+        at_least_one(steps=self.steps)
+        at_least_one(restarts=self.restarts)
+        check_step(self.step)
         if self.noise_draws < 0:
             raise UsageError(f"noise_draws must be at least 0 (0 leaves the baseline out), got {self.noise_draws}")
 
     @property
     def noise(self) -> AttributionNoise | None:
-        if self.noise_draws == 0:
-            return None
-        return AttributionNoise(self.attribution, self.measured, self.noise_draws, getattr(self, "k", 0.1))
+        made = (self.attribution, self.objective, self.noise_draws, self.top_share)
+        return AttributionNoise(*made) if self.noise_draws else None
 
     def follow(self, model: nn.Module, x: Tensor, target: Tensor) -> nn.Module:
         followed = model if self.beta is None else smooth(model, self.beta)
@@ -189,8 +173,8 @@ class _Ascent(ExplanationAttack):
         return followed
 
     def search(self, run: ExplanationRun) -> None:
-        first = self.step if self.step is not None else max(0.25, 5 / (self.steps + 1))
-        radius = run.threat.radius(run.x).view(-1, *[1] * (run.x.ndim - 1))
+        first = self.step or max(0.25, 5 / (self.steps + 1))
+        radius = per_sample(run.threat.radius(run.x), run.x)
         for restart in range(self.restarts):
             points = run.threat.random(run.x, run.seeds, restart)
             for i in range(self.steps):
@@ -207,9 +191,7 @@ _COST = "restarts x steps x (1 map + 1 backward through it) + noise_draws maps"
     summary="iterative feature importance attack: mass out of the top k, the center of mass away, or toward a map",
     reference="Ghorbani, Abid and Zou 2019, arXiv 1710.10547; toward a map: Dombrowski et al. 2019, 1906.07983",
     cost=_COST,
-    soundness="attack",
     order=2,
-    norms=("linf", "l2"),
 )
 @dataclass(frozen=True)
 class IFIA(_Ascent):
@@ -235,16 +217,15 @@ class IFIA(_Ascent):
     10
     """
 
-    attribution: Attribution = Saliency()
     goal: Goal = "top-k"
     k: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("goal", self.goal, get_args(Goal))
+        one_of("goal", self.goal, get_args(Goal))
 
     @property
-    def measured(self) -> MeasureName:
+    def objective(self) -> Objective:
         return self.goal
 
 
@@ -253,9 +234,7 @@ class IFIA(_Ascent):
     summary="projected ascent of the distance of the signed maps, which the bounds are about",
     reference="Wang and Kong 2023, arXiv 2303.00340",
     cost=_COST,
-    soundness="attack",
     order=2,
-    norms=("linf", "l2"),
 )
 @dataclass(frozen=True)
 class AttributionPGD(_Ascent):
@@ -267,27 +246,16 @@ class AttributionPGD(_Ascent):
             maps.
         steps, step, restarts, beta, noise_draws: as for `IFIA`.
 
-    >>> AttributionPGD(distance="cosine").measured
+    >>> AttributionPGD(distance="cosine").objective
     'cosine'
     """
 
-    attribution: Attribution = Saliency()
     distance: Distance = "euclidean"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("distance", self.distance, get_args(Distance))
+        one_of("distance", self.distance, get_args(Distance))
 
     @property
-    def measured(self) -> MeasureName:
+    def objective(self) -> Objective:
         return self.distance
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise unknown_name(name, str(value), known)
-
-
-def _at_least_one(name: str, value: int) -> None:
-    if value < 1:
-        raise UsageError(f"{name} must be at least 1, got {value}")

@@ -19,7 +19,7 @@ from steadygrad.attributions.pixels import constant, count_of, magnitude, settle
 from steadygrad.attributions.structure import center_of
 from steadygrad.errors import UsageError
 
-__all__ = ["MEASURES", "Measure", "Reference", "check_reference"]
+__all__ = ["MAP_LOSSES", "MapLoss", "Reference", "check_reference"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ Score = Callable[[Tensor, Reference], Tensor]
 
 
 @dataclass(frozen=True)
-class Measure:
+class MapLoss:
     """One way to say how far maps (N, *) are from where they were, as numbers (N,).
 
     Args:
@@ -108,20 +108,20 @@ def _cosine(maps: Tensor, reference: Reference) -> Tensor:
     return settle(distance, before.abs().amax(1) == 0, after.abs().amax(1) == 0, 0.0, 1.0)
 
 
-MEASURES: dict[str, Measure] = {
-    "top-k": Measure(
+MAP_LOSSES: dict[str, MapLoss] = {
+    "top-k": MapLoss(
         lambda maps, reference: -_mass_in_top(maps, reference),
         _lost_top,
         # Whole pixels first; the mass, a number below 1, decides among equals.
         lambda maps, reference: -_common(maps, reference) - _mass_in_top(maps, reference),
         "share of the top k pixels that are lost",
     ),
-    "mass-center": Measure(
+    "mass-center": MapLoss(
         _displacement, _displacement, _displacement, "distance of the centers of mass, as a share of the diagonal"
     ),
-    "target-map": Measure(_approach, _approach, _approach, "gain in cosine to the target map"),
-    "euclidean": Measure(_euclidean, _euclidean, _euclidean, "l2 distance of the signed maps, in units of the maps"),
-    "cosine": Measure(_cosine, _cosine, _cosine, "1 - cosine of the signed maps, in [0, 2]"),
+    "target-map": MapLoss(_approach, _approach, _approach, "gain in cosine to the target map"),
+    "euclidean": MapLoss(_euclidean, _euclidean, _euclidean, "l2 distance of the signed maps, in units of the maps"),
+    "cosine": MapLoss(_cosine, _cosine, _cosine, "1 - cosine of the signed maps, in [0, 2]"),
 }
 
 

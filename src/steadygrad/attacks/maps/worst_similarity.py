@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.attacks.attribution import IFIA, AttributionPGD, ExplanationAttack
-from steadygrad.attacks.attribution_run import AttributionResult
+from steadygrad.attacks.maps.attribution_attacks import IFIA, AttributionPGD, ExplanationAttack
+from steadygrad.attacks.maps.map_run import AttributionResult
 from steadygrad.attributions import Attribution
 from steadygrad.attributions.similarity import SIMILARITIES
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.derivatives import smooth
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.errors import UsageError, one_of
 from steadygrad.threat import Threat
 
 __all__ = ["WorstSimilarity", "explanation_suite", "worst_similarity"]
@@ -60,7 +60,7 @@ def explanation_suite(
     """Attacks on the top k, the center of mass (of pictures) and the direction of the map.
 
     >>> from steadygrad.attributions import Saliency
-    >>> [attack.measured for attack in explanation_suite(Saliency())]
+    >>> [attack.objective for attack in explanation_suite(Saliency())]
     ['top-k', 'mass-center', 'cosine']
     """
     common = {"attribution": attribution, "steps": steps, "restarts": restarts, "beta": beta}
@@ -108,8 +108,7 @@ def worst_similarity(
     True
     """
     for name in similarities:
-        if name not in SIMILARITIES:
-            raise unknown_name("similarity", name, SIMILARITIES)
+        one_of("similarity", name, SIMILARITIES)
     if attacks is None:
         check_inputs(x, None, threat.bounds)
         beta = BETA if _has_rectifiers(model, x) else None

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from steadygrad.attacks.engine import AttackResult
-from steadygrad.threat import Threat
+from steadygrad.attacks.attack_result import AttackResult
+from steadygrad.attacks.engine import Case
 
 __all__ = ["smallest_by_bisection"]
 
@@ -17,38 +17,27 @@ _DOUBLINGS = 8
 _HALVINGS = 24
 _RESOLUTION = 2**-6
 
-RunAttack = Callable[[nn.Module, Tensor, Tensor, Threat, "Tensor | str | None", Tensor], AttackResult]
 
-
-def smallest_by_bisection(
-    attack: RunAttack,
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    threat: Threat,
-    target: Tensor | str | None,
-    seeds: Tensor,
-) -> AttackResult:
+def smallest_by_bisection(attack: Callable[[Case], AttackResult], case: Case) -> AttackResult:
     """Double the radius of each sample until the attack succeeds, then halve the gap.
 
     Starting small keeps a step that is relative to the radius small where the boundary is near, and
     a solved sample leaves the doubling. The distances carry a resolution of 2^-6 of their own size,
     down to a millionth of the largest radius; in l0 they are whole.
     """
-    largest = threat.largest(x)
+    largest = case.threat.largest(case.x)
     low = torch.zeros_like(largest)
     high = largest / 2**_DOUBLINGS
-    if threat.norm == "l0":
+    if case.threat.norm == "l0":
         high = high.clamp_min(1.0)
-    best = AttackResult.of_nothing(x)
+    best = AttackResult.of_nothing(case.x)
 
     def attempt(rows: Tensor, radius: Tensor) -> Tensor:
-        given = target[rows] if isinstance(target, Tensor) else target
-        found = attack(model, x[rows], y[rows], threat.at(radius), given, seeds[rows.cpu()])
+        found = attack(case.at(rows, radius))
         best.take(rows, found)
         return found.success
 
-    rows = torch.arange(len(x), device=x.device)
+    rows = torch.arange(len(largest), device=largest.device)
     for _ in range(_DOUBLINGS + 1):
         if len(rows) == 0:
             break
@@ -59,7 +48,7 @@ def smallest_by_bisection(
     for _ in range(_HALVINGS):
         # A point that lies well inside its ball is a smaller radius than the one tried.
         high = torch.minimum(high, best.distance)
-        gap = torch.ones_like(high) if threat.norm == "l0" else (_RESOLUTION * high).clamp_min(1e-6 * largest)
+        gap = torch.ones_like(high) if case.threat.norm == "l0" else (_RESOLUTION * high).clamp_min(1e-6 * largest)
         rows = (best.success & (high - low > gap) & (best.distance > 0)).nonzero().squeeze(1)
         if len(rows) == 0:
             break

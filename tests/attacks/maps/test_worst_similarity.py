@@ -9,8 +9,8 @@ from torch import Tensor, nn
 import gates
 import nets
 from steadygrad import derivatives
-from steadygrad.attacks.attribution import IFIA, AttributionPGD
-from steadygrad.attacks.attribution_suite import WorstSimilarity, explanation_suite, worst_similarity
+from steadygrad.attacks.maps.attribution_attacks import IFIA, AttributionPGD
+from steadygrad.attacks.maps.worst_similarity import WorstSimilarity, explanation_suite, worst_similarity
 from steadygrad.attributions import InputXGradient, Saliency
 from steadygrad.attributions import similarity as sim
 from steadygrad.errors import UsageError
@@ -73,7 +73,7 @@ def test_rectifiers_are_followed_through_their_softplus_twin() -> None:
 def test_vectors_have_no_center_of_mass() -> None:
     net = nn.Sequential(nn.Linear(6, 8), nn.Softplus(), nn.Linear(8, 3))
     found = worst_similarity(net, torch.rand(2, 6), None, linf(0.1), Saliency(), attacks=_suite(pictures=False))
-    assert [attack.measured for attack in found.attacks] == ["top-k", "cosine"]
+    assert [attack.objective for attack in found.attacks] == ["top-k", "cosine"]
 
 
 def test_wrong_calls_are_refused() -> None:

@@ -14,15 +14,15 @@ import gates
 import nets
 from oracles import attribution_attacks as oracle
 from steadygrad import derivatives, registry
-from steadygrad.attacks.attribution import (
+from steadygrad.attacks.maps.attribution_attacks import (
     ATTRIBUTION_ATTACKS,
     IFIA,
     AttributionNoise,
     AttributionPGD,
     ExplanationAttack,
 )
-from steadygrad.attacks.attribution_losses import MEASURES, Reference
-from steadygrad.attacks.attribution_run import ExplanationRun
+from steadygrad.attacks.maps.map_losses import MAP_LOSSES, Reference
+from steadygrad.attacks.maps.map_run import ExplanationRun
 from steadygrad.attributions import Attribution, InputXGradient, IntegratedGradients, Saliency, SmoothGrad
 from steadygrad.attributions import similarity as sim
 from steadygrad.attributions.attribution import Forward
@@ -69,7 +69,7 @@ def _case(
 
 
 def _aim(x: Tensor, attack: ExplanationAttack) -> Tensor | None:
-    if attack.measured != "target-map":
+    if attack.objective != "target-map":
         return None
     aim = torch.zeros_like(x[0])
     aim[..., :2] = 1
@@ -79,7 +79,7 @@ def _aim(x: Tensor, attack: ExplanationAttack) -> Tensor | None:
 # The slopes
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", MAP_LOSSES)
 @pytest.mark.parametrize("method", [Saliency(), IntegratedGradients(3, baseline=0.1, chunk=4)], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_loss_through_the_attribution_has_the_slope_of_its_differences(
@@ -91,21 +91,21 @@ def test_the_loss_through_the_attribution_has_the_slope_of_its_differences(
     reference = Reference(method(model, x, target), 0.25, aim)
     near = (x + 0.05 * torch.rand_like(x)).clamp(0, 1)
     gates.assert_gradient(
-        lambda p: MEASURES[measure].loss(method(model, p, target, create_graph=True), reference), near
+        lambda p: MAP_LOSSES[measure].loss(method(model, p, target, create_graph=True), reference), near
     )
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", MAP_LOSSES)
 def test_losses_and_deviations_equal_their_formulas(measure: str) -> None:
     generator = torch.Generator().manual_seed(2)
     clean, maps, aim = (torch.randn(4, 2, 5, 6, generator=generator, dtype=torch.float64) for _ in range(3))
     reference = Reference(clean, 0.2, aim)
     for n in range(4):
         want = [f(measure, maps[n], clean[n], 6, aim[n]) for f in (oracle.loss, oracle.deviation)]
-        assert MEASURES[measure].loss(maps, reference)[n].item() == pytest.approx(want[0])
-        assert MEASURES[measure].deviation(maps, reference)[n].item() == pytest.approx(want[1])
+        assert MAP_LOSSES[measure].loss(maps, reference)[n].item() == pytest.approx(want[0])
+        assert MAP_LOSSES[measure].deviation(maps, reference)[n].item() == pytest.approx(want[1])
     torch.testing.assert_close(
-        MEASURES[measure].deviation(clean, reference), torch.zeros(4, dtype=torch.float64), atol=1e-12, rtol=0
+        MAP_LOSSES[measure].deviation(clean, reference), torch.zeros(4, dtype=torch.float64), atol=1e-12, rtol=0
     )
 
 
@@ -162,7 +162,7 @@ def test_chunks_change_neither_slopes_nor_results(chunk: int) -> None:
     whole, parts = (IntegratedGradients(3, baseline=0.1, chunk=c) for c in (64, chunk))
     slopes = []
     for method in (whole, parts):
-        run = ExplanationRun(model, method, x, None, linf(0.1), seeds=sample_seeds(5, None), measure="euclidean")
+        run = ExplanationRun(AttributionPGD(method), model, x, None, linf(0.1), sample_seeds(5, None))
         slopes.append(run.gradient((x + 0.02).clamp(0, 1)))
     torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-8, atol=1e-10)
     found = [AttributionPGD(m, **SMALL)(model, x, None, linf(0.1)) for m in (whole, parts)]
@@ -175,11 +175,8 @@ def test_the_graph_holds_no_more_points_than_the_chunk_or_one_path() -> None:
     with gates.counted(model):
         sizes: list[int] = []
         model.register_forward_hook(lambda module, args, output: sizes.append(len(output)))
-        run = ExplanationRun(
-            *(model, IntegratedGradients(3, chunk=7), x, None, linf(0.1)),
-            seeds=sample_seeds(5, None),
-            measure="cosine",
-        )
+        attack = AttributionPGD(IntegratedGradients(3, chunk=7), distance="cosine")
+        run = ExplanationRun(attack, model, x, None, linf(0.1), sample_seeds(5, None))
         sizes.clear()
         run.gradient(x + 0)
     # Two samples of three points at once, each followed by a look at the label; then the last sample.
@@ -188,9 +185,7 @@ def test_the_graph_holds_no_more_points_than_the_chunk_or_one_path() -> None:
 
 def test_a_changed_prediction_is_led_back() -> None:
     model, x = _case(count=6)
-    run = ExplanationRun(
-        model, Saliency(), x, None, linf(1.0), seeds=sample_seeds(6, None), measure="top-k", followed=model
-    )
+    run = ExplanationRun(IFIA(Saliency()), model, x, None, linf(1.0), sample_seeds(6, None))
     points = x[[3, 1, 2, 0, 4, 5]]  # some of another label, some of their own
     label = model(points).argmax(1)
     slope = run.gradient(points)
@@ -226,7 +221,7 @@ def test_results_are_allowed_keep_the_prediction_and_are_what_they_say(name: str
     torch.testing.assert_close(result.distance, threat.distance(result.inputs - x))
     count = max(1, round(getattr(attack, "k", 0.1) * 16))
     for n in range(8):
-        want = oracle.deviation(attack.measured, result.maps[n], result.clean_maps[n], count, aim)
+        want = oracle.deviation(attack.objective, result.maps[n], result.clean_maps[n], count, aim)
         assert result.deviation[n].item() == pytest.approx(max(0.0, want), abs=1e-7)
     assert torch.equal(result.moved, result.deviation > 0)
     assert bool(result.moved.any())
@@ -278,7 +273,7 @@ def test_more_restarts_can_only_help_and_the_baseline_is_beside(name: str) -> No
     one, four = (replace(attack, restarts=r)(model, x, None, threat, aim=aim) for r in (1, 4))  # type: ignore[call-arg]
     assert bool((four.deviation >= one.deviation - 1e-9).all())
     assert one.noise is not None
-    noise = AttributionNoise(attack.attribution, attack.measured, 2, getattr(attack, "k", 0.1))
+    noise = AttributionNoise(attack.attribution, attack.objective, 2, getattr(attack, "k", 0.1))
     torch.testing.assert_close(one.noise.deviation, noise(model, x, None, threat, aim=aim).deviation)
     assert one.noise.noise is None
     assert float(four.deviation.mean()) > float(one.noise.deviation.mean())
@@ -401,7 +396,7 @@ def test_a_missing_second_order_term_is_seen_by_the_gate() -> None:
     near = (x + 0.05).clamp(0, 1)
     with pytest.raises(AssertionError, match="central difference"):
         gates.assert_gradient(
-            lambda p: MEASURES["euclidean"].loss(cut(model, p, target, create_graph=True), Reference(clean)), near
+            lambda p: MAP_LOSSES["euclidean"].loss(cut(model, p, target, create_graph=True), Reference(clean)), near
         )
 
 

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from steadygrad.attacks.attribution_losses import MEASURES, Reference
 from steadygrad.attacks.losses import margin
-from steadygrad.attributions import ATTRIBUTIONS, Attribution
+from steadygrad.attacks.maps.map_losses import MAP_LOSSES, Reference
+from steadygrad.attributions import ATTRIBUTIONS
 from steadygrad.classifier import check_inputs, check_logits
 from steadygrad.derivatives import math_attention
 from steadygrad.errors import Failure, UsageError
-from steadygrad.threat import Threat
+from steadygrad.threat import Threat, per_sample
+
+if TYPE_CHECKING:
+    from steadygrad.attacks.maps.attribution_attacks import ExplanationAttack
 
 __all__ = ["AttributionResult", "ExplanationRun"]
 
@@ -66,28 +70,24 @@ class ExplanationRun:
 
     def __init__(
         self,
+        attack: ExplanationAttack,
         model: nn.Module,
-        attribution: Attribution,
         x: Tensor,
         target: Tensor | None,
         threat: Threat,
-        *,
         seeds: Tensor,
-        measure: str,
-        k: float = 0.1,
         aim: Tensor | None = None,
-        followed: nn.Module | None = None,
     ) -> None:
-        self.model, self.attribution, self.x, self.threat, self.seeds = model, attribution, x, threat, seeds
-        self.followed = followed if followed is not None else model
-        self.measure = MEASURES[measure]
+        self.model, self.attribution, self.x, self.threat, self.seeds = model, attack.attribution, x, threat, seeds
+        self.objective = MAP_LOSSES[attack.objective]
         self.forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.backwards = torch.zeros_like(self.forwards)
         self.zero_gradient = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.found = x.clone()
         # Methods made of gradients go back through the model once for each forward; others do not.
-        self._order = next((row.order for row in ATTRIBUTIONS if row.method is type(attribution)), 1)
-        self._begin(target, k, aim)
+        self._order = next((row.order for row in ATTRIBUTIONS if row.method is type(self.attribution)), 1)
+        self._begin(target, attack.top_share, aim)
+        self.followed = attack.follow(model, x, self.target)
 
     def _begin(self, target: Tensor | None, k: float, aim: Tensor | None) -> None:
         with torch.no_grad():
@@ -108,7 +108,7 @@ class ExplanationRun:
                 f"{len(clean)} clean inputs: the gradient of the model is not finite there"
             )
         self.reference = Reference(clean, k, aim)
-        self.best = self.measure.rank(clean, self.reference)
+        self.best = self.objective.rank(clean, self.reference)
 
     def _count(self, forwards: int, explained: int, rows: slice | Tensor = slice(None), *, graph: bool = False) -> None:
         """Passes of some samples: their forwards, of which `explained` were the attribution's."""
@@ -179,7 +179,7 @@ class ExplanationRun:
                     f"{type(self.attribution).__name__} gives maps without a graph to the input: an attack that "
                     "follows gradients needs a differentiable attribution"
                 )
-            loss = self.measure.loss(maps, self.reference.rows(rows))
+            loss = self.objective.loss(maps, self.reference.rows(rows))
             changed = logits.argmax(1) != self.prediction[rows]
             # A sum: a mean would tie the samples of a batch together.
             total = torch.where(changed, -margin(logits, self.prediction[rows]).to(loss.dtype), loss).sum()
@@ -188,12 +188,12 @@ class ExplanationRun:
 
     def remember(self, points: Tensor, maps: Tensor, logits: Tensor) -> None:
         """Keep the best of points (N, *) that were seen with their maps and logits; every point passes here."""
-        rank = self.measure.rank(maps, self.reference)
+        rank = self.objective.rank(maps, self.reference)
         same = (logits.argmax(1) == self.prediction) & torch.isfinite(logits).all(1)
         # A rank that is no number is above none.
         better = same & (rank > self.best) & self.threat.allows(self.x, points)
         self.best = torch.where(better, rank, self.best)
-        self.found = torch.where(better.view(-1, *[1] * (points.ndim - 1)), points, self.found)
+        self.found = torch.where(per_sample(better, points), points, self.found)
 
     def result(self, noise: AttributionResult | None = None) -> AttributionResult:
         """Judge what was remembered, in reverse order beside the clean inputs, and close the run."""
@@ -207,10 +207,10 @@ class ExplanationRun:
                 column.append(value)
         maps, clean_maps, label, prediction = (torch.cat(column).flip(0) for column in columns)
         reference = Reference(clean_maps, self.reference.k, self.reference.aim)
-        deviation = self.measure.deviation(maps, reference)
+        deviation = self.objective.deviation(maps, reference)
         stands = (label == prediction) & (prediction == self.prediction) & self.threat.allows(self.x, self.found)
         stands &= torch.isfinite(maps).flatten(1).all(1) & (deviation >= 0)
-        place = stands.view(-1, *[1] * (self.x.ndim - 1))
+        place = per_sample(stands, self.x)
         inputs = torch.where(place, self.found, self.x)
         deviation = torch.where(stands, deviation, 0.0)
         return AttributionResult(
