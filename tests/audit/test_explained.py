@@ -14,10 +14,13 @@ from torch import nn
 import nets
 import steadygrad as sg
 from oracles import intervals
+from steadygrad.attacks import FGSM
 from steadygrad.attributions import Attribution, IntegratedGradients, Saliency, SmoothGrad
 from steadygrad.attributions.sanity import parameter_randomization
+from steadygrad.audit.audit import read
 from steadygrad.audit.explained import explained
 from steadygrad.audit.plan import AuditPlan
+from steadygrad.audit.schema_maps import Explained
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
@@ -49,6 +52,7 @@ def _plan(threat: sg.Threat, *attributions: Attribution, **changes: Any) -> Audi
 def test_the_summary_follows_from_the_table() -> None:
     runner, threat = Runner({"m": _model()}, _data(), seed=2, batch_size=2), sg.linf(0.1)
     plain, arrays = explained(runner, ["m"], _plan(threat), FACTS)
+    assert Explained.model_validate(plain).plain() == plain
     row = plain["models"]["m"]["attributions"][0]
     given = {"certify": np.arange(COUNT) < 3}
     measure = MapAttacks(Saliency(), threat, steps=4, restarts=1, draws=2, beta=BETA)
@@ -121,6 +125,7 @@ def test_saved_tables_give_the_same_without_a_model(tmp_path: Path) -> None:
     plain, arrays = explained(Runner(models, _data(), Store(tmp_path)), list(models), plan, FACTS)
     again, pictures = explained(SavedTables(tmp_path), list(models), plan, FACTS)
     assert again == plain
+    assert Explained.model_validate(plain).plain() == plain
     assert pictures.keys() == arrays.keys()
     assert all(np.array_equal(pictures[name], arrays[name]) for name in arrays)
     linear, own = plain["models"]["linear"], plain["models"]["own"]
@@ -180,3 +185,24 @@ def test_wrong_settings_are_refused(settings: dict[str, Any]) -> None:
 def test_other_norms_are_refused() -> None:
     with pytest.raises(UsageError, match="within linf or l2, not within l1"):
         _plan(sg.l1(1.0))
+
+
+@pytest.mark.slow
+def test_an_audit_takes_in_maps_and_neurons_and_is_read_again(tmp_path: Path) -> None:
+    data = _data(12)
+    found = sg.audit(
+        _model(), data, sg.linf(0.1), attacks=[FGSM()], attributions=(Saliency(),), checked=4, gallery=2,
+        explanations=True, explanation_samples=3, explanation_eps=0.01, explanation_steps=2, neurons=True,
+        out=tmp_path / "run",
+    )  # fmt: skip
+    assert found.summary["explained"]["threat"]["eps"] == 0.01
+    assert found.summary["explained"]["models"]["tiny"]["beta"] == 50.0
+    assert [s["id"] for s in found.summary["explained"]["models"]["tiny"]["attributions"][0]["samples"]] == ["s0", "s1"]
+    assert found.summary["neurons"]["samples"] == 12
+    assert found.arrays["map_marks_explained_0_0"].shape == (2, 4, 4)
+    again = read(tmp_path / "run")
+    assert again.summary == found.summary
+    assert all(np.array_equal(again.arrays[name], found.arrays[name]) for name in found.arrays)
+    with pytest.raises(UsageError, match="within linf or l2, not within l1"):
+        sg.audit(_model(), data, sg.l1(1.0), out=tmp_path / "l1", explanations=True)
+    assert not (tmp_path / "l1").exists()

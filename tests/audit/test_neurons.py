@@ -17,6 +17,7 @@ from steadygrad.attacks import JSMA, PGD, Expectation
 from steadygrad.audit import neurons as section
 from steadygrad.audit.neurons import neurons
 from steadygrad.audit.plan import AuditPlan
+from steadygrad.audit.schema_maps import Neurons
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measures.neuron_changes import NeuronChanges
@@ -345,6 +346,7 @@ def test_a_dead_layer_and_nobody_fooled(data: Dataset) -> None:
 
 
 def test_the_settings_and_the_facts_are_in_the_section(found: dict[str, Any]) -> None:
+    assert Neurons.model_validate(found).plain() == found
     assert {name: found[name] for name in found if name != "models"} == {
         "attack": "PGD, 4 steps",
         "threat": {"norm": "linf", "eps": EPS, "bounds": [0.0, 1.0]},

@@ -13,8 +13,8 @@ from steadygrad.attacks.maps.attribution_attacks import IFIA, AttributionPGD, Ex
 from steadygrad.attacks.maps.map_run import AttributionResult
 from steadygrad.attributions import Attribution
 from steadygrad.attributions.similarity import SIMILARITIES
-from steadygrad.classifier import check_inputs, frozen
-from steadygrad.derivatives import smooth
+from steadygrad.classifier import check_inputs
+from steadygrad.derivatives import has_rectifiers
 from steadygrad.errors import UsageError, one_of
 from steadygrad.threat import Threat
 
@@ -111,7 +111,7 @@ def worst_similarity(
         one_of("similarity", name, SIMILARITIES)
     if attacks is None:
         check_inputs(x, None, threat.bounds)
-        beta = BETA if _has_rectifiers(model, x) else None
+        beta = BETA if has_rectifiers(model, x) else None
         attacks = explanation_suite(attribution, beta=beta, pictures=x.ndim in (3, 4))
     if not attacks or any(attack.attribution != attribution or attack.noise is None for attack in attacks):
         raise UsageError("attacks must be at least one attack on the given attribution, each with noise_draws above 0")
@@ -126,8 +126,3 @@ def worst_similarity(
         baselines = [result.noise.similarity(row.function) for result in results if result.noise is not None]
         noise[name] = sign * (sign * torch.stack(baselines)).amin(0)
     return WorstSimilarity(tuple(attacks), worst, noise, by, results)
-
-
-def _has_rectifiers(model: nn.Module, x: Tensor) -> bool:
-    with frozen(model), torch.no_grad():
-        return not torch.equal(model(x[:1]), smooth(model, BETA)(x[:1]))
