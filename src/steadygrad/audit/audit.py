@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from steadygrad.audit.corruptions import corrupted, kinds
 from steadygrad.audit.models import about_model, fitting, named_models
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError
@@ -91,7 +93,7 @@ def audit(
     folder = output_folder(out, _config(plan, weights, data, center)) if out is not None else None
     store = Store(folder / TABLES if folder is not None else None)
     runner = Runner(judged, data, store, plan.seed, plan.device, plan.batch_size, plan.version)
-    facts = _facts(judged, weights, data, files or {}, command)
+    facts = _facts(judged, weights, data, files or {}, command, kinds(plan.corruptions) if plan.corruptions else [])
     if folder is not None:
         write_json(folder / TABLES / FACTS, asdict(facts))
     shared = {} if center is None else {"center": center.numpy()}
@@ -131,7 +133,10 @@ def _audited(
     from steadygrad.audit.schema import Summary
     from steadygrad.audit.summary import summarize
 
-    found = summarize(tables, plan, facts, _as_read(config), shared)
+    source = None
+    if isinstance(tables, Runner) and plan.corruptions is not None:
+        source = functools.partial(corrupted, tables, plan.corruptions, count=plan.samples)
+    found = summarize(tables, plan, facts, _as_read(config), shared, source)
     summary = Summary.model_validate(found.summary)
     if folder is not None:
         summary.write(folder / Summary.FILE)
@@ -154,7 +159,12 @@ def _as_read(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _facts(
-    models: Mapping[str, nn.Module], weights: Mapping[str, str], data: Dataset, files: Mapping[str, str], command: str
+    models: Mapping[str, nn.Module],
+    weights: Mapping[str, str],
+    data: Dataset,
+    files: Mapping[str, str],
+    command: str,
+    corrupted: list[str],
 ) -> Facts:
     from steadygrad.audit.summary import Facts
 
@@ -170,4 +180,5 @@ def _facts(
             "labels": data.labels.tolist(),
         },
         command=command,
+        corrupted=corrupted,
     )
