@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from steadygrad.audit.corruptions import corrupted, kinds
+from steadygrad.audit.kept_inputs import write_inputs
 from steadygrad.audit.models import about_model, fitting, named_models
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError
@@ -140,6 +141,9 @@ def _audited(
     summary = Summary.model_validate(found.summary)
     if folder is not None:
         summary.write(folder / Summary.FILE)
+        if plan.keep_inputs:
+            for name, attacked in found.attacked.items():
+                write_inputs(folder / "inputs", name, attacked, facts.data["classes"])
     return Audit(summary.plain(), found.records, found.distances, found.arrays, folder)
 
 

@@ -13,7 +13,7 @@ from steadygrad.attacks import Attack
 from steadygrad.attributions import Attribution, similarity
 from steadygrad.attributions.pixels import image_array, plane_of
 from steadygrad.classifier import predict
-from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
+from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
@@ -80,11 +80,6 @@ class EveryTarget(Measure):
     def title(self) -> str:
         """The attack."""
         return f"{label_of(self.attack)}, targeted"
-
-    @property
-    def draws_as(self) -> Any:
-        """As the attack draws."""
-        return settings_of(self.attack)
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         """Attack the first model."""
