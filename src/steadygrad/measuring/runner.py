@@ -169,9 +169,10 @@ class _Job:
 
     def content(self, part: slice) -> list[Any]:
         """What a shard depends on besides the job: its samples and what is given with them."""
-        keys, places = self.runner.data.content_keys, self.rows[part].tolist()
+        places = self.rows[part].tolist()
+        keys = list(self.runner.data.content_keys(places))
         given = {name: key(str(v.dtype), v[part].tobytes().hex()) for name, v in self.given.items()}
-        return [[keys[i] for i in places], given, [i in self.keep for i in places] if self.keep else False]
+        return [keys, given, [i in self.keep for i in places] if self.keep else False]
 
     def compute(self, part: slice, device: torch.device) -> Table:
         started = time.monotonic()
