@@ -24,7 +24,7 @@ from steadygrad.measuring.measures.signed_steps import SignedSteps
 from steadygrad.measuring.runner import Runner
 from steadygrad.measuring.table import Table
 from steadygrad.papers import paper, ross2018
-from steadygrad.papers.ross2018_networks import GRIDS, MODELS, SCALES, WEIGHTS, Weights, defenses, ours, weights_of
+from steadygrad.papers.ross2018_networks import GRIDS, MODELS, SCALES, WEIGHTS, defenses, ours, weights_of
 from steadygrad.threat import l0, linf
 from steadygrad.training import FitSettings
 
@@ -46,15 +46,15 @@ def test_weights_are_those_of_the_authors_per_sample():
     theirs = 1000.0 * (gradients / 256).square().sum() / 2
     mine = ours(1000.0) * gradients.square().sum(1).mean()
     assert float(mine) == pytest.approx(float(theirs), rel=1e-5)
-    assert WEIGHTS["mnist"].doubleback == pytest.approx(109.8, abs=0.05)
-    assert WEIGHTS["notmnist"].insensitive == pytest.approx(0.35, abs=0.005)
-    assert GRIDS["doubleback"][11] == pytest.approx(WEIGHTS["mnist"].doubleback, rel=1e-6)
+    assert WEIGHTS["mnist"]["doubleback"] == pytest.approx(109.8, abs=0.05)
+    assert WEIGHTS["notmnist"]["insensitive"] == pytest.approx(0.35, abs=0.005)
+    assert GRIDS["doubleback"][11] == pytest.approx(WEIGHTS["mnist"]["doubleback"], rel=1e-6)
     assert {name: len(grid) for name, grid in GRIDS.items()} == {"doubleback": 13, "both": 13, "insensitive": 13}
 
 
 def test_short_scales_take_no_more_than_the_authors_weights():
     assert weights_of("mnist", "paper") == weights_of("digits", "paper") == WEIGHTS["mnist"]
-    assert weights_of("mnist", "short").doubleback == pytest.approx(6.18, abs=0.01)
+    assert weights_of("mnist", "short")["doubleback"] == pytest.approx(6.18, abs=0.01)
     assert weights_of("notmnist", "short") == WEIGHTS["notmnist"]
 
 
@@ -85,7 +85,7 @@ def test_the_combined_loss_is_half_the_penalized_and_half_the_adversarial_one():
     data = load("digits", "train").take(20)
     model = models.build("mlp", data.shape, data.classes, hidden=(8,))
     x, y = data.tensors()
-    made = defenses(Weights(3.0, 1.0, 3.0))
+    made = defenses({"doubleback": 3.0, "insensitive": 1.0, "both": 3.0})
     both, penalized = (float(made[n].loss(model, x, y).total.detach()) for n in ("both", "doubleback"))
     adversarial = float(made["advtrain"].loss(model, x, y).parts["adversarial"])
     assert both == pytest.approx(penalized / 2 + adversarial, rel=1e-5)

@@ -32,11 +32,11 @@ from steadygrad.papers.ross2018_networks import (
     LABELS,
     MODELS,
     SCALES,
-    WEIGHTS,
     Scale,
-    Weights,
     defenses,
     fitting,
+    left_out,
+    unit_of,
     weights_of,
 )
 from steadygrad.papers.search import Rule, Search, search
@@ -45,7 +45,7 @@ from steadygrad.papers.training import Training
 from steadygrad.registry import describe
 from steadygrad.threat import Threat, l0, linf
 
-__all__ = ["PAPER", "Measured", "judge", "unit_of"]
+__all__ = ["PAPER", "Measured", "judge"]
 
 EPS = 0.2
 """The radius of the tables that are shown first, of the curves while training, and of the search."""
@@ -55,17 +55,6 @@ OWN_JUDGES: dict[str, Attack] = {
 }
 _LOSS_ALLOWED = 0.01  # of accuracy, by a candidate of the search
 _SHOWN = 6
-
-
-def unit_of(data: Dataset) -> float:
-    """One unit of epsilon in the inputs: 1, but for SVHN a standard deviation of its pixels.
-
-    The authors standardize each SVHN image and measure epsilon there.
-    """
-    if data.name != "svhn":
-        return 1.0
-    x, _ = data.take(1000, seed=0).tensors()
-    return float(x.flatten(1).std(1).mean())
 
 
 def samples(study: Study, whole: Dataset, test: Dataset) -> dict[str, Dataset]:
@@ -122,7 +111,7 @@ class Measured:
     targeted: Mapping[str, Mapping[str, Table]] = dataclasses.field(default_factory=dict)
     shown: Mapping[str, Table] = dataclasses.field(default_factory=dict)
     records: Mapping[str, Table] = dataclasses.field(default_factory=dict)
-    weights: Weights | None = None
+    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     searched: Mapping[str, Search[float]] = dataclasses.field(default_factory=dict)
 
     def share(self, judged: str, source: str, eps: float, kind: str = "fgsm") -> Estimate:
@@ -134,8 +123,8 @@ def measure(study: Study) -> Measured:
     """Train the six models and measure everything."""
     scale, unit = SCALES[study["scale"]], study["unit"]
     searched = _searched(study, scale, unit) if study["search"] else {}
-    chosen = {name: found.chosen.settings for name, found in searched.items()}
-    weights = dataclasses.replace(weights_of(study["dataset"], study["scale"]), **chosen)
+    weights = weights_of(study["dataset"], study["scale"])
+    weights = weights | {name: found.chosen.settings for name, found in searched.items()}
     settings, watch = fitting(scale, study.size("train")), SignedSteps((0.0, EPS * unit))
     records = {
         name: study.fit(name, Training(defense, settings, _start, watch=watch, watched="watched"))
@@ -151,7 +140,7 @@ def measure(study: Study) -> Measured:
             found = study.table(steps, source, beside=order[1:], rows=first)["right"]  # (N, M, R)
             for place, eps in enumerate(scale.epsilons):
                 right[kind, source, eps] = {name: found[:, order.index(name), place] for name in MODELS}
-    easy: Array = np.stack([table["right"] for table in clean.values()]).all(0)
+    easy = np.logical_and.reduce([table["right"] for table in clean.values()])
     rows = _in_turn(easy, clean["normal"]["label"], len(study["classes"]))[: scale.targeted]
     towards: dict[str, tuple[Attack, Threat]] = {
         # Ten steps of .1 each.
@@ -194,7 +183,7 @@ def _searched(study: Study, scale: Scale, unit: float) -> dict[str, Search[float
         return float(right[:, 0].mean()), float(right[:, 1].mean())
 
     def tried(name: str, weight: float) -> tuple[float, float]:
-        return scores(f"search {name} {weight:.4g}", defenses(Weights(weight, weight, weight), unit)[name])
+        return scores(f"search {name} {weight:.4g}", defenses(dict.fromkeys(GRIDS, weight), unit)[name])
 
     rule = Rule(scores("search normal", Plain())[0], _LOSS_ALLOWED)
     return {name: search(grid[::every], functools.partial(tried, name), rule) for name, grid in GRIDS.items()}
@@ -252,7 +241,7 @@ def find(study: Study, found: Measured) -> Findings:
     classes = study["classes"]
     shown = page.gradients(results, found.norms, found.logs, found.labels, found.shown, classes)
     sections = page.sections(results, [shown, page.targets(results, found.targeted, classes)])
-    return Findings(results, judge(found, theirs), sections, _left_out(study), headline)
+    return Findings(results, judge(found, theirs), sections, left_out(study), headline)
 
 
 def _overlap(found: Measured) -> dict[str, Any]:
@@ -399,40 +388,6 @@ def _percent(value: float) -> str:
 
 def _points(value: float) -> str:
     return "" if math.isnan(value) else f"{100 * value:+.1f} points"
-
-
-def _left_out(study: Study) -> list[str]:
-    scale, count, data = SCALES[study["scale"]], study.size("train"), study["dataset"]
-    settings = fitting(scale, count)
-    batches = math.ceil(count / settings.batch_size) * settings.epochs
-    falling = "" if settings.schedule == "constant" else ", falling to 0"
-    lines = [
-        f"Training: {batches:,} batches of {settings.batch_size} with Adam at {settings.lr:g}{falling} "
-        "(the paper: 15,000 of 256 at 0.0002).",
-        "A twelfth of the training data is held out for the curves and the search.",
-        "The teacher of the distilled model is trained as long as its student (the paper: up to 10,000 batches).",
-        "The weight of the penalty in the combined model is halved, since it belongs to the clean half of the loss.",
-        "The study with people is not repeated.",
-    ]
-    if scale.training is not None:
-        lines.append(f"Only {count:,} training samples and {scale.targeted} images for the targeted attacks.")
-    if len(scale.epsilons) < 7:
-        lines.append(f"FGSM and TGSM at {', '.join(map(str, scale.epsilons))} only.")
-    if not study["search"]:
-        lines.append("The weights of the penalties come from a table; --search chooses them on validation data.")
-        if weights_of(data, study["scale"]) != WEIGHTS.get(data, WEIGHTS["mnist"]):
-            lines.append(
-                "The weight of the gradient penalty is milder than the paper's, with which so short a training leaves "
-                "the network undecided."
-            )
-    if data not in WEIGHTS:
-        lines.append(f"The paper has no {data}: weights from MNIST, and no published numbers beside ours.")
-    if data == "svhn":
-        lines.append(
-            "SVHN: grey pixels in [0, 1] with epsilon in mean standard deviations of an image; the paper standardizes "
-            "images first and adds a local contrast normalization inside the network, which is not done here."
-        )
-    return lines
 
 
 PAPER = Paper(

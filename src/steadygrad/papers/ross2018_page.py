@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +22,8 @@ from steadygrad.papers.page import (
     sheet,
     signed_picture,
 )
-from steadygrad.papers.parts import against, fixed, line, panels, percent, searched_table
-from steadygrad.papers.ross2018_networks import LABELS, MODELS, Weights
+from steadygrad.papers.parts import against, fixed, line, panels, percent, searched_tables
+from steadygrad.papers.ross2018_networks import LABELS, MODELS
 from steadygrad.report.style import SERIES, logarithmic
 from steadygrad.report.wording import number
 
@@ -43,23 +42,25 @@ _LEAST_LOG = -60.0
 def sections(found: Found, drawn_from: Sequence[Section]) -> list[Section]:
     """All sections of the page; those of gradients and targets are drawn from tables, by the functions below."""
     shown, aimed = drawn_from
-    search = (
-        searched_table(found["search"], LABELS, score="FGSM at ε .2", shown="{:.1%}".format, settings=number)
-        if found["search"]
-        else Text(f"Weights of the penalties, per sample: {_weights(found['weights'])}.")
+    weights = ", ".join(f"{LABELS[name]} {number(weight)}" for name, weight in found["weights"].items())
+    search = searched_tables(
+        found["search"],
+        LABELS,
+        score="Accuracy under FGSM at ε .2, %",
+        shown=lambda s: f"{100 * s:.1f}",
+        settings=number,
     )
     return [
         Section("Accuracy", [_clean(found), _own(found), _own_curves(found)]),
         Section("Transfer", *_transfer(found)),
         Section("Overlap", *_overlap(found["overlap"])),
         shown,
-        Section("Training", [_training(found["curves"]), search]),
+        Section(
+            "Training",
+            [_training(found["curves"]), *(search or [Text(f"Weights of the penalties, per sample: {weights}.")])],
+        ),
         aimed,
     ]
-
-
-def _weights(weights: Weights) -> str:
-    return ", ".join(f"{LABELS[name]} {number(value)}" for name, value in dataclasses.asdict(weights).items())
 
 
 def _published(found: Found, kind: str, source: str, eps: str, judged: str) -> float | None:
@@ -73,7 +74,7 @@ def _clean(found: Found) -> Table:
     return Table(
         f"Accuracy on {count:,} clean test images, in percent, with its 95 % interval.",
         ["Model", "Accuracy", "Paper", "Difference"],
-        [(LABELS[name], against(ours[name], theirs.get(name), count, apart=2)) for name in MODELS],
+        [(LABELS[name], against(ours[name], theirs.get(name), count, (1, 1, 2))) for name in MODELS],
     )
 
 
