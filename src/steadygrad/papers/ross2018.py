@@ -24,35 +24,22 @@ from steadygrad.measuring.measures.signed_steps import SignedSteps
 from steadygrad.measuring.paired import mean_difference
 from steadygrad.measuring.statistics import Estimate, quantiles, share_of
 from steadygrad.measuring.table import Array, Table
+from steadygrad.papers import ross2018_networks as networks
 from steadygrad.papers import ross2018_page as page
 from steadygrad.papers.claims import Claim, published
 from steadygrad.papers.paper import Findings, Paper
-from steadygrad.papers.ross2018_networks import (
-    GRIDS,
-    LABELS,
-    MODELS,
-    SCALES,
-    Scale,
-    defenses,
-    fitting,
-    left_out,
-    unit_of,
-    weights_of,
-)
+from steadygrad.papers.ross2018_networks import GRIDS, LABELS, MODELS, SCALES
 from steadygrad.papers.search import Rule, Search, search
 from steadygrad.papers.study import Study
 from steadygrad.papers.training import Training
 from steadygrad.registry import describe
-from steadygrad.threat import Threat, l0, linf
+from steadygrad.threat import l0, linf
 
 __all__ = ["PAPER", "Measured", "judge"]
 
 EPS = 0.2
 """The radius of the tables that are shown first, of the curves while training, and of the search."""
-OWN_JUDGES: dict[str, Attack] = {
-    "FGSM, margin": FGSM(loss="margin"),
-    "PGD, margin": PGD(steps=20, loss="margin"),
-}
+OWN_JUDGES: dict[str, Attack] = {"FGSM, margin": FGSM(loss="margin"), "PGD, margin": PGD(steps=20, loss="margin")}
 _LOSS_ALLOWED = 0.01  # of accuracy, by a candidate of the search
 _SHOWN = 6
 
@@ -64,7 +51,7 @@ def samples(study: Study, whole: Dataset, test: Dataset) -> dict[str, Dataset]:
     train, held = taken.divide(1 / 12, study.seed)
     named = {"train": train, "test": test, "watched": held.take(256), "whole": whole}
     if study["search"]:
-        epochs = fitting(scale, len(train)).epochs * scale.search[0]
+        epochs = networks.fitting(scale, len(train)).epochs * scale.search[0]
         named["held out"] = held.take(1000)
         # Less than an epoch is one epoch of a part of the data.
         named["search"] = train.take(round(len(train) * epochs), seed=study.seed) if epochs < 1 else train
@@ -73,13 +60,13 @@ def samples(study: Study, whole: Dataset, test: Dataset) -> dict[str, Dataset]:
 
 def plan(study: Study) -> dict[str, Any]:
     """All that the numbers depend on besides data, scale and seed."""
-    scale, unit = SCALES[study["scale"]], unit_of(study.samples["whole"])
-    weights = weights_of(study["dataset"], study["scale"])
+    scale, unit = SCALES[study["scale"]], networks.unit_of(study.samples["whole"])
+    weights = networks.weights_of(study["dataset"], study["scale"])
     return {
         "network": "ross_cnn",
         "unit": unit,
-        "training": fitting(scale, study.size("train")).outcome,
-        "defenses": {name: describe(d) for name, d in defenses(weights, unit).items()},
+        "training": networks.fitting(scale, study.size("train")).outcome,
+        "defenses": {name: describe(d) for name, d in networks.defenses(weights, unit).items()},
         "images": scale.images,
         "epsilons": list(scale.epsilons),
         "targeted images": scale.targeted,
@@ -122,13 +109,13 @@ class Measured:
 def measure(study: Study) -> Measured:
     """Train the six models and measure everything."""
     scale, unit = SCALES[study["scale"]], study["unit"]
-    searched = _searched(study, scale, unit) if study["search"] else {}
-    weights = weights_of(study["dataset"], study["scale"])
+    searched = _searched(study) if study["search"] else {}
+    weights = networks.weights_of(study["dataset"], study["scale"])
     weights = weights | {name: found.chosen.settings for name, found in searched.items()}
-    settings, watch = fitting(scale, study.size("train")), SignedSteps((0.0, EPS * unit))
+    settings, watch = networks.fitting(scale, study.size("train")), SignedSteps((0.0, EPS * unit))
     records = {
         name: study.fit(name, Training(defense, settings, _start, watch=watch, watched="watched"))
-        for name, defense in defenses(weights, unit).items()
+        for name, defense in networks.defenses(weights, unit).items()
     }
     first = range(min(scale.images, study.size()))
     clean = {name: study.table(Predicted(), name) for name in MODELS}
@@ -136,16 +123,14 @@ def measure(study: Study) -> Measured:
     for kind in ("fgsm", "tgsm"):
         steps = SignedSteps(tuple(eps * unit for eps in scale.epsilons), targeted=kind == "tgsm")
         for source in MODELS:
-            order = (source, *(name for name in MODELS if name != source))
-            found = study.table(steps, source, beside=order[1:], rows=first)["right"]  # (N, M, R)
+            found = study.table(steps, source, beside=MODELS, rows=first)["right"]  # (N, 1 + M, R)
             for place, eps in enumerate(scale.epsilons):
-                right[kind, source, eps] = {name: found[:, order.index(name), place] for name in MODELS}
+                right[kind, source, eps] = {name: found[:, 1 + i, place] for i, name in enumerate(MODELS)}
     easy = np.logical_and.reduce([table["right"] for table in clean.values()])
     rows = _in_turn(easy, clean["normal"]["label"], len(study["classes"]))[: scale.targeted]
-    towards: dict[str, tuple[Attack, Threat]] = {
-        # Ten steps of .1 each.
-        "iterated TGSM": (BIM(steps=10, loss="ce"), linf(unit)),
-        "JSMA": (JSMA(theta=1.0, gamma=0.25), l0()),
+    towards = {
+        "iterated TGSM": EveryTarget(BIM(steps=10, loss="ce"), linf(unit), len(study["classes"])),  # steps of .1
+        "JSMA": EveryTarget(JSMA(theta=1.0, gamma=0.25), l0(), len(study["classes"])),
     }
     return Measured(
         labels=clean["normal"]["label"][: len(first)],
@@ -157,10 +142,7 @@ def measure(study: Study) -> Measured:
         },
         norms={name: study.table(GradientNorms(), name, rows=first) for name in MODELS},
         logs={n: study.table(LogProbabilities(), n, rows=first)["log_probabilities"] for n in MODELS},
-        targeted={
-            kind: {n: study.table(EveryTarget(*attack, len(study["classes"])), n, rows=rows) for n in MODELS}
-            for kind, attack in towards.items()
-        },
+        targeted={kind: {n: study.table(m, n, rows=rows) for n in MODELS} for kind, m in towards.items()},
         shown={name: study.table(SummedGradient(), name, rows=rows[:_SHOWN]) for name in MODELS},
         records=records,
         weights=weights,
@@ -172,10 +154,11 @@ def _start(data: Dataset, seed: int) -> Classifier:
     return models.build("ross_cnn", data.shape, data.classes, seed=seed)
 
 
-def _searched(study: Study, scale: Scale, unit: float) -> dict[str, Search[float]]:
+def _searched(study: Study) -> dict[str, Search[float]]:
     """Of each penalty the weight that resists FGSM best and costs at most a point of clean accuracy."""
+    scale, unit = SCALES[study["scale"]], study["unit"]
     part, every = scale.search
-    settings = fitting(scale, study.size("train"), part)
+    settings = networks.fitting(scale, study.size("train"), part)
 
     def scores(network: str, defense: Defense) -> tuple[float, float]:
         study.fit(network, Training(defense, settings, _start, "search"))
@@ -183,7 +166,7 @@ def _searched(study: Study, scale: Scale, unit: float) -> dict[str, Search[float
         return float(right[:, 0].mean()), float(right[:, 1].mean())
 
     def tried(name: str, weight: float) -> tuple[float, float]:
-        return scores(f"search {name} {weight:.4g}", defenses(dict.fromkeys(GRIDS, weight), unit)[name])
+        return scores(f"search {name} {weight:.4g}", networks.defenses(dict.fromkeys(GRIDS, weight), unit)[name])
 
     rule = Rule(scores("search normal", Plain())[0], _LOSS_ALLOWED)
     return {name: search(grid[::every], functools.partial(tried, name), rule) for name, grid in GRIDS.items()}
@@ -207,31 +190,21 @@ def find(study: Study, found: Measured) -> Findings:
         "clean": {name: share_of(right) for name, right in found.clean.items()},
         "transfer": {
             kind: {
-                source: {
-                    f"{eps:g}": {name: found.share(name, source, eps, kind) for name in MODELS}
-                    for eps in study["epsilons"]
-                }
+                source: {f"{e:g}": {n: found.share(n, source, e, kind) for n in MODELS} for e in study["epsilons"]}
                 for source in MODELS
             }
             for kind in ("fgsm", "tgsm")
         },
-        "own_judges": {
-            judge: {name: share_of(kept) for name, kept in rows.items()} for judge, rows in found.stands.items()
-        },
+        "own_judges": {title: {n: share_of(kept) for n, kept in rows.items()} for title, rows in found.stands.items()},
         "overlap": _overlap(found),
         "gradient_norms": {name: _norms(found, name) for name in MODELS},
-        "targeted": {
-            kind: {name: _targeted(table) for name, table in rows.items()} for kind, rows in found.targeted.items()
-        },
+        "targeted": {kind: {n: _targeted(table) for n, table in rows.items()} for kind, rows in found.targeted.items()},
         "targeted_images": len(found.targeted["JSMA"]["normal"]),
         "weights": found.weights,
         "search": found.searched,
         "curves": {
-            name: [
-                {"step": int(step), "clean": float(clean), "fgsm": float(fgsm)}
-                for step, (clean, fgsm) in zip(record["step"], record["right"][:, 0])
-            ]
-            for name, record in found.records.items()
+            name: [dict(zip(("step", "clean", "fgsm"), row)) for row in zip(r["step"], *r["right"][:, 0].T)]
+            for name, r in found.records.items()
         },
         "curve_eps": EPS,
         "published": theirs,
@@ -239,9 +212,9 @@ def find(study: Study, found: Measured) -> Findings:
     headline = {f"{LABELS[n]}: accuracy": (results["clean"][n], "%") for n in MODELS}
     headline |= {f"{LABELS[n]}: own FGSM at ε .2": (found.share(n, n, EPS), "%") for n in MODELS}
     classes = study["classes"]
-    shown = page.gradients(results, found.norms, found.logs, found.labels, found.shown, classes)
-    sections = page.sections(results, [shown, page.targets(results, found.targeted, classes)])
-    return Findings(results, judge(found, theirs), sections, left_out(study), headline)
+    gradients = page.gradients(results, found.norms, found.logs, found.labels, found.shown, classes)
+    sections = page.sections(results, gradients, page.targets(results, found.targeted, classes))
+    return Findings(results, judge(found, theirs), sections, networks.left_out(study), headline)
 
 
 def _overlap(found: Measured) -> dict[str, Any]:
@@ -373,13 +346,11 @@ def judge(found: Measured, theirs: Mapping[str, Any]) -> list[Claim]:
         "more_equal": "its two gradient norms are more alike than the normal model's",
     }
     detail = "mean over the images; norms for the label and for the class after it"
-    for name in ("doubleback", "insensitive", "both"):
-        decades = _against_normal(found, name)
-        out += [
-            Claim(f"{LABELS[name]}: {text}", decades[key], "above", 0.0, "decades", detail=detail)
-            for key, text in texts.items()
-        ]
-    return out
+    return out + [
+        Claim(f"{LABELS[name]}: {texts[key]}", decades, "above", 0.0, "decades", detail=detail)
+        for name in ("doubleback", "insensitive", "both")
+        for key, decades in _against_normal(found, name).items()
+    ]
 
 
 def _percent(value: float) -> str:

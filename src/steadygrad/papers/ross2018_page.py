@@ -10,18 +10,7 @@ import numpy as np
 from steadygrad.measuring.statistics import newcombe
 from steadygrad.measuring.table import Array
 from steadygrad.measuring.table import Table as Measurements
-from steadygrad.papers.page import (
-    Block,
-    Cell,
-    Figure,
-    Pictures,
-    Section,
-    Table,
-    Text,
-    picture,
-    sheet,
-    signed_picture,
-)
+from steadygrad.papers.page import Block, Cell, Figure, Pictures, Section, Table, Text, picture, sheet, signed_picture
 from steadygrad.papers.parts import against, fixed, line, panels, percent, searched_tables
 from steadygrad.papers.ross2018_networks import LABELS, MODELS
 from steadygrad.report.style import SERIES, logarithmic
@@ -39,27 +28,19 @@ _SETS_SHOWN = 8
 _LEAST_LOG = -60.0
 
 
-def sections(found: Found, drawn_from: Sequence[Section]) -> list[Section]:
-    """All sections of the page; those of gradients and targets are drawn from tables, by the functions below."""
-    shown, aimed = drawn_from
+def sections(found: Found, gradients: Section, targets: Section) -> list[Section]:
+    """All sections of the page, with the two that are drawn from tables by the functions below."""
     weights = ", ".join(f"{LABELS[name]} {number(weight)}" for name, weight in found["weights"].items())
-    search = searched_tables(
-        found["search"],
-        LABELS,
-        score="Accuracy under FGSM at ε .2, %",
-        shown=lambda s: f"{100 * s:.1f}",
-        settings=number,
-    )
+    named = Text(f"Weights of the penalties, per sample: {weights}.")
+    score = "Accuracy under FGSM at ε .2"
+    tried = searched_tables(found["search"], LABELS, score=score, shown="{:.1%}".format, settings=number)
     return [
         Section("Accuracy", [_clean(found), _own(found), _own_curves(found)]),
         Section("Transfer", *_transfer(found)),
         Section("Overlap", *_overlap(found["overlap"])),
-        shown,
-        Section(
-            "Training",
-            [_training(found["curves"]), *(search or [Text(f"Weights of the penalties, per sample: {weights}.")])],
-        ),
-        aimed,
+        gradients,
+        Section("Training", [_training(found["curves"]), *(tried or [named])]),
+        targets,
     ]
 
 
@@ -99,26 +80,24 @@ def _own(found: Found) -> Table:
 
 def _own_curves(found: Found) -> Figure:
     def draw(axes: Axes, place: int) -> None:
-        for index, name in enumerate(MODELS):
-            _against_eps(axes, found, ("fgsm", "tgsm")[place], name, name, index)
+        for name in MODELS:
+            _against_eps(axes, found, ("fgsm", "tgsm")[place], name, name)
 
     caption = "Accuracy on examples made on the model itself, against ε. Thin dashed lines are the paper's."
     return panels(["FGSM", "TGSM"], draw, caption, "ε", "accuracy, %", columns=2, height=3.4)
 
 
-def _transfer_curves(found: Found, kind: str) -> Figure:
+def _transfer_curves(found: Found) -> Figure:
     def draw(axes: Axes, place: int) -> None:
-        for index, judged in enumerate(MODELS):
-            _against_eps(axes, found, kind, MODELS[place], judged, index)
+        for judged in MODELS:
+            _against_eps(axes, found, "fgsm", MODELS[place], judged)
 
-    caption = (
-        "Accuracy of every model on examples made on one of them, against ε; thin dashed lines are the paper's "
-        f"({kind.upper()})."
-    )
+    caption = "Accuracy of every model on examples made on one of them, against ε; thin dashed lines are the paper's."
     return panels([f"made on {LABELS[name]}" for name in MODELS], draw, caption, "ε", "accuracy, %")
 
 
-def _against_eps(axes: Axes, found: Found, kind: str, source: str, judged: str, index: int) -> None:
+def _against_eps(axes: Axes, found: Found, kind: str, source: str, judged: str) -> None:
+    index = MODELS.index(judged)
     eps, points = found["epsilons"], found["transfer"][kind][source]
     shares = [found["clean"][judged], *(points[f"{e:g}"][judged] for e in eps)]
     line(axes, index, [0.0, *eps], [100 * share.value for share in shares], LABELS[judged])
@@ -137,14 +116,8 @@ def _transfer(found: Found) -> tuple[list[Block], Folded]:
     def matrix(kind: str, eps: str) -> Block:
         rows = found["transfer"][kind]
         caption = f"{kind.upper()} at ε {eps}: accuracy in percent of the column's model on examples made on the row's."
-        return Table(
-            caption,
-            ["Made on", *_HEAD],
-            [
-                (LABELS[s], [percent(v := rows[s][eps][n], shade=v.value, framed=n == s) for n in MODELS])
-                for s in MODELS
-            ],
-        )
+        cells = {s: [percent(v := rows[s][eps][n], shade=v.value, framed=n == s) for n in MODELS] for s in MODELS}
+        return Table(caption, ["Made on", *_HEAD], [(LABELS[s], row) for s, row in cells.items()])
 
     def differences(kind: str, eps: str) -> Block:
         names = [n for n in MODELS if _published(found, kind, "normal", eps, n) is not None]
@@ -169,7 +142,7 @@ def _transfer(found: Found) -> tuple[list[Block], Folded]:
         if known:
             folded.append((f"{title}: ours minus the paper's at every ε", [differences(kind, eps) for eps in every]))
     text = "Rows made the examples, columns judged them; the frame marks examples made on the model itself."
-    return [Text(text), matrix("fgsm", shown), _transfer_curves(found, "fgsm")], folded
+    return [Text(text), matrix("fgsm", shown), _transfer_curves(found)], folded
 
 
 def _overlap(overlap: Found) -> tuple[list[Block], Folded]:
