@@ -66,9 +66,10 @@ class Pictured(Measure):
 )
 @dataclass(frozen=True)
 class EveryTarget(Measure):
-    """Attacks each sample towards the first `classes` classes; pictures (K, C, H, W) and success (K,) per sample.
+    """Attacks each sample towards the first `classes` classes.
 
-    The original stands for the sample's own class.
+    Writes `pictures` (n, K, C, H, W), in which the original stands for the sample's own class, `success` (n, K), and
+    how many entries `changed` (n, K).
     """
 
     attack: Attack
@@ -94,4 +95,5 @@ class EveryTarget(Measure):
         return {
             "pictures": pictures.reshape(count, self.classes, *pictures.shape[1:]),
             "success": found.success.view(count, self.classes),
+            "changed": (shown != inputs).flatten(1).sum(1).view(count, self.classes),
         }
