@@ -94,15 +94,16 @@ def panels(
     *,
     columns: int = 3,
     height: float = 2.9,
+    shared: bool = False,
 ) -> Figure:
-    """A figure of panels with one legend; `draw(axes, index)` fills each."""
+    """A figure of panels with one legend, and with shared axes if asked for; `draw(axes, index)` fills each."""
     from matplotlib.figure import Figure as Canvas
 
     columns = min(len(titles), columns)
     rows = -(-len(titles) // columns)
     with drawing(10.0 if columns > 1 else 11.0):
         figure = Canvas(figsize=(10.4, 0.8 + height * rows), layout="constrained")
-        every = list(figure.subplots(rows, columns, squeeze=False).flat)
+        every = list(figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).flat)
         for index, axes in enumerate(every):
             if index >= len(titles):
                 axes.set_visible(False)

@@ -272,7 +272,7 @@ def _logs(logs: Mapping[str, Array], labels: Array) -> Figure:
         "Log-probabilities of clean test images: filled the label's, line all other classes'. Heights are shares; all "
         f"below {_LEAST_LOG:g} stand in the first bar."
     )
-    return panels(_HEAD, draw, caption, "log-probability", height=2.2)
+    return panels(_HEAD, draw, caption, "log-probability", height=2.2, shared=True)
 
 
 def targets(found: Found, tables: Mapping[str, Mapping[str, Measurements]], classes: Sequence[str]) -> Section:
