@@ -123,7 +123,7 @@ def test_saved_tables_give_the_same_without_a_model(tmp_path: Path) -> None:
     models = {"m": _model(), "linear": nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), "own": _model(nn.Softplus)}
     plan = _plan(sg.linf(0.1), Saliency(), IntegratedGradients(2))
     plain, arrays = explained(Runner(models, _data(), Store(tmp_path)), list(models), plan, FACTS)
-    again, pictures = explained(SavedTables(tmp_path), list(models), plan, FACTS)
+    again, pictures = explained(SavedTables(tmp_path, FACTS["samples"]), list(models), plan, FACTS)
     assert again == plain
     assert Explained.model_validate(plain).plain() == plain
     assert pictures.keys() == arrays.keys()

@@ -166,7 +166,7 @@ def test_tables_are_kept(
     assert len(list(tmp_path.rglob("*.parquet"))) == 3  # what moves, and each of two layers
     monkeypatch.setattr(PGD, "perturb", None)
     assert _section(Runner({"net": model}, data, Store(tmp_path))) == found
-    assert neurons(SavedTables(tmp_path), ["net"], _plan(), {"samples": COUNT}) == found
+    assert neurons(SavedTables(tmp_path, COUNT), ["net"], _plan(), {"samples": COUNT}) == found
     with pytest.raises(TypeError, match="NoneType"):
         _section(runner, EPS / 2)
 

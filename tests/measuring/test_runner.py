@@ -115,7 +115,7 @@ def test_each_shard_is_measured_once_and_a_second_process_measures_nothing(model
     second = Runner({"m": model}, data, Store(tmp_path))
     assert _equal(second.run(Noted(), "m"), table)
     assert (model.seen, second.store.computed) == (11, 0)
-    saved = SavedTables(tmp_path).run(Noted(), "m")
+    saved = SavedTables(tmp_path, 11).run(Noted(), "m")
     assert _equal(saved, table)
     assert saved.about["seconds"] == table.about["seconds"]
 
@@ -168,7 +168,7 @@ def test_a_shard_follows_everything_that_it_depends_on(change: str, model: Count
 def test_large_columns_are_kept_for_the_samples_that_are_named(model: Counted, tmp_path: Path) -> None:
     data = _data()
     table = Runner({"m": model}, data, Store(tmp_path)).run(Noted(), "m", keep=[10, 3])
-    kept = SavedTables(tmp_path).run(Noted(), "m").kept("picture")
+    kept = SavedTables(tmp_path, 11).run(Noted(), "m").kept("picture")
     assert kept.rows.tolist() == table.kept("picture").rows.tolist() == [3, 10]
     assert np.array_equal(kept.values, data.batch([3, 10])[0].numpy())
 
@@ -192,7 +192,7 @@ def test_a_refusal_is_raised_or_written_down(model: Counted, tmp_path: Path) -> 
     with pytest.raises(UsageError, match="no layers"):
         runner.run(Noted(fails="no layers"), "m")
     assert runner.run(Refusing(fails="no layers"), "m").refused == "no layers"
-    assert SavedTables(tmp_path).run(Refusing(fails="no layers"), "m").refused == "no layers"
+    assert SavedTables(tmp_path, 11).run(Refusing(fails="no layers"), "m").refused == "no layers"
 
 
 def test_out_of_memory_is_tried_again_with_fewer_samples_and_said(
@@ -212,7 +212,7 @@ def test_out_of_memory_is_tried_again_with_fewer_samples_and_said(
 
 def test_a_table_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="run the same command again"):
-        SavedTables(tmp_path).run(Noted(), "m")
+        SavedTables(tmp_path, 11).run(Noted(), "m")
     with pytest.raises(UsageError, match="at least one sample"):
         Runner({"m": nn.Linear(4, 2)}, _data()).run(Noted(), "m", rows=[])
     with pytest.raises(UsageError, match="batch_size"):

@@ -136,6 +136,17 @@ def _model(index: int, name: str, rng: np.random.Generator) -> dict[str, Any]:
         },
         "gradient_norm": {"quantiles": quantiles(norms), "next_class": quantiles(next_norms)},
         "confidence": {"clean": quantiles(sure), "adversarial": quantiles(fooled_sure)},
+        "noise": {
+            "eps": 0.1,
+            "draws": 10,
+            "insensitivity": {"value": 0.3, "low": 0.25, "high": 0.35, "count": 200},
+        },
+        "corruptions": {
+            "mean_error": 0.25,
+            "rows": [
+                {"corruption": "fog", "severity": s, "accuracy": estimate(0.9 - 0.1 * s, 100)} for s in range(1, 6)
+            ],
+        },
         "explanations": [
             {"attribution": a, "under": u, "measure": m, "mean": v, "low": v - 0.03, "high": v + 0.03, "count": 64}
             for k, a in enumerate(["saliency", "integrated_gradients"])
@@ -278,6 +289,7 @@ def minimal() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     model["rho2"] = None
     model["robust"] = model["attacks"][0]["accuracy"]
     model["explanations"] = []
+    model["noise"] = model["corruptions"] = None
     model["curve"]["points"] = model["curve"]["points"][:1]
     arrays: dict[str, np.ndarray] = {}
     entries = _pictures(0, arrays, rng)
