@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from steadygrad.audit.plan import AuditPlan
     from steadygrad.audit.summary import Facts
 
-__all__ = ["Audit", "audit", "read"]
-
 TABLES, FACTS = "tables", "facts.json"
 
 

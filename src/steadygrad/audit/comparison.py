@@ -12,8 +12,6 @@ from steadygrad.errors import UsageError
 from steadygrad.measuring.paired import PairedDifference, difference_of_shares, median_shift
 from steadygrad.measuring.statistics import quantiles, wilson
 
-__all__ = ["Comparison", "Outcome", "Side", "compare"]
-
 Outcome = Literal["better", "worse", "not shown", "not trustworthy"]
 
 

@@ -21,8 +21,6 @@ from steadygrad.measuring.statistics import mean, quantile_intervals, share_of
 from steadygrad.measuring.table import Array, Table
 from steadygrad.registry import label_of
 
-__all__ = ["Section", "explained"]
-
 LEVELS = (0.05, 0.5, 0.95)
 _ARRAYS = {
     "shown": "adversarial",

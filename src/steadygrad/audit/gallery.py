@@ -16,8 +16,6 @@ from steadygrad.measuring.table import Array, Table
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
-__all__ = ["candidates", "grid", "pictures", "spread"]
-
 _CHOICE = 5
 
 

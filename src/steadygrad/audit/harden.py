@@ -23,8 +23,6 @@ from steadygrad.registry import describe
 from steadygrad.threat import Threat
 from steadygrad.training import FitResult, FitSettings, fit
 
-__all__ = ["Hardening", "harden", "usual_settings", "usual_values"]
-
 SCHEMA = 1
 BEFORE, AFTER = "before", "after"
 

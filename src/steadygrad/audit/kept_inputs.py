@@ -11,8 +11,6 @@ from steadygrad.files import atomic
 from steadygrad.measuring.store import place_of
 from steadygrad.measuring.table import Array, Table
 
-__all__ = ["nearest_inputs", "write_inputs"]
-
 
 def nearest_inputs(attacked: Mapping[str, Table]) -> Array:
     """For each sample the nearest adversarial input (N, *) that an attack found, or the clean one where none did.

@@ -26,8 +26,6 @@ from steadygrad.measuring.statistics import mean, quantile_intervals, quantiles,
 from steadygrad.measuring.table import Array, Table
 from steadygrad.registry import describe, label_of
 
-__all__ = ["ModelSummary"]
-
 
 @dataclass(frozen=True)
 class ModelSummary:

@@ -19,8 +19,6 @@ from steadygrad.measuring.table import Array, Table
 from steadygrad.neurons import select
 from steadygrad.registry import label_of
 
-__all__ = ["CHOICES", "neurons"]
-
 CHOICES = ("most", "random", "least")
 """Which neurons of a layer are held at their clean values, by sensitivity."""
 _NAMED = 5

@@ -17,8 +17,6 @@ from steadygrad.plans import Count, Fraction, Plan, Radius, Seed, method, method
 from steadygrad.registry import describe
 from steadygrad.threat import Threat
 
-__all__ = ["AuditPlan"]
-
 
 class AuditPlan(Plan):
     """Everything that an audit's numbers depend on besides models and data, and how it is computed.

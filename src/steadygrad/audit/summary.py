@@ -18,8 +18,6 @@ from steadygrad.measuring.runner import Tables
 from steadygrad.measuring.table import Array, Table
 from steadygrad.registry import label_of
 
-__all__ = ["Facts", "Found", "summarize"]
-
 SCHEMA = 1
 NOTE = (
     "Rows made the inputs, columns judged them. The diagonal is white-box; all other cells are weak evidence: "

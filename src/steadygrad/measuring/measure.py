@@ -17,8 +17,6 @@ from steadygrad.measuring.sources import code_of
 from steadygrad.measuring.table import Array
 from steadygrad.registry import Method, Registry, describe, label_of
 
-__all__ = ["MEASURES", "Batch", "Columns", "Measure", "depends_on", "settings_of"]
-
 MEASURES: Registry[Measure] = Registry("measure")
 Columns: TypeAlias = Mapping[str, "Tensor | ArrayLike"]
 """Values by name, the first axis of each being the sample."""

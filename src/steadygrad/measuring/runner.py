@@ -24,8 +24,6 @@ from steadygrad.measuring.sources import ModelKey, model_key
 from steadygrad.measuring.store import Store, place_of
 from steadygrad.measuring.table import REFUSED, Array, Kept, Table
 
-__all__ = ["Runner", "SavedTables", "Tables", "borrowed", "device_of"]
-
 
 class Tables(Protocol):
     """Where tables come from: a runner that measures what is missing, or a folder in which all lie."""

@@ -24,8 +24,6 @@ from torch import Tensor, nn
 
 from steadygrad.files import key
 
-__all__ = ["ModelKey", "code_of", "model_code", "model_key", "weights_key"]
-
 _STARTED = time.time()
 _PROCESS = uuid.uuid4().hex
 _PACKAGE = __name__.partition(".")[0]

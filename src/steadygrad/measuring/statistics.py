@@ -14,19 +14,6 @@ from numpy.typing import ArrayLike
 
 from steadygrad.errors import UsageError
 
-__all__ = [
-    "Estimate",
-    "bootstrap",
-    "critical_count",
-    "mean",
-    "newcombe",
-    "over_seeds",
-    "quantile_intervals",
-    "quantiles",
-    "share_of",
-    "wilson",
-]
-
 _DRAWS = 2000  # of a bootstrap
 _DRAWN = 1_000_000  # values drawn at once, which bounds the memory
 

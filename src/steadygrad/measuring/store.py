@@ -11,8 +11,6 @@ from steadygrad.errors import Failure
 from steadygrad.files import key
 from steadygrad.measuring.table import Table
 
-__all__ = ["Store", "place_of"]
-
 
 def place_of(name: str, title: str) -> str:
     """The folder of a table below that of the store: readable, and safe whatever the names are.

@@ -17,8 +17,6 @@ from steadygrad.files import atomic
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["REFUSED", "Array", "Kept", "Table"]
-
 Array: TypeAlias = NDArray[Any]
 REFUSED = "refused"
 """The column that says why a measure has nothing for a model; it then is the only one beside `sample` and `label`."""

@@ -30,8 +30,6 @@ from steadygrad.measuring.table import Table
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
-__all__ = ["Subject", "checks", "validity"]
-
 _QUERIES = 300
 _PLANTED = 100
 _MISSES = 0.05

@@ -17,8 +17,6 @@ from steadygrad.measuring.table import Array
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
-__all__ = ["RECORDS", "Attacked", "Scaled", "Transferred", "nearest"]
-
 RECORDS: dict[str, str] = {
     "model": "name of the model under attack",
     "source": "name of the model on which the inputs were made; the same for a white-box attack",

@@ -15,8 +15,6 @@ from steadygrad.attacks.expectation import draws_of
 from steadygrad.classifier import frozen
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 
-__all__ = ["DerivativesTaken", "NoiseTurned", "Repeated"]
-
 
 @MEASURES.register(
     "repeated",

@@ -16,8 +16,6 @@ from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
-__all__ = ["GRID", "Curve", "smallest_in_grid"]
-
 GRID = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0)
 """Radii of a curve as multiples of the audited radius."""
 

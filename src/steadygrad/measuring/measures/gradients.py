@@ -14,8 +14,6 @@ from steadygrad.classifier import frozen
 from steadygrad.derivatives import gradient
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 
-__all__ = ["GradientNorms", "SummedGradient"]
-
 
 @MEASURES.register(
     "gradient_norms",

@@ -26,8 +26,6 @@ from steadygrad.measuring.measures.map_bounds import DISTANCES, KINDS, K, MapBou
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
-__all__ = ["DRAWN_ANEW", "MapAttacks", "similarities"]
-
 DRAWN_ANEW = "its predictions, and so its maps, are drawn anew in every call"
 _SIMILAR = ("top_k_intersection", "kendall", "cosine", "mass_center_displacement")
 

@@ -15,8 +15,6 @@ from steadygrad.bounds.result import Distance, Kind, cosine_bound
 from steadygrad.errors import Failure, UsageError
 from steadygrad.threat import Threat
 
-__all__ = ["DISTANCES", "KINDS", "K", "MapBound", "bounds_on_maps"]
-
 DISTANCES: tuple[Distance, ...] = ("euclidean", "cosine")
 KINDS: tuple[Kind, ...] = ("linearized", "certified")
 K = 0.1

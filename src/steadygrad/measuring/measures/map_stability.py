@@ -15,8 +15,6 @@ from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
-__all__ = ["SIMILARITY_OF_MAPS", "WAYS", "MapStability"]
-
 SIMILARITY_OF_MAPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "top-10 % intersection": similarity.top_k_intersection,
     "Kendall tau-b": similarity.kendall,

@@ -19,8 +19,6 @@ from steadygrad.neurons import Layers
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
-__all__ = ["NeuronChanges"]
-
 _BYTES = 2**28
 """Of activations that are kept at once."""
 

@@ -13,8 +13,6 @@ from steadygrad import neurons
 from steadygrad.classifier import frozen, predict
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 
-__all__ = ["NeuronsHeld"]
-
 
 @MEASURES.register(
     "neurons_held",

@@ -16,8 +16,6 @@ from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.threat import linf
 
-__all__ = ["BoundaryDistance", "NoiseInsensitivity", "boundary_distance", "directions", "noise_insensitivity"]
-
 _BISECTIONS = 12
 
 

@@ -17,8 +17,6 @@ from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
-__all__ = ["EveryTarget", "Pictured"]
-
 
 @MEASURES.register(
     "pictured",

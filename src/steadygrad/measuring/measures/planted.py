@@ -16,9 +16,6 @@ from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
-__all__ = ["Plant", "Planted", "PlantedFound", "plant"]
-
-
 REACH = 0.7
 """Where the points are planted, as a share of the radius."""
 _QUERIES = 128

@@ -11,8 +11,6 @@ from torch import nn
 from steadygrad.classifier import frozen
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 
-__all__ = ["LogProbabilities", "Predicted"]
-
 
 @MEASURES.register(
     "predicted",

@@ -16,8 +16,6 @@ from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.measuring.measures.map_attacks import DRAWN_ANEW
 from steadygrad.registry import label_of
 
-__all__ = ["RandomizedLayers"]
-
 
 @MEASURES.register(
     "randomized_layers",

@@ -18,8 +18,6 @@ from steadygrad.measuring.statistics import Estimate, mean
 from steadygrad.measuring.table import Table
 from steadygrad.registry import label_of
 
-__all__ = ["FIVE_STEPS", "Rho2", "mean_image", "mean_ratio", "raw_change"]
-
 FIVE_STEPS = DeepFool(steps=5, candidates=9)
 """DeepFool as the score is defined by Yan et al. 2018: five steps, overshoot 0.02, the nine likeliest classes."""
 

@@ -16,8 +16,6 @@ from steadygrad.derivatives import gradient
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.measuring.runner import Tables
 
-__all__ = ["SignedSteps", "halving_radius"]
-
 
 @MEASURES.register(
     "signed_steps",
