@@ -47,7 +47,7 @@ class Claim:
     def needed(self) -> str:
         """The bar in words."""
         scale = 100 if self.unit in ("%", "points") else 1
-        return f"{self.sense} {scale * self.bar:g} {self.unit}".strip()
+        return f"{self.sense} {scale * self.bar:,.8g} {self.unit}".strip()
 
     @property
     def held(self) -> bool:
