@@ -108,8 +108,7 @@ def test_nearer_points_of_other_attacks_count_and_no_others(honest: Classifier, 
 
 def _searches(summary: ModelSummary) -> list[Table]:
     return [
-        summary.tables.run(Attacked(attack, summary.plan.threat.at(None)), "m")
-        for attack in nearest(summary.plan.norm)
+        summary.tables.run(Attacked(attack, summary.plan.threat.at(None)), "m") for attack in nearest(summary.plan.norm)
     ]
 
 

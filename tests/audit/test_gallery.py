@@ -23,6 +23,7 @@ from steadygrad.measuring.table import Table
 from steadygrad.registry import label_of
 
 SHAPE = (3, 4, 4)
+ATTACK = PGD(steps=5)
 MAPS = (Saliency(), Saliency(of="loss"))
 
 
@@ -40,7 +41,7 @@ def _data(count: int = 15, mistakes: bool = False) -> Dataset:
 
 
 def _shown(
-    data: Dataset, keep: list[int], count: int, eps: float = 0.1, attack: Attack = PGD(steps=5)
+    data: Dataset, keep: list[int], count: int, eps: float = 0.1, attack: Attack = ATTACK
 ) -> tuple[Pictures, Table]:
     """Pictures of the model named third, and the table that they are of."""
     runner, measure = Runner({"tiny": _model()}, data), Attacked(attack, sg.linf(eps))
@@ -86,16 +87,18 @@ def test_captions_are_those_of_the_record_and_of_the_picture(mistakes: bool) -> 
         assert caption["attack"] == "PGD, 5 steps"
         for kind, x, name in (("clean", clean, "clean_"), ("adversarial", found, "")):
             best = model(x).detach().softmax(1).max(1)
-            assert caption[f"{kind}_prediction"] == data.classes[int(best.indices)] == data.classes[
-                row[f"{name}prediction"]
-            ]
+            assert (
+                caption[f"{kind}_prediction"]
+                == data.classes[int(best.indices)]
+                == data.classes[row[f"{name}prediction"]]
+            )
             assert caption[f"{kind}_confidence"] == pytest.approx(best.values.item(), rel=1e-4)
             assert caption[f"{kind}_confidence"] == row[f"{name}confidence"]
         hit = caption["adversarial_prediction"] != caption["label"]
         assert hit == row["success"]
         assert caption["distance"] == (pytest.approx(float((found - clean).abs().max()), rel=1e-5) if hit else None)
         fooled += hit
-    assert 0 < fooled
+    assert fooled > 0
     assert mistakes or fooled < 8 or not frame["success"].all()
 
 

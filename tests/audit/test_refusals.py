@@ -64,7 +64,11 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "a grid that falls": (_right, {"grid": (1.0, 0.5)}, "positive and rising"),
     "no samples": (_right, {"samples": 0}, r"samples: .*greater than or equal to 1 \(got 0\)"),
     "nothing checked": (_right, {"checked": 0}, r"checked: .*greater than or equal to 1 \(got 0\)"),
-    "an unknown setting": (_right, {"atacks": [FGSM()]}, "there is no setting of an audit 'atacks'; did you mean 'attacks'"),
+    "an unknown setting": (
+        _right,
+        {"atacks": [FGSM()]},
+        "there is no setting of an audit 'atacks'; did you mean 'attacks'",
+    ),
     "a seed below zero": (_right, {"seed": -1}, r"seed: .*greater than or equal to 0 \(got -1\)"),
     "an attack for other norms": (
         _right,

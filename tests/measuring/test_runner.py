@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ def test_large_columns_are_kept_for_the_samples_that_are_named() -> None:
     assert kept.rows.tolist() == [2, 11, 22]
     assert torch.equal(torch.from_numpy(kept.values), _data().batch([2, 11, 22])[0])
     assert len(runner.run(Noted(2.0), "m").kept("input").rows) == 0
-    with pytest.raises(UsageError, match="take table.kept"):
+    with pytest.raises(UsageError, match=r"take table\.kept"):
         runner.run(Noted(), "m")["input"]
 
 
@@ -188,7 +189,7 @@ def test_fewer_samples_at_once_where_memory_is_short(caplog: pytest.LogCaptureFi
 def test_borrowed_tensors_go_home_after_an_error_too() -> None:
     model = nets.build()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(KeyboardInterrupt), borrowed([model], "cpu") as where:
+    with contextlib.suppress(KeyboardInterrupt), borrowed([model], "cpu") as where:
         assert where == device_of(model) == torch.device("cpu")
         raise KeyboardInterrupt
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -211,7 +212,7 @@ def test_saved_tables_are_read_and_nothing_is_measured(tmp_path: Path) -> None:
     saved = SavedTables(tmp_path, 23)
     assert saved.run(Noted(), "m").frame.equals(whole.frame)
     assert saved.run(Noted(), "m", rows=range(9)).frame.equals(whole.select(slice(9)).frame)
-    with pytest.raises(Failure, match="not complete: there is no table .*; run the same command again"):
+    with pytest.raises(Failure, match=r"not complete: there is no table .*; run the same command again"):
         saved.run(Noted(), "n")
     sorted(tmp_path.rglob("*.parquet"))[1].unlink()
     with pytest.raises(Failure, match="not complete: 13 of 23 samples are in the table"):

@@ -73,13 +73,12 @@ def test_columns_of_large_values_follow_their_samples() -> None:
     assert "input" not in made.frame
 
 
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6)
 VALUES = st.one_of(
     st.lists(st.floats(allow_nan=True, allow_infinity=True, width=64), min_size=4, max_size=4).map(np.array),
     st.lists(st.integers(-(2**60), 2**60), min_size=4, max_size=4).map(np.array),
     st.lists(st.booleans(), min_size=4, max_size=4).map(np.array),
-    st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6), min_size=4, max_size=4).map(
-        lambda texts: np.array(texts, dtype=str)
-    ),
+    st.lists(TEXTS, min_size=4, max_size=4).map(lambda texts: np.array(texts, dtype=str)),
     st.integers(0, 9).map(lambda n: np.full((4, 2, 3), n, dtype=np.float32)),
     st.sets(st.integers(0, 3)).map(
         lambda rows: Kept(4, np.array(sorted(rows), dtype=np.int64), np.ones((len(rows), 2, 2), dtype=np.float32))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from steadygrad.attacks import Attack
 from steadygrad.classifier import Classifier, check_inputs
@@ -50,7 +50,7 @@ def evaluate(
     check_inputs(*data.batch(slice(0, 1)), threat.bounds)
     name = model.name if isinstance(model, Classifier) else type(model).__name__
     runner = Runner({name: model}, data, seed=seed, device=device, batch_size=batch_size)
-    radii = np.asarray(threat.eps.cpu().double()) if hasattr(threat.eps, "ndim") and threat.eps.ndim else None
+    radii = np.asarray(threat.eps.cpu().double()) if isinstance(threat.eps, Tensor) and threat.eps.ndim else None
     if radii is not None and len(radii) != len(data):
         raise UsageError(f"eps has {len(radii)} entries for {len(data)} samples: give one number, or one each")
     found = []

@@ -74,9 +74,7 @@ def test_every_random_answer_counts(honest: Classifier, data: Dataset) -> None:
 
 
 def test_a_random_model_is_taken_on_average(honest: Classifier, data: Dataset) -> None:
-    calm, wild = (
-        check(validity.deterministic, Expectation(victims.Noisy(honest, s), 8), data) for s in (0.1, 30.0)
-    )
+    calm, wild = (check(validity.deterministic, Expectation(victims.Noisy(honest, s), 8), data) for s in (0.1, 30.0))
     assert calm.passed is True
     assert wild.passed is False
     assert wild.value is not None

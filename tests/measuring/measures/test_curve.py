@@ -17,8 +17,8 @@ from audit.victims import Counting, Halfspace, features
 from steadygrad import randomness
 from steadygrad.attacks import BIM, FGSM, PGD, Attack
 from steadygrad.classifier import Classifier
-from steadygrad.errors import UsageError
 from steadygrad.data import Dataset
+from steadygrad.errors import UsageError
 from steadygrad.measuring.measures.curve import GRID, Curve, smallest_in_grid
 from steadygrad.measuring.runner import Runner
 from steadygrad.measuring.table import Table
