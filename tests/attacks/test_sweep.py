@@ -18,7 +18,7 @@ import steadygrad as sg
 from steadygrad import data, models, randomness
 from steadygrad.attacks import PGD
 from steadygrad.attacks.engine import AttackResult
-from steadygrad.evaluation.curves import GRID, smallest_in_grid
+from steadygrad.measuring.measures.curve import GRID, smallest_in_grid
 
 
 def passes(result: AttackResult) -> int:

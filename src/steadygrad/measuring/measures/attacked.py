@@ -134,7 +134,7 @@ class Attacked(Measure):
 
     def _attacked(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, seeds: Tensor) -> dict[str, Tensor]:
         parts = []
-        for rows in torch.arange(len(x)).split(self.chunk or len(x)):
+        for rows in torch.arange(len(x)).split(self.chunk or len(x)):  # type: ignore[no-untyped-call]
             there = rows.to(x.device)
             radius = threat.eps
             part = threat.at(radius[there]) if isinstance(radius, Tensor) and radius.ndim else threat
