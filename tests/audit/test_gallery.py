@@ -23,6 +23,7 @@ from steadygrad.measuring.table import Table
 from steadygrad.registry import label_of
 
 SHAPE = (3, 4, 4)
+ATTACK = PGD(steps=5)
 MAPS = (Saliency(), Saliency(of="loss"))
 
 
@@ -40,7 +41,7 @@ def _data(count: int = 15, mistakes: bool = False) -> Dataset:
 
 
 def _shown(
-    data: Dataset, keep: list[int], count: int, eps: float = 0.1, attack: Attack = PGD(steps=5)
+    data: Dataset, keep: list[int], count: int, eps: float = 0.1, attack: Attack = ATTACK
 ) -> tuple[Pictures, Table]:
     """Pictures of the model named third, and the table that they are of."""
     runner, measure = Runner({"tiny": _model()}, data), Attacked(attack, sg.linf(eps))

@@ -260,7 +260,7 @@ def test_a_run_that_is_not_complete_is_not_read(weights: str, tmp_path: Path) ->
     out = tmp_path / "run"
     run(weights, out)
     shards(out)[3].unlink()
-    with pytest.raises(Failure, match="the run is not complete: .*; run the same command again"):
+    with pytest.raises(Failure, match=r"the run is not complete: .*; run the same command again"):
         read(out)
     (out / "tables" / "facts.json").write_text("{")
     with pytest.raises(Failure, match=r"cannot read .*facts\.json: .*; run the same command again"):

@@ -156,9 +156,9 @@ def _config(plan: AuditPlan, weights: Mapping[str, str], data: Dataset, center: 
 
 
 def _as_read(value: Any) -> Any:
-    """Settings as a file gives them back: TOML knows no None."""
+    """Settings as a file gives them back, by name: TOML knows no None, and has its own order."""
     if isinstance(value, Mapping):
-        return {name: _as_read(inner) for name, inner in value.items() if inner is not None}
+        return {name: _as_read(inner) for name, inner in sorted(value.items()) if inner is not None}
     return [_as_read(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 

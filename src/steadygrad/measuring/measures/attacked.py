@@ -108,16 +108,21 @@ class Attacked(Measure):
         threat = self.threat.at(batch.of("eps")) if "eps" in batch.given else self.threat
         found = self._attacked(model, x, y, threat, seeds)
         names = [*(name for name, _ in self.attack.members()), ""]
+        clean = predict(model, x, seeds)
+        # The attack saw the samples in other batches, where a model that depends on them may have been right.
+        mistake = clean[0] != y
+        inputs = torch.where(mistake.view(-1, *[1] * (x.ndim - 1)), x, found["inputs"])
+        by = torch.where(mistake, -1, found["found_by"])
         return {
-            **_predictions(model, x, found["inputs"], y, threat, seeds),
+            **_predictions(model, clean, inputs, y, threat, seeds),
             "eps": _radii(threat, len(x)),
-            "success": found["success"],
-            "broken_by": np.array([names[number] for number in found["found_by"].tolist()]),
-            "distance": found["distance"],
+            "success": found["success"] | mistake,
+            "broken_by": np.array([names[number] for number in by.tolist()]),
+            "distance": torch.where(mistake, 0.0, found["distance"]),
             "forwards": found["forwards"],
             "backwards": found["backwards"],
             "zero_gradient": found["zero_gradient"],
-            "input": found["inputs"],
+            "input": inputs,
         }
 
     def _attacked(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, seeds: Tensor) -> dict[str, Tensor]:
@@ -151,7 +156,7 @@ class Transferred(Measure):
         """Judge the points of the second model on the first."""
         x, y, (model, source) = batch.x, batch.y, models
         points = self.attack.perturb(source, x, y, self.threat, generator=batch.seeds)
-        columns = _predictions(model, x, points, y, self.threat, batch.seeds)
+        columns = _predictions(model, predict(model, x, batch.seeds), points, y, self.threat, batch.seeds)
         mistake = columns["clean_prediction"] != y
         success = ((columns["prediction"] != y) & self.threat.allows(x, points)) | mistake
         distance = torch.where(mistake, 0.0, self.threat.distance(points - x).double())
@@ -176,11 +181,11 @@ def _radii(threat: Threat, count: int) -> Tensor:
 
 
 def _predictions(
-    model: nn.Module, x: Tensor, points: Tensor, y: Tensor, threat: Threat, seeds: Tensor
+    model: nn.Module, clean: tuple[Tensor, Tensor], points: Tensor, y: Tensor, threat: Threat, seeds: Tensor
 ) -> dict[str, Tensor]:
     low, high = threat.bounds
     rounded = low + (high - low) * ((points - low) / (high - low) * 255).round() / 255
-    clean, found, coarse = (predict(model, inputs, seeds) for inputs in (x, points, rounded))
+    found, coarse = (predict(model, inputs, seeds) for inputs in (points, rounded))
     return {
         "clean_prediction": clean[0],
         "clean_confidence": clean[1],
