@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import data, models
-from steadygrad.attacks.attribution import IFIA, AttributionPGD, ExplanationAttack
+from steadygrad.attacks.maps.attribution_attacks import IFIA, AttributionPGD, ExplanationAttack
 from steadygrad.attributions import Attribution, InputXGradient, IntegratedGradients, Saliency
 from steadygrad.attributions import similarity as sim
 from steadygrad.attributions.attribution import Forward
@@ -122,7 +122,7 @@ def main(count: int = 100) -> None:
     for attack in attacks:
         found = attack(model, x, None, linf(EPS["linf"]))
         assert found.noise is not None
-        show(f"| {attack.measured} | {_text(found.noise.deviation)} | {_text(found.deviation)} |")
+        show(f"| {attack.objective} | {_text(found.noise.deviation)} | {_text(found.deviation)} |")
 
 
 if __name__ == "__main__":

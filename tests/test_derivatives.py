@@ -10,7 +10,7 @@ from torch import nn
 import nets
 from oracles import differences
 from steadygrad import derivatives
-from steadygrad.derivatives import smooth
+from steadygrad.derivatives import has_rectifiers, smooth
 from steadygrad.errors import UsageError
 
 KINDS = ("mlp", "conv", "attention")
@@ -281,3 +281,17 @@ def test_curvature_of_the_loss_or_the_activation_is_enough():
     relu, soft = nets.build("conv", activation=nn.ReLU), nets.build("conv", activation=nn.Softplus)
     derivatives.require_curvature(_log_probability(relu), nets.inputs())
     derivatives.require_curvature(lambda z: soft(z)[:, 0], nets.inputs())
+
+
+def test_rectifiers_are_found_by_what_is_called_and_not_by_values():
+    # All units are far from their kink, where softplus is the rectifier to the last digit.
+    model = nn.Sequential(nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 3))
+    x = torch.rand(2, 16)
+    with torch.no_grad():
+        model[0].bias.fill_(100.0)
+        assert torch.equal(model(x), smooth(model)(x))
+    assert has_rectifiers(model, x)
+    assert has_rectifiers(nn.ReLU6(inplace=True), x)
+    assert has_rectifiers(nn.TransformerEncoderLayer(16, 2, batch_first=True), x[:, None])
+    assert not has_rectifiers(nn.Sequential(nn.Linear(16, 4), nn.GELU()), x)
+    assert not has_rectifiers(smooth(nn.Tanh()), x)

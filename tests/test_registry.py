@@ -92,7 +92,75 @@ def test_every_method_refuses_an_unknown_setting(kind, row):
         registry.build(kind, row.name, {"nonsense": 1})
 
 
+def test_a_new_file_of_a_package_registers_its_methods(toys, tmp_path, monkeypatch):
+    package = tmp_path / "games"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "chess.py").write_text(
+        f"from steadygrad.registry import Method, _REGISTRIES\n"
+        f"@_REGISTRIES['toy'].register('chess', **{ROW})\n"
+        f"class Chess(Method): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = toys.discover("games", [str(package)])
+    assert list(found) == ["Chess"]
+    assert found["Chess"] is toys["chess"].method
+
+
+@pytest.mark.parametrize("rows", [attributions.ATTRIBUTIONS, defenses.DEFENSES], ids=lambda rows: rows.kind)
+def test_every_method_is_found_in_its_package(rows):
+    package = {"attribution": attributions, "defense": defenses}[rows.kind]
+    for row in rows:
+        if row.method.__module__.startswith(package.__name__):
+            assert getattr(package, row.method.__name__) is row.method
+
+
 # Building
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("8/255", 8 / 255),
+        ("1e-3", 1e-3),
+        ("null", None),
+        ("true", True),
+        ("1_000", 1000),
+        ("'ce'", "ce"),
+        ('"ce"', "ce"),
+        ("[1, 2,]", [1, 2]),
+        ("ce", "ce"),
+        ("1/0", "1/0"),
+        ("a/b", "a/b"),
+        ("2020-01-01", "2020-01-01"),
+    ],
+)
+def test_values_are_json_toml_fractions_or_texts(text, value):
+    assert registry.parse_value(text) == value
+
+
+def test_fractions_are_numbers_in_files_as_in_flags():
+    written = registry.build("defense", "trades", {"eps": "8/255", "attack": {"name": "pgd", "steps": 3}})
+    assert written == registry.parse("defense", "trades:eps=8/255,attack=pgd(steps=3)")
+    assert written.eps == 8 / 255
+
+
+def test_limits_refuse_what_is_beyond_them():
+    @dataclass(frozen=True)
+    class Limited(Method):
+        weight: registry.NotNegative = 0.0
+        share: registry.BelowOne | None = None
+        count: registry.Count = 1
+
+    registry.check_settings(Limited())
+    for bad, words in (
+        (Limited(weight=-1.0), "weight must be at least 0 and finite, got -1.0"),
+        (Limited(weight=float("nan")), "weight must be at least 0"),
+        (Limited(share=1.0), r"share must be within \[0, 1\), got 1.0"),
+        (Limited(count=0), "count must be at least 1, got 0"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            registry.check_settings(bad)
 
 
 def test_settings_come_from_mappings_and_flags(toys):

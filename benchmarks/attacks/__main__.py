@@ -11,8 +11,7 @@ from rich.console import Console
 
 from benchmarks.attacks import Pace, bench_attacks, table
 from steadygrad.cli import app
-from steadygrad.cli.audit import number
-from steadygrad.cli.common import Debug, Device, Json, Seed, emit, pick_device, shown
+from steadygrad.cli.common import Debug, Device, Json, Seed, emit, number, pick_device, shown
 
 __all__ = ["main"]
 

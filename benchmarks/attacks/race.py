@@ -20,7 +20,7 @@ from benchmarks.attacks.meter import Lap, Meter, bare, clock, quiet
 from benchmarks.attacks.subject import Subject
 from benchmarks.attacks.tasks import OURS, Contender, Task
 from steadygrad import files, progress
-from steadygrad.attacks.engine import judge
+from steadygrad.attacks.attack_result import judge
 from steadygrad.evaluation.robustness import code_key, weights_key
 from steadygrad.measuring.statistics import wilson
 

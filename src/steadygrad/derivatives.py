@@ -1,4 +1,4 @@
-"""Derivatives with respect to inputs: first and second order, exact, chunked, checked.
+"""Derivatives with respect to inputs, of first and second order.
 
 A scalar function here maps inputs (N, *) to one number per sample (N,); the samples must not
 depend on each other (a model in evaluation mode does not mix them).
@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from steadygrad import randomness
+from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
 
 __all__ = [
     "Smooth",
     "gradient",
+    "has_rectifiers",
     "hvp",
     "in_chunks",
     "jacobian",
@@ -45,7 +47,7 @@ def math_attention() -> Iterator[None]:
 
 
 def _leaf(x: Tensor, create_graph: bool) -> Tensor:
-    # Keep the caller's graph when the result is to be differentiated with respect to x.
+    # x itself when the result is to be differentiated with respect to x.
     return x if create_graph and x.requires_grad else x.detach().requires_grad_()
 
 
@@ -172,7 +174,7 @@ def _leaky_relu(beta: float, input: Tensor, negative_slope: float = 0.01, inplac
 
 
 def _put(target: Tensor, value: Tensor, inplace: bool) -> Tensor:
-    # The caller may go on with the tensor that it gave, not with the one that it gets.
+    # An in-place function changes the tensor it is given; the caller may keep using that one.
     return target.copy_(value) if inplace else value
 
 
@@ -219,11 +221,36 @@ def smooth(model: nn.Module, beta: float = 50.0) -> Smooth:
     return Smooth(model, beta)
 
 
-def require_curvature(scalar: Function, x: Tensor) -> None:
-    """Refuse a scalar function whose second derivative with respect to x is zero everywhere.
+class _Rectifiers(TorchFunctionMode):
+    """Notes whether one of the functions is called that `smooth` replaces."""
 
-    The gradient of such a function (a logit of an all-ReLU network) cannot be moved by following
-    derivatives, and a method that tries looks like a robust explanation. Probes four samples.
+    seen: bool = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.seen |= func in _RECTIFIERS
+        return func(*args, **(kwargs or {}))
+
+
+def has_rectifiers(model: nn.Module, x: Tensor) -> bool:
+    """Whether the model calls a function that `smooth` replaces, at the first of the inputs (N, *); one forward.
+
+    >>> has_rectifiers(nn.ReLU(), torch.ones(1, 2)), has_rectifiers(nn.Tanh(), torch.ones(1, 2))
+    (True, False)
+    """
+    # With a gradient to follow: without one, fused layers hide what they call.
+    watch = _Rectifiers()
+    with frozen(model), torch.enable_grad(), watch:
+        model(x[:1].detach().requires_grad_().clone())
+    return watch.seen
+
+
+def require_curvature(scalar: Function, x: Tensor) -> None:
+    """Refuse a scalar function whose second derivative with respect to x is zero everywhere, by four samples.
+
+    The gradient of such a function (a logit of an all-ReLU network) cannot be changed by following
+    derivatives, and explanations attacked so would seem robust.
 
     Raises:
         UsageError: with the way out, `sg.smooth(model, beta)`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["Failure", "UsageError", "unknown_name"]
+__all__ = ["Failure", "UsageError", "at_least_one", "one_of", "unknown_name"]
 
 
 class UsageError(ValueError):
@@ -26,3 +26,22 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ";"
     return UsageError(f"there is no {kind} {name!r}{hint} (known: {', '.join(names)})")
+
+
+def one_of(kind: str, name: str, known: Iterable[str]) -> None:
+    """Refuse a name that is not among the known ones, as `unknown_name` says it."""
+    if name not in known:
+        raise unknown_name(kind, str(name), known)
+
+
+def at_least_one(**settings: int) -> None:
+    """Refuse counts below 1, by name.
+
+    >>> at_least_one(steps=10, restarts=0)
+    Traceback (most recent call last):
+    steadygrad.errors.UsageError: steps and restarts must be at least 1, got 10 and 0
+    """
+    if min(settings.values()) < 1:
+        pair = (settings, map(str, settings.values()))
+        names, values = (" and ".join(", ".join(words).rsplit(", ", 1)) for words in pair)
+        raise UsageError(f"{names} must be at least 1, got {values}")

@@ -1,22 +1,22 @@
 """Random numbers that belong to a sample, not to its batch.
 
-One 64-bit seed is drawn per sample from the caller's generator; all that is random about the
-sample follows from its seed. A batch of N therefore equals N batches of one, a sample keeps its
-numbers when its neighbors leave the batch, and the global generator is never touched. Only layers of
-a network draw from it, such as dropout; `replayed` makes them draw the same again.
+One seed per sample is drawn from the caller's generator, and all that is random about the sample follows from it: a
+batch of N equals N batches of one. The global generators are not touched. Only layers such as dropout draw from them;
+`replayed` makes them draw the same again.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from steadygrad.errors import UsageError
+from steadygrad.files import key
 
-__all__ = ["Seeds", "exponential", "fresh", "normal", "replayed", "sample_seeds", "state_of", "uniform"]
+__all__ = ["Seeds", "exponential", "fresh", "normal", "replayed", "sample_seeds", "seed_of", "state_of", "uniform"]
 
 _SEED_RANGE = 2**62
 
@@ -24,6 +24,11 @@ _SEED_RANGE = 2**62
 def fresh(seed: int = 0) -> torch.Generator:
     """A CPU generator with its own seed."""
     return torch.Generator().manual_seed(seed)
+
+
+def seed_of(*parts: int | str) -> int:
+    """A seed that follows from its parts, such as a purpose, the seed of the run and a step."""
+    return int(key(*parts)[:15], 16)
 
 
 Seeds = torch.Generator | Tensor | None
@@ -43,32 +48,28 @@ def sample_seeds(count: int, generator: Seeds) -> Tensor:
     return seeds.cpu()
 
 
-def _draw(
-    fill: Callable[[torch.Generator], Tensor], seeds: Tensor, shape: Sequence[int], draw: int, like: Tensor
-) -> Tensor:
-    generator = torch.Generator()
-    # An odd multiplier keeps the streams of neighboring draws apart.
-    rows = [fill(generator.manual_seed((int(s) + draw * 0x9E3779B97F4A7C15) % 2**63)) for s in seeds]
-    out = torch.stack(rows) if rows else torch.empty(0, *shape)
-    return out.to(device=like.device, dtype=like.dtype, non_blocking=True)
-
-
 def uniform(seeds: Tensor, like: Tensor, draw: int = 0) -> Tensor:
     """Uniform numbers in [0, 1) of the shape, device and type of `like` (N, *)."""
-    shape = like.shape[1:]
-    return _draw(lambda g: torch.rand(shape, generator=g), seeds, shape, draw, like)
+    return _draw(Tensor.uniform_, seeds, like, draw)
 
 
 def normal(seeds: Tensor, like: Tensor, draw: int = 0) -> Tensor:
     """Standard normal numbers of the shape, device and type of `like` (N, *)."""
-    shape = like.shape[1:]
-    return _draw(lambda g: torch.randn(shape, generator=g), seeds, shape, draw, like)
+    return _draw(Tensor.normal_, seeds, like, draw)
 
 
 def exponential(seeds: Tensor, like: Tensor, draw: int = 0) -> Tensor:
     """Standard exponential numbers of the shape, device and type of `like` (N, *)."""
-    shape = like.shape[1:]
-    return _draw(lambda g: torch.empty(shape).exponential_(generator=g), seeds, shape, draw, like)
+    return _draw(Tensor.exponential_, seeds, like, draw)
+
+
+def _draw(fill: Callable[..., Tensor], seeds: Tensor, like: Tensor, draw: int) -> Tensor:
+    generator, shape = torch.Generator(), like.shape[1:]
+    # An odd multiplier keeps the streams of neighboring draws apart.
+    states = [(int(s) + draw * 0x9E3779B97F4A7C15) % 2**63 for s in seeds]
+    rows = [fill(torch.empty(shape), generator=generator.manual_seed(state)) for state in states]
+    out = torch.stack(rows) if rows else torch.empty(0, *shape)
+    return out.to(device=like.device, dtype=like.dtype, non_blocking=True)
 
 
 def state_of(device: torch.device) -> Tensor:
@@ -81,7 +82,7 @@ def state_of(device: torch.device) -> Tensor:
 
 @contextlib.contextmanager
 def replayed(state: Tensor, device: torch.device) -> Iterator[None]:
-    """Layers on a device draw within the block what they drew after `state_of`; afterwards they go on as if not."""
+    """Within the block, layers on a device draw what they drew after `state_of`; the state of before is restored."""
     now = state_of(device)
     _set(state, device)
     try:

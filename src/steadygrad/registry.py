@@ -42,12 +42,9 @@ __all__ = [
 class Method:
     """Base of attacks, attributions, bounds and defenses: settings in, no hidden state."""
 
-    # Read by pydantic when a configuration is validated; a plain mapping keeps it optional.
-    __pydantic_config__: ClassVar[dict[str, Any]] = {
-        "extra": "forbid",
-        "arbitrary_types_allowed": True,
-        "strict": False,
-    }
+    norms: ClassVar[tuple[str, ...]] = ()  # under which it works
+    # Read by pydantic, without an import of it.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "arbitrary_types_allowed": True}
 
 
 M = TypeVar("M", bound=Method)
@@ -65,7 +62,11 @@ class Row(Generic[M]):
     cost: str
     soundness: str
     order: int
-    norms: tuple[str, ...] = ()
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """The norms under which it works."""
+        return self.method.norms
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -78,13 +79,16 @@ def _fields(settings: Any) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default is not dataclasses.MISSING:
-        return field.default
-    return field.default_factory() if field.default_factory is not dataclasses.MISSING else "required"
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return "required" if field.default is dataclasses.MISSING else field.default
 
 
 class Limit(NamedTuple):
-    """What a setting must be, in the type of its field: the words of the error, and whether a value is so."""
+    """What a setting must be, in the type of its field: the words of the error, and whether a value is so.
+
+    A function that uses names of its module must be in a type that the module names, as `Positive` is here.
+    """
 
     words: str
     holds: Callable[[Any], bool]
@@ -141,20 +145,22 @@ class Registry(Generic[M]):
         summary: str,
         reference: str,
         cost: str,
-        order: int,
         soundness: str | None = None,
-        norms: tuple[str, ...] = (),
+        order: int = 1,
+        norms: tuple[str, ...] | None = None,
     ) -> Callable[[type[M]], type[M]]:
         """Class decorator: put the method into the registry.
 
         `order` is the order of the derivatives it takes through the model (0, 1 or 2), `cost` its
-        passes per sample, `soundness` one of the words of the soundness page.
+        passes per sample, `soundness` one of the words of the soundness page (None: that of its kind);
+        `norms` become those of the class (None: it has the ones of its base class).
         """
 
         def add(method: type[M]) -> type[M]:
             assert name not in self._rows, f"{self.kind} {name} is registered twice"
-            sound = soundness or self.soundness
-            self._rows[name] = Row(name, method, summary, reference, cost, sound, order, norms)
+            if norms is not None:
+                method.norms = norms
+            self._rows[name] = Row(name, method, summary, reference, cost, soundness or self.soundness, order)
             return method
 
         return add

@@ -11,11 +11,11 @@ from torch import Tensor
 from steadygrad import randomness
 from steadygrad.errors import UsageError, unknown_name
 
-__all__ = ["Norm", "Threat", "l0", "l1", "l2", "linf"]
+__all__ = ["Norm", "Threat", "l0", "l1", "l2", "linf", "per_sample"]
 
 Norm = Literal["linf", "l2", "l1", "l0"]
 
-# Float32 images carry rounding of about 1e-7 per pixel; the judge forgives that and no more.
+# Float32 images are rounded by about 1e-7 per pixel.
 _SLACK = 1e-5
 
 
@@ -108,7 +108,8 @@ class Threat:
         if self.norm == "linf":
             out = flat.clamp(-bar, bar)
         elif self.norm == "l2":
-            out = flat * _shrink(self.distance(delta), eps)[:, None]
+            norms = self.distance(delta)
+            out = flat * torch.where(norms > eps, eps / norms.clamp_min(torch.finfo(norms.dtype).tiny), 1.0)[:, None]
         elif self.norm == "l1":
             out = _soften(flat, eps, torch.full_like(flat, torch.inf))
         else:
@@ -118,17 +119,16 @@ class Threat:
     def constrain(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """Bring points x_adv (N, *) into the ball around x and into the bounds.
 
-        Exact (the nearest allowed point) for linf, l1 and l0; for l2 the ball first, then the
-        bounds, which leaves the point in both.
+        The nearest allowed point for linf, l1 and l0; for l2 the ball first, then the bounds.
         """
         low, high = self.bounds
         delta = x_adv - x
         if self.norm == "l1":
-            # The room of each entry in the direction in which it wants to move.
+            # How far each entry may go in its direction.
             room = torch.where(delta > 0, high - x, x - low).flatten(1)
             delta = _soften(delta.flatten(1), self.radius(x), room).view_as(x)
         elif self.norm == "l0":
-            # Kept are the entries that come closest by being kept: u^2 - (u - c)^2 for u clipped to c.
+            # An entry u that is clipped to c brings the point closer by u^2 - (u - c)^2: the largest are kept.
             clipped = (x + delta).clamp(low, high) - x
             gain = (clipped * (2 * delta - clipped)).flatten(1)
             delta = torch.where(_largest(gain, self.radius(x)).view_as(x) != 0, clipped, 0.0)
@@ -220,8 +220,9 @@ def l0(k: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0)
     return Threat("l0", k, bounds)
 
 
-def _shrink(norms: Tensor, eps: Tensor) -> Tensor:
-    return torch.where(norms > eps, eps / norms.clamp_min(torch.finfo(norms.dtype).tiny), 1.0)
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """Values (A,) as (A, 1, ...), to meet tensors like (A, *)."""
+    return values.view(-1, *[1] * (like.ndim - 1))
 
 
 def _largest(flat: Tensor, count: Tensor) -> Tensor:
@@ -237,8 +238,8 @@ def _soften(flat: Tensor, eps: Tensor, room: Tensor) -> Tensor:
     """Nearest rows to (N, D) with absolute sum <= eps and each entry's size <= room, by sorting.
 
     The answer is sign(u) clip(|u| - t, 0, room) with the smallest t >= 0 that meets the sum, which
-    falls piecewise linearly in t: it bends where an entry leaves its room (|u| - room) and where
-    it reaches zero (|u|).
+    is piecewise linear in t, with bends where an entry begins to shrink (|u| - room) and where it
+    reaches zero (|u|).
     """
     # Sums over many entries lose the digits of a small radius in float32.
     dtype = flat.dtype

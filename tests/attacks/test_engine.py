@@ -12,7 +12,8 @@ import gates
 import nets
 from steadygrad import randomness
 from steadygrad.attacks import ATTACKS, BIM, FGSM, PGD, Attack, AttackResult, RandomNoise
-from steadygrad.attacks.engine import Run, judge
+from steadygrad.attacks.attack_result import judge
+from steadygrad.attacks.engine import Run
 from steadygrad.attacks.targets import resolve_target
 from steadygrad.threat import Threat, linf
 
@@ -195,13 +196,21 @@ def test_attacks_work_where_gradients_are_switched_off(lively):
 # Samples that leave
 
 
+class Everybody(Run):
+    """A run that no sample leaves."""
+
+    @property
+    def settled(self) -> Tensor:
+        return torch.zeros_like(self.solved)
+
+
 @dataclass(frozen=True)
 class Whole(PGD):
     """PGD in which no sample leaves the batch."""
 
-    def _run(self, model, x, y, threat, target, seeds) -> AttackResult:
-        run = Run(model, x, y, threat, seeds=seeds, loss=self.ascends, active_sets=False)
-        run.begin(target)
+    def _run(self, case) -> AttackResult:
+        run = Everybody(case, self.ascends)
+        run.begin()
         last = self.search(run)
         assert last is not None
         run.look(last)

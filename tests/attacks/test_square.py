@@ -13,7 +13,7 @@ import nets
 from oracles import square as oracle
 from steadygrad import randomness
 from steadygrad.attacks import Square
-from steadygrad.attacks.engine import Run
+from steadygrad.attacks.engine import Case, Run
 from steadygrad.attacks.square import _bumps, _cover, _image, _window
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat
@@ -115,7 +115,7 @@ def test_a_bar_sends_home_only_those_far_behind(digits):
     threat = Threat("linf", 0.05)
 
     def spent(bar):
-        run = Run(model, x, y, threat, seeds=randomness.sample_seeds(len(x), None))
+        run = Run(Case(model, x, y, threat, None, randomness.sample_seeds(len(x), None)))
         run.begin()
         Square(queries=600).climb(run, torch.full((len(run.index),), bar), optimism=2.0)
         return run.forwards

@@ -16,7 +16,7 @@ from oracles import defenses as losses
 from oracles import neurons as oracle
 from steadygrad import neurons, registry
 from steadygrad.attacks import FGSM, PGD, RandomNoise
-from steadygrad.cli.train import defense_of
+from steadygrad.training.plan import TrainPlan
 from steadygrad.defenses import AdversarialTraining, Defense, InputGradientPenalty, StableNeurons, State, Step
 from steadygrad.errors import UsageError
 from steadygrad.training import FitSettings, fit
@@ -134,7 +134,7 @@ def test_it_composes_and_the_clean_pass_is_made_once(others: Any, forwards: int,
 
 
 def test_one_line_of_a_configuration_makes_a_combination() -> None:
-    made = defense_of("stable_neurons:eps=0.1,share=0.2+input_gradient:weight=0.5")
+    made = TrainPlan(defense="stable_neurons:eps=0.1,share=0.2+input_gradient:weight=0.5").objective()
     assert made.members == (StableNeurons(eps=0.1, share=0.2), InputGradientPenalty(0.5))
     built = registry.build("defense", "stable_neurons", {"eps": 0.1, "layers": ["act*"], "attack": "fgsm"})
     assert built == StableNeurons(eps=0.1, layers=("act*",), attack=FGSM())

@@ -116,7 +116,10 @@ def _scaled(factor: float):
 CALLABLES = {
     "builtin": (torch.relu, torch.tanh),
     "function": (F.relu, F.gelu),
-    "partial": (functools.partial(F.leaky_relu, negative_slope=0.1), functools.partial(F.leaky_relu, negative_slope=0.2)),
+    "partial": (
+        functools.partial(F.leaky_relu, negative_slope=0.1),
+        functools.partial(F.leaky_relu, negative_slope=0.2),
+    ),
     "lambda": (lambda x: x + 1, lambda x: x + 2),
     "closure": (_scaled(2.0), _scaled(3.0)),
     "module in a list": ([nn.ReLU()], [nn.Tanh()]),

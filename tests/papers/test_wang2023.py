@@ -58,8 +58,8 @@ def test_every_point_is_counted_and_the_furthest_is_what_the_attack_reports(mode
     assert (sum(t.tried for t in found.values()) == TINY.points).all()
     for name, tally in found.items():
         result = made[name](model, x, target, threat, generator=seeds)
-        if result.deviation.shape and made[name].measured in DISTANCES:
-            torch.testing.assert_close(tally.far[made[name].measured], result.deviation.double(), rtol=1e-4, atol=1e-6)
+        if result.deviation.shape and made[name].objective in DISTANCES:
+            torch.testing.assert_close(tally.far[made[name].objective], result.deviation.double(), rtol=1e-4, atol=1e-6)
         assert (tally.kept <= tally.tried).all()
         assert tally.kept.sum() > 0
         # Every point that counts is beyond a bound below zero.

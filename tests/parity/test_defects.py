@@ -13,7 +13,7 @@ from torch import nn
 
 from benchmarks.attacks.race import median_interval
 from steadygrad.attacks import APGD, FMN, JSMA, MIFGSM, PGD, CarliniWagner, DeepFool
-from steadygrad.attacks.engine import judge
+from steadygrad.attacks.attack_result import judge
 from steadygrad.threat import Threat, l0, l1, l2, linf
 
 

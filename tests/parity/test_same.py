@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from steadygrad.attacks import APGD, BIM, DDN, FGSM, JSMA, MIFGSM, CarliniWagner, DeepFool, Square
-from steadygrad.attacks.engine import judge
+from steadygrad.attacks.attack_result import judge
 from steadygrad.threat import l0, l2, linf
 
 EPS = 0.1

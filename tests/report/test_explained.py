@@ -18,8 +18,8 @@ from report.fake_summary import EPS, NAMES, digit, draw, estimate, full, save
 from steadygrad import report
 from steadygrad.errors import Failure
 from steadygrad.report.samples import MARKS
+from steadygrad.report.scatter import limits, scatter
 from steadygrad.report.sections import explained_section as explained
-from steadygrad.report.sections.explained_section import limits, scatter
 
 TOP, SAMPLES = 26, 12  # of 16 x 16 pixels
 WHY = "there is no certified bound for LayerNorm (net.norm)"
@@ -78,6 +78,7 @@ def _row(rng: np.random.Generator, name: str, beta: float | None, certified: boo
         "certain": certain if certified else None,
         "faithful": _faithful() if certified else None,
         "passes": {"forwards": 500.0, "backwards": 800.0},
+        "randomization": {"refused": None, "layers": ["head", "stem"], "similarity": [alike, alike]},
         "samples": [
             {"index": k, "id": f"digits-test-{k:05d}", "label": "7", "prediction": "7", "clean_confidence": 0.99,
              "adversarial_confidence": 0.9 - 0.1 * k, "goal": "top-k", "certain": 5 if certified else None}
@@ -94,7 +95,14 @@ def attacked() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     rows = [
         [_row(rng, "Saliency", None, True), _row(rng, "IntegratedGradients", None, True)],
         [_row(rng, "Saliency", 50.0, False)],
-        [{"name": "Saliency", "refused": "its predictions are drawn anew", "samples": []}],
+        [
+            {
+                "name": "Saliency",
+                "refused": "its predictions are drawn anew",
+                "randomization": {"refused": "its predictions are drawn anew", "layers": [], "similarity": []},
+                "samples": [],
+            }
+        ],
     ]
     betas = (None, 50.0, None)
     summary["explained"] = {

@@ -1,23 +1,30 @@
-"""Inputs that change the prediction."""
+"""Inputs that change the prediction, and in `maps` inputs that change its explanation.
+
+Every module of this folder is imported, so that an attack is registered, and to be had from here by the
+name of its class, by lying here; the imports below tell type checkers of the public names.
+"""
+
+import importlib
+import pkgutil
 
 from steadygrad.attacks.apgd import APGD as APGD
-from steadygrad.attacks.attribution import ATTRIBUTION_ATTACKS as ATTRIBUTION_ATTACKS
-from steadygrad.attacks.attribution import IFIA as IFIA
-from steadygrad.attacks.attribution import AttributionNoise as AttributionNoise
-from steadygrad.attacks.attribution import AttributionPGD as AttributionPGD
-from steadygrad.attacks.attribution import ExplanationAttack as ExplanationAttack
-from steadygrad.attacks.attribution_run import AttributionResult as AttributionResult
-from steadygrad.attacks.attribution_suite import explanation_suite as explanation_suite
-from steadygrad.attacks.attribution_suite import worst_similarity as worst_similarity
+from steadygrad.attacks.attack_result import AttackResult as AttackResult
 from steadygrad.attacks.base import ATTACKS as ATTACKS
 from steadygrad.attacks.base import Attack as Attack
 from steadygrad.attacks.carlini_wagner import CarliniWagner as CarliniWagner
 from steadygrad.attacks.deepfool import DeepFool as DeepFool
-from steadygrad.attacks.engine import AttackResult as AttackResult
 from steadygrad.attacks.expectation import Expectation as Expectation
 from steadygrad.attacks.expectation import is_deterministic as is_deterministic
 from steadygrad.attacks.fab import FAB as FAB
 from steadygrad.attacks.jsma import JSMA as JSMA
+from steadygrad.attacks.maps.attribution_attacks import ATTRIBUTION_ATTACKS as ATTRIBUTION_ATTACKS
+from steadygrad.attacks.maps.attribution_attacks import IFIA as IFIA
+from steadygrad.attacks.maps.attribution_attacks import AttributionNoise as AttributionNoise
+from steadygrad.attacks.maps.attribution_attacks import AttributionPGD as AttributionPGD
+from steadygrad.attacks.maps.attribution_attacks import ExplanationAttack as ExplanationAttack
+from steadygrad.attacks.maps.map_run import AttributionResult as AttributionResult
+from steadygrad.attacks.maps.worst_similarity import explanation_suite as explanation_suite
+from steadygrad.attacks.maps.worst_similarity import worst_similarity as worst_similarity
 from steadygrad.attacks.minimum_norm import DDN as DDN
 from steadygrad.attacks.minimum_norm import FMN as FMN
 from steadygrad.attacks.momentum import MIFGSM as MIFGSM
@@ -28,3 +35,7 @@ from steadygrad.attacks.sign import RandomNoise as RandomNoise
 from steadygrad.attacks.square import Square as Square
 from steadygrad.attacks.standard import Standard as Standard
 from steadygrad.attacks.universal import Universal as Universal
+
+for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
+    importlib.import_module(_module.name)
+globals().update({row.method.__name__: row.method for row in (*ATTACKS, *ATTRIBUTION_ATTACKS)})

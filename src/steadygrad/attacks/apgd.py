@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from steadygrad.attacks.base import ATTACKS, Attack
-from steadygrad.attacks.engine import Run
-from steadygrad.errors import UsageError, unknown_name
-from steadygrad.threat import Threat
+from steadygrad.attacks.engine import Run, inward
+from steadygrad.errors import at_least_one, one_of
+from steadygrad.threat import Threat, per_sample
 
 __all__ = ["APGD"]
 
@@ -46,9 +46,6 @@ class _State(NamedTuple):
     summary="PGD without a step to tune: momentum, halved steps where progress stalls, back to the best point",
     reference="Croce and Hein 2020, arXiv 2003.01690; l1: Croce and Hein 2021, arXiv 2103.01208",
     cost="restarts (x targets) x (steps x (1 forward + 1 backward) + 1 forward), fewer for samples that fall early",
-    soundness="attack",
-    order=1,
-    norms=("linf", "l2", "l1"),
 )
 @dataclass(frozen=True)
 class APGD(Attack):
@@ -74,37 +71,24 @@ class APGD(Attack):
     targets: int = 9
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.restarts, self.targets) < 1:
-            raise UsageError(
-                f"steps, restarts and targets must be at least 1, got {self.steps}, {self.restarts} and {self.targets}"
-            )
-        if self.loss not in _LOSSES:
-            raise unknown_name("loss of apgd", self.loss, _LOSSES)
+        at_least_one(steps=self.steps, restarts=self.restarts, targets=self.targets)
+        one_of("loss of apgd", self.loss, _LOSSES)
 
     def search(self, run: Run) -> Tensor | None:
         best, last = None, None
         for attempt, rank in enumerate(self._ranks(run)):
-            if attempt:
-                if not run.judged:
-                    break
-                if last is not None:
-                    run.look(last)
-                run.restart()
-            if len(run.index) == 0:
-                return None
+            if attempt and not run.again(last):
+                break
             if rank is not None:
                 run.aim(rank)
             best, last = self._walk_l1(run, attempt) if run.threat.norm == "l1" else self._walk(run, attempt)
-        return last if run.judged else best
+        return best if run.goal == "strongest" else last
 
     def _ranks(self, run: Run) -> list[int | None]:
         """For each attempt the rank of the class to aim at, or None."""
         if self.loss != "dlr-targets" or run.target is not None:
             return [None] * self.restarts
-        if run.clean_logits is None:
-            run.begin()
-        assert run.clean_logits is not None
-        return [*range(min(self.targets, run.clean_logits.shape[1] - 1))] * self.restarts
+        return [*range(min(self.targets, run.classes - 1))] * self.restarts
 
     def _walk(self, run: Run, attempt: int) -> tuple[Tensor | None, Tensor | None]:
         """The best points and the last, unseen ones (A, *); None where nobody is left."""
@@ -151,7 +135,7 @@ class APGD(Attack):
             if i and i % every == 0:
                 state = _sparsen(run, state)
             threat = run.threat.at(factor * run.threat.radius(run.x))
-            ahead = _ahead(threat, run.x, state, _sparse(_free(run.threat, state), state.moved))
+            ahead = _ahead(threat, run.x, state, _sparse(inward(state.slope, state.points, run.threat), state.moved))
             state = state._replace(points=ahead)
         return state.best, state.points
 
@@ -159,7 +143,7 @@ class APGD(Attack):
         """The state with loss and slope at its points, without the samples that are solved."""
         value, slope = run.gradient(state.points, self.loss)
         better = value > state.best_value
-        place = _column(better, slope)
+        place = per_sample(better, slope)
         state = state._replace(
             slope=slope,
             best=torch.where(place, state.points, state.best),
@@ -191,7 +175,7 @@ def _begin(points: Tensor, length: float) -> _State:
 
 
 def _ahead(threat: Threat, x: Tensor, state: _State, way: Tensor) -> Tensor:
-    reach = (state.length.to(x.dtype) * threat.radius(x)).view(-1, *[1] * (x.ndim - 1))
+    reach = per_sample(state.length.to(x.dtype) * threat.radius(x), x)
     return threat.constrain(x, state.points + reach * way)
 
 
@@ -211,7 +195,7 @@ def _halve(state: _State, interval: int) -> _State:
     stalled = state.rises <= _RISES * interval
     idle = ~state.halved & (state.best_value <= state.mark)
     halve = stalled | idle
-    place = _column(halve, state.points)
+    place = per_sample(halve, state.points)
     return state._replace(
         points=torch.where(place, state.best, state.points),
         slope=torch.where(place, state.best_slope, state.slope),
@@ -226,7 +210,7 @@ def _sparsen(run: Run, state: _State) -> _State:
     """Let the number of moved entries follow the best change; full steps again where it got sparser."""
     changed = _changed(state.best - run.x)
     sparser = changed < 0.95 * state.mark
-    place = _column(sparser, state.points)
+    place = per_sample(sparser, state.points)
     return state._replace(
         points=torch.where(place, state.best, state.points),
         slope=torch.where(place, state.best_slope, state.slope),
@@ -234,13 +218,6 @@ def _sparsen(run: Run, state: _State) -> _State:
         mark=changed,
         moved=changed / _L1_SPARSER,
     )
-
-
-def _free(threat: Threat, state: _State) -> Tensor:
-    """The slope without the entries that already lie at the bound to which it leads (A, *)."""
-    low, high = threat.bounds
-    stuck = ((state.slope > 0) & (state.points >= high)) | ((state.slope < 0) & (state.points <= low))
-    return torch.where(stuck, 0.0, state.slope)
 
 
 def _sparse(slope: Tensor, count: Tensor) -> Tensor:
@@ -255,7 +232,3 @@ def _sparse(slope: Tensor, count: Tensor) -> Tensor:
 def _changed(delta: Tensor) -> Tensor:
     wide = torch.float64 if delta.dtype == torch.float64 else torch.float32
     return (delta.flatten(1).abs() > 1e-7).sum(1).to(wide)
-
-
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    return values.view(-1, *[1] * (like.ndim - 1))

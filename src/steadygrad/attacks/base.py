@@ -6,20 +6,34 @@ import abc
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.attacks.engine import AttackResult, Run, check_threat
-from steadygrad.attacks.search import smallest_by_bisection
+from steadygrad.attacks.attack_result import AttackResult
+from steadygrad.attacks.bisection import smallest_by_bisection
+from steadygrad.attacks.engine import Case, Run, check_threat
 from steadygrad.attacks.targets import check_target
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.errors import UsageError
 from steadygrad.registry import Method, Registry, label_of
 from steadygrad.threat import Threat
 
-__all__ = ["ATTACKS", "Attack"]
+__all__ = ["ATTACKS", "Attack", "check_norm", "check_step"]
 
-ATTACKS: Registry[Attack] = Registry("attack")
+ATTACKS: Registry[Attack] = Registry("attack", soundness="attack")
+
+
+def check_step(step: float | None) -> None:
+    """Refuse the length of a step that is not positive; None stands for an attack's own."""
+    if step is not None and not step > 0:
+        raise UsageError(f"step must be positive (in radii), got {step}")
+
+
+def check_norm(method: Method, threat: Threat) -> None:
+    """Refuse a threat in a norm under which a method does not work."""
+    if threat.norm not in method.norms:
+        raise UsageError(f"{type(method).__name__} works for {', '.join(method.norms)}, not for {threat.norm}")
 
 
 @dataclass(frozen=True)
@@ -72,18 +86,15 @@ class Attack(Method, abc.ABC):
         Raises:
             UsageError: inputs, labels, threat, target or the model's output are not as expected.
         """
-        threat = self._check(model, x, y, threat, target)
-        seeds = randomness.sample_seeds(len(x), generator)
-        with frozen(model, seeds):
-            if threat.eps is None and not self.minimum_norm:
-                return smallest_by_bisection(self._run, model, x, y, threat, target, seeds)
-            return self._run(model, x, y, threat, target, seeds)
+        case = self._case(model, x, y, threat, target, generator)
+        with frozen(model, case.seeds):
+            if case.threat.eps is None and not self.minimum_norm:
+                return smallest_by_bisection(self._run, case)
+            return self._run(case)
 
-    def _run(
-        self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, target: Tensor | str | None, seeds: Tensor
-    ) -> AttackResult:
-        run = Run(model, x.detach(), y, threat, seeds=seeds, loss=self.ascends, smallest=self.minimum_norm)
-        self._search(run, target)
+    def _run(self, case: Case) -> AttackResult:
+        run = Run(case, self.ascends, "nearest" if self.minimum_norm else "first hit")
+        self._search(run)
         return run.result()
 
     def perturb(
@@ -106,26 +117,24 @@ class Attack(Method, abc.ABC):
         Raises:
             UsageError: as a call; and no radius, for an attack that needs one.
         """
-        threat = self._check(model, x, y, threat, target)
+        case = self._case(model, x, y, threat, target, generator)
+        threat, x = case.threat, case.x
         if threat.eps is None and not self.minimum_norm:
             raise UsageError("perturb needs a radius: give the threat an eps")
-        seeds, x = randomness.sample_seeds(len(x), generator), x.detach()
-        with frozen(model, seeds):
+        with frozen(model, case.seeds):
             if self.minimum_norm:
-                run = Run(
-                    model, x, y, threat.at(None), seeds=seeds, loss=self.ascends, smallest=True, keeps_closest=True
-                )  # fmt: skip
-                self._search(run, target)
+                run = Run(case._replace(threat=threat.at(None)), self.ascends, "nearest")
+                self._search(run)
                 return run.found if threat.eps is None else threat.constrain(x, run.found)
-            run = Run(model, x, y, threat, seeds=seeds, loss=self.ascends, judged=False)
-            if target is not None or self.ascends in ("kl", "rivals"):
-                run.begin(target)
+            run = Run(case, self.ascends, "strongest")
+            if target is not None or self.ascends in ("kl", "rivals", "dlr-targets"):
+                run.begin()
             points = self.search(run)
         assert points is not None
         return points.detach()
 
-    def _search(self, run: Run, target: Tensor | str | None) -> None:
-        run.begin(target)
+    def _search(self, run: Run) -> None:
+        run.begin()
         if len(run.index):
             last = self.search(run)
             if last is not None and len(run.index):
@@ -135,13 +144,22 @@ class Attack(Method, abc.ABC):
         """The threat under which the attack searches when it is given this one."""
         return threat
 
-    def _check(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, target: Tensor | str | None) -> Threat:
-        if threat.norm not in self.norms:
-            raise UsageError(f"{type(self).__name__} works for {', '.join(self.norms)}, not for {threat.norm}")
+    def _case(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        target: Tensor | str | None,
+        generator: randomness.Seeds,
+    ) -> Case:
+        check_norm(self, threat)
         check_threat(model, threat)
         check_inputs(x, y, threat.bounds)
         if isinstance(target, Tensor):
             check_target(target, y)
+            target = target.to(x.device)
         if threat.eps is not None:
             threat.radius(x)
-        return self.admits(x, threat)
+        seeds = randomness.sample_seeds(len(x), generator)
+        return Case(model, x.detach(), y.to(x.device, torch.int64), self.admits(x, threat), target, seeds)

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from steadygrad.attacks.aside import aside
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
-from steadygrad.errors import UsageError
+from steadygrad.errors import UsageError, at_least_one
+from steadygrad.threat import per_sample
 
 __all__ = ["CarliniWagner"]
 
@@ -30,8 +30,6 @@ _LAST = 0.01
     summary="smallest l2 change by minimizing its square plus a constant times the missing margin",
     reference="Carlini and Wagner 2017, arXiv 1608.04644",
     cost="up to search_steps x steps x (1 forward + 1 backward), fewer for samples that stop gaining",
-    soundness="attack",
-    order=1,
     norms=("l2",),
 )
 @dataclass(frozen=True)
@@ -60,12 +58,10 @@ class CarliniWagner(Attack):
     lr: float = 4.0
     confidence: float = 0.0
     initial_constant: float | None = None
-    norms = ("l2",)
     minimum_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.search_steps < 1 or self.steps < 1:
-            raise UsageError(f"search_steps and steps must be at least 1, got {self.search_steps} and {self.steps}")
+        at_least_one(search_steps=self.search_steps, steps=self.steps)
         if not self.lr > 0:
             raise UsageError(f"lr must be positive (relative to the smallest change), got {self.lr}")
         if not self.confidence >= 0:
@@ -74,10 +70,10 @@ class CarliniWagner(Attack):
             raise UsageError(f"initial_constant must be positive, got {self.initial_constant}")
 
     def search(self, run: Run) -> Tensor | None:
-        run.keep(run.best[run.index] > 0)
+        run.keep(run.nearest > 0)
         if len(run.index) == 0:
             return None
-        with aside(run, "margin") as inner:
+        with run.unjudged("margin") as inner:
             state = _State(inner, self.initial_constant)
             for _ in range(self.search_steps):
                 inner.restart()
@@ -86,10 +82,9 @@ class CarliniWagner(Attack):
                     break
                 rows = inner.index
                 state.adjust(rows, self._descend(inner, state))
-        run.best[run.index] = state.size.to(run.best.dtype)
-        # Where nothing was found the run has no distance, and takes these points for no more than a way there.
-        lost = _wide(torch.isinf(state.size), state.points)
-        run.found[run.index] = torch.where(lost, _points(run, state.start), state.points)
+        # Where nothing was found the distance is infinite, and the point is where the last descent ended.
+        lost = per_sample(torch.isinf(state.size), state.points)
+        run.record(torch.where(lost, _points(run, state.start), state.points), state.size)
         return None
 
     def _descend(self, run: Run, state: _State) -> Tensor:
@@ -124,12 +119,12 @@ class CarliniWagner(Attack):
                 # Only how the descent ends tells whether the constant was large enough.
                 found[run.index] = False
             found[run.index] |= counts
-            gradient = 2 * change - _wide(torch.where(counts, 0.0, constant), slope) * slope
+            gradient = 2 * change - per_sample(torch.where(counts, 0.0, constant), slope) * slope
             mean = _BETAS[0] * mean + (1 - _BETAS[0]) * gradient
             square = _BETAS[1] * square + (1 - _BETAS[1]) * gradient**2
             scale = (square / (1 - _BETAS[1] ** (i + 1))).sqrt().clamp_min(1e-12)
             rate = self.lr * _LAST ** (i / self.steps) / (1 - _BETAS[0] ** (i + 1)) * state.unit[run.index]
-            change = _inside(run, change - _wide(rate, mean) * mean / scale)
+            change = _inside(run, change - per_sample(rate, mean) * mean / scale)
         state.leave(run, change)
         return found[rows]
 
@@ -185,10 +180,6 @@ class _State:
         self.constant[rows] = torch.where(torch.isinf(high), _GROWTH * constant, (low + high) / 2)
         nearest = self.size[rows] / self.width / self.root
         self.unit[rows] = torch.where(torch.isinf(nearest), (_GROWTH * self.unit[rows]).clamp_max(1), nearest)
-
-
-def _wide(value: Tensor, like: Tensor) -> Tensor:
-    return value.view(-1, *[1] * (like.ndim - 1))
 
 
 def _points(run: Run, change: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
-from steadygrad.errors import UsageError
+from steadygrad.errors import UsageError, at_least_one
 
 __all__ = ["DeepFool"]
 
@@ -22,8 +22,6 @@ _LEFT = 0.25  # of the way that a step must go at least, or fifty steps might no
     summary="steps to the nearest linearized boundary; quick estimates of the smallest change",
     reference="Moosavi-Dezfooli, Fawzi and Frossard 2016, arXiv 1511.04599",
     cost="about 4 x (1 forward + `candidates` backwards)",
-    soundness="attack",
-    order=1,
     norms=("linf", "l2"),
 )
 @dataclass(frozen=True)
@@ -47,12 +45,10 @@ class DeepFool(Attack):
     steps: int = 50
     overshoot: float = 0.02
     candidates: int = 3
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     minimum_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.candidates < 1:
-            raise UsageError(f"steps and candidates must be at least 1, got {self.steps} and {self.candidates}")
+        at_least_one(steps=self.steps, candidates=self.candidates)
         if not 0 <= self.overshoot < 1:
             raise UsageError(f"overshoot must be within [0, 1), got {self.overshoot}")
 

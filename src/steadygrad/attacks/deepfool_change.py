@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.derivatives import math_attention
-from steadygrad.errors import UsageError
+from steadygrad.errors import UsageError, at_least_one
+from steadygrad.threat import per_sample
 
 __all__ = ["Changed", "deepfool_change", "relative_distance"]
 
@@ -54,8 +55,7 @@ def deepfool_change(
     >>> deepfool_change(model, torch.rand(3, 2), torch.zeros(3, dtype=torch.int64)).change.shape
     torch.Size([3, 2])
     """
-    if steps < 1 or (candidates is not None and candidates < 1):
-        raise UsageError(f"steps and candidates must be at least 1, got {steps} and {candidates}")
+    at_least_one(steps=steps, candidates=1 if candidates is None else candidates)
     active = torch.arange(len(x), device=x.device)
     right = torch.ones(len(x), dtype=torch.bool, device=x.device)
     total = torch.zeros_like(x)
@@ -77,7 +77,7 @@ def deepfool_change(
             if not index:
                 right = logits.detach().argmax(1) == labels
             step = _step(points, logits, labels[active], right[active], candidates, create_graph)
-            moves = (right[active] | reach).view(-1, *[1] * (x.ndim - 1))
+            moves = per_sample(right[active] | reach, x)
             total = total.index_add(0, active, torch.where(moves, step, 0.0))
             total = total if create_graph else total.detach()
     return Changed((1 + overshoot) * total, right)
@@ -95,7 +95,7 @@ def _step(
     square = slope.flatten(1).square().sum(1)
     flat = square == 0  # no way leads out of a flat region
     length = torch.where(flat, 0.0, gap.abs() / torch.where(flat, 1.0, square))
-    return length.view(-1, *[1] * (points.ndim - 1)) * slope
+    return per_sample(length, points) * slope
 
 
 def _nearest(points: Tensor, logits: Tensor, labels: Tensor, candidates: int | None) -> Tensor:

@@ -8,101 +8,71 @@ composition.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from steadygrad.attacks.attack_result import AttackResult, judge
 from steadygrad.attacks.expectation import draws_of
-from steadygrad.attacks.losses import attack_loss, exceeds_rounding, is_adversarial, margin
+from steadygrad.attacks.losses import attack_loss, exceeds_rounding, margin
 from steadygrad.attacks.targets import resolve_target
 from steadygrad.classifier import bounds_of, check_inputs, check_logits
 from steadygrad.errors import UsageError
-from steadygrad.threat import Threat
+from steadygrad.threat import Threat, per_sample
 
-__all__ = ["AttackResult", "Run", "check_threat", "judge"]
+__all__ = ["Case", "Goal", "Run", "check_threat", "inward"]
+
+Goal = Literal["first hit", "nearest", "strongest"]
 
 _TIE = 1e-6
 
 
-@dataclass(frozen=True)
-class AttackResult:
-    """What an attack found, as judged by the engine.
+class Case(NamedTuple):
+    """What an attack is made on: a model, inputs (N, *), labels, a threat, the classes to reach, and seeds."""
 
-    Attributes:
-        inputs: the adversarial inputs (N, *); the clean ones where nothing was found.
-        success: (N,) bool; a clean mistake is a success at distance 0.
-        distance: (N,) in the threat's norm; infinite where nothing was found.
-        forwards, backwards: (N,) passes spent on each sample, the judge's included.
-        zero_gradient: (N,) bool; the loss had no gradient at all at some point of the search.
-        found_by: (N,) the number, in `attack.members()`, of the member that found the input; -1 where
-            nothing was found and for clean mistakes.
-    """
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    threat: Threat
+    target: Tensor | str | None
+    seeds: Tensor
 
-    inputs: Tensor
-    success: Tensor
-    distance: Tensor
-    forwards: Tensor
-    backwards: Tensor
-    zero_gradient: Tensor
-    found_by: Tensor
-
-    @classmethod
-    def of_nothing(cls, x: Tensor) -> AttackResult:
-        """The result for inputs x (N, *) before anything was tried."""
-        none = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        far = x.new_full((len(x),), torch.inf)
-        return cls(x.detach().clone(), none > 0, far, none, none.clone(), none > 0, none - 1)
-
-    def take(self, rows: Tensor, found: AttackResult, member: int = 0) -> None:
-        """Take in what a member found on some rows (R,): the nearer inputs count, passes add up."""
-        self.forwards[rows] += found.forwards
-        self.backwards[rows] += found.backwards
-        self.zero_gradient[rows] |= found.zero_gradient
-        nearer = found.success & (found.distance < self.distance[rows])
-        hit = rows[nearer]
-        self.inputs[hit], self.distance[hit] = found.inputs[nearer], found.distance[nearer]
-        self.success[hit] = True
-        by = found.found_by[nearer]
-        self.found_by[hit] = torch.where(by >= 0, by + member, by)
+    def at(self, rows: Tensor, radius: Tensor | None = None) -> Case:
+        """The case of some rows (R,), with a radius (R,) for each if given."""
+        target, threat, eps = self.target, self.threat, self.threat.eps
+        if radius is None and isinstance(eps, Tensor) and eps.ndim == 1:
+            radius = eps.to(rows.device)[rows]
+        return Case(
+            self.model,
+            self.x[rows],
+            self.y[rows],
+            threat if radius is None else threat.at(radius),
+            target[rows] if isinstance(target, Tensor) else target,
+            self.seeds[rows.cpu()],
+        )
 
 
 class Run:
     """The state of one attack on one batch; x, y, target, threat and seeds are those of the active samples.
 
-    `index` (A,) maps active samples to their place in the batch.
+    `index` (A,) maps active samples to their place in the batch. The goal says what the run keeps:
+
+    * "first hit": the first allowed wrong point of each sample, which then leaves.
+    * "nearest": the nearest wrong point; before there is one, the point that came closest to being wrong.
+    * "strongest": nothing. No point is judged and nobody leaves; the attack returns its raw points.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        seeds: Tensor,
-        target: Tensor | None = None,
-        loss: str = "margin",
-        judged: bool = True,
-        smallest: bool = False,
-        active_sets: bool = True,
-        keeps_closest: bool = False,
-    ) -> None:
-        self.model, self.loss = model, loss
-        y = y.to(x.device, torch.int64)
-        self.x, self.y, self.target, self.threat, self.seeds = x, y, target, threat, seeds
-        self.index = torch.arange(len(x), device=x.device)
-        self.clean_logits: Tensor | None = None
+    def __init__(self, case: Case, loss: str = "margin", goal: Goal = "first hit") -> None:
+        x = case.x
+        self.model, self.loss, self.goal = case.model, loss, goal
+        self._batch = case
+        self._clean: Tensor | None = None
         self.rival: Tensor | None = None
-        self.wrong = torch.zeros_like(y, dtype=torch.bool)  # of the points seen last (A,)
-        self.margin = torch.zeros_like(y, dtype=torch.float32)  # likewise, positive where wrong
-        self.all_x, self.all_y, self.all_target, self.all_threat = x, y, target, threat
-        self.all_seeds, self.all_clean = seeds, self.clean_logits
-        self.judged, self.smallest, self.active_sets = judged, smallest, active_sets
-        # Where nothing wrong is found, `found` holds the point that came closest to it, not the clean input.
-        self.keeps_closest = keeps_closest
-        self.found = x.clone() if judged else x
+        self._forget()
+        self.found = x if goal == "strongest" else x.clone()
         self.best = x.new_full((len(x),), torch.inf, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
         self.forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.backwards = torch.zeros_like(self.forwards)
@@ -111,7 +81,7 @@ class Run:
         self._poll_every = 1 if x.device.type == "cpu" else 5
         self._since_poll = 0
         self._checked = False
-        self._cost = draws_of(model)
+        self._cost = draws_of(case.model)
         self._highest = torch.full_like(self.best, -torch.inf)
 
     @property
@@ -126,11 +96,22 @@ class Run:
         For a fixed radius the solved ones; in a search for the smallest change the clean mistakes and,
         where a radius is given, those that have come within it.
         """
-        if not self.smallest:
+        if self.goal != "nearest":
             return self.solved
-        if self.all_threat.eps is None:
+        if self._batch.threat.eps is None:
             return self.best == 0
-        return self.best <= self.all_threat.radius(self.all_x).to(self.best.dtype)
+        return self.best <= self._batch.threat.radius(self._batch.x).to(self.best.dtype)
+
+    @property
+    def nearest(self) -> Tensor:
+        """Distance (A,) of the nearest wrong point of each active sample, infinite where there is none."""
+        return self.best[self.index]
+
+    @property
+    def classes(self) -> int:
+        """The number of classes, known from the look at the clean inputs."""
+        assert self.clean_logits is not None
+        return self.clean_logits.shape[1]
 
     def look(self, points: Tensor) -> Tensor:
         """Logits (A, K) at points (A, *) without a gradient; wrong ones are remembered."""
@@ -193,21 +174,24 @@ class Run:
         slopes = torch.nan_to_num(torch.stack(rows, 1), nan=0.0, posinf=0.0, neginf=0.0)
         # A wrong point needs no direction, and some losses are constant beyond the boundary.
         flat = (slopes == 0).flatten(1).all(1)
-        self.zero_gradient[self.index] |= flat & ~self.wrong if self.judged else flat
+        self.zero_gradient[self.index] |= flat if self.goal == "strongest" else flat & ~self.wrong
         return values.detach(), slopes
 
     def _remember(self, points: Tensor, logits: Tensor) -> None:
-        if not self.judged:
+        if self.goal == "strongest":
             return
         self.margin = margin(logits, self.y, self.target)
         self.wrong = wrong = exceeds_rounding(logits, self.margin)
-        if self.keeps_closest:
-            self._remember_closest(points, logits)
+        before = self.nearest
+        if self.goal == "nearest":
+            highest = self._highest[self.index]
+            gain = (self.margin - highest).to(highest.dtype) - _TIE * logits.abs().amax(1).to(highest.dtype)
+            closer = (gain > 0) & torch.isinf(before)
+            self._highest[self.index] = torch.where(closer, self.margin.to(highest.dtype), highest)
+            self._keep_points(closer, points)
         if points.device.type == "cpu" and not bool(wrong.any()):
             return
-        # A run for a fixed radius keeps the first point; a search for the smallest keeps the nearest.
-        before = self.best[self.index]
-        if self.smallest:
+        if self.goal == "nearest":
             size = self.threat.distance(points - self.x).to(before.dtype)
             # Points that tie but for rounding are one and the same: the first of them is kept.
             better = wrong & (size < before * (1 - _TIE))
@@ -215,20 +199,42 @@ class Run:
             size = torch.zeros_like(before)
             better = wrong & torch.isinf(before) & self.threat.allows(self.x, points)
         self.best[self.index] = torch.where(better, size, before)
-        place = better.view(-1, *[1] * (points.ndim - 1))
-        self.found[self.index] = torch.where(place, points, self.found[self.index])
+        self._keep_points(better, points)
 
-    def _remember_closest(self, points: Tensor, logits: Tensor) -> None:
-        before = self._highest[self.index]
-        gain = (self.margin - before).to(before.dtype) - _TIE * logits.abs().amax(1).to(before.dtype)
-        better = (gain > 0) & ~self.solved[self.index]
-        self._highest[self.index] = torch.where(better, self.margin.to(before.dtype), before)
-        place = better.view(-1, *[1] * (points.ndim - 1))
-        self.found[self.index] = torch.where(place, points, self.found[self.index])
+    def _keep_points(self, which: Tensor, points: Tensor) -> None:
+        self.found[self.index] = torch.where(per_sample(which, points), points, self.found[self.index])
+
+    def record(self, points: Tensor, distance: Tensor) -> None:
+        """Put points (A, *) on record, with their distances (A,): infinite for a point that is not wrong."""
+        self.found[self.index], self.best[self.index] = points, distance.to(self.best.dtype)
+
+    @contextlib.contextmanager
+    def unjudged(self, loss: str) -> Iterator[Run]:
+        """A run over the active samples for attacks that weigh their points themselves and `record` them.
+
+        It keeps nothing of what it comes across; its passes count for this run.
+        """
+        run = Run(self._active, loss, "strongest")
+        yield run
+        self.charge(run)
+
+    def charge(self, other: Run) -> None:
+        """Count the passes of another run, over the samples that are active here, for this one."""
+        self.forwards[self.index] += other.forwards
+        self.backwards[self.index] += other.backwards
+        self.zero_gradient[self.index] |= other.zero_gradient
+
+    def step(self, points: Tensor, slope: Tensor, length: float, share: float = 0.05) -> Tensor:
+        """Points (A, *) moved by `length` radii along the steepest direction, within the threat."""
+        if self.threat.norm == "l1":
+            # The few entries of an l1 step are wasted where they already lie at their bound.
+            slope = inward(slope, points, self.threat)
+        reach = per_sample(length * self.threat.radius(self.x), points)
+        return self.threat.constrain(self.x, points + reach * self.threat.steepest(slope, share))
 
     def drop_solved(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Let settled samples leave; returns the caller's per-sample tensors (A, ...) without them."""
-        if not self.judged or not self.active_sets or (self.smallest and self.all_threat.eps is None):
+        if self.goal == "strongest" or (self.goal == "nearest" and self._batch.threat.eps is None):
             return tensors
         self._since_poll += 1
         if self._since_poll < self._poll_every:
@@ -240,41 +246,56 @@ class Run:
         """Keep the active samples under `mask` (A,) and the same rows of the caller's tensors."""
         if bool(mask.all()):
             return tensors
-        self._select(mask.nonzero().squeeze(1))
+        self._activate(self.index[mask])
+        self.wrong, self.margin = self.wrong[mask], self.margin[mask]
+        self.rival = self.rival[mask] if self.rival is not None else None
         return tuple(t[mask] for t in tensors)
+
+    def _activate(self, rows: Tensor | None) -> None:
+        """Make some samples of the batch active; None stands for all of them."""
+        self.index = torch.arange(len(self._batch.x), device=self._batch.x.device) if rows is None else rows
+        self._active = self._batch if rows is None else self._batch.at(rows)
+        _, self.x, self.y, self.threat, target, self.seeds = self._active
+        self.target = target if isinstance(target, Tensor) else None
+        self.clean_logits = self._clean if rows is None or self._clean is None else self._clean[rows]
+
+    def _forget(self) -> None:
+        self._activate(None)
+        self.rival = None
+        self.wrong = torch.zeros_like(self.y, dtype=torch.bool)  # of the points seen last (A,)
+        self.margin = torch.zeros_like(self.y, dtype=torch.float32)  # likewise, positive where wrong
 
     def restart(self) -> None:
         """Make all samples of the batch that are not settled active again, from their clean inputs."""
-        self.index = torch.arange(len(self.all_x), device=self.all_x.device)
-        self.x, self.y, self.target, self.threat = self.all_x, self.all_y, self.all_target, self.all_threat
-        self.seeds, self.clean_logits, self.rival = self.all_seeds, self.all_clean, None
-        if self.judged and self.active_sets:
+        self._forget()
+        if self.goal != "strongest":
             self.keep(~self.settled)
 
-    def aim(self, rank: int) -> None:
-        """Set the rival of each active sample: the wrong class that was `rank`-th most likely when clean."""
+    def again(self, last: Tensor | None) -> bool:
+        """Look at the last points (A, *) and restart; False if there is nobody, or no reason, to go on for."""
+        if self.goal == "strongest":
+            return False
+        if last is not None:
+            self.look(last)
+        self.restart()
+        return len(self.index) > 0
+
+    def aim(self, rank: int) -> Tensor:
+        """Make the wrong class that was `rank`-th most likely when clean the rival (A,) of each active sample."""
         assert self.clean_logits is not None
         order = self.clean_logits.scatter(1, self.y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
-        self.rival = order[:, rank % (order.shape[1] - 1)]
+        self.rival = order[:, rank % (self.classes - 1)]
+        return self.rival
 
-    def _select(self, rows: Tensor) -> None:
-        self.index, self.x, self.y = self.index[rows], self.x[rows], self.y[rows]
-        self.seeds = self.seeds[rows.cpu()]
-        self.target = self.target[rows] if self.target is not None else None
-        self.clean_logits = self.clean_logits[rows] if self.clean_logits is not None else None
-        self.rival = self.rival[rows] if self.rival is not None else None
-        if isinstance(self.threat.eps, Tensor) and self.threat.eps.ndim == 1:
-            self.threat = self.threat.at(self.threat.eps.to(rows.device)[rows])
-
-    def begin(self, target: Tensor | str | None = None) -> None:
+    def begin(self) -> None:
         """Look at the clean inputs: check the model's output, settle the target, drop clean mistakes."""
         with torch.no_grad():
             logits = self.model(self.x)
         self._check(logits)
         self.forwards += self._cost
-        self.clean_logits = logits
-        self.all_target = self.target = resolve_target(target, logits, self.y, self.seeds)
-        self.all_clean = logits
+        self._clean = logits
+        self._batch = self._batch._replace(target=resolve_target(self._batch.target, logits, self.y, self.seeds))
+        self._activate(None)
         self._remember(self.x, logits)
         self.restart()
 
@@ -285,14 +306,13 @@ class Run:
 
     def result(self) -> AttackResult:
         """Judge what was remembered and close the run."""
-        success, passes = judge(
-            self.model, self.all_x, self.found, self.all_y, self.all_threat, self.all_target, self.solved
-        )
+        _, x, y, threat, target, _ = self._batch
+        assert not isinstance(target, str)
+        success, passes = judge(self.model, x, self.found, y, threat, target, self.solved)
         self.forwards += passes
-        place = success.view(-1, *[1] * (self.found.ndim - 1))
-        distance = self.all_threat.distance(self.found - self.all_x)
+        distance = threat.distance(self.found - x)
         return AttackResult(
-            inputs=torch.where(place, self.found, self.all_x),
+            inputs=torch.where(per_sample(success, x), self.found, x),
             success=success,
             distance=torch.where(success, distance, torch.inf),
             forwards=self.forwards,
@@ -302,35 +322,10 @@ class Run:
         )
 
 
-def judge(
-    model: nn.Module,
-    x: Tensor,
-    candidates: Tensor,
-    y: Tensor,
-    threat: Threat,
-    target: Tensor | None = None,
-    considered: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Which candidates (N,) are allowed and wrong when run again in another batch composition.
-
-    The considered ones are run in reverse order beside their clean inputs, so that no candidate
-    meets the neighbors among which it was found. Returns success and forwards spent, both (N,).
-    """
-    success = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    passes = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    rows = torch.arange(len(x), device=x.device) if considered is None else considered.nonzero().squeeze(1)
-    if len(rows) == 0:
-        return success, passes
-    rows = rows.flip(0)
-    with torch.no_grad():
-        # In halves, so that the doubled batch needs no more memory than the search did.
-        parts = rows.chunk(2)
-        logits = torch.cat([model(torch.cat([candidates[part], x[part]]))[: len(part)] for part in parts])
-    wrong = is_adversarial(logits, y[rows], target[rows] if target is not None else None)
-    success[rows] = wrong
-    success &= threat.allows(x, candidates)
-    passes[rows] = 2 * draws_of(model)
-    return success, passes
+def inward(slope: Tensor, points: Tensor, threat: Threat) -> Tensor:
+    """The slope (A, *) without the entries that already lie at the bound to which it leads."""
+    low, high = threat.bounds
+    return torch.where(((slope > 0) & (points >= high)) | ((slope < 0) & (points <= low)), 0.0, slope)
 
 
 def check_threat(model: nn.Module, threat: Threat) -> None:

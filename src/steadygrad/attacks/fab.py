@@ -12,8 +12,8 @@ from torch import Tensor
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import attack_loss
-from steadygrad.errors import UsageError
-from steadygrad.threat import Threat
+from steadygrad.errors import UsageError, at_least_one
+from steadygrad.threat import Threat, per_sample
 
 __all__ = ["FAB", "onto_hyperplane"]
 
@@ -30,9 +30,6 @@ _BEYOND = 1e-4  # of the margin between the clean input and the wrong one
     summary="nearest wrong input: projections onto the linearized boundary to each of the likeliest classes",
     reference="Croce and Hein 2020, arXiv 1907.02044",
     cost="restarts x targets x (steps x (1 forward + 1 backward) + 1 forward) + 4 forwards",
-    soundness="attack",
-    order=1,
-    norms=("linf", "l2", "l1"),
 )
 @dataclass(frozen=True)
 class FAB(Attack):
@@ -64,18 +61,14 @@ class FAB(Attack):
     minimum_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.restarts, self.targets) < 1:
-            raise UsageError(
-                f"steps, restarts and targets must be at least 1, got {self.steps}, {self.restarts} and {self.targets}"
-            )
+        at_least_one(steps=self.steps, restarts=self.restarts, targets=self.targets)
         if not self.eta >= 1 or not 0 < self.beta < 1:
             raise UsageError(f"eta must be at least 1 and beta within (0, 1), got {self.eta} and {self.beta}")
         if self.optimism is not None and not self.optimism > 0:
             raise UsageError(f"optimism must be positive, or None to never give up, got {self.optimism}")
 
     def search(self, run: Run) -> Tensor | None:
-        assert run.clean_logits is not None
-        classes = 1 if run.target is not None else min(self.targets, run.clean_logits.shape[1] - 1)
+        classes = 1 if run.target is not None else min(self.targets, run.classes - 1)
         for restart in range(self.restarts):
             for rank in range(classes):
                 run.restart()
@@ -92,26 +85,24 @@ class FAB(Attack):
         ball = run.threat.at(None)
         points = run.x
         if restart:
-            half = torch.minimum(run.best[run.index].to(run.x.dtype), ball.largest(run.x)) / 2
+            half = torch.minimum(run.nearest.to(run.x.dtype), ball.largest(run.x)) / 2
             points = ball.at(half).random(run.x, run.seeds, draw)
-        nearest = torch.full_like(run.best[run.index], torch.inf)
+        nearest = torch.full_like(run.nearest, torch.inf)
         before = nearest
         for i in range(self.steps):
             value, slope = run.gradient(points, "rivals")
             size = ball.distance(points - run.x).to(nearest.dtype)
             nearest = torch.where(run.wrong, torch.minimum(nearest, size), nearest)
-            points, value, slope, wrong, nearest, before = run.drop_solved(
-                points, value, slope, run.wrong, nearest, before
-            )
+            points, value, slope, nearest, before = run.drop_solved(points, value, slope, nearest, before)
             if i in _CHECKS:
                 hopeless = self._hopeless(run, before, nearest, i)
-                points, value, slope, wrong, nearest = run.keep(~hopeless, points, value, slope, wrong, nearest)
+                points, value, slope, nearest = run.keep(~hopeless, points, value, slope, nearest)
                 before = nearest
             elif 2 * i == _CHECKS[0]:
                 before = nearest
             if len(run.index) == 0:
                 return
-            points = self._step(ball, run.x, points, value, slope, wrong)
+            points = self._step(ball, run.x, points, value, slope, run.wrong)
         run.look(points)
 
     def _hopeless(self, run: Run, before: Tensor, nearest: Tensor, steps: int) -> Tensor:
@@ -125,7 +116,7 @@ class FAB(Attack):
         """From points (A, *) past the boundary as seen there, drawn toward the clean input's own projection."""
         wide = slope if slope.dtype.itemsize >= 4 else slope.float()
         back = x + self.beta * (points - x)
-        base = torch.where(wrong.view(-1, *[1] * (x.ndim - 1)), back, points)
+        base = torch.where(per_sample(wrong, x), back, points)
 
         def shift(origin: Tensor) -> Tensor:
             gap = value.to(wide.dtype) + (wide * (origin - points)).flatten(1).sum(1)
@@ -134,13 +125,13 @@ class FAB(Attack):
         from_base, from_clean = shift(base), shift(x)
         near, far = ball.distance(from_base), ball.distance(from_clean)
         tiny = torch.finfo(near.dtype).tiny
-        pull = (near / (near + far).clamp_min(tiny)).clamp_max(_LARGEST_PULL).view(-1, *[1] * (x.ndim - 1))
+        pull = per_sample((near / (near + far).clamp_min(tiny)).clamp_max(_LARGEST_PULL), x)
         moved = (1 - pull) * (base + self.eta * from_base) + pull * (x + self.eta * from_clean)
         return moved.clamp(*ball.bounds).to(x.dtype)
 
     def _refine(self, run: Run) -> None:
         """Move the nearest wrong points back along the line to the clean inputs, to just beyond the boundary."""
-        run.keep(torch.isfinite(run.best[run.index]) & (run.best[run.index] > 0))
+        run.keep(torch.isfinite(run.nearest) & (run.nearest > 0))
         if len(run.index) == 0:
             return
         assert run.clean_logits is not None
@@ -152,7 +143,7 @@ class FAB(Attack):
         aim = _BEYOND * (wrong - right)
         for _ in range(_REFINEMENTS):
             share = start + (end - start) * ((right - aim) / (right - wrong).clamp_max(-1e-12)).clamp(0, 1)
-            points = run.x + share.to(delta.dtype).view(-1, *[1] * (delta.ndim - 1)) * delta
+            points = run.x + per_sample(share.to(delta.dtype), delta) * delta
             value = _margin(run, run.look(points))
             beyond = run.wrong
             end, wrong = torch.where(beyond, share, end), torch.where(beyond, value, wrong)
@@ -178,7 +169,7 @@ def onto_hyperplane(threat: Threat, x: Tensor, slope: Tensor, gain: Tensor) -> T
     tensor([[0.3000, 0.4000]])
     """
     low, high = threat.bounds
-    way = (slope * gain.sign().view(-1, *[1] * (x.ndim - 1))).flatten(1)
+    way = (slope * per_sample(gain.sign(), x)).flatten(1)
     flat = x.flatten(1).to(way.dtype)
     room = torch.where(way > 0, high - flat, flat - low).clamp_min(0)
     size = way.abs()

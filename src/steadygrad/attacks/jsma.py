@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.errors import UsageError, at_least_one, one_of
 from steadygrad.threat import Threat
 
 __all__ = ["JSMA", "best_pair"]
@@ -25,8 +25,6 @@ _BLOCK = 2**22
     summary="greedy pairs of entries that raise the target's logit and lower the sum of the others'",
     reference="Papernot et al. 2016, arXiv 1511.07528, algorithm 3",
     cost="up to gamma x entries / 2 / theta / pairs steps of 1 forward + 2 backwards, fewer for samples that fall",
-    soundness="attack",
-    order=1,
     norms=("l0",),
 )
 @dataclass(frozen=True)
@@ -56,17 +54,14 @@ class JSMA(Attack):
     gamma: float = 0.145
     score: Literal["product", "target"] = "product"
     pairs: int = 1
-    norms = ("l0",)
 
     def __post_init__(self) -> None:
         if not 0 < abs(self.theta) <= 1:
             raise UsageError(f"theta must be within [-1, 1] (in ranges of the inputs) and not 0, got {self.theta}")
         if not 0 < self.gamma <= 1:
             raise UsageError(f"gamma must be a share of the entries within (0, 1], got {self.gamma}")
-        if self.score not in ("product", "target"):
-            raise unknown_name("score", str(self.score), ("product", "target"))
-        if self.pairs < 1:
-            raise UsageError(f"pairs must be at least 1, got {self.pairs}")
+        one_of("score", self.score, ("product", "target"))
+        at_least_one(pairs=self.pairs)
 
     @property
     def ascends(self) -> str:
@@ -79,7 +74,7 @@ class JSMA(Attack):
 
     def search(self, run: Run) -> Tensor | None:
         low, high = run.threat.bounds
-        way, points, goal = (1 if self.theta > 0 else -1), run.x, _goal(run)
+        points, goal = run.x, run.aim(0) if run.target is None else run.target
         most = int(self.gamma * points[0].numel() + 1e-9)
         budget = torch.as_tensor(run.threat.eps, device=points.device).expand(len(points)).floor().clamp_max(most)
         changed = torch.zeros_like(points, dtype=torch.bool).flatten(1)
@@ -90,7 +85,7 @@ class JSMA(Attack):
                 return None
             flat = points.flatten(1)
             moved = (flat + self.theta * (high - low)).clamp(low, high)
-            able, gains = (flat < high) if way > 0 else (flat > low), gains * (moved - flat)[:, None]
+            able, gains = (flat < high) if self.theta > 0 else (flat > low), gains * (moved - flat)[:, None]
             chosen = torch.zeros_like(changed)
             for _ in range(self.pairs):
                 room = budget - (changed | chosen).sum(1)
@@ -99,19 +94,10 @@ class JSMA(Attack):
             moved = torch.where(chosen, moved, flat)
             going = (moved != flat).any(1)
             points, changed = moved.view_as(points), changed | chosen
-            if run.judged:
+            if run.goal != "strongest":
                 points, goal, budget, changed = run.keep(going, points, goal, budget, changed)
             if not bool(going.any()):
-                return None if run.judged else points
-
-
-def _goal(run: Run) -> Tensor:
-    """The class (A,) whose logit is to rise."""
-    if run.target is not None:
-        return run.target
-    run.aim(0)
-    assert run.rival is not None
-    return run.rival
+                return points if run.goal == "strongest" else None
 
 
 def _gains(run: Run, points: Tensor, goal: Tensor, others: bool) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
-from steadygrad.errors import UsageError
-from steadygrad.threat import Threat
+from steadygrad.errors import UsageError, at_least_one
+from steadygrad.threat import Threat, per_sample
 
 __all__ = ["DDN", "FMN"]
 
@@ -22,13 +22,9 @@ def _cosine(start: float, end: float, i: int, steps: int) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * i / max(1, steps))) / 2
 
 
-def _per_sample(value: Tensor, like: Tensor) -> Tensor:
-    return value.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
-
-
 def _unit(slope: Tensor) -> Tensor:
     norm = torch.linalg.vector_norm(slope.flatten(1).double(), dim=1).clamp_min(torch.finfo(torch.float64).tiny)
-    unit: Tensor = slope / norm.view(-1, *[1] * (slope.ndim - 1))
+    unit: Tensor = slope / per_sample(norm, slope)
     return unit.to(slope.dtype)
 
 
@@ -37,8 +33,6 @@ def _unit(slope: Tensor) -> Tensor:
     summary="l2: direction by gradient, radius up where right and down where wrong",
     reference="Rony et al. 2019, arXiv 1811.09600",
     cost="steps x (1 forward + 1 backward)",
-    soundness="attack",
-    order=1,
     norms=("l2",),
 )
 @dataclass(frozen=True)
@@ -59,7 +53,6 @@ class DDN(Attack):
     gamma: float = 0.05
     radius: float = 1.0
     loss: LossName = "soft"
-    norms: ClassVar[tuple[str, ...]] = ("l2",)
     minimum_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -73,13 +66,12 @@ class DDN(Attack):
         radius = run.x.new_full((len(run.x),), self.radius * (high - low))
         for i in range(self.steps):
             _, slope = run.gradient(run.x + delta)
-            wrong = run.wrong
-            delta, slope, radius, wrong = run.drop_solved(delta, slope, radius, wrong)
+            delta, slope, radius = run.drop_solved(delta, slope, radius)
             if len(run.index) == 0:
                 return None
             delta = delta + _cosine(1.0, 0.01, i, self.steps) * (high - low) * _unit(slope)
-            radius = torch.where(wrong, radius * (1 - self.gamma), radius * (1 + self.gamma))
-            delta = _per_sample(radius, delta) * _unit(delta)
+            radius = torch.where(run.wrong, radius * (1 - self.gamma), radius * (1 + self.gamma))
+            delta = per_sample(radius, delta) * _unit(delta)
             delta = (run.x + delta).clamp(low, high) - run.x
         return run.x + delta
 
@@ -89,8 +81,6 @@ class DDN(Attack):
     summary="all norms: gradient steps projected onto a ball whose radius follows the boundary",
     reference="Pintor et al. 2021, arXiv 2102.12827",
     cost="steps x (1 forward + 1 backward)",
-    soundness="attack",
-    order=1,
     norms=("linf", "l2", "l1", "l0"),
 )
 @dataclass(frozen=True)
@@ -113,7 +103,6 @@ class FMN(Attack):
     gamma: float = 0.05
     gamma_last: float = 1e-3
     loss: LossName | None = None
-    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "l0")
     minimum_norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -131,39 +120,31 @@ class FMN(Attack):
         radius = run.best.new_full((len(run.x),), torch.inf)
         for i in range(self.steps):
             _, slope = run.gradient(run.x + delta, loss)
-            wrong, gap, nearest = run.wrong, run.margin, run.best[run.index]
-            delta, slope, radius, wrong, gap, nearest = run.drop_solved(delta, slope, radius, wrong, gap, nearest)
+            delta, slope, radius = run.drop_solved(delta, slope, radius)
             if len(run.index) == 0:
                 return None
             gamma = _cosine(self.gamma, self.gamma_last, i, self.steps)
-            radius = self._radius(ball, radius, nearest, wrong, gamma, delta, gap, slope)
+            radius = _next_radius(run, ball, radius, gamma, delta, slope)
             moved = delta + _cosine(self.step, self.last, i, self.steps) * (high - low) * _unit(slope)
             moved = (run.x + moved).clamp(low, high)
             delta = ball.at(radius.clamp_max(float(ball.largest(run.x)[0]))).constrain(run.x, moved) - run.x
         return run.x + delta
 
-    def _radius(
-        self,
-        ball: Threat,
-        radius: Tensor,
-        nearest: Tensor,
-        wrong: Tensor,
-        gamma: float,
-        delta: Tensor,
-        gap: Tensor,
-        slope: Tensor,
-    ) -> Tensor:
-        if ball.norm == "l0":
-            smaller = torch.minimum(nearest - 1, (radius * (1 - gamma)).floor()).clamp_min(1)
-            larger = torch.maximum(radius + 1, (radius * (1 + gamma)).floor())
-        else:
-            # The paper takes min(radius * (1 - gamma), nearest), which rests a step where the ball was cut short.
-            smaller, larger = torch.minimum(radius, nearest) * (1 - gamma), radius * (1 + gamma)
-        guess = (ball.distance(delta).double() + _to_boundary(ball, gap, slope)).to(radius.dtype)
-        right = torch.where(torch.isinf(nearest), guess, larger)
-        # Where the logits are not numbers there is nothing to follow: turn back.
-        right = torch.where(torch.isfinite(gap), right, radius / 2)
-        return torch.where(wrong, smaller, right)
+
+def _next_radius(run: Run, ball: Threat, radius: Tensor, gamma: float, delta: Tensor, slope: Tensor) -> Tensor:
+    """The radii (A,) after a step: smaller where wrong, larger where right, guessed where nothing wrong is known."""
+    nearest, gap = run.nearest, run.margin
+    if ball.norm == "l0":
+        smaller = torch.minimum(nearest - 1, (radius * (1 - gamma)).floor()).clamp_min(1)
+        larger = torch.maximum(radius + 1, (radius * (1 + gamma)).floor())
+    else:
+        # The paper takes min(radius * (1 - gamma), nearest), which rests a step where the ball was cut short.
+        smaller, larger = torch.minimum(radius, nearest) * (1 - gamma), radius * (1 + gamma)
+    guess = (ball.distance(delta).double() + _to_boundary(ball, gap, slope)).to(radius.dtype)
+    right = torch.where(torch.isinf(nearest), guess, larger)
+    # Where the logits are not numbers there is nothing to follow: turn back.
+    right = torch.where(torch.isfinite(gap), right, radius / 2)
+    return torch.where(run.wrong, smaller, right)
 
 
 def _to_boundary(ball: Threat, gap: Tensor, slope: Tensor) -> Tensor:
@@ -180,7 +161,6 @@ def _to_boundary(ball: Threat, gap: Tensor, slope: Tensor) -> Tensor:
 
 
 def _check(steps: int, gamma: float) -> None:
-    if steps < 1:
-        raise UsageError(f"steps must be at least 1, got {steps}")
+    at_least_one(steps=steps)
     if not 0 < gamma < 1:
         raise UsageError(f"gamma must be within (0, 1), got {gamma}")

@@ -9,11 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from steadygrad import randomness
-from steadygrad.attacks.base import ATTACKS, Attack
+from steadygrad.attacks.base import ATTACKS, Attack, check_step
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
-from steadygrad.attacks.sign import step
-from steadygrad.errors import UsageError
+from steadygrad.errors import UsageError, at_least_one
 
 __all__ = ["MIFGSM"]
 
@@ -23,8 +22,6 @@ __all__ = ["MIFGSM"]
     summary="BIM along an average of L1-normalized gradients; input diversity and translation as settings",
     reference="Dong et al. 2018, arXiv 1710.06081; Xie et al. 2019, 1803.06978; Dong et al. 2019, 1904.02884",
     cost="steps x (1 forward + 1 backward)",
-    soundness="attack",
-    order=1,
     norms=("linf", "l2"),
 )
 @dataclass(frozen=True)
@@ -55,13 +52,10 @@ class MIFGSM(Attack):
     diversity: float = 0.0
     shrink: float = 0.9
     translation: int = 0
-    norms = ("linf", "l2")
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise UsageError(f"steps must be at least 1, got {self.steps}")
-        if self.step is not None and not self.step > 0:
-            raise UsageError(f"step must be positive (in radii), got {self.step}")
+        at_least_one(steps=self.steps)
+        check_step(self.step)
         if not self.decay >= 0:
             raise UsageError(f"decay must not be negative, got {self.decay}")
         if not 0 <= self.diversity <= 1:
@@ -76,7 +70,7 @@ class MIFGSM(Attack):
             raise UsageError(
                 f"diversity and translation are for images (N, C, H, W), got inputs of shape {tuple(run.x.shape)}"
             )
-        length = self.step if self.step is not None else 1 / self.steps
+        length = self.step or 1 / self.steps
         points, average = run.x, _wide(torch.zeros_like(run.x))
         for i in range(self.steps):
             slope = self._slope(run, points, i)
@@ -84,7 +78,7 @@ class MIFGSM(Attack):
             if len(run.index) == 0:
                 return None
             average = self.decay * average + _normalized(slope)
-            points = step(run, points, _direction(average).to(points.dtype), length)
+            points = run.step(points, _direction(average).to(points.dtype), length)
         return points
 
     def _slope(self, run: Run, points: Tensor, i: int) -> Tensor:

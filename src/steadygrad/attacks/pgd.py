@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from steadygrad.attacks.base import ATTACKS, Attack
+from steadygrad.attacks.base import ATTACKS, Attack, check_step
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
-from steadygrad.attacks.sign import step
-from steadygrad.errors import UsageError
+from steadygrad.errors import at_least_one
 
 __all__ = ["PGD"]
 
@@ -23,9 +22,6 @@ _WIDEST = 0.1
     summary="steps of falling length along the steepest direction, random starts, solved samples leave",
     reference="Madry et al. 2018, arXiv 1706.06083",
     cost="restarts x steps x (1 forward + 1 backward), fewer for samples that fall early",
-    soundness="attack",
-    order=1,
-    norms=("linf", "l2", "l1"),
 )
 @dataclass(frozen=True)
 class PGD(Attack):
@@ -56,29 +52,21 @@ class PGD(Attack):
     loss: LossName = "soft"
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.restarts < 1:
-            raise UsageError(f"steps and restarts must be at least 1, got {self.steps} and {self.restarts}")
-        if self.step is not None and not self.step > 0:
-            raise UsageError(f"step must be positive (in radii), got {self.step}")
+        at_least_one(steps=self.steps, restarts=self.restarts)
+        check_step(self.step)
 
     def search(self, run: Run) -> Tensor | None:
         points: Tensor | None = None
         for restart in range(self.restarts):
-            if restart:
-                if not run.judged:
-                    break
-                if points is not None:
-                    run.look(points)
-                run.restart()
-            if len(run.index) == 0:
-                return None
+            if restart and not run.again(points):
+                break
             if self.loss == "rivals" and run.target is None:
                 run.aim(restart)
             points = self._climb(run, restart)
         return points
 
     def _climb(self, run: Run, restart: int) -> Tensor | None:
-        first = self.step if self.step is not None else self._first(run.threat.norm)
+        first = self.step or (1.0 if run.threat.norm == "l1" else max(0.25, 5 / (self.steps + 1)))
         points = run.threat.random(run.x, run.seeds, restart) if self.random_start else run.x
         for i in range(self.steps):
             _, slope = run.gradient(points)
@@ -86,8 +74,5 @@ class PGD(Attack):
             if len(run.index) == 0:
                 return None
             share = _WIDEST * (1 / (_WIDEST * points[0].numel())) ** (i / max(1, self.steps - 1))
-            points = step(run, points, slope, first * (1 - i / self.steps), share)
+            points = run.step(points, slope, first * (1 - i / self.steps), share)
         return points
-
-    def _first(self, norm: str) -> float:
-        return 1.0 if norm == "l1" else max(0.25, 5 / (self.steps + 1))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from steadygrad.attacks.base import ATTACKS, Attack
+from steadygrad.attacks.base import ATTACKS, Attack, check_step
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
-from steadygrad.errors import UsageError
+from steadygrad.errors import at_least_one
 
 __all__ = ["BIM", "FGSM", "RandomNoise"]
 
@@ -21,7 +20,6 @@ __all__ = ["BIM", "FGSM", "RandomNoise"]
     summary="uniform random points of the ball; the baseline any gradient attack must beat",
     reference="baseline",
     cost="draws forwards",
-    soundness="attack",
     order=0,
     norms=("linf", "l2", "l1", "l0"),
 )
@@ -35,15 +33,14 @@ class RandomNoise(Attack):
 
     draws: int = 10
     needs_gradient: ClassVar[bool] = False
-    norms = ("linf", "l2", "l1", "l0")
 
     def __post_init__(self) -> None:
-        _positive("draws", self.draws)
+        at_least_one(draws=self.draws)
 
     def search(self, run: Run) -> Tensor | None:
         points = run.threat.random(run.x, run.seeds)
         for draw in range(1, self.draws):
-            if not run.judged:
+            if run.goal == "strongest":
                 break
             run.look(points)
             run.drop_solved()
@@ -58,9 +55,6 @@ class RandomNoise(Attack):
     summary="one step of full length along the steepest direction; with a target, TGSM",
     reference="Goodfellow, Shlens and Szegedy 2015, arXiv 1412.6572",
     cost="1 forward + 1 backward",
-    soundness="attack",
-    order=1,
-    norms=("linf", "l2", "l1"),
 )
 @dataclass(frozen=True)
 class FGSM(Attack):
@@ -74,7 +68,7 @@ class FGSM(Attack):
 
     def search(self, run: Run) -> Tensor | None:
         _, slope = run.gradient(run.x)
-        return step(run, run.x, slope, 1.0)
+        return run.step(run.x, slope, 1.0)
 
 
 @ATTACKS.register(
@@ -82,9 +76,6 @@ class FGSM(Attack):
     summary="FGSM in equal small steps, without random start; with a target, iterated TGSM",
     reference="Kurakin, Goodfellow and Bengio 2017, arXiv 1607.02533",
     cost="steps x (1 forward + 1 backward)",
-    soundness="attack",
-    order=1,
-    norms=("linf", "l2", "l1"),
 )
 @dataclass(frozen=True)
 class BIM(Attack):
@@ -99,32 +90,16 @@ class BIM(Attack):
     loss: LossName = "soft"
 
     def __post_init__(self) -> None:
-        _positive("steps", self.steps)
-        if self.step is not None and not self.step > 0:
-            raise UsageError(f"step must be positive (in radii), got {self.step}")
+        at_least_one(steps=self.steps)
+        check_step(self.step)
 
     def search(self, run: Run) -> Tensor | None:
-        length = self.step if self.step is not None else 1 / self.steps
+        length = self.step or 1 / self.steps
         points = run.x
         for _ in range(self.steps):
             _, slope = run.gradient(points)
             points, slope = run.drop_solved(points, slope)
             if len(run.index) == 0:
                 return None
-            points = step(run, points, slope, length)
+            points = run.step(points, slope, length)
         return points
-
-
-def step(run: Run, points: Tensor, slope: Tensor, length: float, share: float = 0.05) -> Tensor:
-    """Move points (A, *) by `length` radii along the steepest direction, within the threat."""
-    if run.threat.norm == "l1":
-        # The few entries of an l1 step are wasted where they already lie at their bound.
-        low, high = run.threat.bounds
-        slope = torch.where(((slope > 0) & (points >= high)) | ((slope < 0) & (points <= low)), 0.0, slope)
-    reach = (length * run.threat.radius(run.x)).view(-1, *[1] * (points.ndim - 1))
-    return run.threat.constrain(run.x, points + reach * run.threat.steepest(slope, share))
-
-
-def _positive(name: str, value: int) -> None:
-    if value < 1:
-        raise UsageError(f"{name} must be at least 1, got {value}")

@@ -13,7 +13,8 @@ from steadygrad import randomness
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import attack_loss
-from steadygrad.errors import UsageError
+from steadygrad.errors import UsageError, at_least_one
+from steadygrad.threat import per_sample
 
 __all__ = ["Square"]
 
@@ -28,9 +29,7 @@ _FIRST_CHECK = 128
     summary="random squares that raise the margin are kept: needs scores only, so it sees through masked gradients",
     reference="Andriushchenko et al. 2020, arXiv 1912.00049",
     cost="queries forwards, fewer for samples that fall early",
-    soundness="attack",
     order=0,
-    norms=("linf", "l2", "l1"),
 )
 @dataclass(frozen=True)
 class Square(Attack):
@@ -52,8 +51,7 @@ class Square(Attack):
     needs_gradient: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.queries < 1:
-            raise UsageError(f"queries must be at least 1, got {self.queries}")
+        at_least_one(queries=self.queries)
         if not 0 < self.share <= 1:
             raise UsageError(f"share must be within (0, 1], got {self.share}")
 
@@ -82,7 +80,7 @@ class Square(Attack):
             points = self._propose(run, best, shape, numbers[:, place], query)
             seen = attack_loss("margin", run.look(points), run.y, run.target, None)
             better = seen > value
-            best = torch.where(better.view(-1, *[1] * (best.ndim - 1)), points, best)
+            best = torch.where(per_sample(better, best), points, best)
             value = torch.where(better, seen, value)
             best, value, earlier, bar, numbers = run.drop_solved(best, value, earlier, bar, numbers)
             seen_so_far = query + 1
@@ -91,7 +89,7 @@ class Square(Attack):
                 behind = (value < bar) & (value + hope < 0) & (seen_so_far >= _FIRST_CHECK)
                 best, value, bar, numbers = run.keep(~behind, best, value, bar, numbers)
                 earlier = value
-        return None if run.judged else best
+        return best if run.goal == "strongest" else None
 
     def _propose(self, run: Run, best: Tensor, shape: tuple[int, int, int], numbers: Tensor, query: int) -> Tensor:
         """The best points (A, *) with one more square changed; `numbers` (A, 5 + C) are uniform."""

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from steadygrad.attacks.apgd import APGD
+from steadygrad.attacks.attack_result import AttackResult
 from steadygrad.attacks.base import ATTACKS, Attack
-from steadygrad.attacks.engine import AttackResult, Run
+from steadygrad.attacks.engine import Case, Run
 from steadygrad.attacks.fab import FAB
 from steadygrad.attacks.losses import attack_loss
 from steadygrad.attacks.square import Square
-from steadygrad.errors import UsageError
-from steadygrad.threat import Threat
+from steadygrad.errors import UsageError, at_least_one
 
 __all__ = ["Standard"]
 
@@ -27,9 +27,6 @@ _BAR_STEPS = 20
     summary="AutoAttack: APGD on cross-entropy, APGD on targeted DLR, FAB-T and Square on the samples that stand",
     reference="Croce and Hein 2020, arXiv 2003.01690",
     cost="the sum of its members' on the samples that still stand",
-    soundness="attack",
-    order=1,
-    norms=("linf", "l2", "l1"),
 )
 @dataclass(frozen=True)
 class Standard(Attack):
@@ -56,10 +53,7 @@ class Standard(Attack):
     needs_gradient: ClassVar[bool] = False  # its last member does without
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.queries, self.targets) < 1:
-            raise UsageError(
-                f"steps, queries and targets must be at least 1, got {self.steps}, {self.queries} and {self.targets}"
-            )
+        at_least_one(steps=self.steps, queries=self.queries, targets=self.targets)
         if self.optimism is not None and not self.optimism > 0:
             raise UsageError(f"optimism must be positive, or None to never give up, got {self.optimism}")
 
@@ -72,47 +66,35 @@ class Standard(Attack):
             ("square", Square(queries=self.queries)),
         )
 
-    def _run(
-        self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, target: Tensor | str | None, seeds: Tensor
-    ) -> AttackResult:
-        radius, total = threat.radius(x), AttackResult.of_nothing(x)
-        rows = torch.arange(len(x), device=x.device)
+    def _run(self, case: Case) -> AttackResult:
+        radius, total = case.threat.radius(case.x), AttackResult.of_nothing(case.x)
+        rows = torch.arange(len(case.x), device=case.x.device)
         for number, (_, attack) in enumerate(self.members()):
-            aim = target[rows] if isinstance(target, Tensor) else target
-            case = (model, x[rows], y[rows], threat.at(radius[rows]), aim, seeds[rows.cpu()])
-            found = self._square(attack, *case) if isinstance(attack, Square) else attack._run(*case)
+            part = case.at(rows, radius[rows])
+            if isinstance(attack, Square) and self.optimism is not None:
+                found = _square(attack, part, self.optimism)
+            else:
+                found = attack._run(part)
             total.take(rows, found, number)
             rows = rows[~found.success]
             if len(rows) == 0:
                 break
         return total
 
-    def _square(
-        self,
-        attack: Square,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        target: Tensor | str | None,
-        seeds: Tensor,
-    ) -> AttackResult:
-        """Square, told the margins that a short gradient attack reaches."""
-        if self.optimism is None:
-            return attack._run(model, x, y, threat, target, seeds)
-        raw = Run(model, x, y, threat, seeds=seeds, judged=False)
-        raw.begin(target)
-        points = APGD(steps=_BAR_STEPS, loss="margin").search(raw)
-        assert points is not None
-        bar = attack_loss("margin", raw.look(points), y, raw.target, None)
-        run = Run(model, x, y, threat, seeds=seeds)
-        run.begin(target)
-        attack.climb(run, bar[run.index], self.optimism)
-        run.forwards += raw.forwards
-        run.backwards += raw.backwards
-        run.zero_gradient |= raw.zero_gradient
-        return run.result()
-
     def search(self, run: Run) -> Tensor | None:
         """The points of the first member: what a run that nobody judges asks for."""
         return self.members()[0][1].search(run)
+
+
+def _square(attack: Square, case: Case, optimism: float) -> AttackResult:
+    """Square, told the margins that a short gradient attack reaches."""
+    raw = Run(case, goal="strongest")
+    raw.begin()
+    points = APGD(steps=_BAR_STEPS, loss="margin").search(raw)
+    assert points is not None
+    bar = attack_loss("margin", raw.look(points), raw.y, raw.target, None)
+    run = Run(case)
+    run.charge(raw)
+    run.begin()
+    attack.climb(run, bar[run.index], optimism)
+    return run.result()

@@ -8,7 +8,7 @@ from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.pgd import PGD
 from steadygrad.attacks.sign import FGSM, RandomNoise
 from steadygrad.attacks.standard import Standard
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.errors import UsageError, one_of
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
@@ -26,10 +26,10 @@ SUITES: dict[str, tuple[Attack, ...]] = {
 
 def suite_of(attacks: Attack | Sequence[Attack] | str, threat: Threat) -> tuple[Attack, ...]:
     """The attacks of a suite, all different and fit for the threat."""
-    if isinstance(attacks, str) and attacks not in SUITES:
-        raise unknown_name("suite", attacks, SUITES)
-    listed = SUITES[attacks] if isinstance(attacks, str) else attacks
-    suite = (listed,) if isinstance(listed, Attack) else tuple(listed)
+    if isinstance(attacks, str):
+        one_of("suite", attacks, SUITES)
+        attacks = SUITES[attacks]
+    suite = (attacks,) if isinstance(attacks, Attack) else tuple(attacks)
     labels = [label_of(a) for a in suite]
     if not labels or len(set(labels)) < len(labels):
         raise UsageError(f"attacks must be at least one and all different, got {labels}")

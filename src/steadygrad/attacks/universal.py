@@ -8,15 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from steadygrad import randomness
-from steadygrad.attacks.aside import aside
-from steadygrad.attacks.base import ATTACKS, Attack
+from steadygrad.attacks.base import ATTACKS, Attack, check_step
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
 from steadygrad.attacks.targets import resolve_target
 from steadygrad.classifier import frozen
-from steadygrad.errors import UsageError
-from steadygrad.threat import Threat
+from steadygrad.errors import UsageError, at_least_one
+from steadygrad.threat import Threat, per_sample
 
 __all__ = ["Universal"]
 
@@ -29,8 +27,6 @@ _CERTAIN, _LIKELY = 2.0, 0.7
     summary="one perturbation that fools as many inputs of a set as possible",
     reference="Moosavi-Dezfooli et al. 2017, arXiv 1610.08401; by ascent as Shafahi et al. 2018, 1811.11304",
     cost="steps x (1 forward + 1 backward)",
-    soundness="attack",
-    order=1,
     norms=("linf", "l2"),
 )
 @dataclass(frozen=True)
@@ -59,14 +55,11 @@ class Universal(Attack):
     loss: LossName = "margin"
     clip: float | None = None
     batch_size: int = 256
-    norms = ("linf", "l2")
     per_sample: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1:
-            raise UsageError(f"steps and batch_size must be at least 1, got {self.steps} and {self.batch_size}")
-        if not self.step > 0:
-            raise UsageError(f"step must be positive (in radii), got {self.step}")
+        at_least_one(steps=self.steps, batch_size=self.batch_size)
+        check_step(self.step)
         if self.loss in ("kl", "rivals"):
             raise UsageError(f"loss must be margin, dlr or ce, got {self.loss}")
 
@@ -89,26 +82,24 @@ class Universal(Attack):
         Raises:
             UsageError: as for an attack; no radius, or one per sample.
         """
-        self._check(model, x, y, threat, target)
         if threat.eps is None or (isinstance(threat.eps, Tensor) and threat.eps.ndim):
             raise UsageError(f"one perturbation for all needs one radius for all, got eps={threat.eps}")
-        x, way = x.detach(), torch.zeros_like(x[:1])
-        batches = [slice(at, at + self.batch_size) for at in range(0, len(x), self.batch_size)]
-        seeds = randomness.sample_seeds(len(x), None)
-        with frozen(model, seeds):
+        case = self._case(model, x, y, threat, target, None)
+        way = torch.zeros_like(case.x[:1])
+        rows, size = torch.arange(len(x), device=x.device), self.batch_size
+        batches = [rows[start : start + size] for start in range(0, len(x), size)]
+        with frozen(model, case.seeds):
             if target is not None:
                 with torch.no_grad():
-                    target = resolve_target(target, model(x[:1]), y.to(x.device), seeds)
+                    case = case._replace(target=resolve_target(target, model(case.x[:1]), case.y, case.seeds))
             for i in range(self.steps):
-                rows = batches[i % len(batches)]
-                aim = None if target is None else target[rows]
-                run = Run(model, x[rows], y[rows], threat, seeds=seeds[rows], target=aim, loss=self.loss, judged=False)
+                run = Run(case.at(batches[i % len(batches)]), self.loss, "strongest")
                 way = self._step(run, way, i)
-        return threat.radius(way).view(-1, *[1] * (x.ndim - 1)) * way
+        return per_sample(threat.radius(way), x) * way
 
     def search(self, run: Run) -> Tensor | None:
         way = torch.zeros_like(run.x[:1])
-        with aside(run, self.loss) as inner:
+        with run.unjudged(self.loss) as inner:
             for i in range(self.steps):
                 way = self._step(inner, way, i)
         return _moved(run, way)
@@ -116,7 +107,7 @@ class Universal(Attack):
     def _step(self, run: Run, way: Tensor, i: int) -> Tensor:
         """One step of the perturbation (1, *), which is kept in a ball of radius 1."""
         values, slope = run.gradient(_moved(run, way))
-        counts = (values <= self._most(run)).view(-1, *[1] * (slope.ndim - 1))
+        counts = per_sample(values <= self._most(run), slope)
         mean = torch.where(counts, slope, 0.0).to(torch.promote_types(slope.dtype, torch.float32)).mean(0, keepdim=True)
         length = self.step * (1 - i / self.steps)
         return run.threat.at(1.0).project(way + length * run.threat.steepest(mean).to(way.dtype))
@@ -129,5 +120,4 @@ class Universal(Attack):
 
 def _moved(run: Run, way: Tensor) -> Tensor:
     """The inputs (A, *) under the perturbation, scaled to the radius of each."""
-    radius = run.threat.radius(run.x).view(-1, *[1] * (run.x.ndim - 1))
-    return run.threat.constrain(run.x, run.x + radius * way)
+    return run.threat.constrain(run.x, run.x + per_sample(run.threat.radius(run.x), run.x) * way)

@@ -1,4 +1,4 @@
-"""Whether a map points at what the model uses: deletion, insertion, energy, sparsity, agreement; per sample."""
+"""Whether a map shows what the model uses: deletion, insertion, energy, sparsity, agreement; per sample."""
 
 from __future__ import annotations
 
@@ -31,13 +31,7 @@ __all__ = [
     "scores",
 ]
 
-MEASURES: dict[str, bool] = {
-    "energy inside": True,
-    "agreement": True,
-    "gini": True,
-    "deletion": False,
-    "insertion": True,
-}
+MEASURES = {"energy inside": True, "agreement": True, "gini": True, "deletion": False, "insertion": True}
 """The measures of `faithfulness`, and whether more is better."""
 
 RANGES = {name: (-1.0 if name == "agreement" else 0.0, 1.0) for name in MEASURES}
@@ -48,12 +42,7 @@ Fill = float | Literal["blur"]
 
 @dataclass(frozen=True)
 class Curve:
-    """Probability of the class as more and more pixels are replaced, the most important ones first.
-
-    Attributes:
-        shares: (S + 1,) of the pixels that are replaced, from 0 to 1.
-        scores: (N, S + 1) probabilities.
-    """
+    """Probability of the class, `scores` (N, S + 1), where `shares` (S + 1,) of the pixels are replaced."""
 
     shares: Tensor
     scores: Tensor
@@ -77,11 +66,10 @@ def deletion(
 ) -> Curve:
     """The curve from the image to an empty one; a faithful map makes the probability fall early: a small area.
 
-    Costs steps + 1 forwards per sample; leaves no trace. A pixel's importance is the sum of the
-    absolute values of its channels; among equals the lower index goes first.
+    The most important pixels are replaced first; importance is the sum of the absolute values of the channels, and
+    among equals the lower index comes first. Costs steps + 1 forwards per sample; leaves no trace.
 
     Args:
-        model: maps inputs to logits (N, K).
         x: inputs (N, *).
         maps: of the shape of x, or (N, H, W) for images.
         target: classes (N,); None for the predicted ones.
@@ -159,11 +147,7 @@ def _filled(x: Tensor, fill: Fill, sigma: float) -> Tensor:
 
 
 def energy_inside(maps: Tensor, region: Tensor) -> Tensor:
-    """Share (N,) of the energy of maps, the sum of squares, within a region, in [0, 1]; 0 for a map of zeros.
-
-    Args:
-        maps: (N, C, H, W) or (N, H, W).
-        region: (N, H, W) bool.
+    """Share (N,) of the sum of squares of maps within a region (N, H, W) bool, in [0, 1]; 0 for a map of zeros.
 
     >>> energy_inside(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[True, False]]]))
     tensor([0.3600])
@@ -199,14 +183,12 @@ def gini(maps: Tensor) -> Tensor:
 
 
 def pointing(maps: Tensor, boxes: list[Tensor], tolerance: int = 0) -> Tensor:
-    """Whether the largest pixel (N,) of a map lies within one of the sample's boxes, or at most `tolerance` pixels off.
+    """Whether the largest pixel (N,) of a map lies in one of the boxes, or at most `tolerance` rows and columns off.
 
     A map of zeros points nowhere.
 
     Args:
-        maps: (N, C, H, W) or (N, H, W).
         boxes: one tensor (B, 4) per sample: top, left, bottom and right in pixels, the last two exclusive.
-        tolerance: in rows and in columns.
 
     Source: Zhang et al. 2016, arXiv:1608.00507.
 
@@ -222,10 +204,8 @@ def pointing(maps: Tensor, boxes: list[Tensor], tolerance: int = 0) -> Tensor:
     largest = values.argmax(1).tolist()
     hits = []
     for place, box, silent in zip(largest, boxes, (values.amax(1) == 0).tolist(), strict=True):
-        row, column = divmod(place, maps.shape[-1])
-        top, left, bottom, right = box.unbind(1)
-        inside = (row >= top - tolerance) & (row < bottom + tolerance)
-        inside &= (column >= left - tolerance) & (column < right + tolerance)
+        pixel = box.new_tensor(divmod(place, maps.shape[-1]))  # row and column
+        inside = ((pixel >= box[:, :2] - tolerance) & (pixel < box[:, 2:] + tolerance)).all(1)
         hits.append(bool(inside.any()) and not silent)
     return torch.tensor(hits, device=maps.device)
 
@@ -247,7 +227,6 @@ def faithfulness(
     "deletion" and "insertion" areas under curves. Leaves no trace.
 
     Args:
-        model: maps inputs to logits (N, K).
         x: images (N, C, H, W).
         attribution: what is judged; None for the gradient of the log odds, which has the direction of that
             of the log probability and does not vanish where the model is certain.

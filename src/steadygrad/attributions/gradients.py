@@ -97,10 +97,7 @@ class _Averaged(GradientAttribution):
         """The points (len(which), N, *) of inputs (N, *)."""
 
     def _average(self, forward: Forward, x: Tensor, target: Tensor, weights: list[float], create_graph: bool) -> Tensor:
-        x = x if create_graph else x.detach()
-        parts = []
-        for first in range(0, len(x), self.chunk):
-            some, classes = x[first : first + self.chunk], target[first : first + self.chunk]
+        def mean(some: Tensor, classes: Tensor) -> Tensor:
             at_once = max(1, self.chunk // len(some))
             total = torch.zeros_like(some)
             for start in range(0, len(weights), at_once):
@@ -109,8 +106,9 @@ class _Averaged(GradientAttribution):
                 slope = self._gradient(forward, points, classes.repeat(len(which)), create_graph)
                 share = torch.tensor([weights[j] for j in which], dtype=slope.dtype, device=slope.device)
                 total = total + torch.tensordot(share, slope.reshape(len(which), *some.shape), 1)
-            parts.append(total)
-        return torch.cat(parts)
+            return total
+
+        return derivatives.in_chunks(mean, self.chunk, x if create_graph else x.detach(), target)
 
 
 @ATTRIBUTIONS.register(

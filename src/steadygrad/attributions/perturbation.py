@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,6 +14,7 @@ from torch import Tensor
 from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, score
 from steadygrad.attributions.blur import blurred
 from steadygrad.attributions.gradients import Value
+from steadygrad.derivatives import in_chunks
 from steadygrad.errors import UsageError
 from steadygrad.registry import Count, Limit, Positive
 
@@ -42,13 +44,9 @@ class PerturbationAttribution(Attribution):
             raise UsageError(
                 f"{type(self).__name__} explains images (N, C, H, W), got inputs of shape {tuple(x.shape)}"
             )
-        x = x.detach()
         with torch.no_grad():
-            parts = [
-                self._chunk_maps(forward, x[i : i + self.chunk], target[i : i + self.chunk])
-                for i in range(0, len(x), self.chunk)
-            ]
-        return (torch.cat(parts)[:, None] / x.shape[1]).expand_as(x).contiguous()
+            values = in_chunks(functools.partial(self._chunk_maps, forward), self.chunk, x.detach(), target)
+        return (values[:, None] / x.shape[1]).expand_as(x).contiguous()
 
     def forwards(self, shape: tuple[int, ...]) -> int:
         """Forwards per sample of shape (C, H, W), the clean one among them.

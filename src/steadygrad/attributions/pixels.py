@@ -33,8 +33,7 @@ __all__ = [
 def pixel_maps(maps: Tensor, name: str = "maps") -> Tensor:
     """One non-negative number per pixel, (N, P): the sum of absolute values over channels.
 
-    Raises:
-        UsageError: maps of another form, or NaN or infinite values in them.
+    Maps of another form, and NaN or infinite values, are refused.
 
     >>> pixel_maps(torch.tensor([[[[1.0, -2.0]], [[-3.0, 0.0]]]]))
     tensor([[4., 2.]])
@@ -57,10 +56,7 @@ def magnitude(maps: Tensor) -> Tensor:
 
 
 def pictures(maps: Tensor, name: str = "maps") -> Tensor:
-    """The pixel maps as pictures (N, H, W), for what depends on where a pixel lies.
-
-    Raises:
-        UsageError: as `pixel_maps`; and for maps (N, D), which have no place.
+    """The pixel maps as pictures (N, H, W); maps (N, D), whose values have no place, are refused.
 
     >>> pictures(torch.ones(1, 3, 2, 2)).shape
     torch.Size([1, 2, 2])

@@ -13,14 +13,9 @@ __all__ = ["most_salient", "salient"]
 
 
 def salient(model: nn.Module, x: Tensor, target: Tensor | None, saliency: Attribution, share: float) -> Tensor:
-    """The `most_salient` pixels (N, H, W) of images (N, C, H, W); leaves no trace.
+    """The `most_salient` pixels (N, H, W) of images (N, C, H, W) by the saliency of a class; leaves no trace.
 
-    Args:
-        model: maps inputs to logits (N, K).
-        x: images (N, C, H, W).
-        target: classes (N,) to explain; None for the predicted ones.
-        saliency: what says which pixels matter.
-        share: of the pixels, in (0, 1].
+    `target` are the classes (N,) to explain, None for the predicted ones.
     """
     if target is None:
         with frozen(model), torch.no_grad():

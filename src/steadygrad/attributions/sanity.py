@@ -1,9 +1,9 @@
-"""Whether a map depends on what the model has learned: its layers are randomized one after the other."""
+"""Whether a map depends on what the model has learned: it should change when the weights are randomized."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,19 +13,17 @@ from steadygrad.attributions import similarity
 from steadygrad.attributions.attribution import Attribution
 from steadygrad.classifier import frozen, predict
 from steadygrad.errors import UsageError
-from steadygrad.files import key
 from steadygrad.models.architectures import seeded
+from steadygrad.randomness import seed_of
 
 __all__ = ["Randomization", "parameter_randomization"]
 
 
 @dataclass(frozen=True)
 class Randomization:
-    """Similarity to the map of the trained model, after one layer more is randomized at each stage.
+    """Similarity (L, N) to the map of the trained model after each of the `layers` is randomized, from the output down.
 
-    Attributes:
-        layers: names, from the output down.
-        similarity: (L, N); that of a map which does not fall explains the input, not the model.
+    A map whose similarity does not fall explains the input, not the model.
     """
 
     layers: tuple[str, ...]
@@ -47,12 +45,12 @@ def parameter_randomization(
     method its weights are shuffled. Costs one map per layer and sample; leaves no trace.
 
     Args:
-        attribution: what explains.
-        model: maps inputs to logits (N, K).
-        x: inputs (N, *).
         target: classes (N,) to explain; None for those that the trained model predicts.
         measure: similarity (N,) of two batches of maps.
         seed: of the random weights; those of a layer do not depend on the other layers.
+
+    Raises:
+        UsageError: a model without layers with weights, or one that cannot be copied.
 
     Source: Adebayo et al. 2018, arXiv:1810.03292.
 
@@ -62,7 +60,12 @@ def parameter_randomization(
     ('3', '1')
     """
     target = predict(model, x)[0] if target is None else target
-    changed = copy.deepcopy(model)
+    try:
+        changed = copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(
+            f"{type(model).__name__} cannot be copied, so its layers cannot be randomized: {error}"
+        ) from error
     names = _layers(changed, x[:1])
     if not names:
         raise UsageError(f"{type(model).__name__} has no layer with weights to randomize")
@@ -70,7 +73,7 @@ def parameter_randomization(
     values = []
     for name in names:
         for part in (name, *_beneath(changed, name, names)):
-            _randomize(changed.get_submodule(part), int(key("randomization", seed, part)[:15], 16))
+            _randomize(changed.get_submodule(part), seed_of("randomization", seed, part))
         values.append(measure(trained, attribution(changed, x, target)))
     return Randomization(tuple(names), torch.stack(values))
 
@@ -79,9 +82,7 @@ def _layers(model: nn.Module, x: Tensor) -> list[str]:
     """Modules with weights of their own, the one that is called last first."""
     called: list[str] = []
     handles = [
-        module.register_forward_pre_hook(lambda _, __, n=name: called.append(n))
-        for name, module in model.named_modules()
-        if next(module.parameters(recurse=False), None) is not None
+        module.register_forward_pre_hook(lambda _, __, n=name: called.append(n)) for name, module in _weighted(model)
     ]
     try:
         with frozen(model), torch.no_grad():
@@ -95,14 +96,13 @@ def _layers(model: nn.Module, x: Tensor) -> list[str]:
 def _beneath(model: nn.Module, name: str, called: list[str]) -> list[str]:
     """Modules with weights inside of another, which uses them without calling them, as attention does."""
     prefix = f"{name}." if name else ""
-    return [
-        inner
-        for inner, module in model.named_modules()
-        if inner != name
-        and inner.startswith(prefix)
-        and inner not in called
-        and next(module.parameters(recurse=False), None) is not None
-    ]
+    inner = [inner for inner, _ in _weighted(model) if inner != name and inner.startswith(prefix)]
+    return [name for name in inner if name not in called]
+
+
+def _weighted(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules with weights of their own, by name."""
+    return ((name, m) for name, m in model.named_modules() if next(m.parameters(recurse=False), None) is not None)
 
 
 def _randomize(layer: nn.Module, seed: int) -> None:

@@ -44,8 +44,6 @@ def top_k_intersection(a: Tensor, b: Tensor, k: float = 0.1) -> Tensor:
     """Share (N,) of the top k pixels of a that are among the top k of b, in [0, 1].
 
     Args:
-        a: maps (N, *).
-        b: maps of the same shape.
         k: share of the pixels, in (0, 1], rounded to whole pixels.
 
     Source: Ghorbani et al. 2019, arXiv:1710.10547, section 3.
@@ -104,10 +102,8 @@ def euclidean(a: Tensor, b: Tensor, normalize: bool = True) -> Tensor:
     """Euclidean distance (N,) between the pixel maps; differentiable; smaller is more similar.
 
     Args:
-        a: maps (N, *).
-        b: maps of the same shape.
         normalize: divide each pixel map by its l2 norm first, which gives a distance in [0, sqrt(2)];
-            otherwise the distance is in units of the maps, and zero maps are nothing special.
+            otherwise the distance is in units of the maps, of zero maps too.
 
     >>> euclidean(torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 4.0]]), normalize=False)
     tensor([5.])

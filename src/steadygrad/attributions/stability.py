@@ -18,16 +18,7 @@ __all__ = ["StabilityEstimate", "local_lipschitz", "max_sensitivity"]
 
 @dataclass(frozen=True)
 class StabilityEstimate:
-    """The largest of a number over random points: an estimate, which more points can only raise.
-
-    It is no bound on the worst case; attacks on attributions search for that. Nothing is divided by
-    a statistic of the batch, so a sample's value does not depend on the others.
-
-    Attributes:
-        value: (N,), in the unit that the function names.
-        draws: random points per sample.
-        soundness: "estimate", the word of the soundness page.
-    """
+    """The largest `value` (N,) over `draws` random points per sample: no bound, more points can only raise it."""
 
     value: Tensor
     draws: int
@@ -47,21 +38,16 @@ def max_sensitivity(
 ) -> StabilityEstimate:
     """Largest l2 distance of the maps of random allowed points from the clean map; maps are signed.
 
-    Costs 1 + draws maps per sample; leaves no trace.
+    Costs 1 + draws maps per sample; leaves no trace. Raises as the attribution does, and for a threat without
+    a radius.
 
     Args:
-        attribution: what explains.
-        model: maps inputs to logits (N, K).
-        x: inputs (N, *).
         target: classes (N,) to explain.
         threat: where the points come from.
         draws: random points per sample.
         relative: in units of the clean map's l2 norm (infinite where only that map is zero); otherwise
             in units of the maps.
         generator: gives one seed per sample.
-
-    Raises:
-        UsageError: draws below 1, no radius; as for the attribution.
 
     Source: Yeh et al. 2019, arXiv:1901.09392, definition 2.
 
@@ -89,8 +75,7 @@ def local_lipschitz(
 ) -> StabilityEstimate:
     """Largest ratio of the l2 distance of the maps to that of the inputs, over random allowed points.
 
-    In units of the maps per unit of the inputs; maps are signed. Arguments, errors and costs as
-    `max_sensitivity`.
+    Arguments, errors and costs as for `max_sensitivity`.
 
     Source: Alvarez-Melis and Jaakkola 2018, arXiv:1806.07538, equation 6.
 

@@ -1,4 +1,7 @@
-"""Similarities of maps that look at where pixels lie: structure, center of mass, top pixels near each other."""
+"""Similarities (N,) of maps (N, C, H, W) or (N, H, W) that look at where pixels lie.
+
+They refuse maps of different shapes, without a place or with values that are not finite (UsageError).
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from steadygrad.attributions.pixels import (
-    check_shapes,
-    constant,
-    count_of,
-    over_largest,
-    pictures,
-    settle,
-    top,
-    zero,
-)
+from steadygrad.attributions.pixels import check_shapes, constant, count_of, over_largest, pictures, settle, top, zero
 from steadygrad.errors import UsageError
 
 __all__ = ["center_of_mass", "local_top_k_intersection", "mass_center_displacement", "ssim"]
@@ -30,13 +24,6 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
     Gaussian windows of 11 pixels (or the largest odd number that fits) with standard deviation 1.5,
     only where they lie within the map; constants .01 and .03 for values in [0, 1]; differentiable.
-
-    Args:
-        a: maps (N, C, H, W) or (N, H, W).
-        b: maps of the same shape.
-
-    Raises:
-        UsageError: maps without a place, of different shapes, or not finite.
 
     Source: Wang, Bovik, Sheikh and Simoncelli 2004, equation 13.
 
@@ -88,8 +75,6 @@ def mass_center_displacement(a: Tensor, b: Tensor, pixels: bool = False) -> Tens
     """Distance (N,) between the centers of mass of the pixel maps; differentiable; smaller is more similar.
 
     Args:
-        a: maps (N, C, H, W) or (N, H, W).
-        b: maps of the same shape.
         pixels: in pixels rather than as a share of the diagonal, which is in [0, 1].
 
     Source: Ghorbani et al. 2019, arXiv:1710.10547, section 3.
@@ -115,8 +100,6 @@ def local_top_k_intersection(a: Tensor, b: Tensor, k: float = 0.1, radius: int =
     it is `top_k_intersection`, which counts a shift by one pixel like one across the picture.
 
     Args:
-        a: maps (N, C, H, W) or (N, H, W).
-        b: maps of the same shape.
         k: share of the pixels, in (0, 1], rounded to whole pixels.
         radius: of the square neighborhood, in pixels.
 

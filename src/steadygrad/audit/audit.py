@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from steadygrad.audit.corruptions import corrupted, kinds
+from steadygrad.audit.kept_inputs import write_inputs
 from steadygrad.audit.models import about_model, fitting, named_models
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError
@@ -91,7 +94,7 @@ def audit(
     folder = output_folder(out, _config(plan, weights, data, center)) if out is not None else None
     store = Store(folder / TABLES if folder is not None else None)
     runner = Runner(judged, data, store, plan.seed, plan.device, plan.batch_size, plan.version)
-    facts = _facts(judged, weights, data, files or {}, command)
+    facts = _facts(judged, weights, data, files or {}, command, kinds(plan.corruptions) if plan.corruptions else [])
     if folder is not None:
         write_json(folder / TABLES / FACTS, asdict(facts))
     shared = {} if center is None else {"center": center.numpy()}
@@ -117,7 +120,7 @@ def read(folder: str | Path) -> Audit:
     except (OSError, ValueError, TypeError) as error:
         raise Failure(f"cannot read {folder / TABLES / FACTS}: {error}; run the same command again") from error
     plan = AuditPlan.read({name: value for name, value in config.items() if name in AuditPlan.model_fields})
-    return _audited(SavedTables(folder / TABLES), plan, facts, config, {}, folder)
+    return _audited(SavedTables(folder / TABLES, int(facts.data["samples"])), plan, facts, config, {}, folder)
 
 
 def _audited(
@@ -131,10 +134,16 @@ def _audited(
     from steadygrad.audit.schema import Summary
     from steadygrad.audit.summary import summarize
 
-    found = summarize(tables, plan, facts, _as_read(config), shared)
+    source = None
+    if isinstance(tables, Runner) and plan.corruptions is not None:
+        source = functools.partial(corrupted, tables, plan.corruptions, count=plan.samples)
+    found = summarize(tables, plan, facts, _as_read(config), shared, source)
     summary = Summary.model_validate(found.summary)
     if folder is not None:
         summary.write(folder / Summary.FILE)
+        if plan.keep_inputs:
+            for name, attacked in found.attacked.items():
+                write_inputs(folder / "inputs", name, attacked, facts.data["classes"])
     return Audit(summary.plain(), found.records, found.distances, found.arrays, folder)
 
 
@@ -148,13 +157,20 @@ def _config(plan: AuditPlan, weights: Mapping[str, str], data: Dataset, center: 
     }
 
 
-def _as_read(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings as a file gives them back: TOML knows no None."""
-    return {k: _as_read(v) if isinstance(v, Mapping) else v for k, v in config.items() if v is not None}
+def _as_read(value: Any) -> Any:
+    """Settings as a file gives them back: TOML knows no None."""
+    if isinstance(value, Mapping):
+        return {name: _as_read(inner) for name, inner in value.items() if inner is not None}
+    return [_as_read(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _facts(
-    models: Mapping[str, nn.Module], weights: Mapping[str, str], data: Dataset, files: Mapping[str, str], command: str
+    models: Mapping[str, nn.Module],
+    weights: Mapping[str, str],
+    data: Dataset,
+    files: Mapping[str, str],
+    command: str,
+    corrupted: list[str],
 ) -> Facts:
     from steadygrad.audit.summary import Facts
 
@@ -170,4 +186,5 @@ def _facts(
             "labels": data.labels.tolist(),
         },
         command=command,
+        corrupted=corrupted,
     )

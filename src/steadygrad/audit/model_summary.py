@@ -19,6 +19,7 @@ from steadygrad.measuring.measures.attacked import Attacked, nearest
 from steadygrad.measuring.measures.curve import Curve
 from steadygrad.measuring.measures.gradients import GradientNorms
 from steadygrad.measuring.measures.map_stability import SIMILARITY_OF_MAPS, WAYS, MapStability
+from steadygrad.measuring.measures.noise import NoiseInsensitivity
 from steadygrad.measuring.measures.rho2 import Rho2, mean_ratio
 from steadygrad.measuring.runner import Tables
 from steadygrad.measuring.statistics import mean, quantile_intervals, quantiles, wilson
@@ -88,9 +89,7 @@ class ModelSummary:
         ]
         return Table.join([*parts, records_of_curve(self.curve, self._curve(), self.name, self.plan.eps)])
 
-    def summary(
-        self, shared: Mapping[str, Array], corrupted: Mapping[str, Tables]
-    ) -> tuple[dict[str, Any], dict[str, Array]]:
+    def summary(self, shared: Mapping[str, Array]) -> tuple[dict[str, Any], dict[str, Array]]:
         """The entry, and the distributions that are drawn."""
         plan, lead = self.plan, self.leading
         count = len(lead)
@@ -128,6 +127,7 @@ class ModelSummary:
                 "clean": quantiles(lead["clean_confidence"]),
                 "adversarial": quantiles(lead["confidence"]),
             },
+            "noise": self._noise(),
             "explanations": self._stability(),
         }
         arrays = {
@@ -210,6 +210,14 @@ class ModelSummary:
         sizes: Array = np.min([*(t["distance"] for t in searched), *others, self.curve["radius"][list(rows)]], axis=0)
         about = {"model": np.array([self.name] * len(rows)), "sample": self.leading["sample"][list(rows)]}
         return Table({**about, "distance": sizes})
+
+    def _noise(self) -> dict[str, Any] | None:
+        """The change of the loss under noise as large as the threat, on the checked samples."""
+        if self.plan.norm != "linf":
+            return None
+        measure = NoiseInsensitivity(self.plan.eps)
+        table = self.tables.run(measure, self.name, rows=self.first(self.plan.checked))
+        return {"eps": measure.eps, "draws": measure.draws, "insensitivity": mean(table["insensitivity"]).plain()}
 
     def _stability(self) -> list[dict[str, Any]]:
         rows = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from steadygrad.attacks import Attack
 from steadygrad.classifier import Classifier, check_inputs
@@ -50,7 +50,7 @@ def evaluate(
     check_inputs(*data.batch(slice(0, 1)), threat.bounds)
     name = model.name if isinstance(model, Classifier) else type(model).__name__
     runner = Runner({name: model}, data, seed=seed, device=device, batch_size=batch_size)
-    radii = np.asarray(threat.eps.cpu().double()) if hasattr(threat.eps, "ndim") and threat.eps.ndim else None
+    radii = threat.eps.cpu().double().numpy() if isinstance(threat.eps, Tensor) and threat.eps.ndim else None
     if radii is not None and len(radii) != len(data):
         raise UsageError(f"eps has {len(radii)} entries for {len(data)} samples: give one number, or one each")
     found = []
@@ -104,11 +104,12 @@ def robust_accuracy(table: Table) -> Estimate:
     """The share of samples that no attack changed: the worst case per sample, then the mean.
 
     Raises:
-        UsageError: the records hold several models or radii, or attacks on different samples.
+        UsageError: the records hold several models or radii, or none, or attacks on different samples.
     """
     for column in ("model", "norm", "eps"):
         different = np.unique(table[column])
-        if len(different) != 1:
+        # A search for the smallest change has no radius: its NaN equals nothing.
+        if len(different) != 1 or different[0] != different[0]:
             raise UsageError(
                 f"robust accuracy needs records of one {column}, got {sorted(map(str, different))}: "
                 f"select with records.where({column}=...)"

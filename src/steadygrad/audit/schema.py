@@ -161,6 +161,31 @@ class Confidence(Part):
     adversarial: Quantiles = Field(description="under attack")
 
 
+class Noise(Part):
+    """The change of the loss under uniform noise."""
+
+    eps: Positive = Field(description="half width of the noise: the radius of the audit")
+    draws: Count = Field(description="noisy points per sample")
+    insensitivity: Mean = Field(
+        description="mean of |loss(x) - loss(x')| / ||x - x'||, linf (Zhang et al. 2021); smaller is steadier"
+    )
+
+
+class Corrupted(Part):
+    """One kind of corrupted data."""
+
+    corruption: str = Field(description="what was done to the images")
+    severity: Annotated[int, Strict(), Ge(1)] = Field(description="how strongly, from 1 to 5")
+    accuracy: Estimate = Field(description="accuracy on them")
+
+
+class Corruptions(Part):
+    """Accuracy under common corruptions, in the layout of CIFAR-10-C."""
+
+    mean_error: Share = Field(description="the mean of 1 - accuracy over all kinds and severities")
+    rows: list[Corrupted] = Field(description="each kind at each severity")
+
+
 class MapSimilarity(Part):
     """How alike maps are before and after a change of the input, mean with its 95 % interval."""
 
@@ -206,6 +231,8 @@ class Model(Part):
     rho2: Rho2 | None = Field(description="the mean relative size of DeepFool's change")
     gradient_norm: GradientNorm | None = Field(description="the size of input gradients")
     confidence: Confidence | None = Field(description="the probability of the prediction")
+    noise: Noise | None = Field(description="how the loss takes noise; null for norms other than linf")
+    corruptions: Corruptions | None = Field(description="null, or what `--corruptions` found")
     explanations: list[MapSimilarity] = Field(description="how far explanations move with the prediction's attack")
 
     @model_validator(mode="after")

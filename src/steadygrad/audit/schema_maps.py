@@ -107,11 +107,29 @@ class Passes(Part):
     backwards: Positive = Field(description="backward passes")
 
 
+class Randomization(Part):
+    """Whether maps depend on what the model has learned: its layers are randomized from the output down."""
+
+    refused: str | None = Field(description="null, or why that could not be done")
+    layers: list[str] = Field(description="names, from the output down; none where refused")
+    similarity: list[Mean] = Field(
+        description="rank correlation with the map of the trained model after each layer; where it stays near 1, the "
+        "map explains the input and not the model"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.layers) != len(self.similarity) or bool(self.layers) != (self.refused is None):
+            raise ValueError("expected either a refusal, or a similarity for each layer")
+        return self
+
+
 class RefusedMap(Part):
     """An attribution that could not be measured."""
 
     name: str = Field(description="label of the attribution")
-    refused: str = Field(description="why nothing could be measured")
+    refused: str = Field(description="why maps could not be attacked")
+    randomization: Randomization = Field(description="the maps of a model with random layers")
     samples: list[AttackedSample] = Field(description="empty", max_length=0)
 
 
@@ -141,6 +159,7 @@ class AttackedMap(Part):
         description="by measure of [faithfulness](concepts/faithfulness.md); null for what is no image"
     )
     passes: Passes = Field(description="of all attacks and random points")
+    randomization: Randomization = Field(description="the maps of a model with random layers")
     samples: list[AttackedSample] = Field(description="the first ones, as pictured")
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,21 +35,31 @@ class Facts:
         models: by name: file, architecture, draws, parameters, weights.
         data: name, split, samples, classes, shape, fingerprint, and the label of each sample.
         command: that makes the run again.
+        corrupted: kinds of corrupted data that are measured on too, such as "fog 3".
     """
 
     models: dict[str, dict[str, Any]]
     data: dict[str, Any]
     command: str = ""
+    corrupted: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Found:
-    """The summary as plain data, the arrays of its pictures, the records of all attacks, and smallest changes."""
+    """The summary as plain data, and what it was made from.
+
+    Attributes:
+        arrays: of pictures and distributions, by name.
+        records: of all attacks.
+        distances: the smallest change of each checked sample.
+        attacked: the tables of each model's attacks, by label.
+    """
 
     summary: dict[str, Any]
     arrays: dict[str, Array]
     records: Table
     distances: Table
+    attacked: dict[str, dict[str, Table]]
 
 
 def summarize(
@@ -58,7 +68,7 @@ def summarize(
     facts: Facts,
     config: Mapping[str, Any],
     shared: Mapping[str, Array] | None = None,
-    corrupted: Mapping[str, Tables] | None = None,
+    corrupted: Callable[[str], Tables] | None = None,
 ) -> Found:
     """Ask for all tables of a plan, and say what they show.
 
@@ -66,9 +76,9 @@ def summarize(
         tables: a runner, which measures what is missing, or the saved tables of a finished run.
         config: the resolved settings, which the summary repeats.
         shared: the mean training image as `center`, if there is one.
-        corrupted: where the tables of corrupted data come from, by "corruption severity".
+        corrupted: where the tables of a kind of corrupted data come from; those above if not given.
     """
-    return _Summarizing(_Noting(tables), plan, facts, dict(config), dict(shared or {}), dict(corrupted or {})).found()
+    return _Summarizing(_Noting(tables), plan, facts, dict(config), dict(shared or {}), corrupted).found()
 
 
 @dataclass
@@ -92,7 +102,7 @@ class _Summarizing:
     facts: Facts
     config: dict[str, Any]
     shared: dict[str, Array]
-    corrupted: dict[str, Tables]
+    corrupted: Callable[[str], Tables] | None
     arrays: dict[str, Array] = field(default_factory=dict)
 
     def found(self) -> Found:
@@ -105,7 +115,8 @@ class _Summarizing:
             for name in names
         }
         for index, (name, model) in enumerate(models.items()):
-            entry, arrays = model.summary(self.shared, self.corrupted)
+            entry, arrays = model.summary(self.shared)
+            entry["corruptions"] = self._corruptions(name)
             entries.append(entry)
             counted.append(model.records)
             sizes.append(model.smallest())
@@ -117,13 +128,15 @@ class _Summarizing:
                 )  # fmt: skip
                 self.arrays |= shown.arrays
                 captions[name] = shown.captions
+        attacked = {name: model.attacked for name, model in models.items()}
         parts = {
             "transfer": self._transfer(models),
             "explained": self._explained(),
             "neurons": self._neurons(),
             "gallery": self._gallery(entries, captions) if plan.gallery else None,
         }
-        return Found({**self._head(), "models": entries, **parts}, self.arrays, Table.join(counted), Table.join(sizes))
+        summary = {**self._head(), "models": entries, **parts}
+        return Found(summary, self.arrays, Table.join(counted), Table.join(sizes), attacked)
 
     def _head(self) -> dict[str, Any]:
         about = sorted(self.tables.seen.values(), key=lambda a: str(a["created"]))
@@ -140,6 +153,18 @@ class _Summarizing:
             "data": data,
             "threat": {"norm": threat.norm, "eps": float(self.plan.eps), "bounds": list(threat.bounds)},
         }
+
+    def _corruptions(self, model: str) -> dict[str, Any] | None:
+        if not self.facts.corrupted:
+            return None
+        from steadygrad.audit.corruptions import corruptions
+
+        source = self.corrupted
+        return corruptions(
+            lambda kind: self.tables if source is None else _Noting(source(kind), self.tables.seen),
+            self.facts.corrupted,
+            model,
+        )
 
     def _transfer(self, models: Mapping[str, ModelSummary]) -> dict[str, Any] | None:
         plan, lead = self.plan, self.plan.suite_of_attacks()[0]

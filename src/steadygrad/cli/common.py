@@ -23,6 +23,7 @@ __all__ = [
     "Seed",
     "command_line",
     "emit",
+    "number",
     "pick_device",
     "shown",
     "typed",
@@ -47,6 +48,16 @@ Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show the trace
 
 typed: ContextVar[list[str] | None] = ContextVar("typed", default=None)
 """The command that is running, with the name of the program; None means the arguments of the process."""
+
+
+def number(name: str, text: str) -> float:
+    """A positive number or a fraction such as 8/255."""
+    from steadygrad.registry import parse_value
+
+    value = parse_value(text)
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise UsageError(f"{name} must be a positive number or a fraction such as 8/255, got {text!r}")
+    return float(value)
 
 
 def pick_device(name: str) -> str:

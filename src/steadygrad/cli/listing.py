@@ -78,9 +78,9 @@ def _rows(kind: str) -> list[dict[str, Any]]:
 
 def _flat(plan: dict[str, Any]) -> dict[str, Any]:
     """The defense of a recipe as a method prints itself, and its settings."""
-    from steadygrad.cli.train import defense_of
+    from steadygrad.training.plan import TrainPlan
 
-    return {"defense": str(defense_of(plan["defense"])), "settings": plan.get("settings", {})}
+    return {"defense": str(TrainPlan.read(plan).objective()), "settings": plan.get("settings", {})}
 
 
 def _text(value: Any) -> Any:

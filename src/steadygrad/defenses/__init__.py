@@ -16,7 +16,7 @@ from steadygrad.defenses.defense import Sum as Sum
 from steadygrad.defenses.defense import parse as parse
 from steadygrad.defenses.distillation import Distillation as Distillation
 from steadygrad.defenses.input_gradient import InputGradientPenalty as InputGradientPenalty
-from steadygrad.defenses.jacobian import JacobianPenalty as JacobianPenalty
+from steadygrad.defenses.jacobian_penalty import JacobianPenalty as JacobianPenalty
 from steadygrad.defenses.parseval import Parseval as Parseval
 from steadygrad.defenses.selective import SelectiveGradientPenalty as SelectiveGradientPenalty
 from steadygrad.defenses.stable_neurons import StableNeurons as StableNeurons

@@ -1,4 +1,4 @@
-"""Training on adversarial examples: Madry's, Goodfellow's, those of a search for the nearest, and TRADES."""
+"""Training on adversarial examples, with any attack, and TRADES."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from steadygrad.attacks import PGD, Attack
-from steadygrad.defenses.defense import DEFENSES, Defense, Step, check_norm
+from steadygrad.defenses.defense import DEFENSES, Defense, Step
 from steadygrad.errors import UsageError
 from steadygrad.registry import BelowOne, Positive
 from steadygrad.threat import Norm
 
 __all__ = ["TRADES", "AdversarialTraining"]
-
-_CROSS_ENTROPY = PGD(steps=7, loss="ce")
-_DIVERGENCE = PGD(steps=7, loss="kl")
 
 
 @DEFENSES.register(
@@ -30,9 +27,7 @@ _DIVERGENCE = PGD(steps=7, loss="kl")
 )
 @dataclass(frozen=True, kw_only=True)
 class AdversarialTraining(Defense):
-    """Cross-entropy at adversarial points made anew for every batch.
-
-    The attack sees the network in evaluation mode, the loss in the mode of training.
+    """Cross-entropy at adversarial points, sought for every batch on the network in evaluation mode.
 
     Args:
         eps: radius of the attack, in units of the inputs. None takes the nearest wrong point of each
@@ -53,7 +48,7 @@ class AdversarialTraining(Defense):
 
     eps: Positive | None
     norm: Norm = "linf"
-    attack: Attack = _CROSS_ENTROPY
+    attack: Attack = PGD(steps=7, loss="ce")
     clean_weight: BelowOne = 0.0
     label: Literal["true", "predicted"] = "true"
     fits = True
@@ -65,7 +60,6 @@ class AdversarialTraining(Defense):
                 f"{type(self.attack).__name__} needs a radius: give eps; only attacks that look for the nearest "
                 "wrong point (deepfool, ddn, fmn) take eps=None"
             )
-        check_norm(self.attack, self.norm)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         away_from = step.y if self.label == "true" else step.logits_of(step.model).argmax(1)
@@ -101,12 +95,11 @@ class TRADES(Defense):
     eps: Positive
     norm: Norm = "linf"
     beta: Positive = 6.0
-    attack: Attack = _DIVERGENCE
+    attack: Attack = PGD(steps=7, loss="kl")
     fits = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_norm(self.attack, self.norm)
         if self.attack.ascends == "kl" and not getattr(self.attack, "random_start", False):
             raise UsageError("an attack on the divergence must start away from the input: give PGD(random_start=True)")
 

@@ -1,4 +1,4 @@
-"""Training for explanations that stay: small attributions of the change, steady maps, maps that fit the image."""
+"""Training for explanations that do not change under attack."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadygrad.attacks import PGD, Attack
-from steadygrad.attacks.attribution_losses import MEASURES, Reference
 from steadygrad.attacks.engine import Run
+from steadygrad.attacks.maps.map_losses import MAP_LOSSES, Reference
 from steadygrad.attributions import Attribution, IntegratedGradients
 from steadygrad.attributions.gradients import gauss_legendre
 from steadygrad.attributions.pixels import unit
-from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step, check_norm
+from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step
 from steadygrad.derivatives import math_attention
 from steadygrad.errors import UsageError
 from steadygrad.registry import Count, NotNegative, Positive
@@ -61,10 +61,9 @@ class _Ascent(Attack):
 class IGNorm(Defense):
     """weight x ||IG(x -> x')||_1, IG of the cross-entropy along the line from x to the worst x' of the ball.
 
-    kind "norm" is IG-NORM: the loss of the clean input plus weight times the largest norm; as a penalty
-    it goes with any defense. kind "sum-norm" is IG-SUM-NORM: the largest sum of the loss at x' and
-    weight times the norm; it fits the data itself. The worst point is sought in evaluation mode by
-    projected steps; the authors' means over the batch are means per sample here too.
+    kind "norm" is IG-NORM, a penalty with the largest norm. kind "sum-norm" is IG-SUM-NORM: the largest sum of
+    the loss at x' and weight times the norm; it fits the data itself. The worst point is sought in evaluation
+    mode by projected steps.
 
     Args:
         weight: lambda ("norm") or beta ("sum-norm") in the paper.
@@ -154,15 +153,11 @@ class AttributionCosine(Defense):
     attack: Attack = PGD(steps=7, loss="ce")
     mixed_precision = SECOND_ORDER
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_norm(self.attack, self.norm)
-
     def terms(self, step: Step) -> dict[str, Tensor]:
         points = step.perturb(self.attack, self.norm, self.eps, step.y)
         both = (step.x.detach(), points)
         clean, moved = (self.attribution(step.model, p, step.y, create_graph=True) for p in both)
-        return {"attribution_cosine": self.weight * MEASURES["cosine"].loss(moved, Reference(clean))}
+        return {"attribution_cosine": self.weight * MAP_LOSSES["cosine"].loss(moved, Reference(clean))}
 
 
 @DEFENSES.register(

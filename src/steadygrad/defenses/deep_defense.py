@@ -1,4 +1,4 @@
-"""Deep Defense: training that pushes the nearest boundary away, by DeepFool's own estimate of it."""
+"""Deep Defense: training that increases the distance to the nearest boundary, as DeepFool estimates it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ _Samples = Annotated[int, Limit("at least 1 sample, or None", lambda value: valu
 class DeepDefense(Defense):
     """weight x exp(-correct rho) for samples predicted rightly, exp(wrong rho) for the others.
 
-    rho is the l2 norm of DeepFool's change relative to that of the input. For a right sample the
-    change leads away from its label, and large ones are rewarded; for a wrong one it leads to its
-    label, and small ones are. The paper fine-tunes a trained network with it, batch normalization
-    frozen; the search always sees the network in evaluation mode. Where a network is flat the way to
-    the label has no end: beyond `limit` the exponential of a wrong sample goes on as a logarithm, or a
-    single such sample would outweigh all others.
+    rho is the l2 norm of DeepFool's change relative to that of the input. For a right sample the change leads
+    away from its label and should be large, for a wrong one it leads to its label and should be small. The paper
+    fine-tunes a trained network with it, batch normalization frozen; the search always sees the network in
+    evaluation mode. Where a network is flat the distance to the label explodes: beyond `limit` the exponential of
+    a wrong sample continues as a logarithm, or one such sample would outweigh all others.
 
     Args:
         weight: of the term (the paper's lambda; 15 on MNIST).
@@ -48,8 +47,7 @@ class DeepDefense(Defense):
         overshoot: share by which its change is lengthened.
         candidates: classes considered in each step; None for all.
         center: subtracted from the inputs before their norm is taken, e.g. the mean of the data.
-        recompute: samples whose graph is held at once, to bound the memory; each chunk is then
-            computed twice. None holds the graph of the whole batch.
+        recompute: samples whose graph is in memory at once, each then computed twice; None for the whole batch.
 
     >>> DeepDefense(weight=15.0).steps
     5
@@ -97,7 +95,7 @@ def _exp(t: Tensor, limit: float) -> Tensor:
 
 
 class _Recomputed(torch.autograd.Function):
-    """The distances without a graph; the backward pass builds it anew, a chunk of samples at a time."""
+    """The distances without a graph; the backward pass builds it again, a chunk of samples at a time."""
 
     @staticmethod
     def forward(
@@ -105,7 +103,7 @@ class _Recomputed(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.settings = defense, model, weights
         ctx.save_for_backward(x, y)
-        size = _size(defense)
+        size = defense.recompute or len(x)
         found = [
             defense.distances(model, x[i : i + size], y[i : i + size], create_graph=False)
             for i in range(0, len(x), size)
@@ -117,7 +115,7 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         defense, model, weights = ctx.settings
-        size, total = _size(defense), [torch.zeros_like(w) for w in weights]
+        size, total = defense.recompute or len(upstream), [torch.zeros_like(w) for w in weights]
         whole = (*ctx.saved_tensors, upstream)
         with torch.enable_grad(), evaluating(model):
             for start in range(0, len(upstream), size):
@@ -130,8 +128,3 @@ class _Recomputed(torch.autograd.Function):
                     if slope is not None:
                         sum_ += slope
         return None, None, None, None, *total
-
-
-def _size(defense: DeepDefense) -> int:
-    assert defense.recompute is not None
-    return defense.recompute

@@ -24,7 +24,6 @@ from steadygrad.attacks import Attack
 from steadygrad.classifier import bounds_of, frozen
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
-from steadygrad.files import key
 from steadygrad.neurons import Layers, recorded
 from steadygrad.registry import Method, Positive, Registry, check_settings
 from steadygrad.threat import Norm, Threat
@@ -119,30 +118,25 @@ class Step:
         """Logits (N, K) at other points with a graph; at least float32. Dropout may draw as in the pass of `logits`."""
         if not same_dropout:
             return _wide(self.model(x))
-        _ = self.logits
+        _ = self.logits  # has the state of the generator before its pass kept
         with randomness.replayed(self._draws, x.device):
             return _wide(self.model(x))
 
     def perturb(self, attack: Attack, norm: Norm, eps: float | None, y: Tensor) -> Tensor:
         """Points (N, *) of an attack on the model in evaluation mode, without a graph."""
         threat = Threat(norm, eps, bounds_of(self.model) or (0.0, 1.0))
-        generator = self._generator()
         # In float16 small input gradients underflow, and with them the attack.
         narrow = torch.is_autocast_enabled(self.x.device.type)
         narrow = narrow and torch.get_autocast_dtype(self.x.device.type) != torch.float16
         with torch.autocast(self.x.device.type, enabled=narrow):
-            return attack.perturb(self.model, self.x, y, threat, generator=generator)
+            return attack.perturb(self.model, self.x, y, threat, generator=self.seeds())
 
     def seeds(self) -> Tensor:
         """Seeds (N,), one per sample; other ones at each call."""
-        return randomness.sample_seeds(len(self.x), self._generator())
-
-    def _generator(self) -> torch.Generator:
         self._streams += 1
-        generator = randomness.fresh(int(key(self.state.seed, self._streams)[:15], 16))
-        if self.state.offset:
-            randomness.sample_seeds(self.state.offset, generator)
-        return generator
+        generator = randomness.fresh(randomness.seed_of(self.state.seed, self._streams))
+        randomness.sample_seeds(self.state.offset, generator)
+        return randomness.sample_seeds(len(self.x), generator)
 
     def logits_of(self, model: nn.Module) -> Tensor:
         """Logits (N, K) of the clean inputs by a model in evaluation mode, without a graph."""
@@ -170,6 +164,9 @@ class Defense(Method, abc.ABC):
 
     def __post_init__(self) -> None:
         check_settings(self)
+        attack, norm = getattr(self, "attack", None), getattr(self, "norm", None)
+        if isinstance(attack, Attack) and norm not in attack.norms:
+            raise UsageError(f"{type(attack).__name__} works for {', '.join(attack.norms)}, not for {norm!r}")
 
     @abc.abstractmethod
     def terms(self, step: Step) -> dict[str, Tensor]:
@@ -227,11 +224,7 @@ class Defense(Method, abc.ABC):
 
 
 @DEFENSES.register(
-    "plain",
-    summary="cross-entropy and nothing else",
-    reference="baseline",
-    cost="1 forward + 1 backward",
-    order=0,
+    "plain", summary="cross-entropy and nothing else", reference="baseline", cost="1 forward + 1 backward", order=0
 )
 @dataclass(frozen=True)
 class Plain(Defense):
@@ -288,12 +281,6 @@ class Sum(Defense):
     @property
     def mixed_precision(self) -> bool | str:  # type: ignore[override]
         return next((part.mixed_precision for part in self.parts if part.mixed_precision is not True), True)
-
-
-def check_norm(attack: Attack, norm: str) -> None:
-    """Refuse a norm in which the attack does not work."""
-    if norm not in attack.norms:
-        raise UsageError(f"{type(attack).__name__} works for {', '.join(attack.norms)}, not for {norm!r}")
 
 
 def parse(text: str) -> Defense:

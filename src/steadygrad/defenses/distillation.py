@@ -1,4 +1,4 @@
-"""Defensive distillation: the negative control, whose robustness is gradient masking."""
+"""Defensive distillation: a negative control, since its robustness is gradient masking."""
 
 from __future__ import annotations
 

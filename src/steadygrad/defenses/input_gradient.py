@@ -24,9 +24,8 @@ __all__ = ["InputGradientPenalty"]
 class InputGradientPenalty(Defense):
     """weight x the squared l2 norm (or the l1 norm) of the input gradient of each sample's loss.
 
-    The scale is per sample and independent of the batch size; the authors' code sums half the
-    squares of the gradient of the batch mean, so its weight is 2 x batch size times ours. With
-    batch normalization in training mode the gradient goes through the statistics of the batch.
+    The authors' code sums half the squares of the gradient of the batch mean, so its weight is 2 x batch size times
+    ours. With batch normalization in training mode the gradient goes through the statistics of the batch.
 
     Args:
         weight: of the penalty, per squared unit of the inputs.

@@ -1,4 +1,4 @@
-"""Parseval training: weight matrices near tight frames, so that no layer stretches its input much."""
+"""Parseval training: weight matrices near tight frames, so that no layer lengthens its input much."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ class Parseval(Defense):
 
     The two differ by a constant, and only the product of the smaller side can reach the identity. W
     is (outputs, inputs) in linear layers and (channels out, channels in x kernel) in convolutions, one
-    matrix per group. All other weights (norms, embeddings, biases, fused attention) take no part. The
-    penalty looks at weights alone, so it is the same for every sample and batch.
+    matrix per group. All other weights (norms, embeddings, biases, fused attention) are left out.
 
     Args:
         weight: of the penalty, beta in the papers.

@@ -38,9 +38,9 @@ _Epochs = Annotated[int, Limit("at least 0", lambda value: value >= 0)]
 class SelectiveGradientPenalty(Defense):
     """weight x ||(1 - M) * gradient of log p_c||², M the salient pixels of the sample by another saliency.
 
-    M is computed for the images as they are in the data, in evaluation mode, and moves with them under
-    augmentation; training keeps it in its checkpoints. Outside of training it is computed on the spot.
-    With `JacobianPenalty` this is J-SIGR; the authors publish no code, the form of the loss is ours.
+    M is computed for the images of the data in evaluation mode, is augmented like them, and is kept in checkpoints;
+    outside of training it is computed at every call. With `JacobianPenalty` this is J-SIGR; the authors publish no
+    code, the form of the loss is ours.
 
     Args:
         weight: of the penalty, per squared unit of the inputs.
@@ -86,9 +86,7 @@ class SelectiveGradientPenalty(Defense):
         return {self._name: torch.cat(parts)}
 
     def terms(self, step: Step) -> dict[str, Tensor]:
-        mask = self._recalled(step) if step.state.samples is not None else None
-        if step.state.samples is None:
-            mask = self._masks(step.model, step.x.detach(), step.y, step.state)
+        mask = self._masks_of(step)
         if mask is None:
             return {"selective_gradient": torch.zeros_like(step.cross_entropy)}
         label = step.y if self.label == "true" else step.logits.detach().argmax(1)
@@ -100,9 +98,10 @@ class SelectiveGradientPenalty(Defense):
     def _name(self) -> str:
         return f"salient {key(repr(self))}"
 
-    def _recalled(self, step: Step) -> Tensor | None:
-        """Masks (N, H, W) of the samples of the step, moved like their images; None before the first ones."""
-        assert step.state.samples is not None
+    def _masks_of(self, step: Step) -> Tensor | None:
+        """Masks (N, H, W) of the samples of the step, augmented like their images; None before the first ones."""
+        if step.state.samples is None:
+            return self._masks(step.model, step.x.detach(), step.y, step.state)
         kept = step.state.memory.get(self._name)
         if kept is None:
             return None
@@ -110,7 +109,7 @@ class SelectiveGradientPenalty(Defense):
         return step.state.follow(mask[:, None])[:, 0] if step.state.follow is not None else mask
 
     def _masks(self, model: nn.Module, x: Tensor, y: Tensor, state: State) -> Tensor:
-        """Masks (N, H, W) bool of inputs (N, C, H, W) by the saliency of the network that is asked."""
+        """Masks (N, H, W) bool of inputs (N, C, H, W) by the saliency of the model or its teacher."""
         if x.ndim != 4:
             raise UsageError(f"selective_gradient is for images (N, C, H, W), got inputs of shape {tuple(x.shape)}")
         asked = model if self.reference == "self" else state.teacher

@@ -1,4 +1,4 @@
-"""Sensitive neuron stabilizing: the neurons that move most under attack are held where the clean input has them."""
+"""Sensitive neuron stabilizing: the neurons that change most under attack are trained to change less."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from steadygrad import neurons, randomness
 from steadygrad.attacks import PGD, Attack
 from steadygrad.data import Dataset
-from steadygrad.defenses.defense import DEFENSES, Defense, State, Step, check_norm
+from steadygrad.defenses.defense import DEFENSES, Defense, State, Step
 from steadygrad.errors import UsageError
 from steadygrad.files import key
 from steadygrad.registry import Limit, NotNegative, Positive, describe
@@ -38,10 +38,9 @@ _Share = Annotated[float, Limit("within (0, 1]", lambda value: 0 < value <= 1)]
 class StableNeurons(Defense):
     """weight x the sum over layers of the mean change of their sensitive neurons, + alpha x cross-entropy at x'.
 
-    A penalty: it goes with any way of fitting the data. The change of a neuron is the mean absolute
-    difference of its entries at x and at x', where an attack left the network in evaluation mode. The
-    sensitive neurons are those of the largest mean change over some training samples, looked up anew
-    every `refresh` epochs; they are kept in `State.memory`.
+    A penalty. The change of a neuron is the mean absolute difference of its entries at x and at x', which an attack
+    on the network in evaluation mode gives. The sensitive neurons are those of the largest mean change over some
+    training samples, measured again every `refresh` epochs and kept in `State.memory`.
 
     Args:
         eps: radius of the attack, in units of the inputs.
@@ -51,8 +50,8 @@ class StableNeurons(Defense):
         attack: where x' comes from.
         layers: glob patterns of layer names; None for all activation modules but the output.
         share: of the neurons of a layer that count as sensitive, at least one.
-        refresh: epochs from one look at the sensitivities to the next.
-        samples: training samples for a look, drawn anew for each.
+        refresh: epochs between two measurements of the sensitivities.
+        samples: random training samples of a measurement.
 
     Raises:
         UsageError: settings out of range; in a loss, a memory without this defense; layers as in
@@ -74,7 +73,6 @@ class StableNeurons(Defense):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_norm(self.attack, self.norm)
         if isinstance(self.layers, str):
             raise UsageError(f"layers must be a tuple of patterns, got {self.layers!r}: write ({self.layers!r},)")
         if self.refresh < 1 or self.samples < 1:
@@ -92,7 +90,7 @@ class StableNeurons(Defense):
         order = torch.randperm(len(train), generator=randomness.fresh(state.seed))[: self.samples]
 
         def pair(start: int) -> tuple[Tensor, Tensor]:
-            part = order[start : start + _CHUNK].to(train.images.device)
+            part = order[start : start + _CHUNK].to(train.labels.device)
             x, y = (t.to(device) for t in train.batch(part))
             step = Step(model, x, y, State(state.teacher, state.seed, start), input_gradients=False)
             return x, step.perturb(self.attack, self.norm, self.eps, y)

@@ -1,4 +1,4 @@
-"""The images, and the places in them, that move a neuron most."""
+"""The images, and the places in them, that change the output of a neuron most."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Movers", "movers"]
 
 @dataclass(frozen=True)
 class Movers:
-    """The pairs that move a neuron most, the farthest first.
+    """The pairs that change a neuron most, the largest change first.
 
     Args:
-        index: their places (K,) in the batch.
-        change: how far the neuron moves (K,).
-        boxes: top, left, bottom, right (K, 4) of the pixels that act on its most moved entry; ends exclusive.
+        index: their positions (K,) in the batch.
+        change: of the neuron (K,).
+        boxes: top, left, bottom, right (K, 4) of the pixels that act on its most changed entry; ends exclusive.
     """
 
     index: Tensor
@@ -45,14 +45,10 @@ class Movers:
 def movers(
     model: nn.Module, x: Tensor, x_adv: Tensor, layer: str, neuron: int, *, count: int = 9, chunk: int = CHUNK
 ) -> Movers:
-    """The pairs of images (N, C, H, W) that move a neuron most, and where in them.
+    """The `count` pairs of images (N, C, H, W) that change a neuron most, and where in them.
 
-    A box holds the pixels with a gradient, at x or at x_adv, to the entry of the neuron's map that moves
+    A box holds the pixels with a gradient, at x or at x_adv, to the entry of the neuron's map that changes
     most: the part of its receptive field that acts on it. It is the whole image where none does.
-
-    Args:
-        layer, neuron: as `sensitivity` names and numbers them.
-        count: pairs to return, at most N.
 
     Raises:
         UsageError: inputs that are no pairs of images, no such layer or neuron.

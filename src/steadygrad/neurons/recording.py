@@ -29,19 +29,17 @@ _ACTIVATIONS = tuple(getattr(activation, name) for name in activation.__all__ if
 
 @contextlib.contextmanager
 def recorded(model: nn.Module, layers: Layers = None) -> Iterator[dict[str, Tensor]]:
-    """What layers put out (N, *) in the last forward of the block, by name, with a graph if there is one.
+    """The outputs (N, *) of layers in the last forward of the block, by name, with a graph if there is one.
 
-    Names are those of the network's modules, without `Classifier` and other wrappers. A module that is
-    called again in the same forward has one name per call: "act", "act:2". A pattern without a colon
-    takes all of them. A non-linearity that is a function call has no name and is not seen. An activation module
-    that works on something else than the samples, such as a table of positions, is left out.
+    Names are those of the network's modules, without `Classifier` and other wrappers. A module that is called again
+    in the same forward has one name per call, "act" and "act:2", and a pattern without a colon takes all of them.
+    Non-linearities that are function calls, and activation modules whose input is not the samples, are not seen.
 
     Args:
         layers: glob patterns such as ("conv*", "head.act"); None takes the activation modules.
 
     Raises:
-        UsageError: no layer has such a name, the model has no activation modules, or, in a forward, a layer
-            does not put out one tensor with a row per sample.
+        UsageError: no such layer, no activation modules, or an output that is not one tensor with a row per sample.
 
     >>> import torch
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -51,7 +49,7 @@ def recorded(model: nn.Module, layers: Layers = None) -> Iterator[dict[str, Tens
     {'1': (5, 3)}
     """
     outputs: dict[str, Tensor] = {}
-    # The value itself is held, or its memory might be given to the logits.
+    # The value itself is kept, or its memory might be reused for the logits.
     latest: dict[str, Tensor] = {}
 
     def begin() -> None:
@@ -117,7 +115,8 @@ def at_outputs(
             site = name if calls[name] == 1 else f"{name}:{calls[name]}"
             if not any(fnmatchcase(site, p) or fnmatchcase(name, p) for p in patterns):
                 return None
-            if not _fits(output, rows[0]):
+            tensor = isinstance(output, Tensor) and output.ndim > 1 and output.is_floating_point()
+            if not tensor or len(output) != rows[0]:
                 if not strict:
                     return None
                 what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -143,10 +142,6 @@ def at_outputs(
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _fits(output: Any, rows: int) -> bool:
-    return isinstance(output, Tensor) and output.ndim > 1 and output.is_floating_point() and len(output) == rows
 
 
 def neuron_axis(values: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""How far each neuron moves between a benign and an adversarial input."""
+"""How much the output of each neuron changes from a benign to an adversarial input."""
 
 from __future__ import annotations
 
@@ -28,23 +28,17 @@ def change(benign: Tensor, adversarial: Tensor) -> Tensor:
 def changes(
     model: nn.Module, x: Tensor, x_adv: Tensor, *, layers: Layers = None, chunk: int = CHUNK
 ) -> dict[str, Tensor]:
-    """How far each neuron moves for each pair (N, neurons), by layer: its mean absolute difference.
-
-    The model runs in evaluation mode and is left as it was.
+    """The `change` of each neuron for each pair of inputs (N, *), by layer (N, neurons); the model is left as it was.
 
     Args:
-        x, x_adv: benign and adversarial inputs (N, *).
         layers: see `recorded`.
         chunk: pairs per forward; the values do not depend on it.
 
     Raises:
         UsageError: inputs that are no pairs, or outside the bounds; layers as in `recorded`.
     """
-    found: dict[str, list[Tensor]] = {}
-    for part in _parts(model, [(x, x_adv)], layers, chunk):
-        for name, values in part.items():
-            found.setdefault(name, []).append(values)
-    return {name: torch.cat(rows) for name, rows in found.items()}
+    parts = list(_parts(model, [(x, x_adv)], layers, chunk))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def sensitivity(

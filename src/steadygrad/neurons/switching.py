@@ -1,4 +1,4 @@
-"""Neurons switched off, or held at what they were for other inputs: contexts that leave no trace."""
+"""Contexts in which neurons are zero, or have the values that other inputs give them; they leave no trace."""
 
 from __future__ import annotations
 
@@ -43,18 +43,16 @@ def switched_off(model: nn.Module, neurons: Mapping[str, Tensor]) -> Iterator[nn
 def patched(
     model: nn.Module, benign: Tensor | Mapping[str, Tensor], neurons: Mapping[str, Tensor]
 ) -> Iterator[nn.Module]:
-    """The model with neurons held, within the block, at what they put out for N benign inputs.
+    """The model with neurons, within the block, at the values that N benign inputs give them.
 
-    It then takes batches of N inputs alone: the adversarial partners of the benign ones, in their order.
+    It then takes the N adversarial partners of the benign inputs, in their order, and no other batch.
 
     Args:
-        benign: the inputs (N, *), which cost one forward in evaluation mode; or what the layers put out for
-            them by name, from `recorded`, where several sets of neurons are held one after the other.
-        neurons: indices (k,) by name of the layer; a name means one call of the layer.
+        benign: the inputs (N, *), which cost one forward in evaluation mode; or their `recorded` outputs by layer.
+        neurons: as for `switched_off`.
 
     Raises:
-        UsageError: no such layer or neuron, a call that the forward does not make, no outputs of a layer, or
-            another number of inputs.
+        UsageError: as `switched_off`; no outputs of a layer, or another number of inputs.
 
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
     >>> x, x_adv = torch.rand(2, 4, 2)

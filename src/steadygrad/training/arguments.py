@@ -11,7 +11,6 @@ from steadygrad.data import Dataset
 from steadygrad.data.dataset import two_classes
 from steadygrad.defenses import Defense
 from steadygrad.errors import UsageError
-from steadygrad.training.batches import check_augment
 from steadygrad.training.settings import FitSettings
 from steadygrad.training.tracking import require_tensorboard
 
@@ -38,7 +37,11 @@ def check_arguments(
             f"precision={settings.precision!r} is not possible with {defense}: {defense.mixed_precision}. "
             "Use precision='float32'"
         )
-    check_augment(settings.augment, train.shape)
+    if settings.augment != "none" and len(train.shape) != 3:
+        raise UsageError(
+            f"augment={settings.augment!r} is for images (C, H, W), and the samples have shape {train.shape}: "
+            "use 'none'"
+        )
     _check_data(classifier, two_classes(train), "training")
     if validation is not None:
         _check_data(classifier, validation, "validation")

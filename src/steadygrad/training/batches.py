@@ -1,39 +1,32 @@
-"""The order of the training data, the share of each process and random crops and flips.
+"""The order of the training data, and random crops and flips.
 
-All of it follows from (seed, epoch, step), for the whole batch and then cut: a run that is
-continued, or spread over processes, sees the same inputs.
+All of it follows from (seed, epoch, step) for a whole batch, which processes then share: a run that is continued, or
+spread over processes, sees the same inputs.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from steadygrad.data import Dataset
-from steadygrad.errors import UsageError, unknown_name
-from steadygrad.files import key
-from steadygrad.randomness import fresh
+from steadygrad.randomness import fresh, seed_of
 
-__all__ = ["Augment", "augmented", "check_augment", "on_device", "seed_of", "steps_of"]
+__all__ = ["Augment", "augmented", "on_device", "steps_of"]
 
 Augment = Literal["none", "flip", "crop_flip"]
 
 _MOST_BYTES = 4 << 30
 
 
-def seed_of(*parts: int | str) -> int:
-    """A seed that follows from its parts: runs, epochs, steps, purposes."""
-    return int(key(*parts)[:15], 16)
-
-
 def steps_of(count: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
     """The batches of one epoch as positions in the data.
 
-    Their sizes differ by one at most, so that no sample weighs more because it came last.
+    Their sizes differ by one at most, so that all samples weigh alike.
 
     >>> [len(batch) for batch in steps_of(10, 4, seed=0, epoch=0)]
     [4, 3, 3]
@@ -44,18 +37,10 @@ def steps_of(count: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor
 
 def on_device(data: Dataset, device: torch.device) -> Dataset:
     """The data set in the memory of the device if it is not very large, else as it is."""
-    size = data.images.numel() * data.images.element_size()
-    if device.type == "cpu" or size > _MOST_BYTES:
+    images = data.images
+    if device.type == "cpu" or not isinstance(images, Tensor) or images.nbytes > _MOST_BYTES:
         return data
-    return dataclasses.replace(data, images=data.images.to(device), labels=data.labels.to(device))
-
-
-def check_augment(kind: str, shape: tuple[int, ...]) -> None:
-    """Refuse augmentations that do not exist, or of samples that are no images."""
-    if kind not in get_args(Augment):
-        raise unknown_name("augmentation", kind, get_args(Augment))
-    if kind != "none" and len(shape) != 3:
-        raise UsageError(f"augment={kind!r} is for images (C, H, W), and the samples have shape {shape}: use 'none'")
+    return dataclasses.replace(data, images=images.to(device), labels=data.labels.to(device))
 
 
 def augmented(x: Tensor, kind: Augment, seed: int, count: int, part: slice) -> Tensor:

@@ -27,9 +27,8 @@ NAME = "checkpoint.safetensors"
 class Progress:
     """How far a run has come: `step` steps of `epoch` are done, and all epochs before it.
 
-    `sums` are the loss terms of the epoch so far, added up over samples; `best` are the weights
-    chosen on validation data so far, with the epoch and the score they reached; `memory` is what the
-    defense has learned about the network on the way (`State.memory`).
+    `sums` are the loss terms of the epoch so far, added up over samples, `best` the weights that were best on the
+    validation data, and `memory` is `State.memory`.
     """
 
     epoch: int = 0
@@ -66,9 +65,7 @@ def save(folder: Path, run: str, module: nn.Module, optimizer: torch.optim.Optim
 def load(
     folder: Path, run: str, module: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> Progress | None:
-    """Put the module and the optimizer back to where the folder's checkpoint left them.
-
-    Returns None where there is no checkpoint.
+    """Restore the module and the optimizer from the folder's checkpoint; None where there is none.
 
     Raises:
         Failure: the file cannot be read.
@@ -95,7 +92,7 @@ def load(
 
 
 def _like(weight: Tensor, tensor: Tensor) -> Tensor:
-    """A tensor of an optimizer's state in the layout of its weight: a fused one pairs entries as they lie in memory."""
+    """A tensor of an optimizer's state in the memory layout of its weight, which a fused optimizer relies on."""
     return torch.empty_like(weight, dtype=tensor.dtype).copy_(tensor) if tensor.shape == weight.shape else tensor
 
 

@@ -20,10 +20,11 @@ from steadygrad.data import Dataset
 from steadygrad.defenses import Defense, State
 from steadygrad.errors import Failure, UsageError
 from steadygrad.progress import Advance, task
+from steadygrad.randomness import seed_of
 from steadygrad.threat import Threat
 from steadygrad.training import checkpoints
 from steadygrad.training.arguments import check_model
-from steadygrad.training.batches import augmented, on_device, seed_of, steps_of
+from steadygrad.training.batches import augmented, on_device, steps_of
 from steadygrad.training.processes import Processes
 from steadygrad.training.settings import FitSettings
 from steadygrad.training.tracking import tracker, write_history
@@ -61,7 +62,7 @@ class Loop:
         if settings.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.zero_grad(set_to_none=True)
-        # Layers with running statistics of the batches: batch normalization and its kin.
+        # Layers with running statistics of the batches: such as batch normalization.
         statistics = [m for m in self.model.modules() if getattr(m, "running_mean", None) is not None]
         self.fixed = statistics if settings.freeze_norms else []
         ids = {id(p) for layer in self.fixed for p in layer.parameters()}
@@ -166,7 +167,7 @@ class Loop:
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
         part = self.processes.share(len(batch))
-        samples = batch[part].to(self.train.images.device)
+        samples = batch[part].to(self.train.labels.device)
         x, y = (t.to(self.device, non_blocking=True) for t in self.train.batch(samples))
         seed = seed_of("augment", *place)
         follow = functools.partial(augmented, kind=settings.augment, seed=seed, count=len(batch), part=part)

@@ -1,12 +1,11 @@
 """The device and the other processes of a training run.
 
-Gradients of input gradients do not pass the hooks by which DistributedDataParallel averages, so
-the bare module is trained and its weight gradients are summed here, in one message per step.
+The hooks of DistributedDataParallel do not see gradients of input gradients, so the module is not wrapped in it, and
+its weight gradients are summed here, in one message per step.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -86,11 +85,8 @@ class Processes:
         if self.size == 1 or not tensors:
             return
         flat = self.sum(torch.cat([t.flatten() for t in tensors]))
-        start = 0
-        for tensor in tensors:
-            count = math.prod(tensor.shape)
-            tensor.copy_(flat[start : start + count].view_as(tensor))
-            start += count
+        for tensor, part in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
 
     def average_buffers(self, module: torch.nn.Module) -> None:
         """Give all processes the mean of their running statistics."""

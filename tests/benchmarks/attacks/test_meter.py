@@ -13,7 +13,7 @@ from torch import nn
 
 from benchmarks.attacks.meter import Lap, Meter, bare, clock, quiet
 from benchmarks.attacks.tasks import ours, tasks
-from steadygrad.attacks.engine import AttackResult
+from steadygrad.attacks.attack_result import AttackResult
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from steadygrad.attacks import DDN, FMN, Attack, DeepFool
 from steadygrad.classifier import predict
-from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
+from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.measuring.runner import Tables
 from steadygrad.measuring.table import Array
 from steadygrad.registry import label_of
@@ -100,11 +100,6 @@ class Attacked(Measure):
         chunked = "" if self.chunk is None else f" ({self.chunk} at once)"
         return f"{label_of(self.attack)}{scaled}{chunked}, {self.threat}"
 
-    @property
-    def draws_as(self) -> Any:
-        """As the attack draws: the same at every radius and scale."""
-        return settings_of(self.attack)
-
     def note(self, columns: Mapping[str, Array]) -> str:
         """The share that is left."""
         return f"{100 * (1 - np.asarray(columns['success']).mean()):.1f} % left"
@@ -130,7 +125,7 @@ class Attacked(Measure):
 
     def _attacked(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, seeds: Tensor) -> dict[str, Tensor]:
         parts = []
-        for rows in torch.arange(len(x)).split(self.chunk or len(x)):
+        for rows in torch.split(torch.arange(len(x)), self.chunk or len(x)):
             there = rows.to(x.device)
             radius = threat.eps
             part = threat.at(radius[there]) if isinstance(radius, Tensor) and radius.ndim else threat
@@ -161,11 +156,6 @@ class AttackPoints(Measure):
         """The attack."""
         return f"points of {label_of(self.attack)}, {self.threat}"
 
-    @property
-    def draws_as(self) -> Any:
-        """As the attack draws."""
-        return settings_of(self.attack)
-
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         """Attack the first model."""
         return {"input": self.attack.perturb(models[0], batch.x, batch.y, self.threat, generator=batch.seeds)}
@@ -194,11 +184,6 @@ class Transferred(Measure):
 
     attack: Attack
     threat: Threat
-
-    @property
-    def draws_as(self) -> Any:
-        """As the attack draws."""
-        return settings_of(self.attack)
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         """Judge the points of the second model on the first."""

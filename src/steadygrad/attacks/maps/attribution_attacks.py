@@ -1,0 +1,261 @@
+"""Attacks on explanations: allowed inputs of the same prediction whose map is another one."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+from torch import Tensor, nn
+
+from steadygrad import randomness
+from steadygrad.attacks.base import check_norm, check_step
+from steadygrad.attacks.engine import check_threat
+from steadygrad.attacks.maps.map_losses import check_reference
+from steadygrad.attacks.maps.map_run import AttributionResult, ExplanationRun
+from steadygrad.attributions import Attribution, Saliency
+from steadygrad.classifier import check_inputs, frozen
+from steadygrad.derivatives import smooth
+from steadygrad.errors import UsageError, at_least_one, one_of
+from steadygrad.registry import Method, Registry
+from steadygrad.threat import Threat, per_sample
+
+__all__ = ["ATTRIBUTION_ATTACKS", "IFIA", "AttributionNoise", "AttributionPGD", "ExplanationAttack"]
+
+Goal = Literal["top-k", "mass-center", "target-map"]
+Distance = Literal["euclidean", "cosine"]
+Objective = Literal["top-k", "mass-center", "target-map", "euclidean", "cosine"]
+
+ATTRIBUTION_ATTACKS: Registry[ExplanationAttack] = Registry("attribution attack", soundness="attack")
+
+# The points of the baseline and those where a search begins must not be the same.
+_OTHER_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class ExplanationAttack(Method, abc.ABC):
+    """Searches for allowed inputs that keep the prediction and change its map.
+
+    `attack(model, x, target, threat)` returns what was found as judged by the engine, with random
+    noise of the same threat beside it. Subclasses name their `objective` and write `search`.
+    """
+
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
+    attribution: Attribution = Saliency()
+
+    @property
+    @abc.abstractmethod
+    def objective(self) -> Objective:
+        """The name in `MAP_LOSSES` of what is raised and reported."""
+
+    @property
+    def top_share(self) -> float:
+        """The share of the pixels that counts as the top k."""
+        return float(getattr(self, "k", 0.1))
+
+    @abc.abstractmethod
+    def search(self, run: ExplanationRun) -> None:
+        """Show the run points to choose from."""
+
+    @property
+    def noise(self) -> AttributionNoise | None:
+        """The baseline to be run beside it."""
+        return None
+
+    def follow(self, model: nn.Module, x: Tensor, target: Tensor) -> nn.Module:
+        """The model whose derivatives lead the way; refuses one that has none of second order."""
+        return model
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        target: Tensor | None,
+        threat: Threat,
+        *,
+        aim: Tensor | None = None,
+        generator: randomness.Seeds = None,
+    ) -> AttributionResult:
+        """Attack the maps of inputs x (N, *) under a threat with a radius; the model is left as it was.
+
+        Args:
+            model: maps inputs to logits (N, K).
+            x: inputs within the bounds.
+            target: classes (N,) to explain; None means the predicted ones. Whichever is explained,
+                it is the prediction that must not change.
+            threat: the allowed changes, linf or l2.
+            aim: maps (N, *) or (*) to lead to, for the goal "target-map".
+            generator: gives one seed per sample, in order; or the seeds (N,) themselves; None means
+                seed 0.
+
+        Raises:
+            UsageError: inputs, classes, threat, aim or the model's output are not as expected; the
+                maps of the model cannot be moved by following derivatives (an all-ReLU network).
+            Failure: clean maps that are not finite.
+        """
+        check_norm(self, threat)
+        if threat.eps is None:
+            raise UsageError("an attack on an explanation needs a radius: give the threat an eps")
+        check_threat(model, threat)
+        check_inputs(x, target, threat.bounds)
+        threat.radius(x)
+        aim = check_reference(self.objective, x, self.top_share, aim)
+        seeds = randomness.sample_seeds(len(x), generator)
+        beside = self.noise(model, x, target, threat, aim=aim, generator=seeds) if self.noise is not None else None
+        with frozen(model, seeds):
+            run = ExplanationRun(self, model, x.detach(), target, threat, seeds, aim)
+            self.search(run)
+            return run.result(beside)
+
+
+@ATTRIBUTION_ATTACKS.register(
+    "attribution_noise",
+    summary="uniform random points of the ball: the baseline beside every attack on an explanation",
+    reference="baseline",
+    cost="draws maps",
+)
+@dataclass(frozen=True)
+class AttributionNoise(ExplanationAttack):
+    """The worst map among `draws` uniform random points of unchanged prediction.
+
+    Args:
+        attribution: what explains.
+        measure: what worst means: "top-k", "mass-center", "target-map", "euclidean" or "cosine".
+        draws: points per sample.
+        k: share of the pixels, for "top-k".
+
+    >>> AttributionNoise(draws=3).objective
+    'top-k'
+    """
+
+    measure: Objective = "top-k"
+    draws: int = 10
+    k: float = 0.1
+
+    def __post_init__(self) -> None:
+        one_of("measure", self.measure, get_args(Objective))
+        at_least_one(draws=self.draws)
+
+    @property
+    def objective(self) -> Objective:
+        return self.measure
+
+    def search(self, run: ExplanationRun) -> None:
+        for draw in range(self.draws):
+            run.look(run.threat.random(run.x, run.seeds, _OTHER_DRAWS + draw))
+
+
+@dataclass(frozen=True)
+class _Ascent(ExplanationAttack):
+    """Steps of falling length along the slope of the loss, from random points, with a baseline beside."""
+
+    steps: int = 40
+    step: float | None = None
+    restarts: int = 3
+    beta: float | None = None
+    noise_draws: int = 10
+
+    def __post_init__(self) -> None:
+        at_least_one(steps=self.steps)
+        at_least_one(restarts=self.restarts)
+        check_step(self.step)
+        if self.noise_draws < 0:
+            raise UsageError(f"noise_draws must be at least 0 (0 leaves the baseline out), got {self.noise_draws}")
+
+    @property
+    def noise(self) -> AttributionNoise | None:
+        made = (self.attribution, self.objective, self.noise_draws, self.top_share)
+        return AttributionNoise(*made) if self.noise_draws else None
+
+    def follow(self, model: nn.Module, x: Tensor, target: Tensor) -> nn.Module:
+        followed = model if self.beta is None else smooth(model, self.beta)
+        self.attribution.require_curvature(followed, x, target)
+        return followed
+
+    def search(self, run: ExplanationRun) -> None:
+        first = self.step or max(0.25, 5 / (self.steps + 1))
+        radius = per_sample(run.threat.radius(run.x), run.x)
+        for restart in range(self.restarts):
+            points = run.threat.random(run.x, run.seeds, restart)
+            for i in range(self.steps):
+                way = run.threat.steepest(run.gradient(points))
+                points = run.threat.constrain(run.x, points + first * (1 - i / self.steps) * radius * way)
+            run.look(points)
+
+
+_COST = "restarts x steps x (1 map + 1 backward through it) + noise_draws maps"
+
+
+@ATTRIBUTION_ATTACKS.register(
+    "ifia",
+    summary="iterative feature importance attack: mass out of the top k, the center of mass away, or toward a map",
+    reference="Ghorbani, Abid and Zou 2019, arXiv 1710.10547; toward a map: Dombrowski et al. 2019, 1906.07983",
+    cost=_COST,
+    order=2,
+)
+@dataclass(frozen=True)
+class IFIA(_Ascent):
+    """Moves what the map calls important while the prediction stays.
+
+    Args:
+        attribution: what explains.
+        goal: "top-k" lowers the mass in the clean top k; "mass-center" moves the center of mass;
+            "target-map" raises the cosine to the pixel map of `aim`.
+        k: share of the pixels, for "top-k".
+        steps: steps per restart.
+        step: length of the first step in radii; the others fall linearly to zero. Default
+            max(0.25, 5 / (steps + 1)).
+        restarts: random points to begin at; the best point of all is kept.
+        beta: follow the derivatives of `sg.smooth(model, beta)`, which an all-ReLU network needs; what
+            counts are the maps of the model itself. None follows the model.
+        noise_draws: random points of the baseline, 0 for none.
+
+    The kept point has the fewest top pixels in common with the clean map and, among those, the least
+    mass in them.
+
+    >>> IFIA(goal="mass-center", steps=10).steps
+    10
+    """
+
+    goal: Goal = "top-k"
+    k: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("goal", self.goal, get_args(Goal))
+
+    @property
+    def objective(self) -> Objective:
+        return self.goal
+
+
+@ATTRIBUTION_ATTACKS.register(
+    "attribution_pgd",
+    summary="projected ascent of the distance of the signed maps, which the bounds are about",
+    reference="Wang and Kong 2023, arXiv 2303.00340",
+    cost=_COST,
+    order=2,
+)
+@dataclass(frozen=True)
+class AttributionPGD(_Ascent):
+    """Raises the distance of the map from the clean one while the prediction stays.
+
+    Args:
+        attribution: what explains.
+        distance: "euclidean", in units of the maps, or "cosine", 1 - cosine in [0, 2]; of the signed
+            maps.
+        steps, step, restarts, beta, noise_draws: as for `IFIA`.
+
+    >>> AttributionPGD(distance="cosine").objective
+    'cosine'
+    """
+
+    distance: Distance = "euclidean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("distance", self.distance, get_args(Distance))
+
+    @property
+    def objective(self) -> Objective:
+        return self.distance

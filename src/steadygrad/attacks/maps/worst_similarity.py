@@ -1,0 +1,128 @@
+"""The worst a suite of attacks does to the maps of a batch: what an audit of explanations records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad import randomness
+from steadygrad.attacks.maps.attribution_attacks import IFIA, AttributionPGD, ExplanationAttack
+from steadygrad.attacks.maps.map_run import AttributionResult
+from steadygrad.attributions import Attribution
+from steadygrad.attributions.similarity import SIMILARITIES
+from steadygrad.classifier import check_inputs
+from steadygrad.derivatives import has_rectifiers
+from steadygrad.errors import UsageError, one_of
+from steadygrad.threat import Threat
+
+__all__ = ["WorstSimilarity", "explanation_suite", "worst_similarity"]
+
+BETA = 50.0
+
+
+@dataclass(frozen=True)
+class WorstSimilarity:
+    """The least similar maps that a suite of attacks found, per sample, with unchanged predictions.
+
+    Attributes:
+        attacks: the suite, in order.
+        worst: similarity name -> (N,), the least similar over the attacks.
+        noise: the same over the random points beside them.
+        by: similarity name -> (N,) number of the attack that was worst.
+        results: of each attack, with inputs and maps.
+    """
+
+    attacks: tuple[ExplanationAttack, ...]
+    worst: Mapping[str, Tensor]
+    noise: Mapping[str, Tensor]
+    by: Mapping[str, Tensor]
+    results: tuple[AttributionResult, ...]
+
+    def example(self, name: str, sample: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Changed input, clean map and changed map of one sample, where a similarity is worst."""
+        result = self.results[int(self.by[name][sample])]
+        return result.inputs[sample], result.clean_maps[sample], result.maps[sample]
+
+
+def explanation_suite(
+    attribution: Attribution,
+    *,
+    k: float = 0.1,
+    steps: int = 40,
+    restarts: int = 3,
+    beta: float | None = None,
+    noise_draws: int = 10,
+    pictures: bool = True,
+) -> tuple[ExplanationAttack, ...]:
+    """Attacks on the top k, the center of mass (of pictures) and the direction of the map.
+
+    >>> from steadygrad.attributions import Saliency
+    >>> [attack.objective for attack in explanation_suite(Saliency())]
+    ['top-k', 'mass-center', 'cosine']
+    """
+    common = {"attribution": attribution, "steps": steps, "restarts": restarts, "beta": beta}
+    top = IFIA(**common, goal="top-k", k=k, noise_draws=noise_draws)  # type: ignore[arg-type]
+    center = IFIA(**common, goal="mass-center", noise_draws=noise_draws)  # type: ignore[arg-type]
+    angle = AttributionPGD(**common, distance="cosine", noise_draws=noise_draws)  # type: ignore[arg-type]
+    return (top, center, angle) if pictures else (top, angle)
+
+
+def worst_similarity(
+    model: nn.Module,
+    x: Tensor,
+    target: Tensor | None,
+    threat: Threat,
+    attribution: Attribution,
+    *,
+    attacks: Sequence[ExplanationAttack] | None = None,
+    similarities: Sequence[str] = ("top_k_intersection", "kendall", "cosine"),
+    generator: randomness.Seeds = None,
+) -> WorstSimilarity:
+    """How unlike the clean map an allowed input of the same prediction can make it, per sample.
+
+    The maps compared are those of the model itself. A model with rectifiers is attacked along the
+    derivatives of its softplus(50) twin, any other along its own.
+
+    Args:
+        model: maps inputs to logits (N, K); left as it was.
+        x: inputs (N, *).
+        target: classes (N,) to explain; None means the predicted ones.
+        threat: linf or l2, with a radius.
+        attribution: what explains.
+        attacks: a suite on this attribution, with baselines; default `explanation_suite`.
+        similarities: names in `similarity.SIMILARITIES`.
+        generator: gives one seed per sample.
+
+    Raises:
+        UsageError: unknown similarities, attacks on another attribution or without a baseline; as for
+            the attacks.
+
+    >>> from steadygrad.attributions import Saliency
+    >>> from steadygrad.threat import linf
+    >>> model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> found = worst_similarity(model, torch.rand(4, 6), None, linf(0.1), Saliency())
+    >>> bool((found.worst["cosine"] <= 1).all())
+    True
+    """
+    for name in similarities:
+        one_of("similarity", name, SIMILARITIES)
+    if attacks is None:
+        check_inputs(x, None, threat.bounds)
+        beta = BETA if has_rectifiers(model, x) else None
+        attacks = explanation_suite(attribution, beta=beta, pictures=x.ndim in (3, 4))
+    if not attacks or any(attack.attribution != attribution or attack.noise is None for attack in attacks):
+        raise UsageError("attacks must be at least one attack on the given attribution, each with noise_draws above 0")
+    seeds = randomness.sample_seeds(len(x), generator)
+    results = tuple(attack(model, x, target, threat, generator=seeds) for attack in attacks)
+    worst, noise, by = {}, {}, {}
+    for name in similarities:
+        row = SIMILARITIES[name]
+        sign = 1 if row.higher_is_more_similar else -1
+        least = (sign * torch.stack([result.similarity(row.function) for result in results])).min(0)
+        worst[name], by[name] = sign * least.values, least.indices
+        baselines = [result.noise.similarity(row.function) for result in results if result.noise is not None]
+        noise[name] = sign * (sign * torch.stack(baselines)).amin(0)
+    return WorstSimilarity(tuple(attacks), worst, noise, by, results)

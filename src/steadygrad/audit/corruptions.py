@@ -1,0 +1,46 @@
+"""Accuracy under common corruptions: each kind at each severity, and the mean error."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from steadygrad.data.corruptions import SEVERITIES, corruptions_in, load_corrupted
+from steadygrad.measuring.measures.predicted import Predicted
+from steadygrad.measuring.runner import Runner, Tables
+from steadygrad.measuring.statistics import share_of
+
+__all__ = ["corrupted", "corruptions", "kinds"]
+
+
+def kinds(path: str | Path) -> list[str]:
+    """The corruptions in a folder in the layout of CIFAR-10-C, at every severity, such as "fog 3"."""
+    return [f"{name} {severity}" for name in corruptions_in(path) for severity in range(1, SEVERITIES + 1)]
+
+
+def corrupted(runner: Runner, path: str | Path, kind: str, count: int | None) -> Runner:
+    """A runner of the same models on the first so many images of a kind, which are read now."""
+    name, _, severity = kind.rpartition(" ")
+    data = load_corrupted(path, name, int(severity), runner.data.classes, count)
+    return dataclasses.replace(runner, data=data)
+
+
+def corruptions(tables: Callable[[str], Tables], kinds: Sequence[str], model: str) -> dict[str, Any]:
+    """The accuracy of a model under each kind, and the mean of 1 - accuracy, not divided by that of another model.
+
+    Args:
+        tables: where the measurements of a kind come from.
+
+    Source: Hendrycks and Dietterich 2019, arXiv:1903.12261.
+    """
+    rows: list[dict[str, Any]] = []
+    errors = []
+    for kind in kinds:
+        table = tables(kind).run(Predicted(), model, title=f"predictions under {kind}")
+        name, _, severity = kind.rpartition(" ")
+        accuracy = share_of(table["prediction"] == table["label"])
+        rows.append({"corruption": name, "severity": int(severity), "accuracy": accuracy.plain()})
+        errors.append(1 - accuracy.value)
+    return {"mean_error": sum(errors) / len(errors), "rows": rows}

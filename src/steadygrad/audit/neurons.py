@@ -1,0 +1,118 @@
+"""What an attack does to the neurons of models, layer by layer, and what holding a few of them brings back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from steadygrad.audit.plan import AuditPlan
+from steadygrad.errors import UsageError
+from steadygrad.measuring.measures.neuron_changes import NeuronChanges
+from steadygrad.measuring.measures.neurons_held import NeuronsHeld
+from steadygrad.measuring.paired import mean_difference, ratio_values
+from steadygrad.measuring.runner import Tables
+from steadygrad.measuring.statistics import mean, wilson
+from steadygrad.measuring.table import Array, Table
+from steadygrad.neurons import select
+from steadygrad.registry import label_of
+
+__all__ = ["CHOICES", "neurons"]
+
+CHOICES = ("most", "random", "least")
+"""Which neurons of a layer are held at their clean values, by sensitivity."""
+_NAMED = 5
+
+
+def neurons(tables: Tables, models: Sequence[str], plan: AuditPlan, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The section `neurons` of `summary.json`: the sensitivity of every layer, and what holding its neurons restores.
+
+    Sensitivity is the mean change of a neuron's output between a sample and its adversarial partner, as in
+    `neurons.sensitivity`. What a model does not let us look at is written down in its place.
+
+    Args:
+        models: their names.
+        data: number of `samples`.
+
+    Source: Zhang et al. 2021, arXiv 1909.06978, sections III and IV.
+    """
+    threat, count = plan.threat, min(plan.neuron_samples, data["samples"])
+    return {
+        "attack": label_of(plan.neuron_attack),
+        "threat": {"norm": threat.norm, "eps": float(threat.eps), "bounds": list(threat.bounds)},  # type: ignore[arg-type]
+        "samples": count,
+        "share": plan.neuron_share,
+        "draws": plan.neuron_draws,
+        "models": {name: _model(tables, name, plan, count) for name in models},
+    }
+
+
+def _model(tables: Tables, name: str, plan: AuditPlan, count: int) -> dict[str, Any]:
+    """What is said of one model."""
+    measure = NeuronChanges(plan.neuron_attack, plan.threat, plan.neuron_layers)
+    try:
+        changes = tables.run(measure, name, rows=range(count), keep=range(1, count, 2))
+    except UsageError as error:  # as where the layers of one part of the samples are not those of another
+        return _refused(str(error))
+    if changes.refused is not None:
+        return _refused(changes.refused)
+    fooled = changes["fooled"]
+    judged = np.flatnonzero(fooled[1::2])  # among every other sample
+    layers = []
+    for layer in (c.removeprefix("change: ") for c in changes.columns if c.startswith("change: ")):
+        sigma = changes[f"change: {layer}"][::2].mean(0, dtype=np.float64)
+        held: Table | None = None
+        if len(judged):
+            held = tables.run(
+                NeuronsHeld(layer, plan.neuron_share, plan.neuron_draws), name,
+                rows=(2 * judged + 1).tolist(),
+                given={"input": changes.kept("input").values[judged]},
+                shared={"sigma": sigma},
+            )  # fmt: skip
+            if held.refused is not None:  # as where the calls of a layer depend on the batch
+                return _refused(held.refused)
+        layers.append(_layer(layer, sigma, changes, held, plan.neuron_share))
+    return {"refused": None, "fooled": int(fooled.sum()), "judged": len(judged), "layers": layers}
+
+
+def _refused(why: str) -> dict[str, Any]:
+    return {"refused": why, "fooled": None, "judged": None, "layers": []}
+
+
+def _layer(name: str, sigma: Array, changes: Table, held: Table | None, share: float) -> dict[str, Any]:
+    """What the tables say of one layer, with intervals."""
+    change, size = changes[f"change: {name}"].mean(1, dtype=np.float64), changes[f"size: {name}"]
+    order = np.argsort(-sigma, kind="stable")[:_NAMED].tolist()
+    return {
+        "name": name,
+        "neurons": len(sigma),
+        "held": len(select({name: torch.from_numpy(sigma)}, share)[name]),
+        "change": mean(change).plain(),
+        "relative": _ratio(change, size),
+        "most": [{"neuron": i, "sensitivity": float(sigma[i])} for i in order],
+        "restored": None if held is None else {choice: _share(held[choice]) for choice in CHOICES},
+        "gain": None if held is None else _gain(held["most"], held["random"]),
+    }
+
+
+def _gain(first: Array, second: Array) -> dict[str, Any]:
+    """The mean difference of paired shares (n,) with its interval, within what it can be."""
+    found = mean_difference(first, second)
+    return {**found.plain(), "low": max(-1.0, found.low), "high": min(1.0, found.high), "count": len(first)}
+
+
+def _share(values: Array) -> dict[str, Any]:
+    """The mean of shares (n,) with Wilson's interval, as wide as if each were one yes or no."""
+    share = wilson(round(float(values.sum())), len(values))
+    value = float(values.mean())
+    return {**share.plain(), "value": value, "low": min(value, share.low), "high": max(value, share.high)}
+
+
+def _ratio(change: Array, size: Array) -> dict[str, Any] | None:
+    """The mean change over the mean size, with the interval of its linearization; None for a layer that is silent."""
+    if not size.mean() > 0:
+        return None
+    found = mean(ratio_values(change, size))
+    return {**found.plain(), "low": max(0.0, found.low)}

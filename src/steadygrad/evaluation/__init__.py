@@ -1,1 +1,0 @@
-"""What is not yet in its new room."""
