@@ -10,7 +10,7 @@ from typing import Any, Literal
 from steadygrad.errors import UsageError
 from steadygrad.measuring.statistics import Estimate
 
-__all__ = ["Claim", "published"]
+__all__ = ["Claim", "Sense", "published"]
 
 Sense = Literal["at least", "at most", "above", "below"]
 _NUMBERS = Path(__file__).parent / "numbers"

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from steadygrad.attacks import DDN, FMN, Attack, DeepFool
 from steadygrad.classifier import predict
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
+from steadygrad.measuring.runner import Tables
 from steadygrad.measuring.table import Array
 from steadygrad.registry import label_of
-from steadygrad.threat import Threat
+from steadygrad.threat import Threat, linf
 
 RECORDS: dict[str, str] = {
     "model": "name of the model under attack",
@@ -135,6 +136,41 @@ class Attacked(Measure):
         names = ("inputs", "success", "found_by", "distance", "forwards", "backwards", "zero_gradient")
         joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
         return {**joined, "distance": joined["distance"].double()}
+
+
+@MEASURES.register(
+    "attack_points",
+    summary="the inputs that an attack makes, whether they fool the model or not",
+    reference="Papernot et al. 2016, arXiv 1605.07277",
+    cost="the passes of the attack",
+    soundness="attack",
+    order=1,
+)
+@dataclass(frozen=True)
+class AttackPoints(Measure):
+    """Writes the raw points of an attack as `input`, to be given to measures of other models."""
+
+    attack: Attack
+    threat: Threat
+    kept: ClassVar[tuple[str, ...]] = ("input",)
+
+    @property
+    def title(self) -> str:
+        """The attack."""
+        return f"points of {label_of(self.attack)}, {self.threat}"
+
+    def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
+        """Attack the first model."""
+        return {"input": self.attack.perturb(models[0], batch.x, batch.y, self.threat, generator=batch.seeds)}
+
+
+def radius_leaving(tables: Tables, model: str, share: float, rows: Sequence[int]) -> float:
+    """The radius (linf) within which FMN leaves a share of samples right; at most 1.
+
+    0 where no larger share of them is right to begin with.
+    """
+    distance = tables.run(Attacked(FMN(), linf()), model, rows=rows)["distance"]
+    return min(1.0, float(np.quantile(distance, 1 - share, method="lower")))
 
 
 @MEASURES.register(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from steadygrad.attacks.expectation import base_of
 from steadygrad.classifier import frozen, predict
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
+from steadygrad.measuring.table import Array, Table
 from steadygrad.neurons import Layers
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
@@ -103,3 +105,16 @@ class NeuronChanges(Measure):
         with frozen(model), torch.no_grad(), neurons.recorded(model, self.layers) as outputs:
             model(x)
         return dict(outputs)
+
+
+def by_layer(table: Table) -> dict[str, dict[str, Array]]:
+    """What a table of `NeuronChanges` says of each layer, in their order: `change` and `size` (N,), `sigma` (neurons,).
+
+    The change is the mean over the neurons, sigma the mean over the samples: the sensitivity of each neuron.
+    """
+    found = {}
+    for name in table.columns:
+        if name.startswith("change: "):
+            change, layer = table[name].astype(np.float64), name.removeprefix("change: ")  # (N, neurons)
+            found[layer] = {"change": change.mean(1), "size": table[f"size: {layer}"], "sigma": change.mean(0)}
+    return found

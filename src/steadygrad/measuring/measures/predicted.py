@@ -1,4 +1,4 @@
-"""What a model says of clean inputs."""
+"""What a model says of inputs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ class Predicted(Measure):
     """Writes `prediction`, its probability `confidence`, whether it is `right`, and `rounded`.
 
     `rounded` says that float32 leaves nothing of 1 - p of the label: the slope of the cross-entropy then has
-    lost a part, and attacks along it some of their strength.
+    lost a part, and attacks along it some of their strength. Other inputs than the samples, such as those that an
+    attack made, are given as `input`.
     """
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         """Ask the first model."""
+        x = batch.of("input") if "input" in batch.given else batch.x
         with frozen(models[0], batch.seeds), torch.no_grad():
-            probabilities = models[0](batch.x).softmax(1)  # (n, K)
+            probabilities = models[0](x).softmax(1)  # (n, K)
         confidence, prediction = probabilities.max(1)
         own = probabilities.gather(1, batch.y[:, None])[:, 0]
         return {
