@@ -1,4 +1,4 @@
-"""What all tests share: one thread, seeded generators, the folder of real data sets."""
+"""What all tests share: one thread, seeded generators, small trained models, the folder of real data sets."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+
+import steadygrad as sg
+from steadygrad.classifier import Classifier
+from steadygrad.data import Dataset
+from trained import trained
 
 # Derandomized: a run's outcome depends on the code alone; no deadline, since timings are not tests.
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None, max_examples=60, database=None)
@@ -34,6 +39,24 @@ def _same_global_state() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """The test digits."""
+    return sg.data.load("digits", "test")
+
+
+@pytest.fixture(scope="session")
+def honest() -> Classifier:
+    """An MLP trained on the digits in about a second; read-only, evaluation mode."""
+    return trained(hidden=(32,), seed=0)
+
+
+@pytest.fixture(scope="session")
+def other() -> Classifier:
+    """Another such model, for transfer."""
+    return trained(hidden=(24,), seed=1)
 
 
 @pytest.fixture

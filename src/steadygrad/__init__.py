@@ -2,6 +2,8 @@
 
 __version__ = "0.1.0"
 
+# Loaded before `audit` becomes the name of the function: a later first import would rebind it to the package.
+import steadygrad.audit  # noqa: F401
 from steadygrad import attacks as attacks
 from steadygrad import attributions as attributions
 from steadygrad import bounds as bounds

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from steadygrad.audit.corruptions import accuracies, mean_corruption_error, predictions, runners
-from steadygrad.data import Dataset
-from steadygrad.errors import UsageError
+import steadygrad as sg
+from steadygrad.attacks import FGSM
+from steadygrad.audit.audit import read
+from steadygrad.audit.corruptions import corrupted, corruptions, kinds
+from steadygrad.data import Dataset, from_arrays
 from steadygrad.measuring.runner import Runner, SavedTables
 from steadygrad.measuring.store import Store
 
@@ -43,26 +45,36 @@ def _runner(store: Path | None = None) -> Runner:
 
 
 def test_the_accuracy_of_each_corruption_and_severity(folder: Path, tmp_path: Path) -> None:
-    runner = _runner(tmp_path / "tables")
-    rows = accuracies(predictions(runners(runner, folder), "m"))
-    table = {(row.corruption, row.severity): row.accuracy.value for row in rows}
-    assert [table["fog", s] for s in range(1, 6)] == [1.0, 0.75, 0.5, 0.25, 0.0]
-    assert {table["snow", s] for s in range(1, 6)} == {1.0}
-    assert mean_corruption_error(rows) == pytest.approx(0.25)
-    assert (rows[0].plain()["count"], rows[0].plain()["corruption"]) == (4, "fog")
+    runner, names = _runner(tmp_path / "tables"), kinds(folder)
+    assert names == [f"{name} {severity}" for name in ("fog", "snow") for severity in range(1, 6)]
+    found = corruptions(lambda kind: corrupted(runner, folder, kind, None), names, "m")
+    table = {(row["corruption"], row["severity"]): row["accuracy"] for row in found["rows"]}
+    assert [table["fog", s]["value"] for s in range(1, 6)] == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert {table["snow", s]["value"] for s in range(1, 6)} == {1.0}
+    assert found["mean_error"] == pytest.approx(0.25)
+    assert table["fog", 1]["count"] == 4
     computed = runner.store.computed
     assert computed == 10
-    assert accuracies(predictions(runners(runner, folder), "m")) == rows
+    assert corruptions(lambda kind: corrupted(runner, folder, kind, None), names, "m") == found
     assert runner.store.computed == computed
-    saved = ((f"{row.corruption} {row.severity}", SavedTables(tmp_path / "tables")) for row in rows)
-    assert accuracies(predictions(saved, "m")) == rows
+    saved = SavedTables(tmp_path / "tables", 4)
+    assert corruptions(lambda kind: saved, names, "m") == found
 
 
-def test_some_severities_and_few_images(folder: Path) -> None:
-    some = accuracies(predictions(runners(_runner(), folder, severities=(5,), count=1), "m"))
-    assert [(row.corruption, row.severity, row.accuracy.count) for row in some] == [("fog", 5, 1), ("snow", 5, 1)]
+def test_few_images(folder: Path) -> None:
+    runner = _runner()
+    found = corruptions(lambda kind: corrupted(runner, folder, kind, 1), ["fog 5"], "m")
+    assert [row["accuracy"]["count"] for row in found["rows"]] == [1]
 
 
-def test_nothing_has_no_mean() -> None:
-    with pytest.raises(UsageError, match="no rows to take the mean of"):
-        mean_corruption_error([])
+def test_an_audit_measures_corruptions_and_its_page_is_drawn_from_the_tables(folder: Path, tmp_path: Path) -> None:
+    data = from_arrays(torch.rand(6, 3, 6, 5), torch.arange(6) % 2, ("dark", "light"))
+    settings = {"attacks": [FGSM()], "attributions": (), "gallery": 0, "checked": 4, "corruptions": str(folder)}
+    found = sg.audit({"m": _Brightness()}, data, sg.linf(0.05), out=tmp_path / "run", **settings)
+    assert found.summary["models"][0]["corruptions"]["mean_error"] == pytest.approx(0.25)
+    for file in folder.glob("*.npy"):
+        file.unlink()
+    assert read(tmp_path / "run").summary == found.summary
+    page = sg.report.write(tmp_path / "run").read_text(encoding="utf-8")
+    assert "accuracy under common corruptions" in page
+    assert "fog" in page

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli.commands import done, refused
-from steadygrad.papers import yan2018
+from steadygrad.papers.yan2018_networks import SCALES
 
 
 def test_wrong_names_are_refused_before_any_work() -> None:
@@ -22,8 +22,8 @@ def test_wrong_names_are_refused_before_any_work() -> None:
 
 @pytest.mark.slow
 def test_json_is_one_line_with_the_summary(monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny = dataclasses.replace(yan2018.SCALES["smoke"], part=0.01, training=60, test=20, distances=4, suite=4)
-    monkeypatch.setitem(yan2018.SCALES, "smoke", tiny)
+    tiny = dataclasses.replace(SCALES["smoke"], part=0.01, training=60, test=20, distances=4, suite=4)
+    monkeypatch.setitem(SCALES, "smoke", tiny)
     line = ("reproduce", "yan2018", "--data", "digits", "--model", "mlp", "--scale", "smoke", "--out", "run")
     result = done(*line, "--json")
     assert result.out.count("\n") == 1

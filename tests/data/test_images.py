@@ -9,6 +9,10 @@ from steadygrad.data.images import Form, decode, reshape, stack
 from steadygrad.errors import Failure, UsageError
 
 
+def stacked(*files: tuple[str, bytes], form: Form = Form()) -> torch.Tensor:  # noqa: B008
+    return stack(lambda rows: [files[i] for i in rows], len(files), form, "x")
+
+
 def colors(*shape: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
 
@@ -107,13 +111,12 @@ def test_unlike_images_are_named_with_the_way_out():
 
     first = ("a.png", png(4, 5))
     with pytest.raises(UsageError, match=r"c\.png is 5 x 4 pixels, a\.png is 4 x 5: choose one size"):
-        stack([first, ("b.png", png(4, 5)), ("c.png", png(5, 4)), ("d.png", png(9, 9))], 4, Form(), "x")
+        stacked(first, ("b.png", png(4, 5)), ("c.png", png(5, 4)), ("d.png", png(9, 9)))
     with pytest.raises(UsageError, match=r"b\.png has 3 channels, a\.png has 1: choose color="):
-        stack([first, ("b.png", png(4, 5, 3))], 2, Form(), "x")
+        stacked(first, ("b.png", png(4, 5, 3)))
     with pytest.raises(UsageError, match=r"b\.png has another bit depth than a\.png"):
-        stack([first, ("b.png", png(4, 5, dtype=np.uint16))], 2, Form(), "x")
-    mixed = [first, ("c.png", png(5, 4, 3))]
-    assert stack(mixed, 2, Form((3, 3), "rgb"), "x").shape == (2, 3, 3, 3)
+        stacked(first, ("b.png", png(4, 5, dtype=np.uint16)))
+    assert stacked(first, ("c.png", png(5, 4, 3)), form=Form((3, 3), "rgb")).shape == (2, 3, 3, 3)
 
 
 def test_form_checks_its_options():

@@ -38,9 +38,10 @@ def same(one: Table, other: Table) -> bool:
             mine, theirs = one.kept(name), other.kept(name)
             if mine.rows.tolist() != theirs.rows.tolist() or not np.array_equal(mine.values, theirs.values):
                 return False
-        elif not np.array_equal(one[name], other[name], equal_nan=one[name].dtype.kind == "f"):
-            return False
-        elif one[name].dtype.kind != other[name].dtype.kind:
+        elif (
+            not np.array_equal(one[name], other[name], equal_nan=one[name].dtype.kind == "f")
+            or one[name].dtype.kind != other[name].dtype.kind
+        ):
             return False
     return True
 

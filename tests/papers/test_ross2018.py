@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,19 @@ import torch
 import torch.nn.functional as F
 
 from steadygrad import models, papers
-from steadygrad.attacks import FGSM
+from steadygrad.attacks import BIM, JSMA
 from steadygrad.data import load
 from steadygrad.errors import UsageError
 from steadygrad.files import read_toml
-from steadygrad.papers.ross2018 import claims, experiment
-from steadygrad.papers.ross2018.measures import Bench
-from steadygrad.papers.ross2018.settings import GRIDS, MODELS, SCALES, WEIGHTS, Weights, defenses, ours, weights_of
-from steadygrad.papers.store import Store
+from steadygrad.measuring.measures.gradients import GradientNorms
+from steadygrad.measuring.measures.pictured import EveryTarget
+from steadygrad.measuring.measures.predicted import LogProbabilities
+from steadygrad.measuring.measures.signed_steps import SignedSteps
+from steadygrad.measuring.runner import Runner
+from steadygrad.measuring.table import Table
+from steadygrad.papers import paper, ross2018
+from steadygrad.papers.ross2018_networks import GRIDS, MODELS, SCALES, WEIGHTS, defenses, ours, weights_of
+from steadygrad.threat import l0, linf
 from steadygrad.training import FitSettings
 
 TINY = dataclasses.replace(
@@ -40,15 +46,15 @@ def test_weights_are_those_of_the_authors_per_sample():
     theirs = 1000.0 * (gradients / 256).square().sum() / 2
     mine = ours(1000.0) * gradients.square().sum(1).mean()
     assert float(mine) == pytest.approx(float(theirs), rel=1e-5)
-    assert WEIGHTS["mnist"].doubleback == pytest.approx(109.8, abs=0.05)
-    assert WEIGHTS["notmnist"].insensitive == pytest.approx(0.35, abs=0.005)
-    assert GRIDS["doubleback"][11] == pytest.approx(WEIGHTS["mnist"].doubleback, rel=1e-6)
+    assert WEIGHTS["mnist"]["doubleback"] == pytest.approx(109.8, abs=0.05)
+    assert WEIGHTS["notmnist"]["insensitive"] == pytest.approx(0.35, abs=0.005)
+    assert GRIDS["doubleback"][11] == pytest.approx(WEIGHTS["mnist"]["doubleback"], rel=1e-6)
     assert {name: len(grid) for name, grid in GRIDS.items()} == {"doubleback": 13, "both": 13, "insensitive": 13}
 
 
 def test_short_scales_take_no_more_than_the_authors_weights():
     assert weights_of("mnist", "paper") == weights_of("digits", "paper") == WEIGHTS["mnist"]
-    assert weights_of("mnist", "short").doubleback == pytest.approx(6.18, abs=0.01)
+    assert weights_of("mnist", "short")["doubleback"] == pytest.approx(6.18, abs=0.01)
     assert weights_of("notmnist", "short") == WEIGHTS["notmnist"]
 
 
@@ -68,7 +74,7 @@ def test_svhn_is_read_in_grey(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) ->
         asked.append((name, split, color))
         raise UsageError("enough")
 
-    monkeypatch.setattr(papers.base, "load", read)
+    monkeypatch.setattr(paper, "load", read)
     for name in ("svhn", "mnist"):
         with pytest.raises(UsageError, match="enough"):
             papers.reproduce("ross2018", papers.Request(data=name, out=tmp_path))
@@ -79,61 +85,66 @@ def test_the_combined_loss_is_half_the_penalized_and_half_the_adversarial_one():
     data = load("digits", "train").take(20)
     model = models.build("mlp", data.shape, data.classes, hidden=(8,))
     x, y = data.tensors()
-    made = defenses(Weights(3.0, 1.0, 3.0))
+    made = defenses({"doubleback": 3.0, "insensitive": 1.0, "both": 3.0})
     both, penalized = (float(made[n].loss(model, x, y).total.detach()) for n in ("both", "doubleback"))
     adversarial = float(made["advtrain"].loss(model, x, y).parts["adversarial"])
     assert both == pytest.approx(penalized / 2 + adversarial, rel=1e-5)
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory):
+def tables():
     data = load("digits", "test").take(40)
     named = {
         name: models.build("mlp", data.shape, data.classes, seed=seed, hidden=(12,))
         for seed, name in enumerate(("normal", "other"))
     }
-    return Bench(named, data, Store(tmp_path_factory.mktemp("cells")), seed=0, device="cpu")
+    return Runner(named, data)
 
 
 @pytest.mark.parametrize("targeted", [False, True])
-def test_transfer_is_a_single_signed_step_judged_by_all(bench, targeted):
-    x, y = bench.data.batch(slice(0, 25))
+def test_transfer_is_a_single_signed_step_judged_by_all(tables, targeted):
+    x, y = tables.data.batch(slice(0, 25))
     x = x.requires_grad_()
     goal = (y + 1) % 10 if targeted else y
-    (slope,) = torch.autograd.grad(F.cross_entropy(bench.models["normal"](x), goal, reduction="sum"), x)
+    (slope,) = torch.autograd.grad(F.cross_entropy(tables.models["normal"](x), goal, reduction="sum"), x)
     points = (x.detach() + (-0.2 if targeted else 0.2) * slope.sign()).clamp(0, 1)
-    expected = torch.stack([m.eval()(points).argmax(1) for m in bench.models.values()])
-    found = bench.transferred("normal", FGSM(loss="ce"), 0.2, 25, targeted)
-    assert np.array_equal(found, expected.numpy())
+    expected = torch.stack([m.eval()(points).argmax(1) == y for m in tables.models.values()], 1)
+    found = tables.run(SignedSteps((0.1, 0.2), targeted), "normal", beside=["other"], rows=range(25))["right"]
+    assert found.shape == (25, 2, 2)
+    assert np.array_equal(found[:, :, 1], expected.numpy())
 
 
-def test_gradient_norms_and_log_probabilities_by_hand(bench):
-    x, y = bench.data.batch(slice(0, 10))
-    model = bench.models["other"]
-    found = bench.gradients("other", 10)
-    for key, label in (("label", y), ("next", (y + 1) % 10)):
+def test_gradient_norms_and_log_probabilities_by_hand(tables):
+    x, y = tables.data.batch(slice(0, 10))
+    model = tables.models["other"]
+    found = tables.run(GradientNorms(), "other", rows=range(10))
+    for key, label in (("norm", y), ("next_norm", (y + 1) % 10)):
         for i in range(10):
             one = x[i : i + 1].clone().requires_grad_()
             (slope,) = torch.autograd.grad(F.cross_entropy(model(one), label[i : i + 1]), one)
             assert found[key][i] == pytest.approx(float(slope.norm()), rel=1e-4)
-    assert found["log_probabilities"] == pytest.approx(model(x).log_softmax(1).detach().numpy(), abs=1e-5)
+    logs = tables.run(LogProbabilities(), "other", rows=range(10))["log_probabilities"]
+    assert logs == pytest.approx(model(x).log_softmax(1).detach().numpy(), abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["JSMA", "iterated TGSM"])
-def test_every_target_says_what_it_reached(bench, kind):
+@pytest.mark.parametrize(
+    ("attack", "threat"), [(JSMA(theta=1.0, gamma=0.25), l0()), (BIM(steps=10, loss="ce"), linf(1.0))]
+)
+def test_every_target_says_what_it_reached(tables, attack, threat):
     rows = [0, 3, 5]
-    found = bench.every_target("normal", kind, rows)
-    x, y = bench.data.batch(rows)
-    model = bench.models["normal"]
-    assert found["reached"].any()
-    for i, j in np.ndindex(found["reached"].shape):
-        image = torch.from_numpy(found["images"][i, j] / 255.0).float()
-        if j == y[i] or not found["reached"][i, j]:
-            assert float((image - x[i]).abs().max()) < 1 / 255
-        elif kind == "JSMA":
+    found = tables.run(EveryTarget(attack, threat, 10), "normal", rows=rows)
+    x, y = tables.data.batch(rows)
+    model = tables.models["normal"]
+    assert found["success"].any()
+    for i, j in np.ndindex(found["success"].shape):
+        image = torch.from_numpy(found["pictures"][i, j])
+        if j == y[i]:
+            assert torch.equal(image, x[i])
+        elif found["success"][i, j]:
             assert int(model(image[None]).argmax()) == j
+        assert int((image != x[i]).sum()) == found["changed"][i, j]
+        if isinstance(attack, JSMA):
             assert found["changed"][i, j] <= 0.25 * 64
-            assert int(((image - x[i]).abs() > 1 / 255).sum()) == found["changed"][i, j]
 
 
 def _judged(fine: bool) -> list[Any]:
@@ -155,17 +166,17 @@ def _judged(fine: bool) -> list[Any]:
         for source in MODELS:
             # On the examples of another model: above 85 % if all is fine.
             rows = [bits(kept[m][place] if m == source else (0.9 if fine else 0.5)) for m in MODELS]
-            right["fgsm", source, eps] = np.stack(rows)
-            right["tgsm", source, eps] = np.stack([bits(0.1 if fine else 0.6)] * len(MODELS))
-    sign = 1.0 if fine else -1.0
-    apart = {"value": 0.5 * sign, "low": 0.5 * sign - 0.1, "high": 0.5 * sign + 0.1}
-    least = {"value": 0.1 if fine else 0.5, "low": 0.05, "high": 0.6, "count": 100}
-    results = {
-        "models": list(MODELS), "epsilons": [0.2, 0.3, 0.5], "published": {"transfer": {}},
-        "own_judges": {"PGD, margin": {"distilled": least}},
-        "gradient_norms": {m: {"against_normal": {"smaller": apart, "more_equal": apart}} for m in MODELS},
-    }  # fmt: skip
-    return claims.judge(results, right)
+            right["fgsm", source, eps] = dict(zip(MODELS, rows))
+            right["tgsm", source, eps] = {m: bits(0.1 if fine else 0.6) for m in MODELS}
+    # Two norms a decade apart for the normal model; for the others smaller and alike, or larger and further apart.
+    norms = {m: (1.0, 10.0) if m == "normal" else (0.1, 0.2) if fine else (1.0, 100.0) for m in MODELS}
+    spread = 1 + 0.01 * np.arange(1000) / 1000
+    found = ross2018.Measured(
+        labels=np.zeros(1000), clean={}, right=right,
+        stands={"PGD, margin": {"distilled": bits(0.1 if fine else 0.5)}},
+        norms={m: Table({"norm": low * spread, "next_norm": high * spread**2}) for m, (low, high) in norms.items()},
+    )  # fmt: skip
+    return ross2018.judge(found, {"transfer": {}})
 
 
 def test_the_claims_follow_the_measures() -> None:
@@ -177,7 +188,7 @@ def test_the_claims_follow_the_measures() -> None:
 
 @pytest.mark.slow
 def test_the_whole_experiment_is_written_down_and_not_repeated(tmp_path, monkeypatch):
-    monkeypatch.setitem(experiment.SCALES, "smoke", TINY)
+    monkeypatch.setitem(SCALES, "smoke", TINY)
     request = papers.Request(data="digits", out=tmp_path, scale="smoke", search=True)
     summary = papers.reproduce("ross2018", request)
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
@@ -194,15 +205,20 @@ def test_the_whole_experiment_is_written_down_and_not_repeated(tmp_path, monkeyp
     assert "http" not in page.replace("http://www.w3.org", "")
 
     # The search tried two weights of each grid and the models were trained with its choice.
-    for name, table in found["search"]["candidates"].items():
-        assert [row["weight"] for row in table["rows"]] == list(GRIDS[name][::12])
-        assert found["weights"][name] == table["chosen"]
+    for name, tried in found["search"].items():
+        assert [row["settings"] for row in tried["rows"]] == list(GRIDS[name][::12])
+        assert found["weights"][name] == tried["chosen"]["settings"]
     config = read_toml(tmp_path / "models" / "doubleback" / "config.toml")
     assert config["defense"]["weight"] == pytest.approx(found["weights"]["doubleback"])
 
-    kept = [p for p in tmp_path.rglob("*") if p.parent.name == "cells" or p.suffix == ".safetensors"]
+    kept = [p for p in tmp_path.rglob("*") if p.suffix in (".parquet", ".safetensors")]
     done = {p: p.stat().st_mtime_ns for p in kept}
     assert sum(p.name == "model.safetensors" for p in done) == 6 + 1 + 7  # with a teacher, and the search
-    assert papers.reproduce("ross2018", request)["results"] == found
+    assert papers.reproduce("ross2018", request) == summary
     assert done == {p: p.stat().st_mtime_ns for p in done}
-    assert {p.name for p in (tmp_path / "cells").iterdir()} == {p.name for p in done if p.parent.name == "cells"}
+    assert set(kept) == {p for p in tmp_path.rglob("*") if p.suffix in (".parquet", ".safetensors")}
+
+    # The page follows from the configuration and the tables alone.
+    shutil.rmtree(tmp_path / "models")
+    assert paper.draw(papers.PAPERS["ross2018"], tmp_path) == summary
+    assert (tmp_path / "index.html").read_text() == page

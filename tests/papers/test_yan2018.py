@@ -21,11 +21,10 @@ from steadygrad.measuring.measures.attacked import Attacked
 from steadygrad.measuring.measures.predicted import Predicted
 from steadygrad.measuring.measures.signed_steps import SignedSteps, halving_radius
 from steadygrad.measuring.runner import Runner
-from steadygrad.papers import yan2018
 from steadygrad.papers.paper import draw
 from steadygrad.papers.study import Study
-from steadygrad.papers.yan2018 import METHODS, MULTIPLES, Measured, judge
-from steadygrad.papers.yan2018_recipe import recipe_of
+from steadygrad.papers.yan2018 import MULTIPLES, Measured, judge
+from steadygrad.papers.yan2018_networks import METHODS, SCALES, Scale, recipe_of
 from steadygrad.threat import l2, linf
 from steadygrad.training import FitSettings, fit
 
@@ -183,7 +182,7 @@ def test_without_a_radius_that_halves_nothing_is_compared_there():
 
 
 def _tiny(monkeypatch):
-    monkeypatch.setitem(yan2018.SCALES, "smoke", yan2018.Scale(0.01, 100, 40, 6, 6, 20))
+    monkeypatch.setitem(SCALES, "smoke", Scale(0.01, 100, 40, 6, 6, 20))
 
 
 @pytest.mark.slow

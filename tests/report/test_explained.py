@@ -18,8 +18,8 @@ from report.fake_summary import EPS, NAMES, digit, draw, estimate, full, save
 from steadygrad import report
 from steadygrad.errors import Failure
 from steadygrad.report.samples import MARKS
+from steadygrad.report.scatter import limits, scatter
 from steadygrad.report.sections import explained_section as explained
-from steadygrad.report.sections.explained_section import limits, scatter
 
 TOP, SAMPLES = 26, 12  # of 16 x 16 pixels
 WHY = "there is no certified bound for LayerNorm (net.norm)"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from steadygrad.audit.corruptions import corrupted, kinds
+from steadygrad.audit.kept_inputs import write_inputs
 from steadygrad.audit.models import about_model, fitting, named_models
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError
@@ -119,7 +120,7 @@ def read(folder: str | Path) -> Audit:
     except (OSError, ValueError, TypeError) as error:
         raise Failure(f"cannot read {folder / TABLES / FACTS}: {error}; run the same command again") from error
     plan = AuditPlan.read({name: value for name, value in config.items() if name in AuditPlan.model_fields})
-    return _audited(SavedTables(folder / TABLES), plan, facts, config, {}, folder)
+    return _audited(SavedTables(folder / TABLES, int(facts.data["samples"])), plan, facts, config, {}, folder)
 
 
 def _audited(
@@ -140,6 +141,9 @@ def _audited(
     summary = Summary.model_validate(found.summary)
     if folder is not None:
         summary.write(folder / Summary.FILE)
+        if plan.keep_inputs:
+            for name, attacked in found.attacked.items():
+                write_inputs(folder / "inputs", name, attacked, facts.data["classes"])
     return Audit(summary.plain(), found.records, found.distances, found.arrays, folder)
 
 
@@ -153,9 +157,11 @@ def _config(plan: AuditPlan, weights: Mapping[str, str], data: Dataset, center: 
     }
 
 
-def _as_read(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings as a file gives them back: TOML knows no None."""
-    return {k: _as_read(v) if isinstance(v, Mapping) else v for k, v in config.items() if v is not None}
+def _as_read(value: Any) -> Any:
+    """Settings as a file gives them back: TOML knows no None."""
+    if isinstance(value, Mapping):
+        return {name: _as_read(inner) for name, inner in value.items() if inner is not None}
+    return [_as_read(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _facts(

@@ -123,7 +123,7 @@ class AuditPlan(Plan):
 
     def suite_of_attacks(self) -> tuple[Attack, ...]:
         """The attacks, the leading one first."""
-        return suite_of(self.attacks or self.suite, self.threat)
+        return suite_of(self.attacks if "attacks" in self.model_fields_set else self.suite, self.threat)
 
     def given(self) -> dict[str, Any]:
         """The fields that were set, besides those of the threat, as arguments of an audit."""

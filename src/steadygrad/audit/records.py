@@ -104,11 +104,12 @@ def robust_accuracy(table: Table) -> Estimate:
     """The share of samples that no attack changed: the worst case per sample, then the mean.
 
     Raises:
-        UsageError: the records hold several models or radii, or attacks on different samples.
+        UsageError: the records hold several models or radii, or none, or attacks on different samples.
     """
     for column in ("model", "norm", "eps"):
         different = np.unique(table[column])
-        if len(different) != 1:
+        # A search for the smallest change has no radius: its NaN equals nothing.
+        if len(different) != 1 or different[0] != different[0]:
             raise UsageError(
                 f"robust accuracy needs records of one {column}, got {sorted(map(str, different))}: "
                 f"select with records.where({column}=...)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -109,7 +110,19 @@ def _place(steps: list[int | str]) -> str:
     return "".join(words).removeprefix(".")
 
 
-class Estimate(Part):
+class Interval(Part):
+    """A value between the ends of its interval."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        found = tuple(getattr(self, name) for name in ("low", "value", "high"))
+        low, value, high = (math.inf if end is None else end for end in found)
+        if not low - _ROUNDING <= value <= high + _ROUNDING:
+            raise ValueError(f"expected low <= value <= high, found {', '.join(map(str, found))}")
+        return self
+
+
+class Estimate(Interval):
     """A share of samples with its 95 % Wilson interval."""
 
     value: Share = Field(description="the share that was counted, from 0 to 1")
@@ -118,15 +131,13 @@ class Estimate(Part):
     count: Annotated[int, Strict(), Gt(0)] = Field(description="samples behind it")
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not self.low <= self.value <= self.high or self.low == self.high:
-            raise ValueError(
-                f"expected low <= value <= high and low < high, found {self.low}, {self.value}, {self.high}"
-            )
+    def _wide(self) -> Self:
+        if self.low == self.high:
+            raise ValueError(f"expected an interval of some width, found [{self.low}, {self.high}]")
         return self
 
 
-class Mean(Part):
+class Mean(Interval):
     """A mean over samples with its 95 % interval by Student's t, cut off where the values end."""
 
     value: Number = Field(description="the mean")
@@ -134,14 +145,8 @@ class Mean(Part):
     high: Number = Field(description="upper end of the interval")
     count: Annotated[int, Strict(), Gt(0)] = Field(description="samples behind it")
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not self.low - _ROUNDING <= self.value <= self.high + _ROUNDING:
-            raise ValueError(f"expected low <= value <= high, found {self.low}, {self.value}, {self.high}")
-        return self
 
-
-class Median(Part):
+class Median(Interval):
     """A quantile, most often the median, with its 95 % interval by order statistics.
 
     A null is beyond what was looked for; for `high` also: the samples are too few for an upper end. It is never 0.
@@ -150,13 +155,6 @@ class Median(Part):
     value: Number | None = Field(description="the quantile, or null")
     low: Number | None = Field(description="lower end of the interval, or null")
     high: Number | None = Field(description="upper end of the interval, or null")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        low, value, high = (float("inf") if end is None else end for end in (self.low, self.value, self.high))
-        if not low <= value <= high:
-            raise ValueError(f"expected low <= value <= high, found {self.low}, {self.value}, {self.high}")
-        return self
 
 
 class Quantiles(Part):

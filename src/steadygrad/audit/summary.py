@@ -46,12 +46,20 @@ class Facts:
 
 @dataclass(frozen=True)
 class Found:
-    """The summary as plain data, the arrays of its pictures, the records of all attacks, and smallest changes."""
+    """The summary as plain data, and what it was made from.
+
+    Attributes:
+        arrays: of pictures and distributions, by name.
+        records: of all attacks.
+        distances: the smallest change of each checked sample.
+        attacked: the tables of each model's attacks, by label.
+    """
 
     summary: dict[str, Any]
     arrays: dict[str, Array]
     records: Table
     distances: Table
+    attacked: dict[str, dict[str, Table]]
 
 
 def summarize(
@@ -120,13 +128,15 @@ class _Summarizing:
                 )  # fmt: skip
                 self.arrays |= shown.arrays
                 captions[name] = shown.captions
+        attacked = {name: model.attacked for name, model in models.items()}
         parts = {
             "transfer": self._transfer(models),
             "explained": self._explained(),
             "neurons": self._neurons(),
             "gallery": self._gallery(entries, captions) if plan.gallery else None,
         }
-        return Found({**self._head(), "models": entries, **parts}, self.arrays, Table.join(counted), Table.join(sizes))
+        summary = {**self._head(), "models": entries, **parts}
+        return Found(summary, self.arrays, Table.join(counted), Table.join(sizes), attacked)
 
     def _head(self) -> dict[str, Any]:
         about = sorted(self.tables.seen.values(), key=lambda a: str(a["created"]))

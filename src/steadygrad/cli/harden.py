@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,9 +15,6 @@ from steadygrad.cli.models import load_named
 from steadygrad.cli.train import Epochs, Set, settings_of
 from steadygrad.errors import UsageError
 from steadygrad.training.plan import TrainPlan
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 __all__ = ["harden", "plan_of"]
 
@@ -98,7 +95,10 @@ def harden(
         return
     from rich.console import Console
 
-    Console().print(table(found))
+    from steadygrad.audit.schema import HardenSummary
+    from steadygrad.report.sections.hardened_section import changes_table
+
+    Console().print(changes_table(HardenSummary.model_validate(found.summary)))
     print(f"{found.comparison.text}\nmodel: {out / 'model.safetensors'}\nreport: {page}")
     print(f"summary: {out / 'harden.json'}")
 
@@ -127,29 +127,3 @@ def plan_of(recipe: str | None, flags: dict[str, Any], threat: Any) -> TrainPlan
         aimed = recipes.retarget(plan.defense, threat.norm, float(threat.eps))
         return plan.model_copy(update={"defense": aimed})
     return plan
-
-
-def table(found: Any) -> Table:
-    """Before, after and the paired difference, each with its interval, for a Rich console."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    from steadygrad.report.wording import interval, percent
-
-    comparison = found.comparison
-    sides = (comparison.before, comparison.after)
-    built = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for title in ("", "before", "after", "difference"):
-        built.add_column(title, justify="right" if title else "left")
-    for measure, difference in (("clean", comparison.clean), ("robust", comparison.robust)):
-        cells = [f"{percent(side[measure]['value'])}\n{interval(side[measure])}" for side in sides]
-        built.add_row(f"{measure} accuracy", *cells, _shown(difference, 100, ".1f"))
-    # The difference is the median of the samples' own differences, not that of the two medians.
-    cells = ["beyond reach" if side["median_distance"] is None else f"{side['median_distance']:.3g}" for side in sides]
-    built.add_row("median distance", *cells, _shown(comparison.distance, 1, ".3g"))
-    return built
-
-
-def _shown(difference: Any, scale: float, form: str) -> str:
-    value, low, high = (format(scale * v, "+" + form) for v in (difference.value, difference.low, difference.high))
-    return f"{value}\n[{low}, {high}]"

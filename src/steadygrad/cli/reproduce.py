@@ -68,7 +68,8 @@ def reproduce(
     if threads is not None:
         torch.set_num_threads(threads)
     model = model if model is not None else papers.PAPERS[paper].models[0]
-    folder = out if out is not None else Path("runs") / f"{paper}-{Path(data).stem}-{model}-{scale}"
+    several = "-seeds" if seeds is not None else ""
+    folder = out if out is not None else Path("runs") / f"{paper}-{Path(data).stem}-{model}-{scale}{several}"
     request = papers.Request(
         data=data,
         out=folder,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -14,7 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from steadygrad.data.dataset import Dataset, two_classes
+from steadygrad.data import lazy
+from steadygrad.data.dataset import Dataset, check_values, two_classes
 from steadygrad.data.images import Form, reshape
 from steadygrad.data.splits import holdout, missing_split, numbered
 from steadygrad.errors import Failure, UsageError
@@ -37,7 +40,8 @@ def from_arrays(
 
     Args:
         x: images (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels, uint8 or floats in
-            [0, 1]; or features (N, D), floats in [0, 1].
+            [0, 1]; or features (N, D), floats in [0, 1]. Of large memory-mapped ones samples are read,
+            and their values checked, when they are asked for.
         y: labels (N,), integers from 0.
         classes: class names or their number; None means the largest label plus one.
         name: first part of the sample ids, shown in reports.
@@ -52,11 +56,22 @@ def from_arrays(
     Dataset(arrays/all: 4 samples of shape (1, 8, 8), 2 classes)
     """
     where = f"{name}/{split}"
-    images, labels = _pixels(_tensor(x, "x", where), where), _labels(_tensor(y, "y", where), where)
+    large = isinstance(x, np.memmap) and x.nbytes > lazy.MOST_BYTES
+    images = _lazy(x, ids, where) if large else _pixels(_tensor(x, "x", where), where)
+    labels = _labels(_tensor(y, "y", where), where)
     if len(images) != len(labels):
         raise UsageError(f"{where} has {len(images)} samples in x but {len(labels)} labels in y")
     names = ids if ids is not None else numbered(f"{where}/", range(len(images)))
     return two_classes(Dataset(images, labels, class_names(classes, labels), tuple(names), name, split))
+
+
+def _lazy(x: Array, ids: Sequence[str] | None, where: str) -> lazy.LazyImages:
+    def read(rows: Sequence[int]) -> Tensor:
+        values = _pixels(_tensor(x[rows], "x", where), where)
+        check_values(values, numbered(f"{where}/", rows) if ids is None else [ids[i] for i in rows], where)
+        return values
+
+    return lazy.LazyImages(read, torch.arange(len(x)), read([0])[0])
 
 
 def class_names(classes: Sequence[str] | int | None, labels: Tensor) -> tuple[str, ...]:
@@ -80,7 +95,12 @@ def load_npz(path: Path, name: str, split: str, form: Form) -> Dataset:
     if whole:
         keep = holdout(data.labels.tolist(), split)
         data = dataclasses.replace(data.select(keep), ids=numbered(f"{name}/", keep), split=split)
-    return dataclasses.replace(data, images=reshape(data.images, form))
+    images = data.images
+    if isinstance(images, Tensor):
+        return dataclasses.replace(data, images=reshape(images, form))
+    read, like = images.read, reshape(images.like[None], form)[0]
+    formed = lazy.LazyImages(lambda rows: reshape(read(rows), form), images.rows, like)
+    return dataclasses.replace(data, images=lazy.loaded(formed, f"{name}/{split}"))
 
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -98,9 +118,27 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise Failure(f"{path} is not a readable .npz file (truncated?): {error}") from error
 
 
-def _member(file: Mapping[str, npt.NDArray[Any]], key: str, path: Path) -> npt.NDArray[Any]:
+def _mapped(archive: zipfile.ZipFile, key: str, path: Path) -> npt.NDArray[Any] | None:
+    """A large array that is not compressed, left where it is in the file; None for any other."""
+    info = archive.NameToInfo.get(f"{key}.npy")
+    if info is None or info.file_size <= lazy.MOST_BYTES or info.compress_type != zipfile.ZIP_STORED:
+        return None
+    with archive.open(info) as content:
+        while content.read(1 << 20):  # to the end, where the checksum is compared
+            pass
+    with path.open("rb") as raw:
+        raw.seek(info.header_offset + 26)  # of the lengths of the name and of the extra field that follow
+        raw.seek(sum(struct.unpack("<HH", raw.read(4))), os.SEEK_CUR)
+        known = np.lib.format.read_magic(raw) == (1, 0)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(raw) if known else ((), False, np.dtype(object))
+        start = raw.tell()
+    return None if dtype.hasobject else np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
+
+
+def _member(file: Any, key: str, path: Path) -> npt.NDArray[Any]:
     try:
-        return file[key]
+        mapped = _mapped(file.zip, key, path)
+        return mapped if mapped is not None else file[key]
     except ValueError as error:
         if "pickle" not in str(error).lower():
             raise

@@ -11,12 +11,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from steadygrad.data.lazy import LazyImages
 from steadygrad.errors import UsageError
 from steadygrad.randomness import fresh
 
-__all__ = ["Dataset", "two_classes"]
+__all__ = ["Dataset", "check_values", "two_classes"]
 
-_CHUNK = 1024
+_CHUNK = 128
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -24,7 +25,7 @@ class Dataset:
     """Samples with labels, class names and ids that stay the same from load to load.
 
     Args:
-        images: (N, C, H, W) uint8, or float32 in [0, 1], or features (N, D) float32 in [0, 1].
+        images: (N, C, H, W) uint8, or float32 in [0, 1], or features (N, D) float32 in [0, 1]; may be lazy.
         labels: (N,) int64, each an index into `classes`.
         classes: class names.
         ids: one name per sample, all different, such as "mnist/test/00017".
@@ -39,19 +40,20 @@ class Dataset:
     Dataset(arrays/all: 2 samples of shape (1, 2, 2), 2 classes)
     """
 
-    images: Tensor
+    images: Tensor | LazyImages
     labels: Tensor
     classes: tuple[str, ...]
     ids: tuple[str, ...]
     name: str = "arrays"
     split: str = "all"
+    _keys: dict[int, str] = dataclasses.field(default_factory=dict, init=False)
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         _check_shapes(self)
         _check_labels(self)
-        if self.images.is_floating_point():
-            _check_values(self)
+        if isinstance(self.images, Tensor):
+            check_values(self.images, self.ids, self.source)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -73,28 +75,28 @@ class Dataset:
     def fingerprint(self) -> str:
         """Short hash of all pixels, labels and ids: equal data in equal order have equal ones on any machine."""
         digest = hashlib.sha256(f"{self.images.dtype} {tuple(self.images.shape)}".encode())
-        digest.update(self.images.contiguous().numpy().data)
+        for start in range(0, len(self), _CHUNK):
+            digest.update(self.images[start : start + _CHUNK].contiguous().numpy().data)
         digest.update(self.labels.contiguous().numpy().data)
         digest.update("\0".join(self.ids).encode())
         return digest.hexdigest()[:20]
 
-    @cached_property
-    def content_keys(self) -> tuple[str, ...]:
-        """A short hash per sample, of its pixels (type, shape, values), label and id.
+    def content_keys(self, places: Sequence[int] | None = None) -> tuple[str, ...]:
+        """A short hash per sample (of all, or those at `places`), of its pixels (type, shape, values), label and id.
 
         The key of a sample does not depend on the other samples, on their order or on the machine.
         """
-        kind = f"{self.images.dtype} {self.shape}\0".encode()
-        keys: list[str] = []
-        # In pieces, so that images which do not lie in order in memory are not all copied at once.
-        for start in range(0, len(self), _CHUNK):
-            part = slice(start, start + _CHUNK)
+        kind, known = f"{self.images.dtype} {self.shape}\0".encode(), self._keys
+        asked = range(len(self)) if places is None else places
+        new = [i for i in dict.fromkeys(asked) if i not in known]
+        # In pieces, so that images which are lazy, or do not lie in order in memory, are not all there at once.
+        for part in (new[start : start + _CHUNK] for start in range(0, len(new), _CHUNK)):
             pixels = self.images[part].contiguous().cpu().numpy()
-            for image, label, name in zip(pixels, self.labels[part].tolist(), self.ids[part]):
-                digest = hashlib.sha256(kind + f"{label}\0{name}\0".encode())
+            for i, image, label in zip(part, pixels, self.labels[part].tolist()):
+                digest = hashlib.sha256(kind + f"{label}\0{self.ids[i]}\0".encode())
                 digest.update(image.data)
-                keys.append(digest.hexdigest()[:20])
-        return tuple(keys)
+                known[i] = digest.hexdigest()[:20]
+        return tuple(known[i] for i in asked)
 
     def batch(self, index: Tensor | slice | Sequence[int]) -> tuple[Tensor, Tensor]:
         """Inputs (n, *) float32 in [0, 1] and labels (n,) of the samples at `index`."""
@@ -116,12 +118,10 @@ class Dataset:
             index = everything[indices if isinstance(indices, slice) else torch.as_tensor(indices)]
         except IndexError as error:
             raise UsageError(f"{self} cannot be indexed so: {error}") from None
-        return dataclasses.replace(
-            self,
-            images=self.images[index],
-            labels=self.labels[index],
-            ids=tuple(self.ids[i] for i in index.tolist()),
-        )
+        images = self.images
+        part = images[index] if isinstance(images, Tensor) else dataclasses.replace(images, rows=images.rows[index])
+        ids = tuple(self.ids[i] for i in index.tolist())
+        return dataclasses.replace(self, images=part, labels=self.labels[index], ids=ids)
 
     def take(self, n: int, seed: int | None = None) -> Dataset:
         """At most n samples: the first ones, or with a seed a random draw, in the order of the data.
@@ -190,12 +190,12 @@ def _check_shapes(data: Dataset) -> None:
     where = data.source
     if len(data.images) == 0:
         raise UsageError(f"the data set {where} is empty: it must have at least one sample")
-    if data.images.ndim not in (2, 4) or data.images.dtype not in (torch.uint8, torch.float32):
+    if len(data.images.shape) not in (2, 4) or data.images.dtype not in (torch.uint8, torch.float32):
         raise UsageError(
             f"the samples of {where} must be images (N, C, H, W) of uint8 or float32 in [0, 1], or features (N, D) "
             f"of float32, got {data.images.dtype} of shape {tuple(data.images.shape)}"
         )
-    if data.images.ndim == 2 and data.images.dtype == torch.uint8:
+    if len(data.shape) == 1 and data.images.dtype == torch.uint8:
         raise UsageError(f"the features of {where} must be float32 in [0, 1], got uint8: divide them by 255")
     if len(data.ids) != len(data.images) or len(set(data.ids)) != len(data.ids):
         raise UsageError(
@@ -206,7 +206,7 @@ def _check_shapes(data: Dataset) -> None:
 
 def _check_labels(data: Dataset) -> None:
     where, labels, count = data.source, data.labels, len(data.classes)
-    if labels.shape != data.images.shape[:1] or labels.dtype != torch.int64:
+    if labels.shape != (len(data),) or labels.dtype != torch.int64:
         raise UsageError(
             f"the labels of {where} must be int64 of shape ({len(data.images)},), "
             f"got {labels.dtype} of shape {tuple(labels.shape)}"
@@ -221,15 +221,18 @@ def _check_labels(data: Dataset) -> None:
         )
 
 
-def _check_values(data: Dataset) -> None:
-    smallest, largest = (float(v) for v in data.images.aminmax())
+def check_values(images: Tensor, ids: Sequence[str], where: str) -> None:
+    """Refuse values (n, *) that are NaN or outside [0, 1]; `ids` and `where` name them."""
+    if images.dtype == torch.uint8:
+        return
+    smallest, largest = (float(v) for v in images.aminmax())
     if smallest >= 0 and largest <= 1:
         return
-    wrong = (~((data.images >= 0) & (data.images <= 1))).flatten(1).any(1).nonzero().flatten()
-    first = f"{len(wrong)} of {len(data)} samples, the first is {data.ids[int(wrong[0])]!r}"
+    wrong = (~((images >= 0) & (images <= 1))).flatten(1).any(1).nonzero().flatten()
+    first = f"{len(wrong)} of {len(images)} samples, the first is {ids[int(wrong[0])]!r}"
     if smallest != smallest:
-        raise UsageError(f"{data.source} holds NaN ({first}): remove or fill these values")
+        raise UsageError(f"{where} holds NaN ({first}): remove or fill these values")
     raise UsageError(
-        f"the values of {data.source} must lie within [0, 1], got [{smallest:.4g}, {largest:.4g}] ({first}): did you "
+        f"the values of {where} must lie within [0, 1], got [{smallest:.4g}, {largest:.4g}] ({first}): did you "
         "normalize them? Give raw pixels as uint8 or scaled to [0, 1]; mean and std belong to sg.Classifier"
     )

@@ -25,7 +25,7 @@ def load_folder(root: Path, name: str, split: str, form: Form) -> Dataset:
 
     Raises:
         UsageError: no class folders, a class without images, the split is missing, or sizes differ.
-        Failure: a file is not a readable image.
+        Failure: a file is not a readable image; in a large folder when it is met.
     """
     splits = [folder.name for folder in _folders(root) if folder.name in _SPLITS]
     divided = "train" in splits or "test" in splits
@@ -37,7 +37,7 @@ def load_folder(root: Path, name: str, split: str, form: Form) -> Dataset:
     if not divided:
         keys = [path.relative_to(root).as_posix() for path, _ in files]
         files = [files[i] for i in holdout([label for _, label in files], split, keys)]
-    images = stack(((str(path), path) for path, _ in files), len(files), form, f"{name}/{split}")
+    images = stack(lambda rows: ((str(files[i][0]), files[i][0]) for i in rows), len(files), form, f"{name}/{split}")
     labels = torch.tensor([label for _, label in files], dtype=torch.int64)
     ids = tuple(path.relative_to(root).as_posix() for path, _ in files)
     return Dataset(images, labels, tuple(classes), ids, name, split)

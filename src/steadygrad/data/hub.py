@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ def load_hub(repository: str, config: str | None, name: str, split: str, form: F
         raise UsageError(f"the column {label!r} of {repository} must hold integer labels, got {wrong[0]!r}")
     labels = torch.tensor(values, dtype=torch.int64)
     # Undecoded, so that a broken image is named by its row and all sources decode alike.
-    files = table.cast_column(image, Image(decode=False))
-    images = stack(_contents(files, image, f"{repository} ({split})"), len(labels), form, f"{name}/{split}")
+    files = table.select_columns([image]).cast_column(image, Image(decode=False))
+    read = functools.partial(_contents, files, f"{repository} ({split})")
+    images = stack(read, len(labels), form, f"{name}/{split}")
     classes = class_names(getattr(table.features[label], "names", None), labels)
     return Dataset(images, labels, classes, numbered(f"{name}/{split}/", range(len(labels))), name, split)
 
@@ -62,8 +64,9 @@ def _download(repository: str, config: str | None, name: str, split: str) -> Any
         ) from error
 
 
-def _contents(table: Any, column: str, where: str) -> Iterator[tuple[str, bytes | Path]]:
-    for row, value in enumerate(table[column]):
+def _contents(files: Any, where: str, rows: Sequence[int]) -> Iterator[tuple[str, bytes | Path]]:
+    (values,) = files[list(rows)].values()
+    for row, value in zip(rows, values):
         here = f"the image in row {row} of {where}"
         if value is None or (value["bytes"] is None and value["path"] is None):
             raise Failure(f"{here} is empty")

@@ -1,4 +1,4 @@
-"""Pixels: decoding image files, grey and color, sizes, and stacking them into one tensor."""
+"""Pixels: decoding image files, grey and color, sizes, and putting them into one tensor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import io
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from steadygrad.data.lazy import LazyImages, loaded
 from steadygrad.errors import Failure, UsageError, unknown_name
-from steadygrad.progress import task
 
 __all__ = ["Form", "decode", "reshape", "stack"]
 
@@ -82,26 +82,38 @@ def _sixteen_bit(pixels: np.ndarray[Any, Any], form: Form, where: str) -> np.nda
     return reshape(images, form)[0].permute(1, 2, 0).numpy()
 
 
-def stack(sources: Iterable[tuple[str, bytes | Path]], count: int, form: Form, what: str) -> Tensor:
-    """Decode `count` image files, given as (where, content or path), into one (N, C, H, W) tensor.
+def stack(
+    files: Callable[[Sequence[int]], Iterable[tuple[str, bytes | Path]]], count: int, form: Form, what: str
+) -> Tensor | LazyImages:
+    """Decode `count` image files, given by place as (where, content or path), into one (N, C, H, W) tensor.
+
+    A large tensor is lazy: what is raised is then raised when a file is met.
 
     Raises:
         Failure: a file is not a readable image.
         UsageError: a file differs from the first one in size, channels or depth.
     """
-    out: Tensor | None = None
-    first = ""
-    with task(f"read {what}", count) as advance:
-        for i, (where, source) in enumerate(sources):
-            # A copy, since PIL's memory is read-only.
-            image = torch.from_numpy(decode(source, form, where).copy()).permute(2, 0, 1)  # (C, H, W)
-            if out is None:
-                first, out = where, torch.empty(count, *image.shape, dtype=image.dtype)
-            _check_alike(image, out[0], where, first)
-            out[i] = image
-            if i % _CHUNK == _CHUNK - 1 or i == count - 1:
-                advance(i % _CHUNK + 1)
-    return out if out is not None else torch.empty(0, 1, 1, 1, dtype=torch.uint8)
+    if not count:
+        return torch.empty(0, 1, 1, 1, dtype=torch.uint8)
+    ((first, source),) = files([0])
+    like = _decoded(source, form, first)
+
+    def read(rows: Sequence[int]) -> Tensor:
+        out = torch.empty(len(rows), *like.shape, dtype=like.dtype)
+        # In the order of the source, which may have to open a part of a file for several of them.
+        order = sorted(range(len(rows)), key=rows.__getitem__)
+        for place, (where, source) in zip(order, files([rows[i] for i in order])):
+            image = _decoded(source, form, where)
+            _check_alike(image, like, where, first)
+            out[place] = image
+        return out
+
+    return loaded(LazyImages(read, torch.arange(count), like), what)
+
+
+def _decoded(source: bytes | Path, form: Form, where: str) -> Tensor:
+    # A copy, since PIL's memory is read-only.
+    return torch.from_numpy(decode(source, form, where).copy()).permute(2, 0, 1)  # (C, H, W)
 
 
 def _check_alike(image: Tensor, other: Tensor, where: str, first: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import functools
 import json
 import re
 from collections import defaultdict
@@ -22,6 +24,7 @@ __all__ = ["image_and_label", "load_parquet", "parquet_files"]
 
 _SHARD = re.compile(r"^(?P<split>.+?)[-_](?P<shard>\d+)(-of-(?P<total>\d+))?(-[0-9a-f]+)?$")
 _SPLITS = frozenset({"train", "test", "validation", "valid", "val", "extra", "unsupervised"})
+_MOST_BYTES = 64 << 20  # of encoded images that are kept
 _IMAGE, _LABEL = ("image", "img"), ("label", "labels", "fine_label")
 
 
@@ -51,7 +54,7 @@ def load_parquet(path: Path, name: str, split: str, form: Form) -> Dataset:
 
     Raises:
         UsageError: missing split, columns, class or image.
-        Failure: a file or an image is truncated, or a shard is missing.
+        Failure: a file or an image is truncated (of a large data set when it is met), or a shard is missing.
     """
     groups = _groups(parquet_files(path))
     divided = len(groups) > 1 or not groups.keys().isdisjoint(_SPLITS)
@@ -67,7 +70,7 @@ def load_parquet(path: Path, name: str, split: str, form: Form) -> Dataset:
         everything = [v for group in groups.values() for file in group for v in _labels(file)]
         known = class_names(None, torch.tensor(everything, dtype=torch.int64))
     keep = range(len(labels)) if divided else holdout(labels, split)
-    images = stack(_images(files, set(keep)), len(keep), form, f"{name}/{split}")
+    images = stack(_Files(files, keep), len(keep), form, f"{name}/{split}")
     ids = numbered(f"{name}/{split}/" if divided else f"{name}/", keep)
     kept = torch.tensor([labels[i] for i in keep], dtype=torch.int64)
     return Dataset(images, kept, known, ids, name, split)
@@ -136,19 +139,34 @@ def _labels(path: Path) -> list[int]:
     return [int(v) for v in column.to_pylist()]
 
 
-def _images(files: Sequence[Path], keep: set[int]) -> Iterator[tuple[str, bytes | Path]]:
-    """Where and content of the images in the kept rows, counted over all files."""
-    start = 0
-    for path in files:
-        with _open(path) as file:
-            image = image_and_label(file.schema_arrow.names, str(path))[0]
-            batches = file.iter_batches(batch_size=1024, columns=[image])
-            for row, value in enumerate(value for batch in batches for value in batch.column(0).to_pylist()):
-                if start + row not in keep:
-                    continue
-                where = f"the image in row {row} of {path}"
-                content = value.get("bytes") if isinstance(value, dict) else value
-                if not isinstance(content, bytes):
-                    raise Failure(f"{where} holds no bytes of an image file")
-                yield where, content
-            start += file.metadata.num_rows
+class _Files:
+    """The image files in the kept rows, counted over all Parquet files, which are read one group of rows at a time."""
+
+    def __init__(self, paths: Sequence[Path], keep: Sequence[int]) -> None:
+        self.keep, total, largest = keep, 0, 1
+        self.groups: list[tuple[int, int, Path, int]] = []  # first row of all, first row of the file, path, group
+        for path in paths:
+            with _open(path) as file:
+                about = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
+            before = total
+            for group, part in enumerate(about):
+                self.groups.append((total, total - before, path, group))
+                total, largest = total + part.num_rows, max(largest, part.total_byte_size)
+        # Neighbors need the same group; a few more are kept for data that are read in another order.
+        self.column = functools.lru_cache(max(1, _MOST_BYTES // largest))(_column)
+
+    def __call__(self, places: Sequence[int]) -> Iterator[tuple[str, bytes | Path]]:
+        for row in (self.keep[i] for i in places):
+            start, first, path, group = self.groups[bisect.bisect(self.groups, row, key=lambda g: g[0]) - 1]
+            where = f"the image in row {first + row - start} of {path}"
+            value = self.column(path, group)[row - start].as_py()
+            content = value.get("bytes") if isinstance(value, dict) else value
+            if not isinstance(content, bytes):
+                raise Failure(f"{where} holds no bytes of an image file")
+            yield where, content
+
+
+def _column(path: Path, group: int) -> Any:
+    with _open(path) as file:
+        image = image_and_label(file.schema_arrow.names, str(path))[0]
+        return file.read_row_group(group, columns=[image]).column(0)

@@ -90,7 +90,7 @@ class StableNeurons(Defense):
         order = torch.randperm(len(train), generator=randomness.fresh(state.seed))[: self.samples]
 
         def pair(start: int) -> tuple[Tensor, Tensor]:
-            part = order[start : start + _CHUNK].to(train.images.device)
+            part = order[start : start + _CHUNK].to(train.labels.device)
             x, y = (t.to(device) for t in train.batch(part))
             step = Step(model, x, y, State(state.teacher, state.seed, start), input_gradients=False)
             return x, step.perturb(self.attack, self.norm, self.eps, y)

@@ -74,8 +74,8 @@ class Measure(Method, abc.ABC):
 
     @property
     def draws_as(self) -> Any:
-        """What the seeds of samples follow from besides the run's seed: measures that say the same draw the same."""
-        return settings_of(self)
+        """What the seeds of samples follow from besides the run's seed: measures of one attack draw as it does."""
+        return settings_of(getattr(self, "attack", self))
 
     def note(self, columns: Mapping[str, Array]) -> str:
         """A word on what was found so far, for the progress bar."""

@@ -169,9 +169,10 @@ class _Job:
 
     def content(self, part: slice) -> list[Any]:
         """What a shard depends on besides the job: its samples and what is given with them."""
-        keys, places = self.runner.data.content_keys, self.rows[part].tolist()
+        places = self.rows[part].tolist()
+        keys = list(self.runner.data.content_keys(places))
         given = {name: key(str(v.dtype), v[part].tobytes().hex()) for name, v in self.given.items()}
-        return [[keys[i] for i in places], given, [i in self.keep for i in places] if self.keep else False]
+        return [keys, given, [i in self.keep for i in places] if self.keep else False]
 
     def compute(self, part: slice, device: torch.device) -> Table:
         started = time.monotonic()
@@ -230,9 +231,10 @@ class _Job:
 
 @dataclass(frozen=True)
 class SavedTables:
-    """The tables of a finished run, read from its folder: nothing is measured."""
+    """The tables of a finished run on so many samples, read from its folder: nothing is measured."""
 
     folder: Path
+    samples: int
 
     def run(
         self, measure: Measure, model: str, *, title: str = "", rows: Sequence[int] | None = None, **ignored: Any
@@ -240,11 +242,12 @@ class SavedTables:
         """The table that an earlier run left, or the rows of it that are asked for."""
         place = place_of(model, title or measure.title)
         table = Store(self.folder).table(place)
-        if table is None:
-            raise Failure(
-                f"the run is not complete: there is no table {self.folder / place}; run the same command again"
-            )
-        return table
+        count = self.samples if rows is None else len(rows)
+        if table is None or len(table) < count:
+            found = "there is no table" if table is None else f"{len(table)} of {count} samples are in the table"
+            raise Failure(f"the run is not complete: {found} {self.folder / place}; run the same command again")
+        # A check that asks for some samples of what was measured on all finds the table of all.
+        return table if len(table) == count else table.select(np.asarray(rows))
 
 
 @contextlib.contextmanager

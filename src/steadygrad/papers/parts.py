@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from steadygrad.measuring.statistics import Estimate, newcombe
 from steadygrad.papers.search import Search
-from steadygrad.report.blocks import Cell, Figure, Table
+from steadygrad.report.blocks import Block, Cell, Figure, Table
 from steadygrad.report.style import GRID, MARKERS, SERIES, drawing, drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["against", "fixed", "line", "panels", "percent", "searched_table", "settings_table"]
+__all__ = ["against", "fixed", "line", "panels", "percent", "searched_tables", "settings_table"]
 
 
 def fixed(found: Estimate | None, digits: int = 3, scale: float = 1.0, sign: str = "", **more: Any) -> Cell:
@@ -33,12 +33,14 @@ def percent(found: Estimate | None, digits: int = 1, **more: Any) -> Cell:
     return fixed(found, digits, 100, **more)
 
 
-def against(ours: Estimate, theirs: float | None, count: int, *, digits: int = 1, apart: int = 1) -> list[Cell]:
-    """Three cells of shares in percent: ours, the paper's on `count` samples, and the difference in points."""
-    if theirs is None:
-        return [percent(ours, digits), Cell("–"), Cell("–")]
-    difference = fixed(newcombe(ours, theirs, count), apart, 100, "+")
-    return [percent(ours, digits), Cell(f"{100 * theirs:.{max(1, digits)}f}"), difference]
+def against(ours: Estimate, theirs: float | None, count: int, digits: tuple[int, int, int] = (1, 1, 1)) -> list[Cell]:
+    """Three cells of shares in percent: ours, the paper's on `count` samples, and the difference in points.
+
+    `digits` are the decimals of the three.
+    """
+    cell = Cell(f"{100 * theirs:.{digits[1]}f}" if theirs is not None else "–")
+    difference = newcombe(ours, theirs, count) if theirs is not None else None
+    return [percent(ours, digits[0]), cell, fixed(difference, digits[2], 100, "+")]
 
 
 def settings_table(labels: Mapping[str, str], ways: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -52,15 +54,17 @@ def settings_table(labels: Mapping[str, str], ways: Mapping[str, Mapping[str, An
     return Table("What each method was trained with.", ["Model", "Objective", "Training"], rows, words=(0, 1))
 
 
-def searched_table(
+def searched_tables(
     found: Mapping[str, Search[Any]],
     labels: Mapping[str, str],
     *,
     score: str,
     shown: Callable[[float], str],
     settings: Callable[[Any], str] = str,
-) -> Table:
-    """All candidates of a search with their accuracy and `score`, the chosen ones ticked."""
+) -> list[Block]:
+    """A table of all candidates of a search, the chosen ones ticked; none where nothing was searched."""
+    if not found:
+        return []
     rows = []
     for name, tried in found.items():
         for row in tried.rows:
@@ -71,7 +75,7 @@ def searched_table(
         f"The search on held-out training data. ✓ is what was chosen: the best {score} among the candidates that lose "
         f"at most {100 * rule.allowed:g} points of the {100 * rule.accuracy:.2f} % of the model without a defense."
     )
-    return Table(caption, ["Model", "Settings", "Accuracy, %", score], rows, words=(0,))
+    return [Table(caption, ["Model", "Settings", "Accuracy, %", score], rows, words=(0,))]
 
 
 def line(axes: Axes, index: int, x: Sequence[float], y: Sequence[float], label: str | None = None, **more: Any) -> None:
@@ -90,15 +94,16 @@ def panels(
     *,
     columns: int = 3,
     height: float = 2.9,
+    shared: bool = False,
 ) -> Figure:
-    """A figure of panels with one legend; `draw(axes, index)` fills each."""
+    """A figure of panels with one legend, and with shared axes if asked for; `draw(axes, index)` fills each."""
     from matplotlib.figure import Figure as Canvas
 
     columns = min(len(titles), columns)
     rows = -(-len(titles) // columns)
     with drawing(10.0 if columns > 1 else 11.0):
         figure = Canvas(figsize=(10.4, 0.8 + height * rows), layout="constrained")
-        every = list(figure.subplots(rows, columns, squeeze=False).flat)
+        every = list(figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).flat)
         for index, axes in enumerate(every):
             if index >= len(titles):
                 axes.set_visible(False)

@@ -75,7 +75,7 @@ class Study:
             self._runners[on] = (
                 Runner(self.networks, self.samples[on], self.store, self.seed, self.device)
                 if self.live
-                else SavedTables(self.folder / "tables")
+                else SavedTables(self.folder / "tables", self.size(on))
             )
         return _Counted(self._runners[on], self, "" if on == "test" else on)
 

@@ -23,67 +23,25 @@ from steadygrad.measuring.statistics import mean, quantiles, share_of
 from steadygrad.measuring.table import Array
 from steadygrad.papers.claims import Claim, published
 from steadygrad.papers.paper import Findings, Paper
-from steadygrad.papers.parts import against, fixed, line, panels, percent, searched_table, settings_table
+from steadygrad.papers.parts import against, fixed, line, panels, percent, searched_tables, settings_table
 from steadygrad.papers.search import Rule, Search, search
 from steadygrad.papers.study import Study
-from steadygrad.papers.yan2018_recipe import Recipe, recipe_of
-from steadygrad.report.blocks import Block, Cell, Figure, Section, Table, Text
+from steadygrad.papers.yan2018_networks import LABELS, RIVALS, SCALES, Recipe, left_out, methods, recipe_of
+from steadygrad.report.blocks import Block, Cell, Section, Table, Text
 from steadygrad.report.wording import number
 from steadygrad.threat import l2, linf
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["METHODS", "MULTIPLES", "PAPER", "SCALES", "Measured", "Scale", "judge"]
+__all__ = ["MULTIPLES", "PAPER", "Measured", "judge"]
 
-RIVALS = ("parseval", "adversarial_fgs", "adversarial_deepfool")
-METHODS = (*RIVALS, "deep_defense")
-LABELS = {
-    "reference": "reference",
-    "parseval": "Parseval",
-    "adversarial_fgs": "adversarial training I (FGS)",
-    "adversarial_deepfool": "adversarial training II (DeepFool)",
-    "deep_defense": "Deep Defense",
-    "combined": "Deep Defense + adversarial training (ours)",
-}
 MULTIPLES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5)
 """Radii of the FGS curve as multiples of the reference radius; the paper's table has .2, .5 and 1."""
 
 _LOSS_ALLOWED = 0.001  # of accuracy, by a candidate of the search
 _TEST_IMAGES = 10_000  # the paper's
 _AT_LEAST = {"convnet": 1.8}  # times the reference's rho2; more than 1 for other networks
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How much is trained and measured.
-
-    Args:
-        part: of the epochs of the recipe.
-        training, test: largest numbers of samples; None for all.
-        distances: first test images for DDN.
-        suite: first test images for the worst case of the suite.
-        validation: validation images that decide a search.
-    """
-
-    part: float
-    training: int | None
-    test: int | None
-    distances: int
-    suite: int
-    validation: int
-
-
-SCALES = {
-    "smoke": Scale(0.1, 200, 60, 10, 10, 50),
-    "short": Scale(0.34, None, 2000, 300, 200, 1000),
-    "paper": Scale(1.0, None, None, 1000, 500, 2000),
-}
-
-
-def methods(study: Study) -> tuple[str, ...]:
-    """The methods of the paper, and the combination of this library if it is asked for."""
-    return (*METHODS, "combined") if study["combined"] else METHODS
 
 
 def samples(study: Study, whole: Dataset, test: Dataset) -> dict[str, Dataset]:
@@ -127,10 +85,7 @@ class Measured:
 
     @property
     def halved(self) -> bool:
-        """Whether there is a radius that halves: from a clean accuracy above a half, FGS goes down to it.
-
-        Without one, as where gradients vanish in float32, accuracies at multiples of the radius say nothing.
-        """
+        """Whether FGS goes from a clean accuracy above a half down to it: else accuracies at multiples say nothing."""
         at = self.fgs["deep_defense"][MULTIPLES.index(1.0)]
         return bool(at.mean() <= 0.5 < self.right["deep_defense"].mean())
 
@@ -193,43 +148,37 @@ def find(study: Study, found: Measured) -> Findings:
     theirs = _published(study["dataset"], study["model"])
     rows = {name: _row(found, name) for name in found.right}
     results = {
-        "network": study["model"],
         "models": list(rows),
         "rows": rows,
         "eps_ref": found.radius,
         "halved": found.halved,
-        "suite_eps": found.radius / 2,
-        "images": {
-            "accuracy, rho2, FGS": len(found.norms),
-            "DDN": len(found.distances["reference"]),
-            "suite": len(found.withstands["reference"]),
-        },
         "search": found.searched,
         "settings": found.settings,
-        "published": theirs,
     }
+    tried = searched_tables(found.searched, LABELS, score="ρ₂, centered", shown="{:.3f}".format, settings=json.dumps)
     sections = [
         Section("The paper's table", [_intro(found), *_accuracy_and_rho(rows, theirs), *_fgs(rows, theirs)]),
-        Section("Other judges", [_judges(results)]),
-        Section("Settings", _settings(found)),
+        Section("Other judges", [_judges(rows, found.radius)]),
+        Section("Settings", [settings_table(LABELS, found.settings), *tried]),
     ]
     headline = {
         f"{LABELS[name]}: {text}": (row[key], unit)
         for name, row in rows.items()
         for text, key, unit in (("accuracy", "accuracy", "%"), ("ρ₂, centered", "rho2_centered", ""))
     }
-    return Findings(results, judge(study["model"], theirs, found), sections, _left_out(study), headline)
+    return Findings(results, judge(study["model"], theirs, found), sections, left_out(study), headline)
 
 
 def _row(found: Measured, name: str) -> dict[str, Any]:
-    reached = found.distances[name][found.right[name][: len(found.distances[name])]]
+    distances = found.distances[name]
+    reached = distances[found.right[name][: len(distances)]]
     return {
         "accuracy": share_of(found.right[name]),
         "rho2": mean(found.rho2(name, centered=False)),
         "rho2_centered": mean(found.rho2(name)),
         "rounded": share_of(found.rounded[name]),
         "fgs": {f"{m:g}": share_of(row) for m, row in zip(MULTIPLES, found.fgs[name])},
-        "ddn": {"quantiles": quantiles(reached), "count": len(reached)},
+        "ddn": {"quantiles": quantiles(reached), "count": len(reached), "images": len(distances)},
         "suite": share_of(found.withstands[name]),
     }
 
@@ -299,29 +248,6 @@ def _relative(network: str, theirs: Mapping[str, Any], found: Measured) -> list[
     ]
 
 
-def _left_out(study: Study) -> list[str]:
-    scale = SCALES[study["scale"]]
-    lines = [
-        "FGS stays within the range of the pixels, which the paper does not ask for; DeepFool for ρ₂ does not.",
-        "All methods fine-tune the same reference; the paper publishes settings for LeNet's Deep Defense only.",
-    ]
-    if study["dataset"] == "cifar10":
-        lines.append(
-            "CIFAR-10 in pixels of [0, 1], normalized per channel; the paper whitens, so its rows compare as ratios "
-            "to the reference."
-        )
-    if scale.part < 1:
-        lines.append(f"Trainings have {scale.part:g} of their epochs (at least one).")
-    if scale.training is not None or scale.test is not None:
-        lines.append(f"{study.size('train'):,} training samples and the first {scale.test} test samples.")
-    lines.append(
-        "The settings were chosen in this run, on a twelfth of the training data that the search did not train on."
-        if study["search"]
-        else "The settings are those of the network's table; --search chooses them anew on validation data."
-    )
-    return lines
-
-
 def _intro(found: Measured) -> Text:
     scales = (
         "ρ₂ in pixels and ρ₂ centered on the mean training image are different scales; the published MNIST figures "
@@ -353,7 +279,7 @@ def _accuracy_and_rho(rows: Mapping[str, Any], theirs: Mapping[str, Any]) -> lis
 
     def accuracy(name: str) -> list[Cell]:
         other = theirs[name]["accuracy"] if name in theirs else None
-        return against(rows[name]["accuracy"], other, _TEST_IMAGES, digits=2, apart=2)
+        return against(rows[name]["accuracy"], other, _TEST_IMAGES, (2, 2, 2))
 
     return [
         Table(
@@ -375,7 +301,9 @@ def _accuracy_and_rho(rows: Mapping[str, Any], theirs: Mapping[str, Any]) -> lis
 def _fgs(rows: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Block]:
     def cells(name: str) -> list[Cell]:
         row, other = rows[name], theirs.get(name, {}).get("fgs", {})
-        shown = [cell for m in ("0.2", "0.5", "1") for cell in against(row["fgs"][m], other.get(m), _TEST_IMAGES)]
+        shown = [
+            cell for m in ("0.2", "0.5", "1") for cell in against(row["fgs"][m], other.get(m), _TEST_IMAGES, (1, 2, 1))
+        ]
         return [*shown, percent(row["rounded"])]
 
     def draw(axes: Axes, _: int) -> None:
@@ -390,12 +318,12 @@ def _fgs(rows: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Block]:
         "leaves nothing of 1 − p, so that the slope of the cross-entropy has lost a part and FGS of its strength."
     )
     title = "Accuracy after one FGS step against its radius in multiples of ε_ref."
-    curve: Figure = panels([""], draw, title, "radius / ε_ref", "accuracy, %", height=3.4)
+    curve = panels([""], draw, title, "radius / ε_ref", "accuracy, %", height=3.4)
     return [Table(caption, head, [(LABELS[name], cells(name)) for name in rows]), curve]
 
 
-def _judges(results: Mapping[str, Any]) -> Table:
-    base = results["rows"]["reference"]["ddn"]["quantiles"]["0.5"]
+def _judges(rows: Mapping[str, Any], radius: float) -> Table:
+    base = rows["reference"]["ddn"]["quantiles"]["0.5"]
 
     def cells(row: Mapping[str, Any]) -> list[Cell]:
         low, middle, high = (row["ddn"]["quantiles"][q] for q in ("0.05", "0.5", "0.95"))
@@ -404,21 +332,12 @@ def _judges(results: Mapping[str, Any]) -> Table:
 
     return Table(
         "Two judges that Deep Defense was not trained on. DDN: median l2 distance of the images that were right "
-        f"before, with the 5 % and 95 % quantiles (first {results['images']['DDN']:,} test images). Suite: share in "
-        f"percent that no attack of the fast suite changes within linf {results['suite_eps']:.4f}, half of ε_ref "
-        f"(first {results['images']['suite']:,}).",
+        f"before, with the 5 % and 95 % quantiles (first {rows['reference']['ddn']['images']:,} test images). Suite: "
+        f"share in percent that no attack of the fast suite changes within linf {radius / 2:.4f}, half of ε_ref (first "
+        f"{rows['reference']['suite'].count:,}).",
         ["Model", "DDN median", "Ratio", "Worst case of the suite"],
-        [(LABELS[name], cells(row)) for name, row in results["rows"].items()],
+        [(LABELS[name], cells(row)) for name, row in rows.items()],
     )
-
-
-def _settings(found: Measured) -> list[Block]:
-    blocks: list[Block] = [settings_table(LABELS, found.settings)]
-    if found.searched:
-        blocks.append(
-            searched_table(found.searched, LABELS, score="ρ₂, centered", shown="{:.3f}".format, settings=json.dumps)
-        )
-    return blocks
 
 
 PAPER = Paper(

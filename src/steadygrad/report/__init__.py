@@ -3,6 +3,5 @@
 from steadygrad.report.page import render as render
 from steadygrad.report.page import tables as tables
 from steadygrad.report.page import write as write
-from steadygrad.report.sections.headline_section import headline as headline
 
-__all__ = ["headline", "render", "tables", "write"]
+__all__ = ["render", "tables", "write"]

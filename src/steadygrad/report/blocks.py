@@ -15,37 +15,19 @@ from steadygrad import __version__
 from steadygrad.report.png import Picture
 from steadygrad.report.wording import NOT_MEASURED
 
-__all__ = [
-    "Block",
-    "Cell",
-    "Code",
-    "Facts",
-    "Figure",
-    "Folded",
-    "Group",
-    "Heading",
-    "Inline",
-    "Items",
-    "Page",
-    "Panels",
-    "Pictures",
-    "Sample",
-    "Samples",
-    "Section",
-    "Table",
-    "Text",
-    "html",
-    "mark",
-    "missing",
-    "render",
-    "small",
-    "titled",
-]
-
 Inline: TypeAlias = str | Markup
 """Text that is escaped, or HTML made by `html`."""
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+
+class Block:
+    """What a section is made of."""
+
+    @property
+    def kind(self) -> str:
+        """Its macro in the template."""
+        return type(self).__name__.lower()
 
 
 @dataclass(frozen=True)
@@ -92,7 +74,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Block):
     """A table; `words` are the columns, counted without the first, that hold words and no numbers.
 
     `style` is "headline" for one that becomes a list on a narrow screen, "stacked" for intervals below their numbers.
@@ -104,7 +86,6 @@ class Table:
     words: Sequence[int] = ()
     groups: Sequence[Group] = ()
     style: str = ""
-    kind: str = "table"
 
     @property
     def bodies(self) -> Sequence[Group]:
@@ -119,32 +100,29 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Figure(Block):
     """A drawing as inline SVG, and perhaps another one for a narrow screen."""
 
     drawing: Markup
     caption: Inline
     narrow: Markup | None = None
-    kind: str = "figure"
 
 
 @dataclass(frozen=True)
-class Panels:
+class Panels(Block):
     """Rows of small figures (drawing or None, caption) beside a name, for comparison."""
 
     rows: Sequence[tuple[str, Sequence[tuple[Markup | None, Inline]]]]
-    kind: str = "panels"
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Pictures(Block):
     """Pictures in rows; None leaves a gap."""
 
     caption: Inline
     head: Sequence[Inline]
     rows: Sequence[tuple[Inline, Sequence[Picture | None]]]
     wide: bool = False
-    kind: str = "pictures"
 
 
 @dataclass(frozen=True)
@@ -158,58 +136,52 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Samples:
+class Samples(Block):
     """Samples below each other, the pictures of each in a strip."""
 
     rows: Sequence[Sample]
-    kind: str = "samples"
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(Block):
     """A paragraph; `style` is "note", "good", "bad" or a class of the style sheet."""
 
     text: Inline
     style: str = ""
-    kind: str = "text"
 
 
 @dataclass(frozen=True)
-class Heading:
+class Heading(Block):
     """A heading within a section."""
 
     text: Inline
-    kind: str = "heading"
 
 
 @dataclass(frozen=True)
-class Items:
+class Items(Block):
     """A list: of points, or the key to the marks of figures (style "keys")."""
 
     items: Sequence[Inline]
     style: str = "plain"
-    kind: str = "items"
 
 
 @dataclass(frozen=True)
-class Facts:
+class Facts(Block):
     """Short facts, each with its name."""
 
     pairs: Sequence[tuple[str, Inline]]
-    kind: str = "facts"
 
 
 @dataclass(frozen=True)
-class Code:
+class Code(Block):
     """Text as it would be typed."""
 
     text: str
     label: str
-    kind: str = "code"
 
 
 @dataclass(frozen=True)
-class Folded:
+class Folded(Block):
     """Blocks that are opened by a click; `inner` where it stands below a heading within the section."""
 
     title: Inline
@@ -217,10 +189,6 @@ class Folded:
     note: Inline = ""
     open: bool = False
     inner: bool = False
-    kind: str = "folded"
-
-
-Block: TypeAlias = Table | Figure | Panels | Pictures | Samples | Text | Heading | Items | Facts | Code | Folded
 
 
 @dataclass(frozen=True)

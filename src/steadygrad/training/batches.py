@@ -37,10 +37,10 @@ def steps_of(count: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor
 
 def on_device(data: Dataset, device: torch.device) -> Dataset:
     """The data set in the memory of the device if it is not very large, else as it is."""
-    size = data.images.numel() * data.images.element_size()
-    if device.type == "cpu" or size > _MOST_BYTES:
+    images = data.images
+    if device.type == "cpu" or not isinstance(images, Tensor) or images.nbytes > _MOST_BYTES:
         return data
-    return dataclasses.replace(data, images=data.images.to(device), labels=data.labels.to(device))
+    return dataclasses.replace(data, images=images.to(device), labels=data.labels.to(device))
 
 
 def augmented(x: Tensor, kind: Augment, seed: int, count: int, part: slice) -> Tensor:

@@ -167,7 +167,7 @@ class Loop:
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
         part = self.processes.share(len(batch))
-        samples = batch[part].to(self.train.images.device)
+        samples = batch[part].to(self.train.labels.device)
         x, y = (t.to(self.device, non_blocking=True) for t in self.train.batch(samples))
         seed = seed_of("augment", *place)
         follow = functools.partial(augmented, kind=settings.augment, seed=seed, count=len(batch), part=part)

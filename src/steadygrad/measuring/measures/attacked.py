@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from steadygrad.attacks import DDN, FMN, Attack, DeepFool
 from steadygrad.classifier import predict
-from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
+from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.measuring.table import Array
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
@@ -99,11 +99,6 @@ class Attacked(Measure):
         chunked = "" if self.chunk is None else f" ({self.chunk} at once)"
         return f"{label_of(self.attack)}{scaled}{chunked}, {self.threat}"
 
-    @property
-    def draws_as(self) -> Any:
-        """As the attack draws: the same at every radius and scale."""
-        return settings_of(self.attack)
-
     def note(self, columns: Mapping[str, Array]) -> str:
         """The share that is left."""
         return f"{100 * (1 - np.asarray(columns['success']).mean()):.1f} % left"
@@ -153,11 +148,6 @@ class Transferred(Measure):
 
     attack: Attack
     threat: Threat
-
-    @property
-    def draws_as(self) -> Any:
-        """As the attack draws."""
-        return settings_of(self.attack)
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         """Judge the points of the second model on the first."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from steadygrad.attacks import Attack
 from steadygrad.classifier import predict
 from steadygrad.errors import UsageError
-from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
+from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
@@ -56,11 +55,6 @@ class Curve(Measure):
     def title(self) -> str:
         """The attack whose curve it is."""
         return f"curve of {label_of(self.attack)}"
-
-    @property
-    def draws_as(self) -> Any:
-        """As the attack draws: the same at every radius."""
-        return settings_of(self.attack)
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         """Search the smallest radius for the first model."""

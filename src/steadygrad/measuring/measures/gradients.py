@@ -1,4 +1,4 @@
-"""How large the input gradients of the loss are."""
+"""Input gradients: how large those of the loss are, and those of all log-probabilities together."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.attacks.losses import cross_entropy
+from steadygrad.attributions.pixels import image_array
 from steadygrad.classifier import frozen
 from steadygrad.derivatives import gradient
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 
-__all__ = ["GradientNorms"]
+__all__ = ["GradientNorms", "SummedGradient"]
 
 
 @MEASURES.register(
@@ -40,3 +41,23 @@ class GradientNorms(Measure):
                 return size
 
             return {"norm": norm(y), "next_norm": norm((y + 1) % classes)}
+
+
+@MEASURES.register(
+    "summed_gradient",
+    summary="input gradient of the sum of all log-probabilities, beside the input",
+    reference="Ross and Doshi-Velez 2018, arXiv 1711.09404, figure 7",
+    cost="a forward and a backward",
+    soundness="estimate",
+    order=1,
+)
+@dataclass(frozen=True)
+class SummedGradient(Measure):
+    """Writes the `input` and its `map`, both (n, C, H, W)."""
+
+    def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
+        """Take the gradient of the first model."""
+        model, x = models[0], batch.x
+        with frozen(model, batch.seeds):
+            _, slope = gradient(lambda inputs: model(inputs).log_softmax(1).sum(1), x)
+        return {"input": image_array(x), "map": image_array(slope)}

@@ -13,7 +13,7 @@ from steadygrad.attacks import Attack
 from steadygrad.attributions import Attribution, similarity
 from steadygrad.attributions.pixels import image_array, plane_of
 from steadygrad.classifier import predict
-from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
+from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
@@ -66,9 +66,10 @@ class Pictured(Measure):
 )
 @dataclass(frozen=True)
 class EveryTarget(Measure):
-    """Attacks each sample towards the first `classes` classes; pictures (K, C, H, W) and success (K,) per sample.
+    """Attacks each sample towards the first `classes` classes.
 
-    The original stands for the sample's own class.
+    Writes `pictures` (n, K, C, H, W), in which the original stands for the sample's own class, `success` (n, K), and
+    how many entries `changed` (n, K).
     """
 
     attack: Attack
@@ -80,11 +81,6 @@ class EveryTarget(Measure):
     def title(self) -> str:
         """The attack."""
         return f"{label_of(self.attack)}, targeted"
-
-    @property
-    def draws_as(self) -> Any:
-        """As the attack draws."""
-        return settings_of(self.attack)
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         """Attack the first model."""
@@ -99,4 +95,5 @@ class EveryTarget(Measure):
         return {
             "pictures": pictures.reshape(count, self.classes, *pictures.shape[1:]),
             "success": found.success.view(count, self.classes),
+            "changed": (shown != inputs).flatten(1).sum(1).view(count, self.classes),
         }

@@ -88,8 +88,8 @@ def mean_ratio(table: Table, norm: str = "norm") -> Estimate | None:
 def mean_image(data: Dataset) -> Tensor:
     """The mean of all inputs (*), float32."""
     total = torch.zeros(data.shape, dtype=torch.float64)
-    for start in range(0, len(data), 1000):
-        total += data.batch(slice(start, start + 1000))[0].double().sum(0)
+    for start in range(0, len(data), 200):
+        total += data.batch(slice(start, start + 200))[0].sum(0, dtype=torch.float64)
     return (total / len(data)).float()
 
 

@@ -68,7 +68,8 @@ def _broken(models: Sequence[Model]) -> Table:
     rows: list[Row] = []
     for place in dict.fromkeys(place for each in found for place in each):
         broken = [each.get(place) for each in found]
-        cells = [DASH if b is None else Cell(f"{b.samples:,}", f"({b.alone:,})") for b in broken]
+        counts = '{} <span class="ci">({})</span>'
+        cells = [DASH if b is None else Cell(html(counts, f"{b.samples:,}", f"{b.alone:,}")) for b in broken]
         rows.append((": ".join(filter(None, place)), cells))
     return Table(
         "Samples that each attack broke of those that were right before; in brackets those that nothing else in the "

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -28,8 +27,9 @@ from steadygrad.report.blocks import (
 from steadygrad.report.cells import DASH, plain, ranged, share
 from steadygrad.report.run_folder import Run
 from steadygrad.report.samples import GOALS, MARKS, attacked_maps
+from steadygrad.report.scatter import limits, scatter
 from steadygrad.report.sections import ReportSection
-from steadygrad.report.style import INK, MUTED, PAPER, SERIES, bare, drawing, inline, svg
+from steadygrad.report.style import inline
 from steadygrad.report.terminal import listed
 from steadygrad.report.wording import NOT_MEASURED, number, percent, spaced, threat
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from steadygrad.audit.schema_maps import AttackedMap, Bound, Explained, RefusedMap, Way
 
-__all__ = ["FAITHFUL", "SECTION", "SIMILARITIES", "limits", "scatter", "terminal"]
+__all__ = ["FAITHFUL", "SECTION", "SIMILARITIES", "terminal"]
 
 SIMILARITIES = {
     "top_k_intersection": "Top 10 % in common",
@@ -59,8 +59,6 @@ _WAYS: dict[Way, str] = {
     "own_attack": "own map, attack",
     "own_noise": "own map, random noise",
 }
-Values: TypeAlias = Mapping[Any, Sequence[float | None]]
-_MARKS = {"linearized": ("o", SERIES[0], SERIES[0]), "certified": ("s", PAPER, SERIES[1])}
 
 
 def blocks(run: Run) -> list[Block]:
@@ -328,68 +326,6 @@ def terminal(run: Run) -> RichTable | None:
             rows.append([name, row.name, f"{kept.value:.2f} [{kept.low:.2f}, {kept.high:.2f}]", ratio])
     title = "Explanations moved by attacks, also as a share of the certified bound"
     return listed(title, ["model", "explanation", "top 10 % kept", "of the bound"], rows)
-
-
-def limits(panels: Iterable[Values]) -> tuple[int, int, int, int] | None:
-    """Decades of the axes that hold all panels: those of the bounds, then those of the attacks; None for no points."""
-    pairs = [(x, y) for values in panels for kind in _MARKS for x, y in _points(values, kind) if x > 0 and y > 0]
-    if not pairs:
-        return None
-    ends = []
-    for axis in zip(*pairs, strict=True):
-        low = math.floor(math.log10(min(axis)))
-        ends += [low, max(low + 1, math.ceil(math.log10(max(axis))))]
-    return ends[0], ends[1], ends[2], ends[3]
-
-
-def scatter(values: Values, decades: tuple[int, int, int, int], title: str) -> str:
-    """One point per sample on logarithmic axes: its bound to the right, the attack upwards, as SVG.
-
-    Filled dots are linearized bounds, hollow squares certified ones. On the line the attack reaches the bound;
-    a point above it exceeds the bound. What an attack did not move at all lies on the lower edge.
-    """
-    from matplotlib.figure import Figure as Canvas
-
-    left, right, low, high = decades
-    width, height = 350, 210
-    with drawing(11.0):
-        figure = Canvas(figsize=(width / 72, height / 72))
-        axes = figure.add_axes((46 / width, 40 / height, 1 - 60 / width, 1 - 62 / height))
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        ends = (10.0 ** min(left, low), 10.0 ** max(right, high))
-        axes.plot(ends, ends, color=MUTED, linewidth=1, zorder=1)
-        for kind, (mark, face, edge) in _MARKS.items():
-            points = [(x, max(y, 10.0**low)) for x, y in _points(values, kind) if x > 0]
-            if points:
-                axes.plot(
-                    *zip(*points, strict=True),
-                    linestyle="none",
-                    marker=mark,
-                    markersize=4.5,
-                    markerfacecolor=face,
-                    markeredgecolor=edge,
-                    alpha=0.8,
-                    clip_on=False,
-                )
-        axes.set_xlim(10.0**left, 10.0**right)
-        axes.set_ylim(10.0**low, 10.0**high)
-        for axis, first, last in ((axes.xaxis, left, right), (axes.yaxis, low, high)):
-            ticks = range(first, last + 1, max(1, math.ceil((last - first) / 4)))
-            axis.set_ticks([10.0**t for t in ticks], [number(10.0**t).replace("1·", "") for t in ticks])
-            axis.set_ticks([], minor=True)
-        bare(axes, "both", ("left", "bottom"))
-        axes.set_xlabel("bound, in lengths of the map")
-        axes.set_title("attack", loc="left", fontsize="medium", color=INK, x=-0.12)
-        return svg(figure, title)
-
-
-def _points(values: Values, kind: str) -> list[tuple[float, float]]:
-    return [
-        (bound, attack)
-        for attack, bound in zip(values["attack"], values.get(kind, ()), strict=False)
-        if attack is not None and bound is not None
-    ]
 
 
 SECTION = ReportSection(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from steadygrad.audit.schema import HardenSummary, Training
     from steadygrad.audit.schema_values import Difference
 
-__all__ = ["SECTION", "changes", "terminal", "training"]
+__all__ = ["SECTION", "changes", "changes_table", "training"]
 
 _STYLES = {"better": "good", "worse": "bad", "not trustworthy": "bad", "not shown": "none"}
 
@@ -78,19 +78,22 @@ def _in_words(value: Any) -> str:
     return " + ".join(map(_in_words, value)) if isinstance(value, list) else str(value)
 
 
-def terminal(run: Run) -> RichTable | None:
+def changes_table(found: HardenSummary) -> RichTable:
     """The same changes for a Rich console."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
 
-    if run.hardened is None:
-        return None
     built = RichTable(box=SIMPLE_HEAD)
     for title in ("", "before", "after", "difference"):
         built.add_column(title, justify="right" if title else "left")
-    for name, cells in changes(run.hardened):
+    for name, cells in changes(found):
         built.add_row(name, *(f"{cell.text}\n{cell.below}".strip() for cell in cells))
     return built
+
+
+def terminal(run: Run) -> RichTable | None:
+    """The changes, where there was a hardening."""
+    return None if run.hardened is None else changes_table(run.hardened)
 
 
 SECTION = ReportSection(0, "hardened", "Before and after", "Before and after hardening", ("harden",), blocks, terminal)

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from steadygrad.audit.schema import Model, Summary
     from steadygrad.audit.schema_values import Estimate
 
-__all__ = ["SECTION", "headline", "sentence", "terminal"]
-
-_COLUMNS = ("model", "clean accuracy", "robust accuracy", "verdict")
+__all__ = ["SECTION", "sentence", "terminal"]
 
 
 def sentence(summary: Summary) -> str:
@@ -85,20 +83,9 @@ def _whisker(model: Model) -> Markup:
     )
 
 
-def _rows(summary: Summary) -> list[list[str]]:
-    return [[m.name, _aligned(m.clean), _aligned(m.robust), verdict(m.verdict)] for m in summary.models]
-
-
 def _aligned(value: Estimate) -> str:
     # The interval is padded to its longest form, so that the numbers of a column stand under each other.
     return f"{percent(value.value)} {interval(value):<13}"
-
-
-def headline(summary: Summary) -> list[str]:
-    """The headline as aligned lines of text, the first with the column names."""
-    rows = [list(_COLUMNS), *_rows(summary)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS) - 1)]
-    return [f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip() for row in rows]
 
 
 def terminal(run: Run) -> RichTable:
@@ -108,14 +95,18 @@ def terminal(run: Run) -> RichTable:
     from rich.text import Text as RichText
 
     built = RichTable(box=SIMPLE_HEAD, pad_edge=False)
-    for name in _COLUMNS:
+    for name in ("model", "clean accuracy", "robust accuracy", "verdict"):
         number = name.endswith("accuracy")
         built.add_column(name, justify="right" if number else "left", no_wrap=number)
-    for model, (name, clean, robust, said) in zip(run.summary.models, _rows(run.summary), strict=True):
+    for model in run.summary.models:
         stands = model.verdict.trustworthy
-        styles = ("", "", "bold" if stands else "strike dim", "green" if stands else "red")
         # RichText, not markup: a name such as "[red]" is printed as it is.
-        built.add_row(*(RichText(text, style) for text, style in zip((name, clean, robust, said), styles, strict=True)))
+        built.add_row(
+            RichText(model.name),
+            RichText(_aligned(model.clean)),
+            RichText(_aligned(model.robust), style="bold" if stands else "strike dim"),
+            RichText(verdict(model.verdict), style="green" if stands else "red"),
+        )
     return built
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from oracles import paired as oracle
+from steadygrad.audit.comparison import Side, compare
 from steadygrad.errors import UsageError
-from steadygrad.hardening import Side, compare
 
 COUNT = 100
 

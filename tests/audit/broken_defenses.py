@@ -1,6 +1,6 @@
 """Five defenses that only look robust, three that do not pretend, and what the audit says about each.
 
-`python tests/evaluation/broken_defenses.py` trains all of them on the digits with several seeds and
+`python tests/audit/broken_defenses.py` trains all of them on the digits with several seeds and
 prints the table of docs/concepts/validity.md: the audited number beside that of an oracle that
 knows what is broken. The tests run a smaller version of the same.
 """
@@ -21,7 +21,7 @@ if __name__ == "__main__":  # the tests' own folder, as pytest has it
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import steadygrad as sg
-from evaluation.victims import Sharp
+from audit.victims import Sharp
 from steadygrad.attacks import PGD, Expectation
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
@@ -159,7 +159,7 @@ def audited(case: Case, data: Dataset, suite: Any = "fast") -> Outcome:
     found = sg.audit(
         {case.kind: case.model}, data, threat, attacks=suite, attributions=(), gallery=0, transfer=False, seed=case.seed
     ).summary["models"][0]
-    left = sg.evaluate(case.attacked, data, ORACLE, threat, seed=1000 + case.seed).accuracy().value
+    left = sg.robust_accuracy(sg.evaluate(case.attacked, data, ORACLE, threat, seed=1000 + case.seed)).value
     failed = tuple(check["name"] for check in found["verdict"]["checks"] if check["passed"] is False)
     values = (found["clean"]["value"], found["robust"]["value"], left)
     return Outcome(case, *values, found["verdict"]["trustworthy"], failed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import random
 import signal
@@ -19,12 +20,13 @@ import pytest
 import steadygrad as sg
 from children import Parent, alive
 from steadygrad.attacks import FGSM, PGD, Attack
+from steadygrad.audit.audit import Audit, read
 from steadygrad.audit.schema import Summary
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
-from steadygrad.errors import Failure
-from steadygrad.evaluation import Audit, robustness
-from steadygrad.evaluation.records import Records
+from steadygrad.errors import Failure, UsageError
+from steadygrad.measuring.measure import Measure
+from steadygrad.measuring.measures.curve import GRID
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +37,7 @@ sys.path[:0] = json.loads(sys.argv[1])
 import torch
 torch.set_num_threads(1)
 import pandas, pyarrow.parquet, scipy.stats, steadygrad as sg
-from evaluation.test_audit_resume import run
+from audit.test_resume import run
 print("ready", flush=True)
 for line in sys.stdin:
     weights, out = json.loads(line)
@@ -52,11 +54,16 @@ SETTINGS: dict[str, Any] = {"attacks": [PGD(steps=5), FGSM()], "attributions": (
 
 
 def run(weights: str, out: str | Path | None) -> Audit:
-    """One audit in cells of ten samples, so that there are many moments to be killed at."""
-    robustness.CHUNK = 10
+    """One audit in shards of ten samples, so that there are many moments to be killed at."""
+    Measure.shard = 10
     data = sg.data.load("digits", "test").take(40)
     model = sg.models.load(weights)
     return sg.audit(model, data, sg.linf(0.1), out=out, **SETTINGS)
+
+
+def shards(out: Path) -> list[Path]:
+    """The files of the tables of a folder."""
+    return sorted(p for p in out.rglob("*.parquet") if p.name[0] != ".")
 
 
 def lasting(summary: dict[str, Any]) -> dict[str, Any]:
@@ -65,8 +72,8 @@ def lasting(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def _chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robustness, "CHUNK", 10)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Measure, "shard", 10)
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +85,11 @@ def weights(honest: Classifier, tmp_path_factory: pytest.TempPathFactory) -> str
 
 @pytest.fixture(scope="module")
 def undisturbed(weights: str, tmp_path_factory: pytest.TempPathFactory) -> Audit:
-    chunk = robustness.CHUNK
+    usual = Measure.shard
     try:
         return run(weights, tmp_path_factory.mktemp("undisturbed") / "run")
     finally:
-        robustness.CHUNK = chunk
+        Measure.shard = usual
 
 
 def _ends_the_same(weights: str, out: Path, undisturbed: Audit) -> None:
@@ -92,14 +99,13 @@ def _ends_the_same(weights: str, out: Path, undisturbed: Audit) -> None:
     written = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert written == found.summary
     assert undisturbed.folder is not None
-    with np.load(out / "pictures.npz") as mine, np.load(undisturbed.folder / "pictures.npz") as theirs:
-        assert set(mine.files) == set(theirs.files)
-        assert all(np.array_equal(mine[name], theirs[name]) for name in mine.files)
-    cells = [{p.name for p in (folder / "records").glob("[!.]*")} for folder in (out, undisturbed.folder)]
-    assert cells[0] == cells[1]
-    order = ["model", "attack", "sample"]
-    a, b = (r.frame.sort_values(order).reset_index(drop=True) for r in (found.records, undisturbed.records))
-    assert a[list(b.columns)].to_dict() == b.to_dict()
+    assert set(found.arrays) == set(undisturbed.arrays)
+    assert all(np.array_equal(found.arrays[name], values) for name, values in undisturbed.arrays.items())
+    names = [[p.relative_to(folder) for p in shards(folder)] for folder in (out, undisturbed.folder)]
+    assert names[0] == names[1]
+    assert found.records.frame.equals(undisturbed.records.frame)
+    assert found.distances.frame.equals(undisturbed.distances.frame)
+    assert read(out).summary == found.summary
 
 
 class Nursery(Parent):
@@ -129,15 +135,15 @@ def nursery() -> Iterator[Nursery]:
 
 
 def _kill_and_continue(nursery: Nursery, weights: str, undisturbed: Audit, out: Path, moment: int) -> int:
-    """Kill an audit a little after it has written so many cells; returns its exit code."""
+    """Kill an audit a little after it has written so many shards; returns its exit code."""
     assert undisturbed.folder is not None
     drawn = random.Random(moment)
-    total = len(list((undisturbed.folder / "records").iterdir()))
-    # Of the first half: a busy machine may see the cell late, and the audit must not have ended by then.
+    total = len(shards(undisturbed.folder))
+    # Of the first half: a busy machine may see the shard late, and the audit must not have ended by then.
     after, pause = drawn.randrange(total // 2), drawn.uniform(0, 0.02)
 
     def reached() -> bool:
-        if not (out / "records").is_dir() or len(os.listdir(out / "records")) < after:
+        if len(shards(out)) < after:
             return False
         time.sleep(pause)
         return True
@@ -165,10 +171,8 @@ def test_killed_again_and_again_it_still_ends(
     nursery: Nursery, weights: str, undisturbed: Audit, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    for cells in (1, 8, 15):
-        nursery.audit(
-            weights, out, lambda n=cells: (out / "records").is_dir() and len(os.listdir(out / "records")) >= n
-        )
+    for count in (1, 8, 15):
+        nursery.audit(weights, out, lambda n=count: len(shards(out)) >= n)
     _ends_the_same(weights, out, undisturbed)
 
 
@@ -210,44 +214,59 @@ def test_an_interrupt_keeps_what_was_done(
     with monkeypatch.context() as patch:
         everything = _interrupting(patch, 0, KeyboardInterrupt())
         run(weights, tmp_path / "other")
-    # Each finished cell of one attack call was kept; only the one under way is made again.
-    assert len(rest) == len(everything) - (call - 1)
+    # Each finished shard was kept; only the one under way is made again, which on the curve takes several calls.
+    again = len(rest) - (len(everything) - (call - 1))
+    assert 0 <= again <= (0 if call <= 8 else len(GRID))
 
 
-def test_without_its_summary_a_finished_folder_is_only_drawn_again(
+def test_without_its_summary_a_finished_folder_is_only_read(
     monkeypatch: pytest.MonkeyPatch, weights: str, undisturbed: Audit, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     run(weights, out)
     (out / "summary.json").unlink()
-    times = {p: p.stat().st_mtime_ns for p in (out / "records").iterdir()}
+    times = {p: p.stat().st_mtime_ns for p in shards(out)}
     calls = _interrupting(monkeypatch, 0, KeyboardInterrupt())
     _ends_the_same(weights, out, undisturbed)
-    assert {p: p.stat().st_mtime_ns for p in (out / "records").iterdir()} == times
-    assert len(calls) == 2  # the pictures and the grid
+    assert {p: p.stat().st_mtime_ns for p in shards(out)} == times
+    assert calls == []
 
 
 def test_remains_of_a_killed_write_do_not_disturb(weights: str, undisturbed: Audit, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(weights, out)
-    (out / "records" / ".abc.parquet.x.parquet").write_bytes(b"PAR1")
+    (shards(out)[0].parent / ".abc.parquet.x.parquet").write_bytes(b"PAR1")
     (out / ".summary.json.x.json").write_text("{")
     _ends_the_same(weights, out, undisturbed)
-    assert len(Records.read(out / "records"))
 
 
-def test_a_truncated_cell_is_named_and_made_again_once_deleted(
-    weights: str, undisturbed: Audit, tmp_path: Path
+def test_a_truncated_shard_is_named_in_the_log_and_made_again(
+    weights: str, undisturbed: Audit, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "run"
     run(weights, out)
     (out / "summary.json").unlink()
-    cell = sorted((out / "records").iterdir())[3]
-    cell.write_bytes(cell.read_bytes()[:200])
-    with pytest.raises(Failure, match=rf"{cell.name}.*delete the file to have it made again"):
-        run(weights, out)
-    cell.unlink()
-    _ends_the_same(weights, out, undisturbed)
+    shard = shards(out)[3]
+    shard.write_bytes(shard.read_bytes()[:200])
+    with pytest.raises(Failure, match=rf"{shard.name}.*delete the file to have it made again"):
+        read(out)
+    with caplog.at_level(logging.WARNING, "steadygrad"):
+        _ends_the_same(weights, out, undisturbed)
+    (line,) = caplog.messages
+    assert f"{shard} is damaged and is made again" in line
+
+
+def test_a_run_that_is_not_complete_is_not_read(weights: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(weights, out)
+    shards(out)[3].unlink()
+    with pytest.raises(Failure, match="the run is not complete: .*; run the same command again"):
+        read(out)
+    (out / "tables" / "facts.json").write_text("{")
+    with pytest.raises(Failure, match=r"cannot read .*facts\.json: .*; run the same command again"):
+        read(out)
+    with pytest.raises(UsageError, match="there is no run of an audit at"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize("write", [1, 5, 20])
@@ -276,5 +295,5 @@ def test_the_records_of_the_second_run_are_those_of_the_first(
 ) -> None:
     again = run(weights, undisturbed.folder)
     assert set(again.records.frame["sample"]) == set(digits.ids[:40])
-    assert len(again.records) == len(undisturbed.records) == 80
+    assert len(again.records) == len(undisturbed.records) == 120
     assert again.summary == undisturbed.summary

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation import broken_defenses
-from evaluation.broken_defenses import Case, Outcome, audited, broken, fitted, honest
+from audit import broken_defenses
+from audit.broken_defenses import Case, Outcome, audited, broken, fitted, honest
 from steadygrad.attacks import PGD, RandomNoise
 from steadygrad.data import Dataset
 from steadygrad.defenses import InputGradientPenalty

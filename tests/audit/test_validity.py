@@ -6,22 +6,26 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 from torch import nn
 
+import nets
 import steadygrad as sg
-from evaluation import victims
-from evaluation.test_records import table
+from audit import victims
+from audit.test_records import table
 from steadygrad.attacks import BIM, FGSM, PGD, Attack, RandomNoise, Square
+from steadygrad.audit.checks import validity as all_checks
+from steadygrad.audit.checks.validity import Subject, checks, finds_planted, validity
+from steadygrad.audit.checks.verdict import POINT, Check, attack_verdict, verdict
+from steadygrad.audit.records import accuracy
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
-from steadygrad.evaluation.records import Cells, Records
-from steadygrad.evaluation.robustness import Bench
-from steadygrad.evaluation.validity import checked, validity
-from steadygrad.evaluation.verdict import POINT, Check, attack_verdict, verdict
+from steadygrad.measuring.measures.attacked import Attacked
+from steadygrad.measuring.measures.planted import PlantedFound
+from steadygrad.measuring.runner import Runner
+from steadygrad.measuring.table import Table
 
 NAMES = (
     "deterministic",
@@ -75,7 +79,7 @@ def test_the_default_loss_is_trusted_at_any_scale_and_gives_the_same_number(
 ) -> None:
     scaled = victims.Sharp(honest, factor)
     assert all(c.passed for c in _checks(scaled, some, STRONG).values())
-    own, same = (sg.evaluate(m, some, STRONG, THREAT).accuracy().value for m in (honest, scaled))
+    own, same = (accuracy(sg.evaluate(m, some, STRONG, THREAT)).value for m in (honest, scaled))
     assert abs(own - same) < POINT
 
 
@@ -130,7 +134,7 @@ def test_distilled_numbers_are_refuted_side_by_side(honest: Classifier, some: Da
     # What distillation at temperature 40 leaves behind: the same decisions, logits 40 times as large.
     distilled = victims.Sharp(honest, 40.0)
     by_loss = {loss: sg.evaluate(distilled, some, PGD(steps=20, loss=loss), THREAT) for loss in ("ce", "margin")}
-    claimed, true = (by_loss[loss].accuracy().value for loss in ("ce", "margin"))
+    claimed, true = (accuracy(by_loss[loss]).value for loss in ("ce", "margin"))
     assert claimed > true + 0.2
     assert not validity(distilled, some, CE, THREAT).trustworthy
     assert validity(distilled, some, STRONG, THREAT).trustworthy
@@ -188,14 +192,45 @@ def test_a_sample_that_fell_by_a_lucky_start_is_settled_though_its_gradient_was_
     assert found.value == pytest.approx(1 - base["success"].mean())
 
 
-def test_count_bounds_the_samples_and_cells_keep_the_work(honest: Classifier, some: Dataset) -> None:
-    cells = Cells()
-    first = validity(honest, some, PGD(steps=3), THREAT, count=30, cells=cells)
-    computed = cells.computed
+def _subject(runner: Runner, attack: Attack, count: int, fallen: Any = ()) -> Subject:
+    rows, data = tuple(range(count)), runner.data
+    base = runner.run(Attacked(attack, THREAT), "m", rows=rows)
+    return Subject(runner, "m", 1, attack, THREAT, base, rows, len(data.classes), data.shape, fallen)
+
+
+def test_count_bounds_the_samples_and_the_store_keeps_the_work(honest: Classifier, some: Dataset) -> None:
+    alone = validity(honest, some, PGD(steps=3), THREAT, count=30)
+    first = Runner({"m": honest}, some)
+    assert verdict(checks(_subject(first, PGD(steps=3), 30))) == alone
+    computed = first.store.computed
     assert computed > 8
-    assert all(len(r) <= 30 for r in cells._memory.values())
-    assert validity(honest, some, PGD(steps=3), THREAT, count=30, cells=cells) == first
-    assert cells.computed == computed
+    assert all(len(table) <= 30 for table in first.store._memory.values())
+    again = Runner({"m": honest}, some, first.store)
+    assert verdict(checks(_subject(again, PGD(steps=3), 30))) == alone
+    assert first.store.computed == computed
+
+
+@pytest.mark.parametrize(
+    ("attack", "passed"), [(PGD(steps=10), True), (FGSM(), True), (BIM(steps=2, step=0.02), False)], ids=str
+)
+def test_the_check_counts_the_planted_points_that_are_missed(
+    honest: Classifier, some: Dataset, attack: Attack, passed: bool
+) -> None:
+    runner = Runner({"m": honest}, some)
+    check = finds_planted(_subject(runner, attack, 60))
+    table = runner.run(PlantedFound(attack, THREAT), "m", rows=range(60))
+    assert check.passed is passed
+    assert check.value == pytest.approx((~table["found"])[table["sure"]].mean())
+    assert finds_planted(_subject(runner, attack, 60)) == check
+
+
+def test_a_model_that_does_not_move_has_nothing_to_find() -> None:
+    data = Dataset(nets.inputs(10), torch.zeros(10, dtype=torch.int64), ("a", "b"), tuple("abcdefghij"))
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(data.images[0].numel(), 3))
+    nn.init.zeros_(flat[1].weight)
+    check = finds_planted(_subject(Runner({"m": flat}, data), PGD(), 10))
+    assert check.passed is None
+    assert "10 of 10" in check.text
 
 
 @pytest.mark.parametrize("threat", [sg.linf(), sg.linf(torch.tensor([0.1] * 120))], ids=["none", "per sample"])
@@ -216,12 +251,12 @@ def test_a_verdict_joins_what_failed() -> None:
     assert plain["checks"][0] == {"name": "c", "passed": False, "value": 0.5, "limit": "", "text": "noise wins"}
 
 
-def _records(left: float, zero: float, count: int = 200) -> Records:
+def _records(left: float, zero: float, count: int = 200) -> Table:
     """`left` of the samples stand, `zero` of all stand without a gradient."""
     stand = round(left * count)
     success = [False] * stand + [True] * (count - stand)
     flat = [True] * round(zero * count) + [False] * (count - round(zero * count))
-    return Records(pd.DataFrame(table(success, zero_gradient=flat).frame))
+    return table(success, zero_gradient=flat)
 
 
 @pytest.mark.parametrize(
@@ -256,9 +291,10 @@ def test_zero_gradients_of_fallen_samples_do_not_count_against_an_attack() -> No
 
 
 def test_a_longer_attack_shows_nothing_where_another_attack_won(honest: Classifier, some: Dataset) -> None:
-    bench, weak = Bench(some), PGD(steps=5, step=0.1)
-    alone = checked(bench, honest, "honest", weak, THREAT, len(some))
-    beside = checked(bench, honest, "honest", weak, THREAT, len(some), fallen=some.ids)
-    values = [{c.name: c.value for c in v.checks}["steps suffice"] for v in (alone, beside)]
-    assert values[0] > 0.01
-    assert values[1] == 0
+    runner, weak = Runner({"m": honest}, some), PGD(steps=5, step=0.1)
+    alone, beside = (
+        all_checks.steps_suffice(_subject(runner, weak, len(some), fallen)).value for fallen in ((), some.ids)
+    )
+    assert alone is not None
+    assert alone > 0.01
+    assert beside == 0

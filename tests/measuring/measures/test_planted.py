@@ -7,13 +7,12 @@ import torch
 
 import nets
 import steadygrad as sg
-from evaluation import victims
+from audit import victims
 from steadygrad.attacks import BIM, FGSM, PGD, RandomNoise
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
-from steadygrad.evaluation.planted import REACH, Plant, Planted, finds_planted, plant
-from steadygrad.evaluation.records import Cells
-from steadygrad.evaluation.robustness import Bench
+from steadygrad.measuring.measures.planted import REACH, Plant, Planted, PlantedFound, plant
+from steadygrad.measuring.runner import Runner
 
 THREATS = [sg.linf(0.1), sg.l2(0.5), sg.l1(2.0)]
 SEEDS = torch.arange(40)
@@ -80,30 +79,41 @@ def test_twins_among_the_samples_do_no_harm(honest: Classifier, x: torch.Tensor)
     assert (made.model(points).argmax(1) == 1).all()
 
 
+def _found(model: torch.nn.Module, data: Dataset, attack: sg.attacks.Attack) -> tuple[float, float]:
+    """The share of points that are sure, and of these the share that the attack misses."""
+    table = Runner({"m": model}, data).run(PlantedFound(attack, sg.linf(0.1)), "m")
+    assert not (table["found"] & ~table["sure"]).any()
+    return float(table["sure"].mean()), float((~table["found"])[table["sure"]].mean())
+
+
 @pytest.mark.parametrize(
-    ("attack", "passed"), [(PGD(steps=10), True), (FGSM(), True), (BIM(steps=2, step=0.02), False)], ids=str
+    ("attack", "low", "high"), [(PGD(steps=10), 0, 0.05), (FGSM(), 0, 0.05), (BIM(steps=2, step=0.02), 0.2, 1)], ids=str
 )
-def test_the_check_counts_what_is_missed(
-    honest: Classifier, digits: Dataset, attack: sg.attacks.Attack, passed: bool
+def test_what_is_missed_is_written_down(
+    honest: Classifier, digits: Dataset, attack: sg.attacks.Attack, low: float, high: float
 ) -> None:
-    cells, data = Cells(), digits.take(60)
-    check = finds_planted(Bench(data, cells), honest, "m", attack, sg.linf(0.1), 60)
-    (records,) = cells._memory.values()
-    assert check.passed is passed
-    assert check.value == pytest.approx((~records.frame["success"]).mean())
-    assert set(records.frame["model"]) == {"m"}
-    assert finds_planted(Bench(data, cells), honest, "m", attack, sg.linf(0.1), 60) == check
-    assert cells.computed == 1
+    sure, missed = _found(honest, digits.take(60), attack)
+    assert sure > 0.9
+    assert low <= missed <= high
+
+
+def test_the_points_do_not_depend_on_the_attack_or_the_batch(honest: Classifier, digits: Dataset) -> None:
+    data, threat = digits.take(30), sg.linf(0.1)
+    tables = [
+        Runner({"m": honest}, data, batch_size=size).run(PlantedFound(attack, threat), "m")
+        for size, attack in ((200, PGD(steps=10)), (7, PGD(steps=10)), (200, FGSM()))
+    ]
+    assert all((table["sure"] == tables[0]["sure"]).all() for table in tables)
+    assert (tables[0]["found"] == tables[1]["found"]).all()
 
 
 def test_a_model_that_does_not_move_has_nothing_to_plant() -> None:
     data = Dataset(nets.inputs(10), torch.zeros(10, dtype=torch.int64), ("a", "b"), tuple("abcdefghij"))
     flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(data.images[0].numel(), 3))
     torch.nn.init.zeros_(flat[1].weight)
-    check = finds_planted(Bench(data), flat, "m", PGD(), sg.linf(0.1), 10)
-    assert check.passed is None
-    assert "10 of 10" in check.text
-    assert finds_planted(Bench(data), flat, "m", PGD(), sg.l0(3), 10).passed is None
+    table = Runner({"m": flat}, data).run(PlantedFound(PGD(), sg.linf(0.1)), "m")
+    assert not table["sure"].any()
+    assert not table["found"].any()
 
 
 def test_the_model_is_left_as_it_was(x: torch.Tensor) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -11,13 +13,15 @@ from torch import Tensor, nn
 
 import nets
 import steadygrad as sg
-from evaluation.victims import Counting, Halfspace, features
+from audit.victims import Counting, Halfspace, features
 from steadygrad import randomness
 from steadygrad.attacks import BIM, FGSM, PGD, Attack
 from steadygrad.classifier import Classifier
+from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
-from steadygrad.evaluation.curves import GRID, curve, curve_points, smallest_in_grid
-from steadygrad.evaluation.robustness import Bench
+from steadygrad.measuring.measures.curve import GRID, Curve, smallest_in_grid
+from steadygrad.measuring.runner import Runner
+from steadygrad.measuring.table import Table
 
 RADII = (0.02, 0.05, 0.08, 0.12, 0.2, 0.3, 0.45)
 
@@ -84,7 +88,7 @@ def test_passes_are_counted_and_fewer_than_one_attack_per_radius() -> None:
     counting = Counting(model)
     _, forwards, backwards = smallest_in_grid(attack, counting, x, y, sg.linf(), RADII, seeds)
     assert forwards.shape == backwards.shape == (len(x),)
-    assert 0 <= counting._rows - int(forwards.sum()) <= counting._calls  # a judge of one adds the clean input
+    assert 0 <= counting.rows - int(forwards.sum()) <= counting.calls  # a judge of one adds the clean input
     # Few steps make a success no cheaper than a failure; how it is with forty: tests/attacks/test_sweep.py.
     assert int(forwards.sum()) < 0.8 * separate
     assert bool((backwards <= forwards).all())
@@ -118,48 +122,59 @@ def test_clean_mistakes_fall_at_zero_and_cost_one_look() -> None:
 
 def test_a_sample_that_nothing_breaks_is_censored() -> None:
     data = features([[0.5], [0.5]], [0, 1])
-    bench = Bench(data)
-    records = curve(bench, Halfspace([1.0], 0.6), "m", FGSM(), sg.linf(0.1), [0.01, 0.05])
-    assert records.frame["eps"].tolist() == [float("inf"), 0.0]
-    assert records.frame["success"].tolist() == [False, True]
-    assert [(e, a.value) for e, a in curve_points(records, [0.01, 0.05])] == [(0.0, 0.5), (0.01, 0.5), (0.05, 0.5)]
+    found = Runner({"m": Halfspace([1.0], 0.6)}, data).run(Curve(FGSM(), sg.linf(0.1), (0.01, 0.05)), "m")
+    assert found["radius"].tolist() == [float("inf"), 0.0]
+    assert _points(found, [0.01, 0.05]) == [0.5, 0.5, 0.5]
 
 
-def _bench(batch_size: int = 200) -> tuple[Classifier, Bench]:
+def _points(found: Table, grid: Sequence[float]) -> list[float]:
+    return [float((found["radius"] > eps).mean()) for eps in (0.0, *grid)]
+
+
+def _runner(batch_size: int = 200) -> Runner:
     model = _model()
     x, y, _ = _batch(model)
-    data = sg.data.Dataset(x, y, ("a", "b", "c"), tuple(f"s{i}" for i in range(len(x))))
-    return model, Bench(data, batch_size=batch_size)
+    data = Dataset(x, y, ("a", "b", "c"), tuple(f"s{i}" for i in range(len(x))))
+    return Runner({"m": model}, data, batch_size=batch_size)
 
 
-def test_points_fall_from_clean_accuracy_and_count_the_records() -> None:
-    model, bench = _bench()
-    records = curve(bench, model, "m", PGD(steps=5), sg.linf(0.1), RADII)
-    points = curve_points(records, RADII)
-    assert [e for e, _ in points] == [0.0, *RADII]
-    assert points[0][1].value == (records.frame["clean_prediction"] == records.frame["label"]).mean() == 35 / 40
-    assert all(b.value <= a.value for (_, a), (_, b) in pairwise(points))
-    assert points[-1][1].value < points[0][1].value
-    for eps, estimate in points:
-        assert estimate.value == pytest.approx(sum(e > eps for e in records.frame["eps"]) / 40)
-        assert estimate.count == 40
+def test_points_fall_from_clean_accuracy() -> None:
+    found = _runner().run(Curve(PGD(steps=5), sg.linf(0.1), RADII), "m")
+    points = _points(found, RADII)
+    assert points[0] == (found["clean_prediction"] == found["label"]).mean() == 35 / 40
+    assert all(b <= a for a, b in pairwise(points))
+    assert points[-1] < points[0]
+    assert set(found["radius"]) <= {0.0, *RADII, float("inf")}
+    assert found["clean_confidence"].min() > 1 / 3
 
 
 def test_the_curve_does_not_depend_on_the_batch_size_and_is_made_once() -> None:
     frames = []
     for batch_size in (40, 7):
-        model, bench = _bench(batch_size)
-        frames.append(curve(bench, model, "m", PGD(steps=5), sg.linf(0.1), RADII).frame)
-        curve(bench, model, "m", PGD(steps=5), sg.linf(0.1), RADII)
-        assert bench.cells.computed == 1
+        runner, measure = _runner(batch_size), Curve(PGD(steps=5), sg.linf(0.1), RADII)
+        frames.append(runner.run(measure, "m").frame)
+        again = Runner(runner.models, runner.data, runner.store, batch_size=batch_size)
+        pd.testing.assert_frame_equal(again.run(measure, "m").frame, runner.run(measure, "m").frame)
+        assert runner.store.computed == 1
     pd.testing.assert_frame_equal(*frames, check_exact=False, rtol=1e-4)
+
+
+def test_what_other_attacks_found_counts() -> None:
+    runner, measure = _runner(), Curve(FGSM(), sg.linf(0.1), RADII)
+    alone = runner.run(measure, "m")["radius"]
+    known = np.where(alone > 0.05, 0.049, np.inf)
+    known[alone == 0] = 0.0
+    beside = runner.run(measure, "m", given={"known": known})["radius"]
+    assert (alone > 0.05).sum() > 5
+    assert (beside <= np.minimum(alone, 0.05)).all()
+    assert (beside[alone <= 0.05] == alone[alone <= 0.05]).all()
+    assert (beside >= 0).all()
 
 
 @pytest.mark.parametrize("grid", [[], [0.0, 0.1], [0.2, 0.1], [0.1, 0.1], [-0.1, 0.1]])
 def test_a_grid_that_does_not_rise_from_above_zero_is_refused(grid: list[float]) -> None:
-    model, bench = _bench()
     with pytest.raises(UsageError, match="must be positive and rising"):
-        curve(bench, model, "m", FGSM(), sg.linf(0.1), grid)
+        Curve(FGSM(), sg.linf(0.1), tuple(grid))
 
 
 def test_the_default_grid_holds_the_audited_radius() -> None:
