@@ -67,14 +67,13 @@ class Plan(BaseModel):
 
 
 _WANTED = {
-    "seed": "from 0 to 2**63 - 1",
     "int": "a whole number",
     "float": "a number or a fraction such as 8/255",
     "bool": "true or false",
     "string": "a text",
     "dict": "a table of settings",
     "tuple": "a list",
-    "finite": "positive and finite",
+    "finite": "a finite number",
 }
 """What is expected, by the first word of pydantic's name for the error."""
 
@@ -89,7 +88,13 @@ def _refusal(error: Any, where: str) -> UsageError:
     if error["type"] == "literal_error":
         return unknown_name(name, str(error["input"]), re.findall(r"'([^']*)'", context["expected"]))
     if limits:
-        words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "min_length": "of a length of at least"}
+        words = {
+            "ge": "at least",
+            "gt": "finite and above",
+            "le": "at most",
+            "lt": "below",
+            "min_length": "of a length of at least",
+        }
         wanted = " and ".join(f"{words[sign]} {limit}" for sign, limit in limits.items())
     else:
         wanted = _WANTED.get(error["type"].partition("_")[0], error["msg"])

@@ -144,7 +144,17 @@ def test_another_audit_may_not_share_the_folder(trained: Path, pair: tuple[Path,
 
 def test_explanations_are_attacked_on_demand_and_continue_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     done(*TRAIN, "--model", "mlp", "--out", "small")
-    line = ("audit", "small", *AUDIT, "--explanations", "--explanation-samples", "2", "--explanation-eps", "1/255", "--json")
+    line = (
+        "audit",
+        "small",
+        *AUDIT,
+        "--explanations",
+        "--explanation-samples",
+        "2",
+        "--explanation-eps",
+        "1/255",
+        "--json",
+    )
     whole = done(*line, "--out", "whole")
     found = json.loads(whole.out)["explained"]
     assert found["threat"] == {"norm": "linf", "eps": 1 / 255, "bounds": [0.0, 1.0]}

@@ -154,7 +154,7 @@ def _learned() -> nn.Module:
         (("--recipe", "none.toml"), "there is no configuration file none.toml"),
         (("--recipe", "bare.toml"), "bare.toml names no defense"),
         (("--defense", "trades"), "eps"),
-        (("--defense", "plain", "--eps", "0"), "eps must be positive and finite"),
+        (("--defense", "plain", "--eps", "0"), "eps must be finite and above 0, got '0'"),
         (("--defense", "plain", "--norm", "l3"), "l3"),
         (("--defense", "plain", "--suite", "fats"), "there is no suite 'fats'; did you mean 'fast'"),
         (("--defense", "plain", "--set", "epoch=3"), "did you mean 'epochs'"),

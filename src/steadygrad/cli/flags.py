@@ -59,7 +59,7 @@ def _option(name: str, field: FieldInfo, flag: str, default: Any) -> inspect.Par
         flags = [word] if not field.default else [f"{word}/--no-{flag.replace('_', '-')}"]
         option = typer.Option(*flags, help=help_, metavar="", show_default="yes" if field.default else False)
     else:
-        option = typer.Option(word, help=help_, show_default=shown, **({"metavar": "N"} if kind is int else {}))
+        option = typer.Option(word, help=help_, show_default=shown, metavar="N" if kind is int else None)
     hint = list[str] if several else kind
     return inspect.Parameter(
         name,
