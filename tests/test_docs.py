@@ -58,8 +58,8 @@ def parse(line: str) -> None:
     """Read a command line as the command would, without running it: options, attacks, defenses, settings."""
     import typer.main
 
-    from steadygrad.cli.app import app
     from steadygrad.audit.plan import AuditPlan
+    from steadygrad.cli.app import app
     from steadygrad.cli.listing import _rows
     from steadygrad.cli.train import settings_of
     from steadygrad.training.plan import TrainPlan

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 import steadygrad as sg
-from steadygrad import registry
+from steadygrad import attacks, attributions, bounds, defenses, registry
 from steadygrad.attacks import BIM, PGD
 from steadygrad.errors import UsageError
 from steadygrad.registry import Method, Registry, label_of
@@ -107,9 +107,16 @@ def test_a_new_file_of_a_package_registers_its_methods(toys, tmp_path, monkeypat
     assert found["Chess"] is toys["chess"].method
 
 
-@pytest.mark.parametrize("rows", [attributions.ATTRIBUTIONS, defenses.DEFENSES], ids=lambda rows: rows.kind)
-def test_every_method_is_found_in_its_package(rows):
-    package = {"attribution": attributions, "defense": defenses}[rows.kind]
+PACKAGES = [
+    (attacks, attacks.ATTACKS),
+    (attributions, attributions.ATTRIBUTIONS),
+    (bounds, bounds.BOUNDS),
+    (defenses, defenses.DEFENSES),
+]
+
+
+@pytest.mark.parametrize(("package", "rows"), PACKAGES, ids=lambda value: getattr(value, "kind", ""))
+def test_every_method_is_found_in_its_package(package, rows):
     for row in rows:
         if row.method.__module__.startswith(package.__name__):
             assert getattr(package, row.method.__name__) is row.method

@@ -184,8 +184,9 @@ from steadygrad.measuring.measures import attacked, behavior, curve, gradients, 
 from steadygrad.threat import linf
 a, t = PGD(), linf(.1)
 named = dict(
-    attacked=attacked.Attacked(a, t), curve=curve.Curve(a, t, (.1,)), rho2=rho2.Rho2(), planted=planted.PlantedFound(a, t),
-    gradients=gradients.GradientNorms(), behavior=behavior.Repeated(), maps=map_stability.MapStability(Saliency(), a, t),
+    attacked=attacked.Attacked(a, t), curve=curve.Curve(a, t, (.1,)), rho2=rho2.Rho2(),
+    planted=planted.PlantedFound(a, t), gradients=gradients.GradientNorms(), behavior=behavior.Repeated(),
+    maps=map_stability.MapStability(Saliency(), a, t),
 )
 print(json.dumps({name: depends_on(measure) for name, measure in named.items()}))
 """
