@@ -198,7 +198,7 @@ def undisturbed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         ("training/checkpoint.safetensors", 1),
         ("training/checkpoint.safetensors", 9),
         (".parquet", 3),
-        ("records.parquet", 1),
+        ("/summary.json", 1),
         ("model.safetensors", 1),
     ],
 )
