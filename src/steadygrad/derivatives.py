@@ -20,20 +20,6 @@ from steadygrad import randomness
 from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
 
-__all__ = [
-    "Smooth",
-    "gradient",
-    "has_rectifiers",
-    "hvp",
-    "in_chunks",
-    "jacobian",
-    "jvp",
-    "math_attention",
-    "require_curvature",
-    "smooth",
-    "vjp",
-]
-
 Function = Callable[[Tensor], Tensor]
 
 

@@ -11,8 +11,6 @@ from torch import Tensor
 from steadygrad import randomness
 from steadygrad.errors import UsageError, unknown_name
 
-__all__ = ["Norm", "Threat", "l0", "l1", "l2", "linf", "per_sample"]
-
 Norm = Literal["linf", "l2", "l1", "l0"]
 
 # Float32 images are rounded by about 1e-7 per pixel.

@@ -13,8 +13,6 @@ from steadygrad.attacks.engine import Run, inward
 from steadygrad.errors import at_least_one, one_of
 from steadygrad.threat import Threat, per_sample
 
-__all__ = ["APGD"]
-
 _MOMENTUM = 0.75
 _RISES = 0.75  # share of rising steps below which the step is too long
 _LOSSES = ("ce", "dlr", "margin", "dlr-targets")

@@ -11,8 +11,6 @@ from steadygrad.attacks.expectation import draws_of
 from steadygrad.attacks.losses import is_adversarial
 from steadygrad.threat import Threat
 
-__all__ = ["AttackResult", "judge"]
-
 
 @dataclass(frozen=True)
 class AttackResult:

@@ -19,8 +19,6 @@ from steadygrad.errors import UsageError
 from steadygrad.registry import Method, Registry, label_of
 from steadygrad.threat import Threat
 
-__all__ = ["ATTACKS", "Attack", "check_norm", "check_step"]
-
 ATTACKS: Registry[Attack] = Registry("attack", soundness="attack")
 
 

@@ -10,8 +10,6 @@ from torch import Tensor
 from steadygrad.attacks.attack_result import AttackResult
 from steadygrad.attacks.engine import Case
 
-__all__ = ["smallest_by_bisection"]
-
 _DOUBLINGS = 8
 # Fewer are needed where the first radius was not already too large.
 _HALVINGS = 24

@@ -13,8 +13,6 @@ from steadygrad.attacks.engine import Run
 from steadygrad.errors import UsageError, at_least_one
 from steadygrad.threat import per_sample
 
-__all__ = ["CarliniWagner"]
-
 # Adam's averages: the paper's optimizer with its usual settings.
 _BETAS = (0.9, 0.999)
 # A descent that gains less than this share of its objective in a fifth of its steps has ended.

@@ -12,8 +12,6 @@ from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.errors import UsageError, at_least_one
 
-__all__ = ["DeepFool"]
-
 _LEFT = 0.25  # of the way that a step must go at least, or fifty steps might not suffice
 
 

@@ -11,8 +11,6 @@ from steadygrad.derivatives import math_attention
 from steadygrad.errors import UsageError, at_least_one
 from steadygrad.threat import per_sample
 
-__all__ = ["Changed", "deepfool_change", "relative_distance"]
-
 
 class Changed(NamedTuple):
     """The change (N, *), and which inputs (N,) are predicted as labeled before it."""

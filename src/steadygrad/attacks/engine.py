@@ -23,8 +23,6 @@ from steadygrad.classifier import bounds_of, check_inputs, check_logits
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat, per_sample
 
-__all__ = ["Case", "Goal", "Run", "check_threat", "inward"]
-
 Goal = Literal["first hit", "nearest", "strongest"]
 
 _TIE = 1e-6

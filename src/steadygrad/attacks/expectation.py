@@ -9,8 +9,6 @@ from steadygrad import randomness
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.errors import UsageError
 
-__all__ = ["DRAWS", "Expectation", "base_of", "draws_of", "expected", "is_deterministic"]
-
 DRAWS = 16
 """Draws over which the predictions of a randomized model are averaged."""
 

@@ -15,8 +15,6 @@ from steadygrad.attacks.losses import attack_loss
 from steadygrad.errors import UsageError, at_least_one
 from steadygrad.threat import Threat, per_sample
 
-__all__ = ["FAB", "onto_hyperplane"]
-
 _LARGEST_PULL = 0.1  # of the clean input in a step
 _CHECKS = (16, 32, 64, 128, 256, 512)
 # Newton's method on a concave piecewise linear function ends by itself, mostly within ten steps.

@@ -14,8 +14,6 @@ from steadygrad.attacks.engine import Run
 from steadygrad.errors import UsageError, at_least_one, one_of
 from steadygrad.threat import Threat
 
-__all__ = ["JSMA", "best_pair"]
-
 # Numbers held at once while candidate pairs are compared.
 _BLOCK = 2**22
 

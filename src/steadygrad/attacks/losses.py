@@ -16,8 +16,6 @@ from torch import Tensor
 
 from steadygrad.errors import UsageError, unknown_name
 
-__all__ = ["LossName", "attack_loss", "cross_entropy", "dlr", "exceeds_rounding", "is_adversarial", "margin", "soft"]
-
 LossName = Literal["soft", "margin", "rivals", "dlr", "ce", "kl"]
 
 

@@ -15,8 +15,6 @@ from steadygrad.attacks.losses import LossName
 from steadygrad.errors import UsageError, at_least_one
 from steadygrad.threat import Threat, per_sample
 
-__all__ = ["DDN", "FMN"]
-
 
 def _cosine(start: float, end: float, i: int, steps: int) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * i / max(1, steps))) / 2

@@ -14,8 +14,6 @@ from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
 from steadygrad.errors import UsageError, at_least_one
 
-__all__ = ["MIFGSM"]
-
 
 @ATTACKS.register(
     "mifgsm",

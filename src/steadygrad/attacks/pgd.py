@@ -11,8 +11,6 @@ from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
 from steadygrad.errors import at_least_one
 
-__all__ = ["PGD"]
-
 # Of the entries, moved by the first step in l1.
 _WIDEST = 0.1
 

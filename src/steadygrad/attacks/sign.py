@@ -12,8 +12,6 @@ from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
 from steadygrad.errors import at_least_one
 
-__all__ = ["BIM", "FGSM", "RandomNoise"]
-
 
 @ATTACKS.register(
     "random_noise",

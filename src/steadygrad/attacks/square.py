@@ -16,8 +16,6 @@ from steadygrad.attacks.losses import attack_loss
 from steadygrad.errors import UsageError, at_least_one
 from steadygrad.threat import per_sample
 
-__all__ = ["Square"]
-
 # The share of the image that a square covers is halved at these queries of 10,000.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _BLOCK = 64  # queries whose random numbers are drawn together

@@ -17,8 +17,6 @@ from steadygrad.attacks.losses import attack_loss
 from steadygrad.attacks.square import Square
 from steadygrad.errors import UsageError, at_least_one
 
-__all__ = ["Standard"]
-
 _BAR_STEPS = 20
 
 

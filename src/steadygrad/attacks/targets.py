@@ -8,8 +8,6 @@ from torch import Tensor
 from steadygrad import randomness
 from steadygrad.errors import UsageError, unknown_name
 
-__all__ = ["TARGETS", "check_target", "resolve_target"]
-
 TARGETS = ("least-likely", "second-best", "random")
 
 

@@ -16,8 +16,6 @@ from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError, at_least_one
 from steadygrad.threat import Threat, per_sample
 
-__all__ = ["Universal"]
-
 # Cross-entropies: of a label that is far from predicted, and of one with half of the probability.
 _CERTAIN, _LIKELY = 2.0, 0.7
 

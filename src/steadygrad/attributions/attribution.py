@@ -17,8 +17,6 @@ from steadygrad.derivatives import math_attention
 from steadygrad.errors import Failure, UsageError
 from steadygrad.registry import Method, Registry, check_settings
 
-__all__ = ["ATTRIBUTIONS", "Attribution", "Forward", "Of", "score"]
-
 Of = Literal["logit", "log_probability", "probability", "loss", "log_odds"]
 Forward = Callable[[Tensor], Tensor]
 

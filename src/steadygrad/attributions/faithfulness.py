@@ -18,19 +18,6 @@ from steadygrad.attributions.salient import most_salient
 from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen, predict
 from steadygrad.errors import UsageError
 
-__all__ = [
-    "MEASURES",
-    "RANGES",
-    "Curve",
-    "deletion",
-    "energy_inside",
-    "faithfulness",
-    "gini",
-    "insertion",
-    "pointing",
-    "scores",
-]
-
 MEASURES = {"energy inside": True, "agreement": True, "gini": True, "deletion": False, "insertion": True}
 """The measures of `faithfulness`, and whether more is better."""
 

@@ -17,9 +17,6 @@ from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forwa
 from steadygrad.classifier import frozen
 from steadygrad.registry import Count, Limit
 
-__all__ = ["GradientAttribution", "InputXGradient", "IntegratedGradients", "Saliency", "SmoothGrad", "gauss_legendre"]
-
-
 Value = Annotated[float, Limit("a finite number in units of the inputs", math.isfinite)]
 _Sigma = Annotated[float, Limit("finite and positive, in units of the inputs", lambda value: 0 < value < math.inf)]
 

@@ -18,9 +18,6 @@ from steadygrad.derivatives import in_chunks
 from steadygrad.errors import UsageError
 from steadygrad.registry import Count, Limit, Positive
 
-__all__ = ["SARFA", "BlurSaliency", "Occlusion", "PerturbationAttribution"]
-
-
 _Side = Annotated[float, Limit("a share of the side in (0, 1]", lambda value: 0 < value <= 1)]
 
 

@@ -11,24 +11,6 @@ from torch import Tensor
 
 from steadygrad.errors import UsageError
 
-__all__ = [
-    "check_shapes",
-    "constant",
-    "count_of",
-    "float_array",
-    "image_array",
-    "magnitude",
-    "over_largest",
-    "pair",
-    "pictures",
-    "pixel_maps",
-    "plane_of",
-    "settle",
-    "top",
-    "unit",
-    "zero",
-]
-
 
 def pixel_maps(maps: Tensor, name: str = "maps") -> Tensor:
     """One non-negative number per pixel, (N, P): the sum of absolute values over channels.

@@ -16,8 +16,6 @@ from steadygrad.errors import UsageError
 from steadygrad.models.architectures import seeded
 from steadygrad.randomness import seed_of
 
-__all__ = ["Randomization", "parameter_randomization"]
-
 
 @dataclass(frozen=True)
 class Randomization:

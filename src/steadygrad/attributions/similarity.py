@@ -22,22 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steadygrad.attributions.pixels import constant, count_of, pair, pixel_maps, settle, top, unit, zero
+from steadygrad.attributions.pixels import constant, count_of, pair, settle, top, unit, zero
+from steadygrad.attributions.pixels import pixel_maps as pixel_maps
 from steadygrad.attributions.structure import local_top_k_intersection, mass_center_displacement, ssim
-
-__all__ = [
-    "SIMILARITIES",
-    "Similarity",
-    "cosine",
-    "euclidean",
-    "kendall",
-    "local_top_k_intersection",
-    "mass_center_displacement",
-    "pixel_maps",
-    "spearman",
-    "ssim",
-    "top_k_intersection",
-]
 
 
 def top_k_intersection(a: Tensor, b: Tensor, k: float = 0.1) -> Tensor:

@@ -13,8 +13,6 @@ from steadygrad.attributions.attribution import Attribution
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat
 
-__all__ = ["StabilityEstimate", "local_lipschitz", "max_sensitivity"]
-
 
 @dataclass(frozen=True)
 class StabilityEstimate:

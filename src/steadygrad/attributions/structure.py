@@ -14,8 +14,6 @@ from torch import Tensor
 from steadygrad.attributions.pixels import check_shapes, constant, count_of, over_largest, pictures, settle, top, zero
 from steadygrad.errors import UsageError
 
-__all__ = ["center_of_mass", "local_top_k_intersection", "mass_center_displacement", "ssim"]
-
 _K1, _K2, _SIGMA, _WINDOW = 0.01, 0.03, 1.5, 11
 
 

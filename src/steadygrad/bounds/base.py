@@ -19,8 +19,6 @@ from steadygrad.errors import UsageError, unknown_name
 from steadygrad.registry import Method, Registry
 from steadygrad.threat import Threat
 
-__all__ = ["BOUNDS", "Bound"]
-
 BOUNDS: Registry[Bound] = Registry("bound")
 
 _LEAST = {"exact": 0, "restarts": 1, "chunk": 1, "rank": 1, "steps": 0, "units": 0}

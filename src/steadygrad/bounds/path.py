@@ -16,8 +16,6 @@ from steadygrad.attributions.attribution import Attribution, Of
 from steadygrad.attributions.gradients import InputXGradient, IntegratedGradients, Saliency, gauss_legendre
 from steadygrad.errors import UsageError
 
-__all__ = ["Path", "path_of"]
-
 
 @dataclass(frozen=True)
 class Path:

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from steadygrad.errors import UsageError
 
-__all__ = ["DeviationBound", "Distance", "Kind", "deviation"]
-
 Distance = Literal["euclidean", "cosine"]
 Kind = Literal["linearized", "certified"]
 

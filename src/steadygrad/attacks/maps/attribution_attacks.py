@@ -20,8 +20,6 @@ from steadygrad.errors import UsageError, at_least_one, one_of
 from steadygrad.registry import Method, Registry
 from steadygrad.threat import Threat, per_sample
 
-__all__ = ["ATTRIBUTION_ATTACKS", "IFIA", "AttributionNoise", "AttributionPGD", "ExplanationAttack"]
-
 Goal = Literal["top-k", "mass-center", "target-map"]
 Distance = Literal["euclidean", "cosine"]
 Objective = Literal["top-k", "mass-center", "target-map", "euclidean", "cosine"]

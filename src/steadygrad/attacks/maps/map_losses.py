@@ -19,8 +19,6 @@ from steadygrad.attributions.pixels import constant, count_of, magnitude, settle
 from steadygrad.attributions.structure import center_of
 from steadygrad.errors import UsageError
 
-__all__ = ["MAP_LOSSES", "MapLoss", "Reference", "check_reference"]
-
 
 @dataclass(frozen=True)
 class Reference:

@@ -25,8 +25,6 @@ from steadygrad.threat import Threat, per_sample
 if TYPE_CHECKING:
     from steadygrad.attacks.maps.attribution_attacks import ExplanationAttack
 
-__all__ = ["AttributionResult", "ExplanationRun"]
-
 
 @dataclass(frozen=True)
 class AttributionResult:

@@ -18,8 +18,6 @@ from steadygrad.derivatives import has_rectifiers
 from steadygrad.errors import UsageError, one_of
 from steadygrad.threat import Threat
 
-__all__ = ["WorstSimilarity", "explanation_suite", "worst_similarity"]
-
 BETA = 50.0
 
 

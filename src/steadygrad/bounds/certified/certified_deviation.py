@@ -22,8 +22,6 @@ from steadygrad.classifier import frozen
 from steadygrad.derivatives import math_attention
 from steadygrad.threat import Threat
 
-__all__ = ["CertifiedDeviation"]
-
 _GUIDE = 50.0  # beta of the smoothed network that leads the search where there is no curvature
 
 

@@ -18,8 +18,6 @@ from steadygrad.bounds.certified.intervals import UNIT, Interval
 from steadygrad.bounds.certified.layers import nonlinear
 from steadygrad.bounds.certified.network import Network
 
-__all__ = ["Ball", "value_intervals"]
-
 _ENTRIES = 2**22  # of the linear functions that are taken back at once
 
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-__all__ = ["TINY", "UNIT", "Interval", "dot", "product", "total"]
-
 UNIT = 2.0**-53
 TINY = 1e-300
 

@@ -15,8 +15,6 @@ from steadygrad.bounds.certified.intervals import TINY, UNIT, Interval, product,
 from steadygrad.bounds.certified.layers import Affine
 from steadygrad.bounds.certified.network import Network
 
-__all__ = ["Propagation", "propagate", "slope_intervals"]
-
 
 @dataclass(frozen=True)
 class Propagation:

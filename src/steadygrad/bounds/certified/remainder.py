@@ -23,8 +23,6 @@ from steadygrad.bounds.certified.network import Network
 from steadygrad.bounds.certified.propagation import Propagation, propagate, slope_intervals
 from steadygrad.bounds.path import Path
 
-__all__ = ["gradient_intervals", "map_intervals", "refined_gradient"]
-
 # Coefficients are rounded: by less than this share of what interval arithmetic makes of them.
 _ROUNDED = 1e-9
 _ROUNDS = 2

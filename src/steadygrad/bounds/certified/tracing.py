@@ -16,8 +16,6 @@ from steadygrad.classifier import Classifier, unwrap
 from steadygrad.derivatives import Smooth
 from steadygrad.errors import Failure, UsageError
 
-__all__ = ["trace"]
-
 
 def trace(model: nn.Module, x: Tensor, *, beta: float | None = None) -> Network:
     """The layers of a model in evaluation mode, checked against the model on inputs x (N, *).

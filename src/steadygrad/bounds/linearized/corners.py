@@ -15,8 +15,6 @@ from torch import Tensor
 from steadygrad import randomness
 from steadygrad.bounds.linearized import lanczos
 
-__all__ = ["FactoredMatrix", "best_corner", "longest", "relaxation_bound", "sign"]
-
 _ROUNDING = 1 + 1e-9
 _NOISE = 1e-9  # of the longest column: shorter ones are rounding
 _DENSE = 2048  # columns up to which the bound rests on all eigenvalues, computed

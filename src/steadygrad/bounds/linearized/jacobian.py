@@ -17,8 +17,6 @@ from steadygrad.bounds.path import Path
 from steadygrad.derivatives import gradient
 from steadygrad.threat import Threat
 
-__all__ = ["BallJacobian", "Jacobian", "allowed_box"]
-
 
 @dataclass
 class Jacobian:

@@ -9,8 +9,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Bidiagonal", "Operator", "bidiagonalize", "largest"]
-
 
 class Operator(Protocol):
     """A batch of N linear maps from n to m entries."""

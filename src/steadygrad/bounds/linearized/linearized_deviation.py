@@ -20,8 +20,6 @@ from steadygrad.derivatives import math_attention
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat
 
-__all__ = ["LinearizedDeviation"]
-
 
 @BOUNDS.register(
     "linearized",
