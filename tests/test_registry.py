@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 import steadygrad as sg
-from steadygrad import registry
+from steadygrad import attributions, defenses, registry
 from steadygrad.attacks import BIM, PGD
 from steadygrad.errors import UsageError
 from steadygrad.registry import Method, Registry, label_of

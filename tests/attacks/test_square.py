@@ -171,7 +171,7 @@ def test_the_model_is_left_alone():
     ("settings", "message"),
     [
         ({"queries": 0}, "queries must be at least 1, got 0"),
-        ({"share": 0.0}, r"share must be within \(0, 1\], got 0.0"),
+        ({"share": 0.0}, r"share must be a share within \(0, 1\], got 0.0"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):

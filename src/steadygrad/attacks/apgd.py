@@ -10,12 +10,11 @@ from torch import Tensor
 
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run, inward
-from steadygrad.errors import at_least_one, one_of
+from steadygrad.registry import Count
 from steadygrad.threat import Threat, per_sample
 
 _MOMENTUM = 0.75
 _RISES = 0.75  # share of rising steps below which the step is too long
-_LOSSES = ("ce", "dlr", "margin", "dlr-targets")
 # l1 walks from larger balls into the small one: (radii, share of the steps).
 _L1_STAGES = ((3.0, 0.3), (2.0, 0.3))
 _L1_SHARE = 0.2  # of the entries, moved by the first step in l1
@@ -63,14 +62,10 @@ class APGD(Attack):
     9
     """
 
-    steps: int = 100
-    restarts: int = 1
+    steps: Count = 100
+    restarts: Count = 1
     loss: Literal["ce", "dlr", "margin", "dlr-targets"] = "ce"
-    targets: int = 9
-
-    def __post_init__(self) -> None:
-        at_least_one(steps=self.steps, restarts=self.restarts, targets=self.targets)
-        one_of("loss of apgd", self.loss, _LOSSES)
+    targets: Count = 9
 
     def search(self, run: Run) -> Tensor | None:
         best, last = None, None

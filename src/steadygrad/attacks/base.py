@@ -22,12 +22,6 @@ from steadygrad.threat import Threat
 ATTACKS: Registry[Attack] = Registry("attack", soundness="attack")
 
 
-def check_step(step: float | None) -> None:
-    """Refuse the length of a step that is not positive; None stands for an attack's own."""
-    if step is not None and not step > 0:
-        raise UsageError(f"step must be positive (in radii), got {step}")
-
-
 def check_norm(method: Method, threat: Threat) -> None:
     """Refuse a threat in a norm under which a method does not work."""
     if threat.norm not in method.norms:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
-from steadygrad.errors import UsageError, at_least_one
+from steadygrad.registry import Count, NotNegative, Positive
 from steadygrad.threat import per_sample
 
 # Adam's averages: the paper's optimizer with its usual settings.
@@ -51,21 +51,12 @@ class CarliniWagner(Attack):
     5
     """
 
-    search_steps: int = 5
-    steps: int = 100
-    lr: float = 4.0
-    confidence: float = 0.0
-    initial_constant: float | None = None
+    search_steps: Count = 5
+    steps: Count = 100
+    lr: Positive = 4.0
+    confidence: NotNegative = 0.0
+    initial_constant: Positive | None = None
     minimum_norm: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        at_least_one(search_steps=self.search_steps, steps=self.steps)
-        if not self.lr > 0:
-            raise UsageError(f"lr must be positive (relative to the smallest change), got {self.lr}")
-        if not self.confidence >= 0:
-            raise UsageError(f"confidence must not be negative (in logits), got {self.confidence}")
-        if self.initial_constant is not None and not self.initial_constant > 0:
-            raise UsageError(f"initial_constant must be positive, got {self.initial_constant}")
 
     def search(self, run: Run) -> Tensor | None:
         run.keep(run.nearest > 0)

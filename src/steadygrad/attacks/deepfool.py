@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
-from steadygrad.errors import UsageError, at_least_one
+from steadygrad.registry import BelowOne, Count
 
 _LEFT = 0.25  # of the way that a step must go at least, or fifty steps might not suffice
 
@@ -40,15 +40,10 @@ class DeepFool(Attack):
     3
     """
 
-    steps: int = 50
-    overshoot: float = 0.02
-    candidates: int = 3
+    steps: Count = 50
+    overshoot: BelowOne = 0.02
+    candidates: Count = 3
     minimum_norm: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        at_least_one(steps=self.steps, candidates=self.candidates)
-        if not 0 <= self.overshoot < 1:
-            raise UsageError(f"overshoot must be within [0, 1), got {self.overshoot}")
 
     def search(self, run: Run) -> Tensor | None:
         points = run.x

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import attack_loss
-from steadygrad.errors import UsageError, at_least_one
+from steadygrad.registry import Count, Fraction, Limit, Positive
 from steadygrad.threat import Threat, per_sample
 
 _LARGEST_PULL = 0.1  # of the clean input in a step
@@ -21,6 +21,7 @@ _CHECKS = (16, 32, 64, 128, 256, 512)
 _NEWTON = 60
 _REFINEMENTS = 3
 _BEYOND = 1e-4  # of the margin between the clean input and the wrong one
+_FromOne = Annotated[float, Limit("at least 1", lambda value: value >= 1)]
 
 
 @ATTACKS.register(
@@ -50,20 +51,13 @@ class FAB(Attack):
     9
     """
 
-    steps: int = 100
-    targets: int = 9
-    restarts: int = 1
-    eta: float = 1.05
-    beta: float = 0.9
-    optimism: float | None = None
+    steps: Count = 100
+    targets: Count = 9
+    restarts: Count = 1
+    eta: _FromOne = 1.05
+    beta: Fraction = 0.9
+    optimism: Positive | None = None
     minimum_norm: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        at_least_one(steps=self.steps, restarts=self.restarts, targets=self.targets)
-        if not self.eta >= 1 or not 0 < self.beta < 1:
-            raise UsageError(f"eta must be at least 1 and beta within (0, 1), got {self.eta} and {self.beta}")
-        if self.optimism is not None and not self.optimism > 0:
-            raise UsageError(f"optimism must be positive, or None to never give up, got {self.optimism}")
 
     def search(self, run: Run) -> Tensor | None:
         classes = 1 if run.target is not None else min(self.targets, run.classes - 1)

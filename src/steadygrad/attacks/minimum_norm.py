@@ -12,7 +12,7 @@ from torch import Tensor
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
-from steadygrad.errors import UsageError, at_least_one
+from steadygrad.registry import Count, Fraction, Positive
 from steadygrad.threat import Threat, per_sample
 
 
@@ -47,16 +47,11 @@ class DDN(Attack):
     0.05
     """
 
-    steps: int = 100
-    gamma: float = 0.05
-    radius: float = 1.0
+    steps: Count = 100
+    gamma: Fraction = 0.05
+    radius: Positive = 1.0
     loss: LossName = "soft"
     minimum_norm: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        _check(self.steps, self.gamma)
-        if not self.radius > 0:
-            raise UsageError(f"radius must be positive (a share of the range of the inputs), got {self.radius}")
 
     def search(self, run: Run) -> Tensor | None:
         low, high = run.threat.bounds
@@ -95,20 +90,13 @@ class FMN(Attack):
     1.0
     """
 
-    steps: int = 100
-    step: float = 1.0
-    last: float = 1e-5
-    gamma: float = 0.05
-    gamma_last: float = 1e-3
+    steps: Count = 100
+    step: Positive = 1.0
+    last: Positive = 1e-5
+    gamma: Fraction = 0.05
+    gamma_last: Fraction = 1e-3
     loss: LossName | None = None
     minimum_norm: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        _check(self.steps, self.gamma)
-        if not 0 < self.gamma_last < 1:
-            raise UsageError(f"gamma_last must be within (0, 1), got {self.gamma_last}")
-        if not self.step > 0 or not self.last > 0:
-            raise UsageError(f"step and last must be positive, got {self.step} and {self.last}")
 
     def search(self, run: Run) -> Tensor | None:
         low, high = run.threat.bounds
@@ -156,9 +144,3 @@ def _to_boundary(ball: Threat, gap: Tensor, slope: Tensor) -> Tensor:
     else:
         ahead = (gap / size).clamp_min(1e-6 * width)
     return ahead
-
-
-def _check(steps: int, gamma: float) -> None:
-    at_least_one(steps=steps)
-    if not 0 < gamma < 1:
-        raise UsageError(f"gamma must be within (0, 1), got {gamma}")

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from steadygrad import randomness
-from steadygrad.attacks.base import ATTACKS, Attack, check_step
+from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
-from steadygrad.errors import UsageError, at_least_one
+from steadygrad.errors import UsageError
+from steadygrad.registry import Count, Limit, NotNegative, Positive, Share
+
+_Probability = Annotated[float, Limit("a probability within [0, 1]", lambda value: 0 <= value <= 1)]
+_Side = Annotated[
+    int, Limit("an odd side of the kernel, or 0 for none", lambda value: value == 0 or (value > 0 and value % 2 == 1))
+]
 
 
 @ATTACKS.register(
@@ -43,25 +50,13 @@ class MIFGSM(Attack):
     1.0
     """
 
-    steps: int = 10
-    step: float | None = None
-    decay: float = 1.0
+    steps: Count = 10
+    step: Positive | None = None
+    decay: NotNegative = 1.0
     loss: LossName = "margin"
-    diversity: float = 0.0
-    shrink: float = 0.9
-    translation: int = 0
-
-    def __post_init__(self) -> None:
-        at_least_one(steps=self.steps)
-        check_step(self.step)
-        if not self.decay >= 0:
-            raise UsageError(f"decay must not be negative, got {self.decay}")
-        if not 0 <= self.diversity <= 1:
-            raise UsageError(f"diversity must be a probability within [0, 1], got {self.diversity}")
-        if not 0 < self.shrink <= 1:
-            raise UsageError(f"shrink must be a share of the side within (0, 1], got {self.shrink}")
-        if self.translation < 0 or (self.translation and self.translation % 2 == 0):
-            raise UsageError(f"translation must be an odd side of the kernel, or 0 for none, got {self.translation}")
+    diversity: _Probability = 0.0
+    shrink: Share = 0.9
+    translation: _Side = 0
 
     def search(self, run: Run) -> Tensor | None:
         if (self.diversity or self.translation) and run.x.ndim != 4:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from steadygrad.attacks.base import ATTACKS, Attack, check_step
+from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
-from steadygrad.errors import at_least_one
+from steadygrad.registry import Count, Positive
 
 # Of the entries, moved by the first step in l1.
 _WIDEST = 0.1
@@ -43,15 +43,11 @@ class PGD(Attack):
     10
     """
 
-    steps: int = 40
-    step: float | None = None
-    restarts: int = 1
+    steps: Count = 40
+    step: Positive | None = None
+    restarts: Count = 1
     random_start: bool = True
     loss: LossName = "soft"
-
-    def __post_init__(self) -> None:
-        at_least_one(steps=self.steps, restarts=self.restarts)
-        check_step(self.step)
 
     def search(self, run: Run) -> Tensor | None:
         points: Tensor | None = None

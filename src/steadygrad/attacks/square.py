@@ -13,7 +13,7 @@ from steadygrad import randomness
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import attack_loss
-from steadygrad.errors import UsageError, at_least_one
+from steadygrad.registry import Count, Share
 from steadygrad.threat import per_sample
 
 # The share of the image that a square covers is halved at these queries of 10,000.
@@ -44,14 +44,9 @@ class Square(Attack):
     0.8
     """
 
-    queries: int = 5000
-    share: float = 0.8
+    queries: Count = 5000
+    share: Share = 0.8
     needs_gradient: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        at_least_one(queries=self.queries)
-        if not 0 < self.share <= 1:
-            raise UsageError(f"share must be within (0, 1], got {self.share}")
 
     def search(self, run: Run) -> Tensor | None:
         return self.climb(run)

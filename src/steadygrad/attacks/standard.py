@@ -15,7 +15,7 @@ from steadygrad.attacks.engine import Case, Run
 from steadygrad.attacks.fab import FAB
 from steadygrad.attacks.losses import attack_loss
 from steadygrad.attacks.square import Square
-from steadygrad.errors import UsageError, at_least_one
+from steadygrad.registry import Count, Positive
 
 _BAR_STEPS = 20
 
@@ -44,16 +44,11 @@ class Standard(Attack):
     ['apgd-ce', 'apgd-t', 'fab-t', 'square']
     """
 
-    steps: int = 100
-    queries: int = 5000
-    targets: int = 9
-    optimism: float | None = 2.0
+    steps: Count = 100
+    queries: Count = 5000
+    targets: Count = 9
+    optimism: Positive | None = 2.0
     needs_gradient: ClassVar[bool] = False  # its last member does without
-
-    def __post_init__(self) -> None:
-        at_least_one(steps=self.steps, queries=self.queries, targets=self.targets)
-        if self.optimism is not None and not self.optimism > 0:
-            raise UsageError(f"optimism must be positive, or None to never give up, got {self.optimism}")
 
     def members(self) -> tuple[tuple[str, Attack], ...]:
         """The attacks by name, in the order in which they run."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from steadygrad.attacks.base import ATTACKS, Attack, check_step
+from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
-from steadygrad.attacks.losses import LossName
 from steadygrad.attacks.targets import resolve_target
 from steadygrad.classifier import frozen
-from steadygrad.errors import UsageError, at_least_one
+from steadygrad.errors import UsageError
+from steadygrad.registry import Count, Positive
 from steadygrad.threat import Threat, per_sample
 
 # Cross-entropies: of a label that is far from predicted, and of one with half of the probability.
@@ -48,18 +48,12 @@ class Universal(Attack):
     False
     """
 
-    steps: int = 50
-    step: float = 0.25
-    loss: LossName = "margin"
+    steps: Count = 50
+    step: Positive = 0.25
+    loss: Literal["soft", "margin", "dlr", "ce"] = "margin"
     clip: float | None = None
-    batch_size: int = 256
+    batch_size: Count = 256
     per_sample: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        at_least_one(steps=self.steps, batch_size=self.batch_size)
-        check_step(self.step)
-        if self.loss in ("kl", "rivals"):
-            raise UsageError(f"loss must be margin, dlr or ce, got {self.loss}")
 
     def fit(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +15,7 @@ from steadygrad.attributions.blur import blurred
 from steadygrad.attributions.gradients import Value
 from steadygrad.derivatives import in_chunks
 from steadygrad.errors import UsageError
-from steadygrad.registry import Count, Limit, Positive
-
-_Side = Annotated[float, Limit("a share of the side in (0, 1]", lambda value: 0 < value <= 1)]
+from steadygrad.registry import Count, Positive, Share
 
 
 class PerturbationAttribution(Attribution):
@@ -185,8 +182,8 @@ class Occlusion(PerturbationAttribution):
     Source: Zeiler and Fergus 2014, section 4.2.
     """
 
-    window: _Side = 1 / 4
-    stride: _Side = 1 / 8
+    window: Share = 1 / 4
+    stride: Share = 1 / 8
     baseline: Value = 0.0
     of: Of = "logit"
     chunk: Count = 128

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +15,13 @@ from steadygrad.attributions import Attribution, Saliency
 from steadygrad.bounds.path import path_of
 from steadygrad.bounds.result import DeviationBound, Distance
 from steadygrad.classifier import check_inputs
-from steadygrad.errors import UsageError, unknown_name
-from steadygrad.registry import Method, Registry
+from steadygrad.errors import UsageError
+from steadygrad.registry import Count, Limit, Method, Registry
 from steadygrad.threat import Threat
 
 BOUNDS: Registry[Bound] = Registry("bound")
 
-_LEAST = {"exact": 0, "restarts": 1, "chunk": 1, "rank": 1, "steps": 0, "units": 0}
+Whole = Annotated[int, Limit("at least 0", lambda value: value >= 0)]
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,12 @@ class Bound(Method, abc.ABC):
 
     attribution: Attribution = Saliency()
     distance: Distance = "euclidean"
-    exact: int = 256
-    restarts: int = 8
-    chunk: int = 128
+    exact: Whole = 256
+    restarts: Count = 8
+    chunk: Count = 128
 
     def __post_init__(self) -> None:
-        if self.distance not in get_args(Distance):
-            raise unknown_name("distance", self.distance, get_args(Distance))
-        for name, least in _LEAST.items():
-            if getattr(self, name, least) < least:
-                raise UsageError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        super().__post_init__()
         path_of(self.attribution)
 
     def __call__(

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.attacks.base import check_norm, check_step
+from steadygrad.attacks.base import check_norm
 from steadygrad.attacks.engine import check_threat
 from steadygrad.attacks.maps.map_losses import check_reference
 from steadygrad.attacks.maps.map_run import AttributionResult, ExplanationRun
 from steadygrad.attributions import Attribution, Saliency
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.derivatives import smooth
-from steadygrad.errors import UsageError, at_least_one, one_of
-from steadygrad.registry import Method, Registry
+from steadygrad.errors import UsageError
+from steadygrad.registry import Count, Limit, Method, Positive, Registry
 from steadygrad.threat import Threat, per_sample
 
-Goal = Literal["top-k", "mass-center", "target-map"]
-Distance = Literal["euclidean", "cosine"]
 Objective = Literal["top-k", "mass-center", "target-map", "euclidean", "cosine"]
 
 ATTRIBUTION_ATTACKS: Registry[ExplanationAttack] = Registry("attribution attack", soundness="attack")
 
 # The points of the baseline and those where a search begins must not be the same.
 _OTHER_DRAWS = 1000
+_Draws = Annotated[int, Limit("at least 0 (0 leaves the baseline out)", lambda value: value >= 0)]
 
 
 @dataclass(frozen=True)
@@ -127,12 +126,8 @@ class AttributionNoise(ExplanationAttack):
     """
 
     measure: Objective = "top-k"
-    draws: int = 10
+    draws: Count = 10
     k: float = 0.1
-
-    def __post_init__(self) -> None:
-        one_of("measure", self.measure, get_args(Objective))
-        at_least_one(draws=self.draws)
 
     @property
     def objective(self) -> Objective:
@@ -147,18 +142,11 @@ class AttributionNoise(ExplanationAttack):
 class _Ascent(ExplanationAttack):
     """Steps of falling length along the slope of the loss, from random points, with a baseline beside."""
 
-    steps: int = 40
-    step: float | None = None
-    restarts: int = 3
-    beta: float | None = None
-    noise_draws: int = 10
-
-    def __post_init__(self) -> None:
-        at_least_one(steps=self.steps)
-        at_least_one(restarts=self.restarts)
-        check_step(self.step)
-        if self.noise_draws < 0:
-            raise UsageError(f"noise_draws must be at least 0 (0 leaves the baseline out), got {self.noise_draws}")
+    steps: Count = 40
+    step: Positive | None = None
+    restarts: Count = 3
+    beta: Positive | None = None
+    noise_draws: _Draws = 10
 
     @property
     def noise(self) -> AttributionNoise | None:
@@ -215,12 +203,8 @@ class IFIA(_Ascent):
     10
     """
 
-    goal: Goal = "top-k"
+    goal: Literal["top-k", "mass-center", "target-map"] = "top-k"
     k: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("goal", self.goal, get_args(Goal))
 
     @property
     def objective(self) -> Objective:
@@ -248,11 +232,7 @@ class AttributionPGD(_Ascent):
     'cosine'
     """
 
-    distance: Distance = "euclidean"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("distance", self.distance, get_args(Distance))
+    distance: Literal["euclidean", "cosine"] = "euclidean"
 
     @property
     def objective(self) -> Objective:

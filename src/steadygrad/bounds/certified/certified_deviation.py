@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.attributions.attribution import Forward
-from steadygrad.bounds.base import BOUNDS, Bound
+from steadygrad.bounds.base import BOUNDS, Bound, Whole
 from steadygrad.bounds.certified.crown import Ball
 from steadygrad.bounds.certified.intervals import Interval
 from steadygrad.bounds.certified.remainder import map_intervals
@@ -59,9 +59,9 @@ class CertifiedDeviation(Bound):
     True
     """
 
-    exact: int = 1024
-    steps: int = 10
-    units: int = 2048
+    exact: Whole = 1024
+    steps: Whole = 10
+    units: Whole = 2048
 
     def bound_batch(self, model: nn.Module, x: Tensor, target: Tensor, threat: Threat, seeds: Tensor) -> DeviationBound:
         path = path_of(self.attribution)

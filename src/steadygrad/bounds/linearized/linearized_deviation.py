@@ -17,7 +17,7 @@ from steadygrad.bounds.path import path_of
 from steadygrad.bounds.result import DeviationBound, cosine_bound, deviation
 from steadygrad.classifier import frozen
 from steadygrad.derivatives import math_attention
-from steadygrad.errors import UsageError
+from steadygrad.registry import Count, Fraction
 from steadygrad.threat import Threat
 
 
@@ -52,13 +52,8 @@ class LinearizedDeviation(Bound):
     True
     """
 
-    rank: int = 64
-    tolerance: float = 1e-3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.tolerance < 1:
-            raise UsageError(f"tolerance must be between 0 and 1, got {self.tolerance}")
+    rank: Count = 64
+    tolerance: Fraction = 1e-3
 
     def check_model(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
         super().check_model(model, x, target)
