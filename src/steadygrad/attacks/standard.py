@@ -28,7 +28,7 @@ _BAR_STEPS = 20
 )
 @dataclass(frozen=True)
 class Standard(Attack):
-    """Runs its members in order, each on the samples that stood up to those before it.
+    """Runs its members in order, each on the samples that stood up to those before it; see also `losses.dlr`.
 
     Args:
         steps: gradient steps per start and class.
@@ -37,8 +37,6 @@ class Standard(Attack):
         optimism: FAB-T gives a sample up once its progress, continued this many times faster, would not
             break it; Square does so where it is also behind the margin that gradients reached, so that
             masked gradients always meet all queries. None runs both to the end, as the paper does.
-
-    With fewer than four classes the targeted loss falls back as in `losses.dlr`.
 
     >>> [name for name, _ in Standard().members()]
     ['apgd-ce', 'apgd-t', 'fab-t', 'square']
@@ -51,7 +49,6 @@ class Standard(Attack):
     needs_gradient: ClassVar[bool] = False  # its last member does without
 
     def members(self) -> tuple[tuple[str, Attack], ...]:
-        """The attacks by name, in the order in which they run."""
         return (
             ("apgd-ce", APGD(steps=self.steps, loss="ce")),
             ("apgd-t", APGD(steps=self.steps, loss="dlr-targets", targets=self.targets)),
@@ -75,7 +72,7 @@ class Standard(Attack):
         return total
 
     def search(self, run: Run) -> Tensor | None:
-        """The points of the first member: what a run that nobody judges asks for."""
+        # What a run that nobody judges asks for: the points of the first member.
         return self.members()[0][1].search(run)
 
 

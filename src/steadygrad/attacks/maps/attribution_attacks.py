@@ -9,12 +9,11 @@ from typing import Annotated, ClassVar, Literal
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.attacks.base import check_norm
-from steadygrad.attacks.engine import check_threat
+from steadygrad.attacks.base import check_call
 from steadygrad.attacks.maps.map_losses import check_reference
 from steadygrad.attacks.maps.map_run import AttributionResult, ExplanationRun
 from steadygrad.attributions import Attribution, Saliency
-from steadygrad.classifier import check_inputs, frozen
+from steadygrad.classifier import frozen
 from steadygrad.derivatives import smooth
 from steadygrad.errors import UsageError
 from steadygrad.registry import Count, Limit, Method, Positive, Registry
@@ -33,8 +32,7 @@ _Draws = Annotated[int, Limit("at least 0 (0 leaves the baseline out)", lambda v
 class ExplanationAttack(Method, abc.ABC):
     """Searches for allowed inputs that keep the prediction and change its map.
 
-    `attack(model, x, target, threat)` returns what was found as judged by the engine, with random
-    noise of the same threat beside it. Subclasses name their `objective` and write `search`.
+    Random noise of the same threat is run beside it. Subclasses name their `objective` and write `search`.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
@@ -76,26 +74,19 @@ class ExplanationAttack(Method, abc.ABC):
         """Attack the maps of inputs x (N, *) under a threat with a radius; the model is left as it was.
 
         Args:
-            model: maps inputs to logits (N, K).
-            x: inputs within the bounds.
             target: classes (N,) to explain; None means the predicted ones. Whichever is explained,
                 it is the prediction that must not change.
-            threat: the allowed changes, linf or l2.
             aim: maps (N, *) or (*) to lead to, for the goal "target-map".
-            generator: gives one seed per sample, in order; or the seeds (N,) themselves; None means
-                seed 0.
+            generator: gives one seed per sample, in order; or the seeds (N,) themselves; None means seed 0.
 
         Raises:
             UsageError: inputs, classes, threat, aim or the model's output are not as expected; the
                 maps of the model cannot be moved by following derivatives (an all-ReLU network).
             Failure: clean maps that are not finite.
         """
-        check_norm(self, threat)
+        check_call(self, model, x, target, threat)
         if threat.eps is None:
             raise UsageError("an attack on an explanation needs a radius: give the threat an eps")
-        check_threat(model, threat)
-        check_inputs(x, target, threat.bounds)
-        threat.radius(x)
         aim = check_reference(self.objective, x, self.top_share, aim)
         seeds = randomness.sample_seeds(len(x), generator)
         beside = self.noise(model, x, target, threat, aim=aim, generator=seeds) if self.noise is not None else None
@@ -116,9 +107,7 @@ class AttributionNoise(ExplanationAttack):
     """The worst map among `draws` uniform random points of unchanged prediction.
 
     Args:
-        attribution: what explains.
-        measure: what worst means: "top-k", "mass-center", "target-map", "euclidean" or "cosine".
-        draws: points per sample.
+        measure: what worst means, a name in `MAP_LOSSES`.
         k: share of the pixels, for "top-k".
 
     >>> AttributionNoise(draws=3).objective
@@ -184,13 +173,11 @@ class IFIA(_Ascent):
     """Moves what the map calls important while the prediction stays.
 
     Args:
-        attribution: what explains.
         goal: "top-k" lowers the mass in the clean top k; "mass-center" moves the center of mass;
             "target-map" raises the cosine to the pixel map of `aim`.
         k: share of the pixels, for "top-k".
-        steps: steps per restart.
-        step: length of the first step in radii; the others fall linearly to zero. Default
-            max(0.25, 5 / (steps + 1)).
+        step: length of the first of `steps` steps in radii, by default max(0.25, 5 / (steps + 1)); the others
+            fall linearly to zero.
         restarts: random points to begin at; the best point of all is kept.
         beta: follow the derivatives of `sg.smooth(model, beta)`, which an all-ReLU network needs; what
             counts are the maps of the model itself. None follows the model.
@@ -223,9 +210,7 @@ class AttributionPGD(_Ascent):
     """Raises the distance of the map from the clean one while the prediction stays.
 
     Args:
-        attribution: what explains.
-        distance: "euclidean", in units of the maps, or "cosine", 1 - cosine in [0, 2]; of the signed
-            maps.
+        distance: of the signed maps: "euclidean", in units of the maps, or "cosine", 1 - cosine in [0, 2].
         steps, step, restarts, beta, noise_draws: as for `IFIA`.
 
     >>> AttributionPGD(distance="cosine").objective

@@ -1,9 +1,4 @@
-"""One attack on the attributions of one batch: passes, the best point of each sample, and the verdict.
-
-An attack asks for slopes and looks at points of its choice. The run keeps, of the allowed points
-that leave the prediction as it was, the one whose map has moved furthest, and at the end explains
-and classifies it again in another batch composition.
-"""
+"""One attack on the attributions of one batch: passes, the best point of each sample, and the verdict."""
 
 from __future__ import annotations
 
@@ -36,8 +31,7 @@ class AttributionResult:
         moved: (N,) bool; the map moved while the prediction did not.
         prediction: (N,) the class predicted for the clean and for the changed input.
         target: (N,) the class explained.
-        maps: (N, *) of the changed inputs.
-        clean_maps: (N, *) of the clean inputs.
+        maps, clean_maps: (N, *) of the changed and of the clean inputs.
         distance: (N,) between the inputs, in the threat's norm.
         forwards, backwards: (N,) passes spent on each sample, the judge's included; the check of the
             curvature, on at most four samples, is not.
@@ -64,7 +58,12 @@ class AttributionResult:
 
 
 class ExplanationRun:
-    """The state of one attack on one batch; `followed` is the model whose derivatives lead the way."""
+    """The state of one attack on one batch; `followed` is the model whose derivatives lead the way.
+
+    An attack asks for slopes and looks at points of its choice. The run keeps, of the allowed points that leave
+    the prediction as it was, the one whose map has moved furthest, and at the end explains and classifies it
+    again in another batch composition.
+    """
 
     def __init__(
         self,
