@@ -117,7 +117,7 @@ def test_a_bar_sends_home_only_those_far_behind(digits):
     def spent(bar):
         run = Run(Case(model, x, y, threat, None, randomness.sample_seeds(len(x), None)))
         run.begin()
-        Square(queries=600).climb(run, torch.full((len(run.index),), bar), optimism=2.0)
+        Square(queries=600).search(run, torch.full((len(run.index),), bar), optimism=2.0)
         return run.forwards
 
     assert (spent(-1e9) == spent(-torch.inf)).all()

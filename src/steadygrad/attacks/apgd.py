@@ -49,7 +49,6 @@ class APGD(Attack):
     """Ascends the loss with steps that are halved where they no longer gain.
 
     Args:
-        steps: gradient steps per start.
         restarts: random starts; a later one runs only the samples that resisted the earlier ones.
         loss: "ce", "dlr" and "margin" lead to any wrong class; "dlr-targets" leads in turn to each of
             the classes that were most likely when clean. A target given in the call is followed by all.
@@ -149,21 +148,18 @@ class APGD(Attack):
 
 
 def _begin(points: Tensor, length: float) -> _State:
-    wide = torch.float64 if points.dtype == torch.float64 else torch.float32
+    wide = torch.promote_types(points.dtype, torch.float32)
     lowest = torch.full((len(points),), -torch.inf, dtype=wide, device=points.device)
+    none = torch.zeros_like(lowest)
     return _State(
-        points=points,
-        previous=points,
-        slope=points,
-        best=points,
-        best_slope=points,
+        *[points] * 5,
         value=-lowest,
         best_value=lowest,
         length=torch.full_like(lowest, length),
         mark=lowest,
-        rises=torch.zeros_like(lowest),
-        halved=torch.zeros_like(lowest, dtype=torch.bool),
-        moved=torch.zeros_like(lowest),
+        rises=none,
+        halved=none > 0,
+        moved=none,
     )
 
 
@@ -223,5 +219,4 @@ def _sparse(slope: Tensor, count: Tensor) -> Tensor:
 
 
 def _changed(delta: Tensor) -> Tensor:
-    wide = torch.float64 if delta.dtype == torch.float64 else torch.float32
-    return (delta.flatten(1).abs() > 1e-7).sum(1).to(wide)
+    return (delta.flatten(1).abs() > 1e-7).sum(1).to(torch.promote_types(delta.dtype, torch.float32))

@@ -13,14 +13,11 @@ from steadygrad.attacks.engine import Run
 from steadygrad.registry import Count, NotNegative, Positive
 from steadygrad.threat import per_sample
 
-# Adam's averages: the paper's optimizer with its usual settings.
-_BETAS = (0.9, 0.999)
+_BETAS = (0.9, 0.999)  # of the averages of Adam, the paper's optimizer
 # A descent that gains less than this share of its objective in a fifth of its steps has ended.
-_PROGRESS = 1e-2
-_LOOKS = 5
+_PROGRESS, _LOOKS = 1e-2, 5
 _GROWTH = 10.0
-# Length of the last step of a descent relative to the first.
-_LAST = 0.01
+_LAST = 0.01  # length of the last step of a descent relative to the first
 
 
 @ATTACKS.register(
@@ -39,8 +36,7 @@ class CarliniWagner(Attack):
     change of variables, whose slope is zero there. Changes are counted in ranges of the inputs.
 
     Args:
-        search_steps: values of the constant tried.
-        steps: gradient steps for each.
+        search_steps: values of the constant tried, each with `steps` gradient steps.
         lr: length of Adam's first step relative to the smallest change known so far, or at first to
             the one that a linear margin would need; it falls to a hundredth during each descent.
         confidence: smallest margin, in logits, of a point that counts.
@@ -122,7 +118,7 @@ class _State:
     """What is known about each sample between descents (N, ...); changes are in ranges of the inputs."""
 
     def __init__(self, run: Run, constant: float | None) -> None:
-        dtype = torch.float64 if run.x.dtype == torch.float64 else torch.float32
+        dtype = torch.promote_types(run.x.dtype, torch.float32)
         self.points, self.start = run.x.clone(), torch.zeros_like(run.x, dtype=dtype)
         self.size = torch.full((len(run.x),), torch.inf, dtype=dtype, device=run.x.device)
         self.low, self.high = torch.zeros_like(self.size), torch.full_like(self.size, torch.inf)

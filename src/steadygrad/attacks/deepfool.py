@@ -24,10 +24,9 @@ _LEFT = 0.25  # of the way that a step must go at least, or fifty steps might no
 )
 @dataclass(frozen=True)
 class DeepFool(Attack):
-    """Steps to the nearest boundary of the linearized model; exact for an affine one in one step.
+    """At most `steps` steps to the nearest boundary of the linearized model; exact for an affine one in one step.
 
     Args:
-        steps: largest number of steps; a sample leaves once its prediction has changed.
         overshoot: share by which the accumulated change is lengthened, so that the point lies
             beyond the boundary rather than on it.
         candidates: classes that are considered in each step, those with the largest logits there.

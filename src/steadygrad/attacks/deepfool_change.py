@@ -45,9 +45,7 @@ def deepfool_change(
         labels: (N,) the labels to leave; a sample rests once its prediction is another.
         reach: lead samples that are wrong from the start toward their label: the boundary to that class
             is the only one that counts, and they rest once it is predicted. Without it they do not move.
-        steps: largest number of steps.
-        overshoot: share by which the accumulated change is lengthened.
-        candidates: classes considered in each step, those with the largest logits; None for all.
+        steps, overshoot, candidates: as for `DeepFool`; None considers all classes.
 
     >>> model = nn.Linear(2, 2)
     >>> deepfool_change(model, torch.rand(3, 2), torch.zeros(3, dtype=torch.int64)).change.shape

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from steadygrad import randomness
 from steadygrad.classifier import check_inputs, frozen
-from steadygrad.errors import UsageError
+from steadygrad.errors import at_least_one
 
 DRAWS = 16
 """Draws over which the predictions of a randomized model are averaged."""
@@ -34,8 +34,7 @@ class Expectation(nn.Module):
 
     def __init__(self, model: nn.Module, draws: int = DRAWS) -> None:
         super().__init__()
-        if draws < 1:
-            raise UsageError(f"draws must be at least 1, got {draws}")
+        at_least_one(draws=draws)
         self.model, self.passes = model, draws
 
     def forward(self, x: Tensor) -> Tensor:

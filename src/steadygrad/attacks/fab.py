@@ -32,10 +32,9 @@ _FromOne = Annotated[float, Limit("at least 1", lambda value: value >= 1)]
 )
 @dataclass(frozen=True)
 class FAB(Attack):
-    """Fast adaptive boundary attack, one class after the other; a sample leaves once it is within eps.
+    """Fast adaptive boundary attack, `steps` for one class after the other; a sample leaves once it is within eps.
 
     Args:
-        steps: gradient steps per class.
         targets: how many of the classes that were most likely when clean are tried, at most all wrong ones.
         restarts: later ones begin at random points at half the smallest distance found so far.
         eta: overshoot over the boundary.
@@ -127,16 +126,20 @@ class FAB(Attack):
         if len(run.index) == 0:
             return
         assert run.clean_logits is not None
-        right = _margin(run, run.clean_logits)
+
+        def margin(logits: Tensor) -> Tensor:
+            return attack_loss("margin", logits, run.y, run.target, None)
+
+        right = margin(run.clean_logits)
         start, end = torch.zeros_like(right), torch.ones_like(right)
         delta = run.found[run.index] - run.x
-        wrong = _margin(run, run.look(run.x + delta))
+        wrong = margin(run.look(run.x + delta))
         # On the boundary itself rounding decides, and decides otherwise in another batch.
         aim = _BEYOND * (wrong - right)
         for _ in range(_REFINEMENTS):
             share = start + (end - start) * ((right - aim) / (right - wrong).clamp_max(-1e-12)).clamp(0, 1)
             points = run.x + per_sample(share.to(delta.dtype), delta) * delta
-            value = _margin(run, run.look(points))
+            value = margin(run.look(points))
             beyond = run.wrong
             end, wrong = torch.where(beyond, share, end), torch.where(beyond, value, wrong)
             start, right = torch.where(beyond, start, share), torch.where(beyond, right, value)
@@ -145,17 +148,12 @@ class FAB(Attack):
                 return
 
 
-def _margin(run: Run, logits: Tensor) -> Tensor:
-    return attack_loss("margin", logits, run.y, run.target, None)
-
-
 def onto_hyperplane(threat: Threat, x: Tensor, slope: Tensor, gain: Tensor) -> Tensor:
     """The smallest changes d (N, *) in the norm with slope . d = gain that keep x + d within the bounds.
 
-    Where the bounds leave no such change, every entry goes to its bound, which gains most. Every
-    entry moves with or against the sign of its slope by what room it has: in linf and l2 by
-    min(room, t) and min(room, t |slope|) with one t, in l1 the entries of largest slope by all of
-    it, one after the other.
+    Every entry moves with or against the sign of its slope by what room it has: in linf and l2 by
+    min(room, t) and min(room, t |slope|) with one t, in l1 the entries of largest slope by all of it, one after
+    the other. Where the bounds leave no such change, every entry goes to its bound.
 
     >>> onto_hyperplane(Threat("l2"), torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]), torch.tensor([2.5]))
     tensor([[0.3000, 0.4000]])

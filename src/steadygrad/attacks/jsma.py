@@ -31,13 +31,11 @@ _Change = Annotated[
 class JSMA(Attack):
     """Moves, at each step, the pair of entries of largest saliency by `theta`, until the prediction changes.
 
-    The saliency of a pair is the product of how much it raises the target's logit and how much it
-    lowers the sum of all others; both must be positive. Where a step would end at a bound, the
-    entry counts with the part of the step that is left, and at its bound it leaves the search.
-    Without a target the goal is the wrong class that was most likely when clean, and any wrong
-    prediction ends the search. The radius is the largest number of changed entries; `gamma` limits
-    it too, and alone if the threat has no eps. Where room for a single entry is left, the best
-    single one moves.
+    The saliency of a pair is the product of how much it raises the target's logit and how much it lowers the
+    sum of all others; both must be positive. Where a step would end at a bound, the entry counts with the part
+    of the step that is left, and at its bound it leaves the search. Without a target the goal is the wrong
+    class that was most likely when clean. The radius is the largest number of changed entries; `gamma` limits
+    it too. Where room for a single entry is left, the best single one moves.
 
     Args:
         theta: change per step in ranges of the inputs; negative ones decrease entries.

@@ -38,7 +38,6 @@ class DDN(Attack):
     """Decoupled direction and norm: the nearest wrong point in l2.
 
     Args:
-        steps: gradient steps.
         gamma: share by which the radius changes in each step.
         radius: the first radius, as a share of the range of the inputs.
         loss: what is ascended; "soft" does not depend on the scale of the logits, "ce" is the paper's.
@@ -81,7 +80,6 @@ class FMN(Attack):
     """Fast minimum-norm attack: the nearest wrong point in linf, l2, l1 or l0.
 
     Args:
-        steps: gradient steps.
         step: length of the first step in l2, as a share of the range of the inputs; falls to `last`.
         gamma: share by which the radius changes at first; falls to gamma_last.
         loss: what is ascended; "margin" is the paper's, None means that for l0 and "soft" otherwise.
@@ -138,9 +136,5 @@ def _to_boundary(ball: Threat, gap: Tensor, slope: Tensor) -> Tensor:
     width = ball.bounds[1] - ball.bounds[0]
     flat, gap = slope.flatten(1).double(), gap.abs().double()
     dual = {"linf": 1, "l2": 2, "l1": math.inf, "l0": math.inf}[ball.norm]
-    size = torch.linalg.vector_norm(flat, ord=dual, dim=1).clamp_min(torch.finfo(torch.float64).tiny)
-    if ball.norm == "l0":
-        ahead: Tensor = (gap / (size * width)).ceil().clamp_min(1)
-    else:
-        ahead = (gap / size).clamp_min(1e-6 * width)
-    return ahead
+    size: Tensor = torch.linalg.vector_norm(flat, ord=dual, dim=1).clamp_min(torch.finfo(torch.float64).tiny)
+    return (gap / (size * width)).ceil().clamp_min(1) if ball.norm == "l0" else (gap / size).clamp_min(1e-6 * width)

@@ -64,7 +64,7 @@ class MIFGSM(Attack):
                 f"diversity and translation are for images (N, C, H, W), got inputs of shape {tuple(run.x.shape)}"
             )
         length = self.step or 1 / self.steps
-        points, average = run.x, _wide(torch.zeros_like(run.x))
+        points, average = run.x, torch.zeros_like(run.x, dtype=torch.promote_types(run.x.dtype, torch.float32))
         for i in range(self.steps):
             slope = self._slope(run, points, i)
             points, average, slope = run.drop_solved(points, average, slope)
@@ -79,20 +79,16 @@ class MIFGSM(Attack):
         if self.diversity:
             down, across = _views(run.seeds, points, self.diversity, self.shrink, i)
             low = run.threat.bounds[0]
-            _, slope = run.gradient(_apply(down, points - low, across) + low)
-            slope = _apply(down.mT, slope, across.mT)
+            _, slope = run.gradient(down @ (points - low) @ across + low)
+            slope = down.mT @ slope @ across.mT
         else:
             _, slope = run.gradient(points)
         return _smoothed(slope, self.translation) if self.translation else slope
 
 
-def _wide(values: Tensor) -> Tensor:
-    return values.float() if values.dtype.itemsize < 4 else values
-
-
 def _normalized(slope: Tensor) -> Tensor:
-    """Slopes (N, *) whose absolute entries sum to 1, each sample by itself."""
-    flat = _direction(_wide(slope)).flatten(1)
+    """Slopes (N, *) whose absolute entries sum to 1, each sample by itself; at least in float32."""
+    flat = _direction(slope.to(torch.promote_types(slope.dtype, torch.float32))).flatten(1)
     return (flat / flat.abs().sum(1, keepdim=True).clamp_min(1)).view_as(slope)
 
 
@@ -123,10 +119,6 @@ def _resize(side: int, share: Tensor, at: Tensor) -> Tensor:
     weight = (1 - (source[:, :, None] - index).abs()).clamp_min(0)  # (N, S, S)
     within = (row >= 0) & (row < size)
     return torch.where(within[:, :, None], weight, 0.0)[:, None]
-
-
-def _apply(down: Tensor, images: Tensor, across: Tensor) -> Tensor:
-    return down @ images @ across
 
 
 def _smoothed(slope: Tensor, side: int) -> Tensor:

@@ -11,8 +11,7 @@ from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
 from steadygrad.registry import Count, Positive
 
-# Of the entries, moved by the first step in l1.
-_WIDEST = 0.1
+_WIDEST = 0.1  # share of the entries moved by the first step in l1
 
 
 @ATTACKS.register(
@@ -26,8 +25,7 @@ class PGD(Attack):
     """Ascends the loss within the ball from `restarts` random points.
 
     Args:
-        steps: gradient steps per restart.
-        step: length of the first step in radii; the others fall linearly to zero, so that early
+        step: length of the first of `steps` steps in radii; the others fall linearly to zero, so that early
             steps cross the ball and late ones settle. Default max(0.25, 5 / (steps + 1)), for l1 1.
         restarts: a later restart runs only the samples that resisted the earlier ones.
         random_start: begin at a random point of the ball rather than at the clean input.

@@ -86,5 +86,5 @@ def _square(attack: Square, case: Case, optimism: float) -> AttackResult:
     run = Run(case)
     run.charge(raw)
     run.begin()
-    attack.climb(run, bar[run.index], optimism)
+    attack.search(run, bar[run.index], optimism)
     return run.result()

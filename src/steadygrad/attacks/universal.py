@@ -31,15 +31,12 @@ _CERTAIN, _LIKELY = 2.0, 0.7
 class Universal(Attack):
     """Ascends the mean of min(loss, clip) over the inputs, with respect to one perturbation for all.
 
-    `fit` finds it on a data set, in batches; other inputs are judged by adding it to them. As an
-    attack it is found on the given batch, clean mistakes apart, and judged on each sample of it: what
-    happens to a sample then depends on the others in its batch, as for no other attack. A radius per
-    sample scales the one perturbation for each.
+    `fit` finds it on a data set, in batches. As an attack it is found on the given batch, clean mistakes apart,
+    and judged on each sample of it: what happens to a sample then depends on the others, as for no other
+    attack. A radius per sample scales the one perturbation for each.
 
     Args:
-        steps: gradient steps, each on one batch.
-        step: length of the first step in radii; the others fall linearly to zero.
-        loss: what is ascended.
+        step: length of the first of `steps` steps in radii; the others fall linearly to zero.
         clip: the loss from which on a sample counts no more, so that a few very wrong ones do not
             outweigh the rest. By default the end of the margin, 0; for "ce" 2, with a target -0.7.
         batch_size: samples per step in `fit`.
@@ -55,15 +52,7 @@ class Universal(Attack):
     batch_size: Count = 256
     per_sample: ClassVar[bool] = False
 
-    def fit(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        target: Tensor | None = None,
-    ) -> Tensor:
+    def fit(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, target: Tensor | None = None) -> Tensor:
         """The perturbation (1, *) within the threat for inputs x (N, *) with labels y (N,).
 
         Add it to any input and clip to the bounds: `threat.constrain(x, x + found)`.
