@@ -22,6 +22,7 @@ from steadygrad.bounds.certified.layers import nonlinear
 from steadygrad.bounds.certified.network import Network
 from steadygrad.bounds.certified.propagation import Propagation, propagate, slope_intervals
 from steadygrad.bounds.path import Path
+from steadygrad.threat import per_sample
 
 # Coefficients are rounded: by less than this share of what interval arithmetic makes of them.
 _ROUNDED = 1e-9
@@ -171,7 +172,7 @@ class _FirstOrderChanges:
         shift, spread, square = self.sums[key]
         low, high = shift - spread, shift + spread
         if self.radius is not None:
-            far = self.radius.view(-1, *[1] * (shift.ndim - 1)) * square.sqrt()
+            far = per_sample(self.radius, shift) * square.sqrt()
             low, high = torch.maximum(low, -far), torch.minimum(high, far)
         return low, high
 
