@@ -54,9 +54,7 @@ class Square(Attack):
         At query 128, 256, 512, ... a sample leaves if its margin is below the bar and would stay below
         zero even with `optimism` times the gain of the last doubling of the queries in each to come.
         """
-        # Channels, height and width under which the inputs are seen.
-        channels = 1 if run.x.ndim == 2 else run.x.shape[1]
-        shape = (channels, *run.x.shape[2:]) if run.x.ndim == 4 else (channels, 1, run.x[0].numel() // channels)
+        shape = _image(run.x)
         best = _stripes(run, shape) if run.threat.norm == "linf" else _patches(run, shape)
         value = attack_loss("margin", run.look(best), run.y, run.target, None)
         earlier, bar = value, torch.full_like(value, -torch.inf) if bar is None else bar.to(value.dtype)
@@ -106,6 +104,12 @@ class Square(Attack):
         delta = images - run.x.reshape(images.shape)
         moved = _shift_mass(run, delta, first >= 0, second >= 0, signs * bumps[:, None])
         return _fill(run, moved).view_as(best)
+
+
+def _image(x: Tensor) -> tuple[int, ...]:
+    """Channels, height and width under which inputs (N, *) are seen."""
+    channels = 1 if x.ndim == 2 else x.shape[1]
+    return (channels, *x.shape[2:]) if x.ndim == 4 else (channels, 1, x[0].numel() // channels)
 
 
 def _window(share: float, height: int, width: int, least: int) -> tuple[int, int]:
