@@ -104,32 +104,25 @@ class APGD(Attack):
         stages = [(factor, int(share * self.steps)) for factor, share in _L1_STAGES]
         stages = [stage for stage in stages if stage[1]]
         stages.append((1.0, self.steps - sum(count for _, count in stages)))
-        entries = run.x[0].numel()
         best, last = None, None
         for factor, steps in stages:
             threat = run.threat.at(factor * run.threat.radius(run.x))
             start = threat.random(run.x, run.seeds, attempt) if best is None else threat.constrain(run.x, best)
             state = _begin(start, 1.0)
-            changed = torch.full_like(state.mark, entries) if best is None else _changed(start - run.x)
+            changed = torch.full_like(state.mark, run.x[0].numel()) if best is None else _changed(start - run.x)
             moved = changed * _L1_SHARE if best is None else changed / _L1_SPARSER
-            best, last = self._walk_stage(run, state._replace(mark=changed, moved=moved), factor, steps)
-            if best is None:
-                break
+            state = state._replace(mark=changed, moved=moved)
+            for i in range(steps):
+                state = self._see(run, state)
+                if len(run.index) == 0:
+                    return None, None
+                if i and i % max(int(0.04 * steps), 1) == 0:
+                    state = _sparsen(run, state)
+                threat = run.threat.at(factor * run.threat.radius(run.x))
+                way = _sparse(inward(state.slope, state.points, run.threat), state.moved)
+                state = state._replace(points=_ahead(threat, run.x, state, way))
+            best, last = state.best, state.points
         return best, last
-
-    def _walk_stage(self, run: Run, state: _State, factor: float, steps: int) -> tuple[Tensor | None, Tensor | None]:
-        """One radius of the l1 walk."""
-        every = max(int(0.04 * steps), 1)
-        for i in range(steps):
-            state = self._see(run, state)
-            if len(run.index) == 0:
-                return None, None
-            if i and i % every == 0:
-                state = _sparsen(run, state)
-            threat = run.threat.at(factor * run.threat.radius(run.x))
-            ahead = _ahead(threat, run.x, state, _sparse(inward(state.slope, state.points, run.threat), state.moved))
-            state = state._replace(points=ahead)
-        return state.best, state.points
 
     def _see(self, run: Run, state: _State) -> _State:
         """The state with loss and slope at its points, without the samples that are solved."""

@@ -45,7 +45,7 @@ def score(logits: Tensor, target: Tensor, of: Of) -> Tensor:
 
 @dataclass(frozen=True)
 class Attribution(Method, abc.ABC):
-    """A way to explain a prediction; the fields are its settings.
+    """A way to explain a prediction.
 
     By default the model runs in evaluation mode and is left as it was, after errors too, and the maps carry no
     graph. With `create_graph=True` the maps can be differentiated with respect to the weights and, if x requires

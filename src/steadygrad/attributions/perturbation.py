@@ -35,9 +35,8 @@ class PerturbationAttribution(Attribution):
                 "call it without create_graph, or take an attribution made of gradients, such as Saliency"
             )
         if x.ndim != 4:
-            raise UsageError(
-                f"{type(self).__name__} explains images (N, C, H, W), got inputs of shape {tuple(x.shape)}"
-            )
+            name, got = type(self).__name__, tuple(x.shape)
+            raise UsageError(f"{name} explains images (N, C, H, W), got inputs of shape {got}")
         with torch.no_grad():
             values = in_chunks(functools.partial(self._chunk_maps, forward), self.chunk, x.detach(), target)
         return (values[:, None] / x.shape[1]).expand_as(x).contiguous()
@@ -176,8 +175,7 @@ class Occlusion(PerturbationAttribution):
         window: side of the square, as a share of the shorter side of the image (at least one pixel).
         stride: from one square to the next, likewise; the last one ends at the border.
         baseline: the value that covers, in units of the inputs.
-        of: the score: "logit", "log_probability", "probability", "loss" or "log_odds".
-        chunk: perturbed inputs in one pass; bounds the memory, changes no value.
+        of, chunk: as for `Saliency` and `BlurSaliency`.
 
     Source: Zeiler and Fergus 2014, section 4.2.
     """
