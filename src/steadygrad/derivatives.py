@@ -70,10 +70,9 @@ def vjp(function: Function, x: Tensor, v: Tensor, *, create_graph: bool = False)
 
 
 def jvp(function: Function, x: Tensor, u: Tensor) -> Tensor:
-    """J u, of the shape of the output, for directions u of the shape of x.
+    """J u, of the shape of the output, for directions u of the shape of x: one forward, two backwards.
 
-    Taken as the derivative of v -> v^T J, which any network with first derivatives allows: one
-    forward, two backwards.
+    Taken as the derivative of v -> v^T J, which any network with first derivatives allows.
     """
     with torch.enable_grad(), math_attention():
         x = x.detach().requires_grad_()

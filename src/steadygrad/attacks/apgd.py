@@ -145,7 +145,11 @@ def _begin(points: Tensor, length: float) -> _State:
     lowest = torch.full((len(points),), -torch.inf, dtype=wide, device=points.device)
     none = torch.zeros_like(lowest)
     return _State(
-        *[points] * 5,
+        points=points,
+        previous=points,
+        slope=points,
+        best=points,
+        best_slope=points,
         value=-lowest,
         best_value=lowest,
         length=torch.full_like(lowest, length),

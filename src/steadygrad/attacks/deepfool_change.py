@@ -32,12 +32,10 @@ def deepfool_change(
 ) -> Changed:
     """The l2 change (N, *) with which DeepFool leads inputs (N, *) away from their labels, fooled or not.
 
-    The bounds of the inputs take no part, as in the paper. With create_graph the change can be
-    differentiated with respect to the weights, through all steps. The nearest boundary is chosen by
-    first derivatives alone, and second-order work goes through the one chosen difference of logits:
-    the choice is piecewise constant, so the derivative is that of the version for all classes at a
-    fraction of its cost. The model is used in the mode it is in, and its weights as they require
-    gradients.
+    The bounds of the inputs take no part, as in the paper. With create_graph the change can be differentiated
+    with respect to the weights, through all steps. The nearest boundary is chosen by first derivatives alone,
+    and second-order work goes through the one chosen difference of logits: the choice is piecewise constant, so
+    the derivative is that of the version for all classes. The model is used in the mode it is in.
 
     Source: Moosavi-Dezfooli et al. 2016, algorithm 2; the derivative is Yan et al. 2018, section 3.3.
 

@@ -41,14 +41,9 @@ class Case(NamedTuple):
         target, threat, eps = self.target, self.threat, self.threat.eps
         if radius is None and isinstance(eps, Tensor) and eps.ndim == 1:
             radius = eps.to(rows.device)[rows]
-        return Case(
-            self.model,
-            self.x[rows],
-            self.y[rows],
-            threat if radius is None else threat.at(radius),
-            target[rows] if isinstance(target, Tensor) else target,
-            self.seeds[rows.cpu()],
-        )
+        threat = threat if radius is None else threat.at(radius)
+        target = target[rows] if isinstance(target, Tensor) else target
+        return Case(self.model, self.x[rows], self.y[rows], threat, target, self.seeds[rows.cpu()])
 
 
 class Run:
@@ -204,10 +199,7 @@ class Run:
 
     @contextlib.contextmanager
     def unjudged(self, loss: str) -> Iterator[Run]:
-        """A run over the active samples for attacks that weigh their points themselves and `record` them.
-
-        It keeps nothing of what it comes across; its passes count for this run.
-        """
+        """A run that keeps nothing, for attacks that weigh and `record` points themselves; its passes count here."""
         run = Run(self._active, loss, "strongest")
         yield run
         self.charge(run)

@@ -18,17 +18,13 @@ from steadygrad.bounds.certified.network import Network
 
 @dataclass(frozen=True)
 class Propagation:
-    """Intervals of the values of a network (by place) and of the slopes of a score with respect to them.
-
-    `logit_slope` is the slope with respect to the logits, `exact_logit_slope` the same as if the logits
-    followed their first-order change.
-    """
+    """Intervals of the values of a network (by place) and of the slopes of a score with respect to them."""
 
     network: Network
     values: list[Interval]
     slopes: dict[int, Interval]
     logit_slope: Interval
-    exact_logit_slope: Interval
+    exact_logit_slope: Interval  # the same as if the logits followed their first-order change
 
 
 def propagate(network: Network, of: Of, ball: Ball, target: Tensor, units: int) -> Propagation:

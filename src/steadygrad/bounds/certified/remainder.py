@@ -75,10 +75,7 @@ def refined_gradient(
 ) -> tuple[Interval, Tensor]:
     """A narrower interval (N, *) of the gradient over a ball, and the Hessian (N, D, D) at its center.
 
-    Args:
-        wide: what interval arithmetic says of all values and slopes.
-        rounding: what rounding leaves out of the gradient (N, *) at the center.
-        chunk: points in one pass.
+    `wide` is what interval arithmetic says, `rounding` what rounding leaves out of the gradient at the center.
     """
     every = _Coefficients(wide.network, of, ball.center, target, chunk)
     coefficients = list(every) if every.numel() <= _KEPT else every
@@ -184,7 +181,7 @@ class _FirstOrderChanges:
 
 
 def _within(interval: Interval, change: tuple[Tensor, Tensor], slack: Tensor) -> Interval:
-    """The interval cut to its center plus first-order changes from low to high plus its rest."""
+    """The interval cut to its center plus first-order changes plus its rest."""
     rest = interval.rest + slack
     return interval.cut(interval.center + change[0] - rest, interval.center + change[1] + rest)
 

@@ -145,5 +145,4 @@ def sign(values: Tensor) -> Tensor:
 
 def _columns(vectors: Tensor) -> Tensor:
     size = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    even = torch.full_like(vectors, vectors.shape[1] ** -0.5)
-    return torch.where(size > 0, vectors / torch.where(size > 0, size, 1.0), even)
+    return torch.where(size > 0, vectors / torch.where(size > 0, size, 1.0), vectors.shape[1] ** -0.5)

@@ -165,11 +165,12 @@ class LinearizedDeviation(Bound):
                 return torch.zeros_like(rows, dtype=torch.bool)
             parts = (None if p is None else p[rows] for p in (diagonal, column, across))
             corner = corners.sign(torch.linalg.svd(band, full_matrices=False).Vh[:, :1] @ right.double())
-            moved = FactoredMatrix(band @ right.double(), left.double(), *parts).apply(corner)[:, 0]
-            reached: Tensor = torch.linalg.vector_norm(moved, dim=1)
+            moved = FactoredMatrix(band @ right.double(), left.double(), *parts).apply(corner)
+            reached = torch.linalg.vector_norm(moved[:, 0], dim=1)
             # The newest entries of the band are about as large as what is still to come.
             newest = band[:, -3:].abs().amax((1, 2))
-            return columns**0.5 * newest <= 5 * self.tolerance * reached
+            small: Tensor = columns**0.5 * newest <= 5 * self.tolerance * reached
+            return small
 
         curvature = replace(ball, curvature=True)
         done = lanczos.bidiagonalize(curvature, randomness.normal(seeds, like), self.rank, finished)
