@@ -109,7 +109,8 @@ class CarliniWagner(Attack):
             square = _BETAS[1] * square + (1 - _BETAS[1]) * gradient**2
             scale = (square / (1 - _BETAS[1] ** (i + 1))).sqrt().clamp_min(1e-12)
             rate = self.lr * _LAST ** (i / self.steps) / (1 - _BETAS[0] ** (i + 1)) * state.unit[run.index]
-            change = _inside(run, change - per_sample(rate, mean) * mean / scale)
+            least, most = ((bound - run.x.to(change.dtype)) / width for bound in run.threat.bounds)
+            change = torch.minimum(torch.maximum(change - per_sample(rate, mean) * mean / scale, least), most)
         state.leave(run, change)
         return found[rows]
 
@@ -171,10 +172,3 @@ def _points(run: Run, change: Tensor) -> Tensor:
     """The inputs (A, *) under changes in ranges of the inputs, in the type of the inputs."""
     low, high = run.threat.bounds
     return (run.x + (high - low) * change).clamp(low, high).to(run.x.dtype)
-
-
-def _inside(run: Run, change: Tensor) -> Tensor:
-    """Changes (A, *), in ranges of the inputs, brought into the bounds."""
-    low, high = run.threat.bounds
-    x = run.x.to(change.dtype)
-    return torch.minimum(torch.maximum(change, (low - x) / (high - low)), (high - x) / (high - low))

@@ -82,13 +82,18 @@ class Attribution(Method, abc.ABC):
         else:
             with frozen(model):
                 maps = self.maps(forward, x, target, create_graph=False)
-        finite = torch.isfinite(maps.detach()).flatten(1).all(1)
-        if not bool(finite.all()):
-            raise Failure(
-                f"{type(self).__name__} gives NaN or infinite maps for {int((~finite).sum())} of {len(maps)} "
-                "inputs: the gradient of the model is not finite there"
-            )
+        self.check_finite(maps.detach())
         return maps
+
+    def check_finite(self, maps: Tensor) -> None:
+        """Refuse NaN and infinite maps (N, *)."""
+        finite = torch.isfinite(maps).flatten(1).all(1)
+        if not bool(finite.all()):
+            count = f"{int((~finite).sum())} of {len(maps)} inputs"
+            name = type(self).__name__
+            raise Failure(
+                f"{name} gives NaN or infinite maps for {count}: the gradient of the model is not finite there"
+            )
 
     @abc.abstractmethod
     def maps(self, forward: Forward, x: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:

@@ -177,11 +177,9 @@ class SmoothGrad(_Averaged):
         return self._average(forward, x, target, [1 / self.samples] * self.samples, create_graph)
 
     def _points(self, x: Tensor, which: range) -> Tensor:
-        return x + self.sigma * torch.stack([self._noise(x, j) for j in which])
-
-    def _noise(self, x: Tensor, j: int) -> Tensor:
-        draw, sign = (j // 2, 1 - 2 * (j % 2)) if self.antithetic else (j, 1)
-        return sign * randomness.normal(torch.tensor([self.seed]), x[:1].detach(), draw)  # (1, *)
+        draws = [(j // 2, 1 - 2 * (j % 2)) if self.antithetic else (j, 1) for j in which]
+        seed, like = torch.tensor([self.seed]), x[:1].detach()
+        return x + self.sigma * torch.stack([sign * randomness.normal(seed, like, draw) for draw, sign in draws])
 
 
 @functools.cache

@@ -19,10 +19,9 @@ from steadygrad.registry import Count, Positive, Share
 
 
 class PerturbationAttribution(Attribution):
-    """How the output changes when one window of the image at a time is replaced.
+    """How the output changes when one window of the image, a row by a column, at a time is replaced.
 
-    A window is the product of a row and a column, which saves memory, and at most `chunk` perturbed inputs exist
-    at a time. The value of a pixel is shared evenly by its channels.
+    At most `chunk` perturbed inputs exist at a time. The value of a pixel is shared evenly by its channels.
     """
 
     chunk: Count
@@ -188,8 +187,7 @@ class Occlusion(PerturbationAttribution):
 
     def _windows(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         side, step = (max(1, round(share * min(height, width))) for share in (self.window, self.stride))
-        rows, columns = (_intervals(size, side, step) for size in (height, width))
-        return rows, columns
+        return _intervals(height, side, step), _intervals(width, side, step)
 
     def _replacement(self, x: Tensor) -> Tensor:
         return torch.full_like(x, self.baseline)

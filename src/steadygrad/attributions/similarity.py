@@ -28,10 +28,7 @@ from steadygrad.attributions.structure import local_top_k_intersection, mass_cen
 
 
 def top_k_intersection(a: Tensor, b: Tensor, k: float = 0.1) -> Tensor:
-    """Share (N,) of the top k pixels of a that are among the top k of b, in [0, 1].
-
-    Args:
-        k: share of the pixels, in (0, 1], rounded to whole pixels.
+    """Share (N,) of the top k pixels, a share in (0, 1], of a that are among the top k of b, in [0, 1].
 
     Source: Ghorbani et al. 2019, arXiv:1710.10547, section 3.
 
