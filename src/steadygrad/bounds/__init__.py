@@ -3,12 +3,12 @@
 import importlib
 import pkgutil
 
-from steadygrad.bounds.base import BOUNDS, Bound
-from steadygrad.bounds.certified import CertifiedDeviation
-from steadygrad.bounds.linearized import LinearizedDeviation
-from steadygrad.bounds.result import DeviationBound, deviation
-
-__all__ = ["BOUNDS", "Bound", "CertifiedDeviation", "DeviationBound", "LinearizedDeviation", "deviation"]
+from steadygrad.bounds.base import BOUNDS as BOUNDS
+from steadygrad.bounds.base import Bound as Bound
+from steadygrad.bounds.certified import CertifiedDeviation as CertifiedDeviation
+from steadygrad.bounds.linearized import LinearizedDeviation as LinearizedDeviation
+from steadygrad.bounds.result import DeviationBound as DeviationBound
+from steadygrad.bounds.result import deviation as deviation
 
 # A new file in this folder needs no line here; those above tell editors and type checkers the names.
 for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
