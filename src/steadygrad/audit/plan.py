@@ -22,7 +22,7 @@ class AuditPlan(Plan):
     """Everything that an audit's numbers depend on besides models and data, and how it is computed.
 
     >>> AuditPlan(eps="8/255", attacks=["fgsm"]).suite_of_attacks()
-    (FGSM(loss='soft', confidence=0.0),)
+    (FGSM(loss='soft'),)
     """
 
     what: ClassVar[str] = "an audit"
