@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from steadygrad.attacks import DDN, FMN, Attack, DeepFool
 from steadygrad.classifier import predict
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
-from steadygrad.measuring.runner import Tables
 from steadygrad.measuring.table import Array
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat, linf
+
+if TYPE_CHECKING:
+    from steadygrad.measuring.runner import Tables
 
 RECORDS: dict[str, str] = {
     "model": "name of the model under attack",
@@ -153,11 +155,7 @@ class AttackPoints(Measure):
     attack: Attack
     threat: Threat
     kept: ClassVar[tuple[str, ...]] = ("input",)
-
-    @property
-    def title(self) -> str:
-        """The attack."""
-        return f"points of {label_of(self.attack)}, {self.threat}"
+    titled: ClassVar[str] = "points of {attack}, {threat}"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         """Attack the first model."""

@@ -22,8 +22,7 @@ from steadygrad.classifier import predict
 from steadygrad.derivatives import has_rectifiers, smooth
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
-from steadygrad.measuring.measures.map_bounds import DISTANCES, KINDS, K, MapBound, bounds_on_maps
-from steadygrad.registry import label_of
+from steadygrad.measuring.measures.map_bounds import DISTANCES, KINDS, K, MapBound, bounds_on_maps, length_of
 from steadygrad.threat import Threat
 
 DRAWN_ANEW = "its predictions, and so its maps, are drawn anew in every call"
@@ -71,11 +70,7 @@ class MapAttacks(Measure):
     shard: ClassVar[int] = 10
     kept: ClassVar[tuple[str, ...]] = ("clean", "shown", "map_clean", "map_shown", "marks", "salience")
     may_refuse: ClassVar[bool] = True
-
-    @property
-    def title(self) -> str:
-        """The attribution."""
-        return f"attacks on the maps of {label_of(self.attribution)}"
+    titled: ClassVar[str] = "attacks on the maps of {attribution}"
 
     @property
     def draws_as(self) -> Any:
@@ -148,7 +143,7 @@ def _deviations(
         stays &= (bound.inputs != x).flatten(1).any(1)
         tried.append((clean, attribution(subject, bound.inputs, target), stays))
     stays = torch.stack([s for _, _, s in tried])  # (T, N)
-    length = torch.linalg.vector_norm(clean.flatten(1).double(), dim=1)
+    length = length_of(clean)
     scale = torch.where(length > 0, length, 1.0)
     # The maps are computed in the type of the inputs, the certified bounds for exact arithmetic.
     slack = 128 * torch.finfo(x.dtype).eps

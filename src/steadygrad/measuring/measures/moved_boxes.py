@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from steadygrad import neurons
 from steadygrad.classifier import frozen
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
-from steadygrad.measuring.runner import Tables
 from steadygrad.measuring.table import Array, Table
+
+if TYPE_CHECKING:
+    from steadygrad.measuring.runner import Tables
 
 
 @MEASURES.register(
@@ -36,11 +39,7 @@ class MovedBoxes(Measure):
 
     layer: str
     neuron: int
-
-    @property
-    def title(self) -> str:
-        """The neuron."""
-        return f"pixels that move neuron {self.neuron} of {self.layer}"
+    titled: ClassVar[str] = "pixels that move neuron {neuron} of {layer}"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         """Look at the gradients of the first model's neuron."""

@@ -18,7 +18,6 @@ from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
 from steadygrad.measuring.table import Array, Table
 from steadygrad.neurons import Layers
-from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
 _BYTES = 2**28
@@ -51,11 +50,7 @@ class NeuronChanges(Measure):
     layers: Layers = None
     kept: ClassVar[tuple[str, ...]] = ("input",)
     may_refuse: ClassVar[bool] = True
-
-    @property
-    def title(self) -> str:
-        """The attack."""
-        return f"neurons under {label_of(self.attack)}, {self.threat}"
+    titled: ClassVar[str] = "neurons under {attack}, {threat}"
 
     @property
     def draws_as(self) -> Any:

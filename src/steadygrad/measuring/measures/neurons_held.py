@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,8 +14,10 @@ from steadygrad import neurons
 from steadygrad.classifier import frozen, predict
 from steadygrad.errors import unknown_name
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
-from steadygrad.measuring.runner import Tables
 from steadygrad.measuring.table import Array, Table
+
+if TYPE_CHECKING:
+    from steadygrad.measuring.runner import Tables
 
 Way = Literal["patched", "off", "clean"]
 WAYS: tuple[Way, ...] = get_args(Way)

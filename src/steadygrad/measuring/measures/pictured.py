@@ -14,7 +14,6 @@ from steadygrad.attributions import Attribution, similarity
 from steadygrad.attributions.pixels import image_array, plane_of
 from steadygrad.classifier import predict
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
-from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
 
@@ -36,11 +35,7 @@ class Pictured(Measure):
 
     attributions: tuple[Attribution, ...]
     shard: ClassVar[int] = 50
-
-    @property
-    def title(self) -> str:
-        """One table for all maps."""
-        return "pictures"
+    titled: ClassVar[str] = "pictures"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         """Draw the maps of the first model."""
@@ -74,11 +69,7 @@ class EveryTarget(Measure):
     threat: Threat
     classes: int
     shard: ClassVar[int] = 50
-
-    @property
-    def title(self) -> str:
-        """The attack."""
-        return f"{label_of(self.attack)}, targeted"
+    titled: ClassVar[str] = "{attack}, targeted"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         """Attack the first model."""

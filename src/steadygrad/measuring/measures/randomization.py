@@ -14,7 +14,6 @@ from steadygrad.attributions.sanity import parameter_randomization
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.measuring.measures.map_attacks import DRAWN_ANEW
-from steadygrad.registry import label_of
 
 
 @MEASURES.register(
@@ -40,11 +39,7 @@ class RandomizedLayers(Measure):
     seed: int = 0
     shard: ClassVar[int] = 50
     may_refuse: ClassVar[bool] = True
-
-    @property
-    def title(self) -> str:
-        """The attribution."""
-        return f"{label_of(self.attribution)} with random layers"
+    titled: ClassVar[str] = "{attribution} with random layers"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         """Compare maps of the first model with those of its copies."""
