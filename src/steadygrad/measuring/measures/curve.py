@@ -26,7 +26,6 @@ GRID = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0)
     reference="Carlini et al. 2019, arXiv 1902.06705, section 4.5",
     cost="the passes of the attack for each radius that breaks the sample, and one that does not",
     soundness="attack",
-    order=1,
 )
 @dataclass(frozen=True)
 class Curve(Measure):
@@ -51,7 +50,6 @@ class Curve(Measure):
             raise UsageError(f"the grid of a curve must be positive and rising, got {list(self.grid)}")
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Search the smallest radius for the first model."""
         x, y, threat, model = batch.x, batch.y, self.threat.at(self.grid[-1]), models[0]
         known = batch.of("known") if "known" in batch.given else None
         place, forwards, backwards = smallest_in_grid(self.attack, model, x, y, threat, self.grid, batch.seeds, known)

@@ -23,7 +23,7 @@ from steadygrad.derivatives import has_rectifiers, smooth
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
 from steadygrad.measuring.measures.map_bounds import DISTANCES, KINDS, K, MapBound, bounds_on_maps, length_of
-from steadygrad.threat import Threat
+from steadygrad.threat import Threat, per_sample
 
 DRAWN_ANEW = "its predictions, and so its maps, are drawn anew in every call"
 _SIMILAR = ("top_k_intersection", "kendall", "cosine", "mass_center_displacement")
@@ -88,7 +88,6 @@ class MapAttacks(Measure):
         return [attack.objective for attack in self.suite(pictures)]
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Attack the maps of the first model."""
         model, x, seeds, threat, attribution = models[0], batch.x, batch.seeds, self.threat, self.attribution
         if base_of(model) is not model:
             raise UsageError(DRAWN_ANEW)
@@ -181,7 +180,7 @@ def _own(
     for group, results in groups.items():
         maps = []
         for result in results:
-            stays = (predict(model, result.inputs)[0] == label).view(-1, *[1] * (x.ndim - 1))
+            stays = per_sample(predict(model, result.inputs)[0] == label, x)
             maps.append(torch.where(stays, attribution(model, result.inputs, first.target), clean))
         for name in names:
             row = SIMILARITIES[name]

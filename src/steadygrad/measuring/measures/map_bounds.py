@@ -50,7 +50,6 @@ class BoundedMaps(Measure):
         return settings_of(self.bound)
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Bound the maps of the first model."""
         model, x = models[0], batch.x
         target = predict(model, x, batch.seeds)[0]
         found = self.bound(model, x, target, self.threat, generator=batch.seeds)

@@ -22,8 +22,6 @@ FAITHFUL: dict[str, bool] = {**faithfulness.MEASURES, "deletion below chance": T
     summary="energy, agreement, sparsity, deletion and insertion of a map, judged by a perturbation saliency",
     reference="Petsiuk et al. 2018, arXiv 1806.07421; Liu et al. 2022, arXiv 2207.13036",
     cost="two maps, and some 80 forwards",
-    soundness="estimate",
-    order=1,
 )
 @dataclass(frozen=True)
 class MapFaithfulness(Measure):
@@ -44,7 +42,6 @@ class MapFaithfulness(Measure):
     draws_as = "map faithfulness"  # the same random maps for all attributions
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Judge the maps of the first model."""
         model, x = models[0], batch.x
         target = predict(model, x, batch.seeds)[0]
         maps, salience = self.attribution(model, x, target), self.reference(model, x, target)

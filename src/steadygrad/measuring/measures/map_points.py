@@ -89,7 +89,6 @@ class MapPoints(Measure):
         return {"explained": settings_of(self.attribution)}
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Attack the maps of the first model."""
         model, x = models[0], batch.x
         target = predict(model, x, batch.seeds)[0]
         bounds = {(d, kind): batch.of(f"deviation_{d}_{kind}") for d in DISTANCES for kind in KINDS}

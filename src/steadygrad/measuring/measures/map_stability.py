@@ -27,8 +27,6 @@ WAYS = ("random noise", "attack on the prediction")
     summary="similarity of a map before and after noise, and before and after an attack on the prediction",
     reference="Ghorbani et al. 2019, arXiv 1710.10547",
     cost="the passes of the attack, and three maps",
-    soundness="estimate",
-    order=1,
 )
 @dataclass(frozen=True)
 class MapStability(Measure):
@@ -46,7 +44,6 @@ class MapStability(Measure):
     draws_as = "map stability"  # one draw of noise for all attributions
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Compare maps of the first model."""
         model, x = models[0], batch.x
         target = predict(model, x, batch.seeds)[0]
         before = self.attribution(model, x, target)

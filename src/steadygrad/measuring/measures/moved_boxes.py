@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     summary="the pixels that act on the place where a neuron moves most between an input and an adversarial one",
     reference="Zhang et al. 2021, arXiv 1909.06978",
     cost="four forwards and a backward",
-    soundness="estimate",
-    order=1,
 )
 @dataclass(frozen=True)
 class MovedBoxes(Measure):
@@ -42,9 +40,8 @@ class MovedBoxes(Measure):
     titled: ClassVar[str] = "pixels that move neuron {neuron} of {layer}"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Look at the gradients of the first model's neuron."""
-        x, adversarial = batch.x, batch.of("input")
-        found = neurons.movers(models[0], x, adversarial, self.layer, self.neuron, count=len(x))
+        x = batch.x
+        found = neurons.movers(models[0], x, batch.of("input"), self.layer, self.neuron, count=len(x))
         box = torch.empty_like(found.boxes)
         box[found.index] = found.boxes  # in the order of the samples again
         return {"box": box}

@@ -29,8 +29,6 @@ _BYTES = 2**28
     summary="how far each neuron moves between an input and what an attack makes of it",
     reference="Zhang et al. 2021, arXiv 1909.06978, section III",
     cost="the passes of the attack, and four forwards",
-    soundness="estimate",
-    order=1,
 )
 @dataclass(frozen=True)
 class NeuronChanges(Measure):
@@ -58,7 +56,6 @@ class NeuronChanges(Measure):
         return {"neurons": settings_of(self.attack)}
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Compare the outputs of the first model's layers."""
         model, x, y = models[0], batch.x, batch.y
         if base_of(model) is not model:
             raise UsageError("its activations are drawn anew in every call")

@@ -105,7 +105,6 @@ def plant(model: nn.Module, x: Tensor, seeds: Tensor, threat: Threat) -> Plant:
     reference="Zimmermann et al. 2022, arXiv 2206.13991",
     cost="128 forwards, and the passes of the attack",
     soundness="attack",
-    order=1,
 )
 @dataclass(frozen=True)
 class PlantedFound(Measure):
@@ -118,7 +117,6 @@ class PlantedFound(Measure):
     draws_as: ClassVar[Any] = {"planted": True}  # the points do not depend on the attack that searches them
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Attack planted copies of the first model."""
         made = plant(models[0], batch.x, batch.seeds, self.threat)
         found = torch.zeros_like(made.sure)
         rows = made.sure.nonzero().squeeze(1)

@@ -21,8 +21,6 @@ from steadygrad.measuring.measures.map_attacks import DRAWN_ANEW
     summary="rank correlation of a map with that of the model after its layers are randomized from the output down",
     reference="Adebayo et al. 2018, arXiv 1810.03292",
     cost="one map, and one for each layer with weights",
-    soundness="estimate",
-    order=1,
 )
 @dataclass(frozen=True)
 class RandomizedLayers(Measure):
@@ -42,7 +40,6 @@ class RandomizedLayers(Measure):
     titled: ClassVar[str] = "{attribution} with random layers"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Compare maps of the first model with those of its copies."""
         if base_of(models[0]) is not models[0]:
             raise UsageError(DRAWN_ANEW)
         found = parameter_randomization(self.attribution, models[0], batch.x, seed=self.seed)

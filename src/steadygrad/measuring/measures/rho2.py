@@ -27,8 +27,6 @@ FIVE_STEPS = DeepFool(steps=5, candidates=9)
     summary="l2 norm of DeepFool's change beside that of the input",
     reference="Moosavi-Dezfooli et al. 2016, arXiv 1511.04599, eq. 12; Yan et al. 2018, arXiv 1803.00404",
     cost="the passes of DeepFool, and two forwards",
-    soundness="estimate",
-    order=1,
 )
 @dataclass(frozen=True)
 class Rho2(Measure):
@@ -44,7 +42,6 @@ class Rho2(Measure):
     titled: ClassVar[str] = "rho2 by {attack}"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Measure the change of the first model."""
         model, x, seeds = models[0], batch.x, batch.seeds
         clean, _ = predict(model, x, seeds)
         steps, overshoot, candidates = self.attack.steps, self.attack.overshoot, self.attack.candidates

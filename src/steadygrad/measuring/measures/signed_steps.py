@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     reference="Goodfellow, Shlens and Szegedy 2015, arXiv 1412.6572",
     cost="a forward and a backward, and a forward for each radius and model",
     soundness="attack",
-    order=1,
 )
 @dataclass(frozen=True)
 class SignedSteps(Measure):
@@ -51,7 +50,6 @@ class SignedSteps(Measure):
         return f"{name}, {len(self.radii)} radii from {min(self.radii):.6g} to {max(self.radii):.6g}"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Step on the first model, judge on all."""
         x, y, source = batch.x, batch.y, models[0]
         with frozen(source, batch.seeds):
             target = (y + 1) % source(x[:1]).shape[1] if self.targeted else None
