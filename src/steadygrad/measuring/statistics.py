@@ -49,6 +49,14 @@ class Estimate:
         """
         return Estimate(self.value - number, self.low - number, self.high - number)
 
+    def within(self, low: float, high: float) -> Estimate:
+        """The same with an interval that ends where the value can.
+
+        >>> Estimate(0.9, 0.7, 1.1).within(0.0, 1.0)
+        Estimate(value=0.9, low=0.7, high=1.0, count=0)
+        """
+        return dataclasses.replace(self, low=max(low, self.low), high=min(high, self.high))
+
     def plain(self) -> dict[str, Any]:
         """As plain data for JSON: what is infinite is None, and a count of 0 is left out."""
         values = {k: v for k, v in dataclasses.asdict(self).items() if k != "count" or v}

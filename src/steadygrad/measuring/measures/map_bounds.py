@@ -17,7 +17,6 @@ from steadygrad.bounds.result import Distance, Kind, cosine_bound
 from steadygrad.classifier import predict
 from steadygrad.errors import Failure, UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
-from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
 DISTANCES: tuple[Distance, ...] = ("euclidean", "cosine")
@@ -43,11 +42,7 @@ class BoundedMaps(Measure):
     bound: Bound
     threat: Threat
     shard: ClassVar[int] = 16
-
-    @property
-    def title(self) -> str:
-        """The bound and the threat."""
-        return f"{label_of(self.bound)}, {self.threat}"
+    titled: ClassVar[str] = "{bound}, {threat}"
 
     @property
     def draws_as(self) -> Any:
@@ -55,13 +50,17 @@ class BoundedMaps(Measure):
         return settings_of(self.bound)
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Bound the maps of the first model."""
         model, x = models[0], batch.x
         target = predict(model, x, batch.seeds)[0]
         found = self.bound(model, x, target, self.threat, generator=batch.seeds)
-        maps = self.bound.attribution(model, x, target)
-        length = torch.linalg.vector_norm(maps.flatten(1).double(), dim=1)
+        length = length_of(self.bound.attribution(model, x, target))
         return {"upper": found.upper.double(), "lower": found.lower.double(), "length": length}
+
+
+def length_of(maps: Tensor) -> Tensor:
+    """The l2 norm (N,) of maps (N, *), in float64."""
+    length: Tensor = torch.linalg.vector_norm(maps.flatten(1).double(), dim=1)
+    return length
 
 
 def certified_cosine(length: Tensor, euclidean: Tensor) -> Tensor:
@@ -98,10 +97,13 @@ def bounds_on_maps(
 ) -> tuple[list[MapBound], dict[Kind, str]]:
     """Bounds for inputs x (N, *), certified ones where `certify` (N,), and why there are none of a kind."""
     rows = certify.nonzero().squeeze(1)
+    chunk = min(128, max(1, 2**20 // x[0].numel()))
     found: list[MapBound] = []
     refused: dict[Kind, str] = {}
     try:
-        found += _linearized(subject, attribution, x, target, threat, seeds)
+        methods = {distance: LinearizedDeviation(attribution, distance, chunk=chunk) for distance in DISTANCES}
+        bounds = {d: method(subject, x, target, threat, generator=seeds) for d, method in methods.items()}
+        found += [MapBound("linearized", {d: _finite(bound.upper)}, bound.inputs) for d, bound in bounds.items()]
     except (UsageError, Failure) as error:
         refused["linearized"] = str(error)
     try:
@@ -110,18 +112,6 @@ def bounds_on_maps(
     except (UsageError, Failure) as error:
         refused["certified"] = str(error)
     return found, refused
-
-
-def _linearized(
-    subject: nn.Module, attribution: Attribution, x: Tensor, target: Tensor, threat: Threat, seeds: Tensor
-) -> list[MapBound]:
-    chunk = min(128, max(1, 2**20 // x[0].numel()))
-    bounds = []
-    for distance in DISTANCES:
-        method = LinearizedDeviation(attribution, distance, chunk=chunk)
-        bound = method(subject, x, target, threat, generator=seeds)
-        bounds.append(MapBound("linearized", {distance: _finite(bound.upper)}, bound.inputs))
-    return bounds
 
 
 def _certified(
@@ -145,17 +135,16 @@ def _certified(
         chunk=min(128, max(1, 2**14 // entries)),
     )
     bound = method(subject, x[rows], target[rows], threat, generator=seeds[rows.cpu()])
-    clean = attribution(subject, x[rows], target[rows])
     euclidean = _finite(bound.upper)
-    length = torch.linalg.vector_norm(clean.flatten(1).double(), dim=1)
-    cosine = _finite(certified_cosine(length, euclidean))
+    length = length_of(attribution(subject, x[rows], target[rows]))
+    upper = {"euclidean": euclidean, "cosine": _finite(certified_cosine(length, euclidean))}
 
     def among_all(values: Tensor, empty: float) -> Tensor:
         return values.new_full((len(x), *values.shape[1:]), empty).index_copy_(0, rows, values)
 
     return MapBound(
         "certified",
-        {"euclidean": among_all(euclidean, math.nan), "cosine": among_all(cosine, math.nan)},
+        {distance: among_all(upper[distance], math.nan) for distance in DISTANCES},
         x.index_copy(0, rows, bound.inputs),
         among_all(bound.certain_top_k(K).long(), -1),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
@@ -12,7 +12,6 @@ from steadygrad import randomness
 from steadygrad.attributions import Attribution, BlurSaliency, Saliency, faithfulness
 from steadygrad.classifier import predict
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
-from steadygrad.registry import label_of
 
 FAITHFUL: dict[str, bool] = {**faithfulness.MEASURES, "deletion below chance": True, "insertion above chance": True}
 """The columns, and whether more is better. Areas by chance are those of random maps on the same model."""
@@ -23,8 +22,6 @@ FAITHFUL: dict[str, bool] = {**faithfulness.MEASURES, "deletion below chance": T
     summary="energy, agreement, sparsity, deletion and insertion of a map, judged by a perturbation saliency",
     reference="Petsiuk et al. 2018, arXiv 1806.07421; Liu et al. 2022, arXiv 2207.13036",
     cost="two maps, and some 80 forwards",
-    soundness="estimate",
-    order=1,
 )
 @dataclass(frozen=True)
 class MapFaithfulness(Measure):
@@ -41,19 +38,10 @@ class MapFaithfulness(Measure):
     reference: Attribution = BlurSaliency()
     shard: ClassVar[int] = 50
     kept: ClassVar[tuple[str, ...]] = ("input", "map", "reference")
-
-    @property
-    def title(self) -> str:
-        """The attribution."""
-        return f"faithfulness of {label_of(self.attribution)}"
-
-    @property
-    def draws_as(self) -> Any:
-        """The same random maps for all attributions."""
-        return "map faithfulness"
+    titled: ClassVar[str] = "faithfulness of {attribution}"
+    draws_as = "map faithfulness"  # the same random maps for all attributions
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Judge the maps of the first model."""
         model, x = models[0], batch.x
         target = predict(model, x, batch.seeds)[0]
         maps, salience = self.attribution(model, x, target), self.reference(model, x, target)

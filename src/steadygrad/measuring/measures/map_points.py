@@ -22,8 +22,7 @@ from steadygrad.classifier import frozen, predict
 from steadygrad.derivatives import math_attention
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
-from steadygrad.measuring.measures.map_bounds import DISTANCES, KINDS
-from steadygrad.registry import label_of
+from steadygrad.measuring.measures.map_bounds import DISTANCES, KINDS, length_of
 from steadygrad.threat import Threat, per_sample
 
 BINS = 20
@@ -33,7 +32,6 @@ BINS = 20
 _ROUNDING = 1e-5
 # The linearized bound and the tangent are computed in float32, its singular value to a residual of 1e-3.
 _TOLERANCE = 2e-3
-
 _Tally: TypeAlias = dict[str, Tensor]
 
 
@@ -74,6 +72,7 @@ class MapPoints(Measure):
     threat: Threat
     shard: ClassVar[int] = 50
     kept: ClassVar[tuple[str, ...]] = ("clean", "furthest", "map_clean", "map_furthest")
+    titled: ClassVar[str] = "points of attacks on the maps of {attribution}, {threat}"
 
     def __post_init__(self) -> None:
         if len({repr(attack.attribution) for attack in self.attacks}) != 1:
@@ -85,17 +84,11 @@ class MapPoints(Measure):
         return self.attacks[0].attribution
 
     @property
-    def title(self) -> str:
-        """The attribution and the threat."""
-        return f"points of attacks on the maps of {label_of(self.attribution)}, {self.threat}"
-
-    @property
     def draws_as(self) -> Any:
         """The same at every radius and cost."""
         return {"explained": settings_of(self.attribution)}
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Attack the maps of the first model."""
         model, x = models[0], batch.x
         target = predict(model, x, batch.seeds)[0]
         bounds = {(d, kind): batch.of(f"deviation_{d}_{kind}") for d in DISTANCES for kind in KINDS}
@@ -151,7 +144,7 @@ class _Known:
         moved = {d: deviation(d, clean, maps) for d in DISTANCES}
         further = kept & (moved["euclidean"] > tally["deviation_euclidean"])
         tally["furthest"] = torch.where(per_sample(further, points), points, tally["furthest"])
-        size = torch.linalg.vector_norm(clean.flatten(1).double(), dim=1)
+        size = length_of(clean)
         over: dict[Distance, Tensor] = {}
         for distance, far in moved.items():
             tally[f"deviation_{distance}"] = torch.maximum(tally[f"deviation_{distance}"], torch.where(kept, far, 0.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from steadygrad import neurons
 from steadygrad.classifier import frozen
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
-from steadygrad.measuring.runner import Tables
 from steadygrad.measuring.table import Array, Table
+
+if TYPE_CHECKING:
+    from steadygrad.measuring.runner import Tables
 
 
 @MEASURES.register(
@@ -21,8 +24,6 @@ from steadygrad.measuring.table import Array, Table
     summary="the pixels that act on the place where a neuron moves most between an input and an adversarial one",
     reference="Zhang et al. 2021, arXiv 1909.06978",
     cost="four forwards and a backward",
-    soundness="estimate",
-    order=1,
 )
 @dataclass(frozen=True)
 class MovedBoxes(Measure):
@@ -36,16 +37,11 @@ class MovedBoxes(Measure):
 
     layer: str
     neuron: int
-
-    @property
-    def title(self) -> str:
-        """The neuron."""
-        return f"pixels that move neuron {self.neuron} of {self.layer}"
+    titled: ClassVar[str] = "pixels that move neuron {neuron} of {layer}"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Look at the gradients of the first model's neuron."""
-        x, adversarial = batch.x, batch.of("input")
-        found = neurons.movers(models[0], x, adversarial, self.layer, self.neuron, count=len(x))
+        x = batch.x
+        found = neurons.movers(models[0], x, batch.of("input"), self.layer, self.neuron, count=len(x))
         box = torch.empty_like(found.boxes)
         box[found.index] = found.boxes  # in the order of the samples again
         return {"box": box}

@@ -18,7 +18,6 @@ from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
 from steadygrad.measuring.table import Array, Table
 from steadygrad.neurons import Layers
-from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
 _BYTES = 2**28
@@ -30,8 +29,6 @@ _BYTES = 2**28
     summary="how far each neuron moves between an input and what an attack makes of it",
     reference="Zhang et al. 2021, arXiv 1909.06978, section III",
     cost="the passes of the attack, and four forwards",
-    soundness="estimate",
-    order=1,
 )
 @dataclass(frozen=True)
 class NeuronChanges(Measure):
@@ -51,11 +48,7 @@ class NeuronChanges(Measure):
     layers: Layers = None
     kept: ClassVar[tuple[str, ...]] = ("input",)
     may_refuse: ClassVar[bool] = True
-
-    @property
-    def title(self) -> str:
-        """The attack."""
-        return f"neurons under {label_of(self.attack)}, {self.threat}"
+    titled: ClassVar[str] = "neurons under {attack}, {threat}"
 
     @property
     def draws_as(self) -> Any:
@@ -63,7 +56,6 @@ class NeuronChanges(Measure):
         return {"neurons": settings_of(self.attack)}
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Compare the outputs of the first model's layers."""
         model, x, y = models[0], batch.x, batch.y
         if base_of(model) is not model:
             raise UsageError("its activations are drawn anew in every call")

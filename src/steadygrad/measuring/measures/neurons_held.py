@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,13 +14,16 @@ from steadygrad import neurons
 from steadygrad.classifier import frozen, predict
 from steadygrad.errors import unknown_name
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
-from steadygrad.measuring.runner import Tables
 from steadygrad.measuring.table import Array, Table
+
+if TYPE_CHECKING:
+    from steadygrad.measuring.runner import Tables
 
 Way = Literal["patched", "off", "clean"]
 WAYS: tuple[Way, ...] = get_args(Way)
 """Held at their clean values; at zero for the adversarial input; at zero for the clean one."""
-CHOICES = ("most", "random", "least")
+Choice = Literal["most", "random", "least"]
+CHOICES: tuple[Choice, ...] = get_args(Choice)
 """Which neurons are held, by sensitivity."""
 
 
@@ -29,7 +32,6 @@ CHOICES = ("most", "random", "least")
     summary="whether an input is classified rightly while a layer's neurons are held at clean values or at zero",
     reference="Zhang et al. 2021, arXiv 1909.06978, section IV",
     cost="one forward, and one for each set of neurons",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
@@ -64,15 +66,11 @@ class NeuronsHeld(Measure):
         return f"neurons {'held' if self.way == 'patched' else 'off'} in {self.layer}{clean}"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Ask the first model."""
         model = models[0]
         sigma = {self.layer: torch.from_numpy(batch.shared["sigma"])}
         drawn = range(self.seed, self.seed + self.draws)
-        sets = {
-            "most": [neurons.select(sigma, self.share, "most")],
-            "random": [neurons.select(sigma, self.share, "random", seed=seed) for seed in drawn],
-            "least": [neurons.select(sigma, self.share, "least")],
-        }
+        sets = {choice: [neurons.select(sigma, self.share, choice)] for choice in CHOICES}
+        sets["random"] = [neurons.select(sigma, self.share, "random", seed=seed) for seed in drawn]
         with frozen(model), torch.no_grad(), neurons.recorded(model, (self.layer,)) as outputs:
             model(batch.x)
         clean = dict(outputs)

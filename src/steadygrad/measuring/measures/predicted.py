@@ -17,7 +17,6 @@ from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
     summary="the predicted class, and whether it is the label",
     reference="this library",
     cost="one forward",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
@@ -30,7 +29,6 @@ class Predicted(Measure):
     """
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Ask the first model."""
         x = batch.of("input") if "input" in batch.given else batch.x
         with frozen(models[0], batch.seeds), torch.no_grad():
             probabilities = models[0](x).softmax(1)  # (n, K)
@@ -49,7 +47,6 @@ class Predicted(Measure):
     summary="the log-probabilities of all classes",
     reference="this library",
     cost="one forward",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
@@ -57,6 +54,5 @@ class LogProbabilities(Measure):
     """Writes the column `log_probabilities` (n, K)."""
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Ask the first model."""
         with frozen(models[0], batch.seeds), torch.no_grad():
             return {"log_probabilities": models[0](batch.x).double().log_softmax(1).float()}
