@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from steadygrad.audit.models import about_model, fitting, named_models
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import key, output_folder, read_toml, write_json
-from steadygrad.measuring.runner import Runner, SavedTables
+from steadygrad.measuring.runner import Runner, SavedTables, Tables
 from steadygrad.measuring.sources import weights_key
 from steadygrad.measuring.store import Store
 from steadygrad.measuring.table import Array, Table
@@ -94,7 +93,8 @@ def audit(
     folder = output_folder(out, _config(plan, weights, data, center)) if out is not None else None
     store = Store(folder / TABLES if folder is not None else None)
     runner = Runner(judged, data, store, plan.seed, plan.device, plan.batch_size, plan.version)
-    facts = _facts(judged, weights, data, files or {}, command, kinds(plan.corruptions) if plan.corruptions else [])
+    found = {} if plan.corruptions is None else kinds(plan.corruptions, plan.samples)
+    facts = _facts(judged, weights, data, files or {}, command, found)
     if folder is not None:
         write_json(folder / TABLES / FACTS, asdict(facts))
     shared = {} if center is None else {"center": center.numpy()}
@@ -134,10 +134,12 @@ def _audited(
     from steadygrad.audit.schema import Summary
     from steadygrad.audit.summary import summarize
 
-    source = None
-    if isinstance(tables, Runner) and plan.corruptions is not None:
-        source = functools.partial(corrupted, tables, plan.corruptions, count=plan.samples)
-    found = summarize(tables, plan, facts, _as_read(config), shared, source)
+    def on_corrupted(kind: str) -> Tables:
+        if isinstance(tables, Runner):
+            return corrupted(tables, str(plan.corruptions), kind, plan.samples)
+        return SavedTables(tables.folder, facts.corrupted[kind])
+
+    found = summarize(tables, plan, facts, _as_read(config), shared, on_corrupted if facts.corrupted else None)
     summary = Summary.model_validate(found.summary)
     if folder is not None:
         summary.write(folder / Summary.FILE)
@@ -170,7 +172,7 @@ def _facts(
     data: Dataset,
     files: Mapping[str, str],
     command: str,
-    corrupted: list[str],
+    corrupted: dict[str, int],
 ) -> Facts:
     from steadygrad.audit.summary import Facts
 

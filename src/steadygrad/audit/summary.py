@@ -35,13 +35,13 @@ class Facts:
         models: by name: file, architecture, draws, parameters, weights.
         data: name, split, samples, classes, shape, fingerprint, and the label of each sample.
         command: that makes the run again.
-        corrupted: kinds of corrupted data that are measured on too, such as "fog 3".
+        corrupted: kinds of corrupted data that are measured on too, such as "fog 3", and how many images of each.
     """
 
     models: dict[str, dict[str, Any]]
     data: dict[str, Any]
     command: str = ""
-    corrupted: list[str] = field(default_factory=list)
+    corrupted: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def summarize(
         tables: a runner, which measures what is missing, or the saved tables of a finished run.
         config: the resolved settings, which the summary repeats.
         shared: the mean training image as `center`, if there is one.
-        corrupted: where the tables of a kind of corrupted data come from; those above if not given.
+        corrupted: where the tables of a kind of corrupted data come from; None where there are none.
     """
     return _Summarizing(_Noting(tables), plan, facts, dict(config), dict(shared or {}), corrupted).found()
 
@@ -155,16 +155,12 @@ class _Summarizing:
         }
 
     def _corruptions(self, model: str) -> dict[str, Any] | None:
-        if not self.facts.corrupted:
+        source = self.corrupted
+        if source is None:
             return None
         from steadygrad.audit.corruptions import corruptions
 
-        source = self.corrupted
-        return corruptions(
-            lambda kind: self.tables if source is None else _Noting(source(kind), self.tables.seen),
-            self.facts.corrupted,
-            model,
-        )
+        return corruptions(lambda kind: _Noting(source(kind), self.tables.seen), self.facts.corrupted, model)
 
     def _transfer(self, models: Mapping[str, ModelSummary]) -> dict[str, Any] | None:
         plan, lead = self.plan, self.plan.suite_of_attacks()[0]
