@@ -8,29 +8,11 @@ from typing import TYPE_CHECKING, Any
 from steadygrad.measuring.statistics import Estimate, newcombe
 from steadygrad.papers.search import Search
 from steadygrad.report.blocks import Block, Cell, Figure, Table
+from steadygrad.report.cells import percentage, ranged
 from steadygrad.report.style import GRID, MARKERS, SERIES, drawing, drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-__all__ = ["against", "fixed", "line", "panels", "percent", "searched_tables", "settings_table"]
-
-
-def fixed(found: Estimate | None, digits: int = 3, scale: float = 1.0, sign: str = "", **more: Any) -> Cell:
-    """A cell with a value and its interval, with so many decimals; a dash for None.
-
-    >>> fixed(Estimate(0.5, 0.25, 0.75), 2).below
-    '[0.25, 0.75]'
-    """
-    if found is None:
-        return Cell("–", **more)
-    value, low, high = (f"{scale * v:{sign}.{digits}f}" for v in (found.value, found.low, found.high))
-    return Cell(value, f"[{low}, {high}]", **more)
-
-
-def percent(found: Estimate | None, digits: int = 1, **more: Any) -> Cell:
-    """A cell with a share in percent and its interval."""
-    return fixed(found, digits, 100, **more)
 
 
 def against(ours: Estimate, theirs: float | None, count: int, digits: tuple[int, int, int] = (1, 1, 1)) -> list[Cell]:
@@ -40,7 +22,7 @@ def against(ours: Estimate, theirs: float | None, count: int, digits: tuple[int,
     """
     cell = Cell(f"{100 * theirs:.{digits[1]}f}" if theirs is not None else "–")
     difference = newcombe(ours, theirs, count) if theirs is not None else None
-    return [percent(ours, digits[0]), cell, fixed(difference, digits[2], 100, "+")]
+    return [percentage(ours, digits[0]), cell, ranged(difference, f"+.{digits[2]}f", 100)]
 
 
 def settings_table(labels: Mapping[str, str], ways: Mapping[str, Mapping[str, Any]]) -> Table:

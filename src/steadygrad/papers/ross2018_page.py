@@ -10,9 +10,10 @@ import numpy as np
 from steadygrad.measuring.statistics import newcombe
 from steadygrad.measuring.table import Array
 from steadygrad.measuring.table import Table as Measurements
-from steadygrad.papers.parts import against, fixed, line, panels, percent, searched_tables
+from steadygrad.papers.parts import against, line, panels, searched_tables
 from steadygrad.papers.ross2018_networks import LABELS, MODELS
 from steadygrad.report.blocks import Block, Cell, Figure, Folded, Pictures, Section, Table, Text
+from steadygrad.report.cells import percentage, ranged
 from steadygrad.report.png import Picture, change, image, tiled
 from steadygrad.report.style import SERIES, logarithmic
 from steadygrad.report.wording import number
@@ -67,7 +68,7 @@ def _own(found: Found) -> Table:
         for kind in ("fgsm", "tgsm"):
             theirs = _published(found, kind, name, eps, name)
             shown += against(found["transfer"][kind][name][eps][name], theirs, found["published"]["images"])
-        return [*shown, *(percent(kept[name]) for kept in judges.values())]
+        return [*shown, *(percentage(kept[name]) for kept in judges.values())]
 
     return Table(
         f"Accuracy in percent on examples made on the model itself at ε {eps}, first {found['images']:,} test images. "
@@ -116,7 +117,7 @@ def _transfer(found: Found) -> list[Block]:
     def matrix(kind: str, eps: str) -> Block:
         rows = found["transfer"][kind]
         caption = f"{kind.upper()} at ε {eps}: accuracy in percent of the column's model on examples made on the row's."
-        cells = {s: [percent(v := rows[s][eps][n], shade=v.value, framed=n == s) for n in MODELS] for s in MODELS}
+        cells = {s: [percentage(v := rows[s][eps][n], shade=v.value, framed=n == s) for n in MODELS] for s in MODELS}
         return Table(caption, ["Made on", *_HEAD], [(LABELS[s], row) for s, row in cells.items()])
 
     def differences(kind: str, eps: str) -> Block:
@@ -125,7 +126,7 @@ def _transfer(found: Found) -> list[Block]:
         def apart(source: str, judged: str) -> Cell:
             theirs = _published(found, kind, source, eps, judged)
             ours, count = found["transfer"][kind][source][eps][judged], found["published"]["images"]
-            return fixed(None if theirs is None else newcombe(ours, theirs, count), 1, 100, "+")
+            return ranged(None if theirs is None else newcombe(ours, theirs, count), "+.1f", 100)
 
         return Table(
             f"{kind.upper()} at ε {eps}: our accuracy minus the paper's in points, with the interval for both samples "
@@ -208,7 +209,7 @@ def gradients(
         return [
             *(Cell(number(q["0.5"]), f"[{number(q['0.05'])}, {number(q['0.95'])}]") for q in middles),
             Cell(number(row["log_probability_all"]["0.05"])),
-            percent(row["zero"]),
+            percentage(row["zero"]),
         ]
 
     table = Table(
@@ -280,7 +281,7 @@ def targets(found: Found, tables: Mapping[str, Mapping[str, Measurements]], clas
 
     def cells(name: str) -> list[Cell]:
         rows = [found["targeted"][kind][name] for kind in tables]
-        return [cell for row in rows for cell in (percent(row["reached"]), Cell(number(row["changed"]["0.5"])))]
+        return [cell for row in rows for cell in (percentage(row["reached"]), Cell(number(row["changed"]["0.5"])))]
 
     def pictures(kind: str, name: str, places: Sequence[int]) -> Picture:
         table = tables[kind][name]

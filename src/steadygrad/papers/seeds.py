@@ -11,7 +11,7 @@ from steadygrad.measuring import statistics
 from steadygrad.measuring.statistics import Estimate
 from steadygrad.papers.claims import Claim
 from steadygrad.report.blocks import Cell, Section, Table
-from steadygrad.report.wording import number
+from steadygrad.report.cells import ranged
 
 __all__ = ["over_seeds", "seeds_of"]
 
@@ -78,8 +78,4 @@ def _joined(claims: Sequence[Claim]) -> Claim:
 
 
 def _cell(value: Estimate, unit: str) -> Cell:
-    if unit in ("%", "points"):
-        texts = [f"{100 * v:.2f}" for v in (value.value, value.low, value.high)]
-    else:
-        texts = [number(v) for v in (value.value, value.low, value.high)]
-    return Cell(f"{texts[0]} {unit}".strip(), f"[{texts[1]}, {texts[2]}]")
+    return ranged(value, ".2f", 100, f" {unit}") if unit in ("%", "points") else ranged(value, unit=f" {unit}".rstrip())

@@ -23,11 +23,12 @@ from steadygrad.measuring.statistics import mean, quantiles, share_of
 from steadygrad.measuring.table import Array
 from steadygrad.papers.claims import Claim, published
 from steadygrad.papers.paper import Findings, Paper
-from steadygrad.papers.parts import against, fixed, line, panels, percent, searched_tables, settings_table
+from steadygrad.papers.parts import against, line, panels, searched_tables, settings_table
 from steadygrad.papers.search import Rule, Search, search
 from steadygrad.papers.study import Study
 from steadygrad.papers.yan2018_networks import LABELS, RIVALS, SCALES, Recipe, left_out, methods, recipe_of
 from steadygrad.report.blocks import Block, Cell, Section, Table, Text
+from steadygrad.report.cells import percentage, ranged
 from steadygrad.report.wording import number
 from steadygrad.threat import l2, linf
 
@@ -269,10 +270,10 @@ def _accuracy_and_rho(rows: Mapping[str, Any], theirs: Mapping[str, Any]) -> lis
         row, other, base = rows[name], theirs.get(name), theirs.get("reference")
         ratio = row["rho2"].value / max(rows["reference"]["rho2"].value, 1e-12)
         return [
-            fixed(row["rho2"]),
-            fixed(row["rho2_centered"]),
+            ranged(row["rho2"], ".3f"),
+            ranged(row["rho2_centered"], ".3f"),
             Cell(f"{other['rho2']:.3f}" if other else "–"),
-            fixed(row["rho2_centered"].minus(other["rho2"]) if other else None, sign="+"),
+            ranged(row["rho2_centered"].minus(other["rho2"]) if other else None, "+.3f"),
             Cell(f"{ratio:.2f}"),
             Cell(f"{other['rho2'] / base['rho2']:.2f}" if other and base else "–"),
         ]
@@ -304,7 +305,7 @@ def _fgs(rows: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Block]:
         shown = [
             cell for m in ("0.2", "0.5", "1") for cell in against(row["fgs"][m], other.get(m), _TEST_IMAGES, (1, 2, 1))
         ]
-        return [*shown, percent(row["rounded"])]
+        return [*shown, percentage(row["rounded"])]
 
     def draw(axes: Axes, _: int) -> None:
         for index, (name, row) in enumerate(rows.items()):
@@ -328,7 +329,7 @@ def _judges(rows: Mapping[str, Any], radius: float) -> Table:
     def cells(row: Mapping[str, Any]) -> list[Cell]:
         low, middle, high = (row["ddn"]["quantiles"][q] for q in ("0.05", "0.5", "0.95"))
         ratio = f"{middle / base:.2f}" if middle is not None and base else "–"
-        return [Cell(number(middle), f"[{number(low)}, {number(high)}]"), Cell(ratio), percent(row["suite"])]
+        return [Cell(number(middle), f"[{number(low)}, {number(high)}]"), Cell(ratio), percentage(row["suite"])]
 
     return Table(
         "Two judges that Deep Defense was not trained on. DDN: median l2 distance of the images that were right "

@@ -9,7 +9,7 @@ import math
 import re
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from markupsafe import Markup
@@ -19,21 +19,6 @@ from steadygrad.report.wording import number
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-__all__ = [
-    "GRID",
-    "INK",
-    "MARKERS",
-    "MUTED",
-    "PAPER",
-    "SERIES",
-    "bare",
-    "drawing",
-    "drawn",
-    "inline",
-    "logarithmic",
-    "svg",
-]
 
 INK, MUTED, GRID, PAPER = "#1c2024", "#5a6169", "#dfe2e5", "#fefefe"
 # Told apart with any color vision, and at least 4.5:1 on white; markers say it a second time.
@@ -92,7 +77,7 @@ def logarithmic(axes: Axes, *sides: Literal["x", "y"]) -> None:
         steps = (1.0, 2.0, 5.0) if high - low < 2 else (1.0,)
         axis.set_major_locator(LogLocator(subs=steps, numticks=7))
         axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(_plain))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: number(value).removeprefix("1·")))
 
 
 def bare(axes: Axes, grid: Literal["x", "y", "both"] | None = "y", keep: tuple[str, ...] = ("bottom",)) -> None:
@@ -102,10 +87,6 @@ def bare(axes: Axes, grid: Literal["x", "y", "both"] | None = "y", keep: tuple[s
     axes.set_axisbelow(True)
     axes.spines[[side for side in ("top", "right", "left", "bottom") if side not in keep]].set_visible(False)
     axes.tick_params(length=0, pad=5)
-
-
-def _plain(value: float, _: object = None) -> str:
-    return number(value) if 1e-3 <= value <= 1e3 else number(value).removeprefix("1·")
 
 
 def svg(figure: Figure, title: str) -> str:
@@ -170,6 +151,24 @@ def inline(svg: str) -> Markup:
 
     # The SVG was serialized by an XML writer, so every name in it is escaped already.
     return Markup(re.sub(r'style="[^"]*"', themed, svg))
+
+
+def plot(
+    draw: Callable[[Axes], None],
+    title: str,
+    size: tuple[int, int] = (350, 210),
+    margins: tuple[int, int, int, int] = (46, 40, 14, 22),
+    font: float = 11.0,
+) -> str:
+    """A figure of one pair of axes as SVG text; its size, and the margins left, below, right and above, in points."""
+    from matplotlib.figure import Figure
+
+    (width, height), (left, below, right, above) = size, margins
+    with drawing(font):
+        figure = Figure(figsize=(width / 72, height / 72))
+        inner = (left / width, below / height, 1 - (left + right) / width, 1 - (below + above) / height)
+        draw(figure.add_axes(inner))
+        return svg(figure, title)
 
 
 def drawn(figure: Figure, title: str) -> Markup:
