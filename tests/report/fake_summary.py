@@ -148,7 +148,7 @@ def _model(index: int, name: str, rng: np.random.Generator) -> dict[str, Any]:
             ],
         },
         "explanations": [
-            {"attribution": a, "under": u, "measure": m, "mean": v, "low": v - 0.03, "high": v + 0.03, "count": 64}
+            {"attribution": a, "under": u, "measure": m, "value": v, "low": v - 0.03, "high": v + 0.03, "count": 64}
             for k, a in enumerate(["saliency", "integrated_gradients"])
             for u, drop in (("random noise", 0.1), ("attack on the prediction", 0.4))
             for m, shift in (("top_k_intersection", 0.1), ("spearman", 0.0))

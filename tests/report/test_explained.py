@@ -36,7 +36,7 @@ def _deviation(rng: np.random.Generator, certified: bool) -> dict[str, Any]:
     for kind, over in (("linearized", 7), ("certified", 0)):
         if kind in values:
             ratio = attack / np.array(values[kind])
-            levels = {str(q): _median(float(np.quantile(ratio, q))) for q in (0.05, 0.5, 0.95)}
+            levels = {str(q): _median(float(np.quantile(ratio, q))) for q in (0.05, 0.25, 0.5, 0.75, 0.95)}
             bound = _median(float(np.median(values[kind])))
             found[kind] = {
                 "bound": bound,

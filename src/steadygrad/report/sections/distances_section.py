@@ -12,7 +12,7 @@ from steadygrad.report.wording import between, norm, number
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_QUANTILES = {"5 %": "q05", "25 %": "q25", "half": "q50", "75 %": "q75", "95 %": "q95"}
+_QUANTILES = {"5 %": "0.05", "25 %": "0.25", "half": "0.5", "75 %": "0.75", "95 %": "0.95"}
 
 
 def blocks(run: Run) -> list[Block]:
@@ -49,7 +49,7 @@ def blocks(run: Run) -> list[Block]:
 
 def _quantile(key: str) -> Callable[[Any], Cell]:
     def cell(model: Any) -> Cell:
-        found = getattr(model.distances.quantiles, key)
+        found = model.distances.quantiles[key]
         value, ends = between(found.value, found.low, found.high)
         # What was not found lies beyond the limit.
         text = f"beyond {number(model.distances.limit)}" if found.value is None else value

@@ -134,8 +134,8 @@ def _similarities(found: Explained) -> Table:
         "is the same map; the center of mass shifts by a share of the diagonal, 0 is none. <em>Attack:</em> these maps "
         "were reached; the worst may be worse. Moved: at least one of the {} largest of {} pixels was replaced while "
         "the prediction stayed.",
-        f"{found.pixels.top:,}",
-        f"{found.pixels.all:,}",
+        f"{found.pixels['top']:,}",
+        f"{found.pixels['all']:,}",
     )
     head = ["Explanation", *(SIMILARITIES[s] for s in found.similarities), "Moved"]
     return _by_map(found, caption, head, rows, title, reasons=True)
@@ -171,7 +171,7 @@ def _bounds(found: Explained) -> Table:
             made.append((f"{spaced(row.name)}, {'Euclidean' if distance == 'euclidean' else distance}", cells))
         return made
 
-    top = f"{found.pixels.top:,}"
+    top = f"{found.pixels['top']:,}"
     caption = html(
         "How far the signed maps move: medians over the samples, with 95 % intervals by order statistics. Euclidean "
         "distances are in lengths of the clean map; cosine is 1 − cos, at most 2. <em>Attack:</em> reached. "
@@ -201,9 +201,9 @@ def _ratio(bound: Bound | None, never: bool) -> Cell:
     note = html('<span class="{}">{}</span>', "bad" if bound.over else "good", f"{'✗' if bound.over else '✓'} {above}")
     if bound.ratio is None:
         return Cell("", note=note if never else above)
-    low, high = (number(level.value, 2) for level in (bound.ratio.q05, bound.ratio.q95))
+    low, high = (number(level.value, 2) for level in (bound.ratio["0.05"], bound.ratio["0.95"]))
     range_ = f"{low}–{high}, max. {number(bound.largest, 2)}"
-    return ranged(bound.ratio.q50, note=html("{}<br>{}", range_, note if never else above))
+    return ranged(bound.ratio["0.5"], note=html("{}<br>{}", range_, note if never else above))
 
 
 def _certain(row: AttackedMap) -> Cell:
@@ -216,7 +216,7 @@ def _no_bounds(found: Explained) -> list[Block]:
     return [
         Text(f"{name}, {spaced(row.name)}, no {kind} bound: {why}", "note")
         for name, row in _measured(found)
-        for kind, why in row.why
+        for kind, why in row.why.items()
         if why is not None
     ]
 
@@ -245,7 +245,7 @@ def _in_words(name: str, row: AttackedMap) -> str:
     for kind in ("linearized", "certified"):
         bound: Bound | None = getattr(row.deviation.euclidean, kind)
         if bound is not None and bound.ratio is not None:
-            median = number(bound.ratio.q50.value)
+            median = number(bound.ratio["0.5"].value)
             parts.append(f"attack / {kind} bound: median {median}, largest {number(bound.largest)}")
     return f"{name}, {row.name}: Euclidean deviation, attack against bound. {'; '.join(parts) or 'No bound'}."
 
@@ -267,7 +267,7 @@ def _faithful(found: Explained) -> list[Block]:
         if not row.faithful:
             return [_whole_row(row.name, head)]
         scores = [row.faithful[measure] for measure in FAITHFUL]
-        return [(spaced(row.name), [ranged(s.map, ".2f", note=f"chance {s.chance.value:.2f}") for s in scores])]
+        return [(spaced(row.name), [ranged(s["map"], ".2f", note=f"chance {s['chance'].value:.2f}") for s in scores])]
 
     return [Heading("Does the map point at what the model uses?"), _by_map(found, caption, head, rows)]
 
@@ -310,7 +310,7 @@ def terminal(run: Run) -> RichTable | None:
                 rows.append([name, row.name, NOT_MEASURED, ""])
                 continue
             certified = row.deviation.euclidean.certified
-            ratio = number(certified.ratio.q50.value) if certified is not None and certified.ratio else "no bound"
+            ratio = number(certified.ratio["0.5"].value) if certified is not None and certified.ratio else "no bound"
             rows.append([name, row.name, ranged(row.similarity["top_k_intersection"]["attack"], ".2f"), ratio])
     title = "Explanations moved by attacks, also as a share of the certified bound"
     return listed(["model", "explanation", "top 10 % kept", "of the bound"], rows, title)

@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from steadygrad.report.blocks import Block, Cell, Group, Inline, Items, Panels, Row, Table, Text, html, missing, titled
+from steadygrad.report.cells import ranged
 from steadygrad.report.png import Array, Arrays
 from steadygrad.report.run_folder import Run
 from steadygrad.report.style import INK, MUTED, SERIES, inline, plot
@@ -42,14 +43,14 @@ def _panels(arrays: Arrays, index: int, model: Model) -> list[tuple[Markup | Non
     norm_in_words = sure_in_words = NOT_MEASURED
     captions: list[Inline] = ["gradient norm", "confidence"]
     if model.gradient_norm is not None:
-        norms = model.gradient_norm.quantiles
+        norms = model.gradient_norm["quantiles"]
         norm_in_words = _spread(norms, number)
-        ends = f"[{number(norms.q05)}, {number(norms.q95)}]"
-        captions[0] = html('gradient norm, median {} <span class="ci">{}</span>', number(norms.q50), ends)
+        ends = f"[{number(norms['0.05'])}, {number(norms['0.95'])}]"
+        captions[0] = html('gradient norm, median {} <span class="ci">{}</span>', number(norms["0.5"]), ends)
     if model.confidence is not None:
-        clean, attacked = model.confidence.clean, model.confidence.adversarial
+        clean, attacked = model.confidence["clean"], model.confidence["adversarial"]
         sure_in_words = f"clean {_spread(clean, percent)}; under attack {_spread(attacked, percent)}"
-        captions[1] = f"confidence, median {percent(clean.q50)}, under attack {percent(attacked.q50)}"
+        captions[1] = f"confidence, median {percent(clean['0.5'])}, under attack {percent(attacked['0.5'])}"
     drawn = (
         gradient_norms(arrays, index, f"{model.name}: input-gradient norm, {norm_in_words}"),
         confidences(arrays, index, f"{model.name}: confidence, {sure_in_words}"),
@@ -58,7 +59,7 @@ def _panels(arrays: Arrays, index: int, model: Model) -> list[tuple[Markup | Non
 
 
 def _spread(found: Quantiles, text: Callable[[float | None], str]) -> str:
-    return f"median {text(found.q50)}, from {text(found.q05)} (5 %) to {text(found.q95)} (95 %)"
+    return f"median {text(found['0.5'])}, from {text(found['0.05'])} (5 %) to {text(found['0.95'])} (95 %)"
 
 
 def _explanations(run: Run) -> Table:
@@ -80,7 +81,7 @@ def _explanations(run: Run) -> Table:
 
 
 def _mean(row: MapSimilarity | None) -> Cell:
-    return Cell(missing()) if row is None else Cell(f"{row.mean:.2f}", f"[{row.low:.2f}, {row.high:.2f}]")
+    return Cell(missing()) if row is None else ranged(row, ".2f")
 
 
 def gradient_limits(arrays: Arrays) -> tuple[int, int]:

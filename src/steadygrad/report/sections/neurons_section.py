@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from rich.table import Table as RichTable
 
-    from steadygrad.audit.schema_maps import Layer, ModelNeurons, Neurons
+    from steadygrad.audit.schema_maps import Choice, Layer, ModelNeurons, Neurons
     from steadygrad.audit.schema_values import Estimate, Mean
 
-CHOICES = {"most": "the most sensitive", "random": "random ones", "least": "the least sensitive"}
+CHOICES: dict[Choice, str] = {"most": "the most sensitive", "random": "random ones", "least": "the least sensitive"}
 _LABELED = 8
 _MARGINS = (40, 44, 16, 26)
 
@@ -81,7 +81,7 @@ def _group(name: str, model: ModelNeurons, samples: int) -> Group:
         change = number(layer.change.value)
         relative = Cell(missing("–"), note=change) if layer.relative is None else ranged(layer.relative, note=change)
         cells, held = [Cell(f"{layer.neurons:,}", note=f"{layer.held:,} held"), relative], layer.restored
-        cells += [DASH] * 3 if held is None else [share(getattr(held, choice)) for choice in CHOICES]
+        cells += [DASH] * 3 if held is None else [share(held[choice]) for choice in CHOICES]
         cells.append(ranged(layer.gain, "+.1f", 100))
         rows.append((html("{}<br>{}", first, small(indices)), cells))
     turned = f"{model.fooled:,} of {samples:,} samples turned by the attack, {model.judged:,} of them judged"
@@ -97,7 +97,7 @@ def terminal(run: Run) -> RichTable | None:
         if model.refused is not None:
             rows.append([name, NOT_MEASURED, "", "", ""])
         for layer in model.layers:
-            held = [share(getattr(layer.restored, which, None)) for which in ("most", "random")]
+            held = [share(layer.restored[choice] if layer.restored else None) for choice in ("most", "random")]
             relative = number(layer.relative.value) if layer.relative is not None else "silent"
             rows.append([name, layer.name, relative, *held])
     title = "Neurons under attack; with a few held, the turned samples right again"
@@ -137,7 +137,7 @@ def _restored(name: str, layers: Sequence[Layer]) -> str:
     def draw(axes: Axes) -> None:
         _prepare(axes, layers, "right again, %")
         for place, choice in enumerate(CHOICES):
-            _line(axes, [getattr(layer.restored, choice, None) for layer in layers], place, 100.0)
+            _line(axes, [layer.restored[choice] if layer.restored else None for layer in layers], place, 100.0)
         axes.set_ylim(0, 100)
         axes.set_yticks([0, 25, 50, 75, 100])
 
@@ -145,12 +145,12 @@ def _restored(name: str, layers: Sequence[Layer]) -> str:
 
 
 def _best(layers: Sequence[Layer]) -> str:
-    judged = [layer for layer in layers if layer.restored is not None]
+    judged = [(layer.name, layer.restored) for layer in layers if layer.restored is not None]
     if not judged:
         return "No sample was turned, so none could come back"
-    best = max(judged, key=lambda layer: layer.restored.most.value if layer.restored is not None else 0.0)
-    parts = [f"{words} {percent(getattr(best.restored, choice).value)}" for choice, words in CHOICES.items()]
-    return f"At best, in layer {best.name}: {', '.join(parts)}"
+    name, held = max(judged, key=lambda pair: pair[1]["most"].value)
+    parts = [f"{words} {percent(held[choice].value)}" for choice, words in CHOICES.items()]
+    return f"At best, in layer {name}: {', '.join(parts)}"
 
 
 def _prepare(axes: Axes, layers: Sequence[Layer], title: str) -> None:
