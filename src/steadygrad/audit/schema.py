@@ -30,6 +30,7 @@ from steadygrad.audit.schema_values import (
     Quantiles,
     Share,
     Some,
+    Triple,
     at_most,
     square,
 )
@@ -307,22 +308,6 @@ class Side(Part):
     verdict: AttackVerdict = Field(description="whether the robust accuracy may be believed")
 
 
-class Differences(Part):
-    """The paired differences."""
-
-    clean: Difference = Field(description="of clean accuracy (Tango's score interval)")
-    robust: Difference = Field(description="of robust accuracy (likewise)")
-    distance: Difference = Field(description="of the smallest changes: the median of the samples' own differences")
-
-
-class Hardened(Part):
-    """The model that was hardened."""
-
-    name: str = Field(description="its name")
-    file: str = Field(description="where it came from")
-    hardened: str = Field(description="where the hardened one lies")
-
-
 class Training(Part):
     """How it was trained."""
 
@@ -342,7 +327,9 @@ class HardenSummary(Document):
     FILE: ClassVar[str] = "harden.json"
     AGAIN: ClassVar[str] = "run the hardening again"
 
-    model: Hardened = Field(description="which model")
+    model: Triple[Literal["name", "file", "hardened"], str] = Field(
+        description="its name, where it came from, and where the hardened one lies"
+    )
     training: Training = Field(description="how it was trained")
     outcome: Literal["better", "worse", "not shown", "not trustworthy"] = Field(
         description='"not shown": the interval of the difference includes zero; "not trustworthy": a check failed'
@@ -350,4 +337,6 @@ class HardenSummary(Document):
     text: str = Field(description="the verdict in one sentence")
     before: Side = Field(description="the model as it was")
     after: Side = Field(description="the hardened model")
-    difference: Differences = Field(description="after minus before")
+    difference: Triple[Literal["clean", "robust", "distance"], Difference] = Field(
+        description="after minus before: accuracies (Tango's score interval), the median of the distances' differences"
+    )

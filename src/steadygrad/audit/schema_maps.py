@@ -22,6 +22,7 @@ from steadygrad.audit.schema_values import (
     Share,
     Some,
     Threat,
+    Triple,
     at_most,
 )
 
@@ -214,7 +215,7 @@ class Layer(Part):
     change: Mean = Field(description="mean sensitivity: how far outputs move between a sample and its partner")
     relative: Mean | None = Field(description="the change over the mean size of the output; null for a silent layer")
     most: Annotated[list[Neuron], MinLen(1)] = Field(description="the five most sensitive neurons")
-    restored: Annotated[dict[Choice, Estimate], MinLen(3)] | None = Field(
+    restored: Triple[Choice, Estimate] | None = Field(
         description="judged samples that are right again with neurons held; null where none was turned"
     )
     gain: Mean | None = Field(description="most minus random, paired by sample; null likewise")

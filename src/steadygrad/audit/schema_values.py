@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, cast
 
 from annotated_types import Ge, Le, MinLen
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
@@ -92,24 +92,33 @@ def _place(steps: list[int | str]) -> str:
     return "".join(words).removeprefix(".")
 
 
-class Interval(Part):
-    """A value between the ends of its interval."""
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Ends(Part, Generic[Value]):
+    """A value and the ends of its interval."""
+
+    value: Value = Field(description="the value")
+    low: Value = Field(description="lower end of its interval")
+    high: Value = Field(description="upper end of its interval")
+
+
+class Interval(Ends[Value]):
+    """A value between the ends of its interval; null is beyond all."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        found = tuple(getattr(self, name) for name in ("low", "value", "high"))
-        low, value, high = (math.inf if end is None else end for end in found)
+        found = (self.low, self.value, self.high)
+        low, value, high = (math.inf if end is None else float(cast(float, end)) for end in found)
         if not low - _ROUNDING <= value <= high + _ROUNDING:
             raise ValueError(f"expected low <= value <= high, found {', '.join(map(str, found))}")
         return self
 
 
-class Estimate(Interval):
-    """A share of samples with its 95 % Wilson interval."""
+class Estimate(Interval[Share]):
+    """A share of samples, from 0 to 1, with its 95 % Wilson interval."""
 
-    value: Share = Field(description="the share that was counted, from 0 to 1")
-    low: Share = Field(description="lower end of the interval")
-    high: Share = Field(description="upper end of the interval")
     count: Some = Field(description="samples behind it")
 
     @model_validator(mode="after")
@@ -119,24 +128,17 @@ class Estimate(Interval):
         return self
 
 
-class Mean(Interval):
+class Mean(Interval[Number]):
     """A mean over samples with its 95 % interval by Student's t, cut off where the values end."""
 
-    value: Number = Field(description="the mean")
-    low: Number = Field(description="lower end of the interval")
-    high: Number = Field(description="upper end of the interval")
     count: Some = Field(description="samples behind it")
 
 
-class Median(Interval):
+class Median(Interval[Number | None]):
     """A quantile, most often the median, with its 95 % interval by order statistics.
 
     A null is beyond what was looked for; for `high` also: the samples are too few for an upper end. It is never 0.
     """
-
-    value: Number | None = Field(description="the quantile, or null")
-    low: Number | None = Field(description="lower end of the interval, or null")
-    high: Number | None = Field(description="upper end of the interval, or null")
 
 
 def _rising(levels: dict[str, float | None]) -> dict[str, float | None]:
@@ -146,10 +148,10 @@ def _rising(levels: dict[str, float | None]) -> dict[str, float | None]:
     return levels
 
 
-Key = TypeVar("Key")
-Value = TypeVar("Value")
 Pair: TypeAlias = Annotated[dict[Key, Value], MinLen(2)]
 """A value for each of two keys."""
+Triple: TypeAlias = Annotated[dict[Key, Value], MinLen(3)]
+"""A value for each of three keys."""
 _Level = Literal["0.05", "0.25", "0.5", "0.75", "0.95"]
 Quantiles: TypeAlias = Annotated[dict[_Level, Number | None], MinLen(5), AfterValidator(_rising)]
 """Quantiles of one number per sample; null where the quantile lies among what was not found."""
@@ -200,12 +202,9 @@ class Data(Part):
     fingerprint: str = Field(description="hash of the samples")
 
 
-class Difference(Part):
+class Difference(Ends[Number | None]):
     """After minus before, paired by sample, with its 95 % interval; null is beyond what was looked for."""
 
-    value: Number | None = Field(description="the difference")
-    low: Number | None = Field(description="lower end of the interval")
-    high: Number | None = Field(description="upper end of the interval")
     count: Count = Field(description="pairs")
     gained: Count = Field(description="samples that moved up")
     lost: Count = Field(description="samples that moved down")

@@ -46,9 +46,9 @@ def changes(found: HardenSummary) -> list[Row]:
     medians = [side.median_distance for side in sides]
     far = [Cell("beyond reach" if median is None else number(median)) for median in medians]
     return [
-        ("clean accuracy", [*(share(side.clean) for side in sides), ranged(gap.clean, "+.1f", 100, " points")]),
-        ("robust accuracy", [*(share(side.robust) for side in sides), ranged(gap.robust, "+.1f", 100, " points")]),
-        ("median smallest change", [*far, ranged(gap.distance, "+.3g")]),
+        ("clean accuracy", [*(share(side.clean) for side in sides), ranged(gap["clean"], "+.1f", 100, " points")]),
+        ("robust accuracy", [*(share(side.robust) for side in sides), ranged(gap["robust"], "+.1f", 100, " points")]),
+        ("median smallest change", [*far, ranged(gap["distance"], "+.3g")]),
     ]
 
 
