@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from steadygrad.report.blocks import Cell, Inline, Table, html, mark, missing
 from steadygrad.report.wording import between, interval, percent
 
 if TYPE_CHECKING:
     from steadygrad.audit.schema import Model
-    from steadygrad.audit.schema_values import AttackVerdict, Estimate
+    from steadygrad.audit.schema_values import AttackVerdict, Ends, Estimate
+    from steadygrad.measuring import statistics
 
 DASH = Cell(missing("–"))
-
-
-class Interval(Protocol):
-    """A value between two ends; None is beyond what was looked for."""
-
-    @property
-    def value(self) -> float | None: ...
-    @property
-    def low(self) -> float | None: ...
-    @property
-    def high(self) -> float | None: ...
 
 
 def share(value: Estimate | None, stands: bool = True, **more: Any) -> Cell:
@@ -33,7 +23,9 @@ def share(value: Estimate | None, stands: bool = True, **more: Any) -> Cell:
     return Cell(percent(value.value), interval(value), struck=not stands, **more)
 
 
-def ranged(value: Interval | None, form: str = "", scale: float = 1.0, unit: str = "", **more: Any) -> Cell:
+def ranged(
+    value: Ends[Any] | statistics.Estimate | None, form: str = "", scale: float = 1.0, unit: str = "", **more: Any
+) -> Cell:
     """A number with its interval, in one form, or with three significant digits; a dash for None.
 
     >>> from steadygrad.measuring.statistics import Estimate
@@ -51,7 +43,7 @@ def ranged(value: Interval | None, form: str = "", scale: float = 1.0, unit: str
     return Cell(text + unit, below, **more)
 
 
-def percentage(value: Interval | None, digits: int = 1, **more: Any) -> Cell:
+def percentage(value: statistics.Estimate, digits: int = 1, **more: Any) -> Cell:
     """A share in percent with its interval, in a column whose head says so."""
     return ranged(value, f".{digits}f", 100, **more)
 

@@ -33,7 +33,6 @@ _VARIABLES = {
 }
 _SPACE = "http://www.w3.org/2000/svg"
 _LINK = "{http://www.w3.org/1999/xlink}href"
-_REFERENCE = re.compile(r"#([\w-]+)")
 _RULES: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "steadygrad",
@@ -103,18 +102,24 @@ def _finish(text: str, title: str) -> str:
     """A standalone SVG with a title; ids that nothing refers to are dropped, the others made unique by content."""
     root = ET.fromstring(text)
     prefix = "f" + hashlib.sha256(text.encode() + title.encode()).hexdigest()[:8]
-    used: set[str] = set()
-    for element in root.iter():
-        element.tag = element.tag.replace(f"{{{_SPACE}}}", "")
-        if _LINK in element.attrib:
-            element.set("href", element.attrib.pop(_LINK))
-        for name, value in element.attrib.items():
-            if name == "href" or "url(" in value:
-                used |= set(_REFERENCE.findall(value))
-    for metadata in root.findall("metadata"):
+    used = set(re.findall(r'(?:xlink:href="|url\()#([\w-]+)', text))
+    for metadata in root.findall(f"{{{_SPACE}}}metadata"):
         root.remove(metadata)
     for element in root.iter():
-        _rename(element, used, prefix)
+        element.tag = element.tag.replace(f"{{{_SPACE}}}", "")
+        for name, value in list(element.attrib.items()):
+            if name == "id":
+                del element.attrib[name]
+                if value in used:
+                    element.set(name, f"{prefix}-{value}")
+            elif name == _LINK:
+                del element.attrib[name]
+                element.set("href", value.replace("#", f"#{prefix}-", 1))
+            elif name == "style":
+                # The page's font, not the one Matplotlib measured with.
+                element.set(name, re.sub(r"(font: [\d.]+px) [^;]+", r"\1 sans-serif", value))
+            if "url(#" in value:
+                element.set(name, value.replace("url(#", f"url(#{prefix}-"))
     width, height = root.get("viewBox", "0 0 1 1").split()[2:]
     root.attrib.update({"width": width, "height": height, "role": "img", "aria-label": title})
     root.set("xmlns", _SPACE)
@@ -122,21 +127,6 @@ def _finish(text: str, title: str) -> str:
     caption.text = title
     root.insert(0, caption)
     return ET.tostring(root, encoding="unicode")
-
-
-def _rename(element: ET.Element, used: set[str], prefix: str) -> None:
-    if "id" in element.attrib:
-        name = element.attrib.pop("id")
-        if name in used:
-            element.set("id", f"{prefix}-{name}")
-    for name, value in list(element.attrib.items()):
-        if name == "href":
-            element.set(name, value.replace("#", f"#{prefix}-", 1))
-        elif "url(#" in value:
-            element.set(name, value.replace("url(#", f"url(#{prefix}-"))
-        elif name == "style":
-            # The page's font, not the one Matplotlib measured with.
-            element.set(name, re.sub(r"(font: [\d.]+px) [^;]+", r"\1 sans-serif", value))
 
 
 def inline(svg: str) -> Markup:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+from typing import Any
 
-from steadygrad.report.blocks import Block, Cell, Inline
+from steadygrad.report.blocks import Block, Cell
 from steadygrad.report.cells import by_model, ranged, share
 from steadygrad.report.run_folder import Run
 from steadygrad.report.wording import between, norm, number
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _QUANTILES = {"5 %": "0.05", "25 %": "0.25", "half": "0.5", "75 %": "0.75", "95 %": "0.95"}
 
@@ -19,8 +17,6 @@ def blocks(run: Run) -> list[Block]:
     """A table of each, where it was measured."""
     models = run.summary.models
     searches = ", ".join(dict.fromkeys(model.distances.attack for model in models if model.distances is not None))
-    smallest: dict[Inline, Callable[[Any], Cell]] = {title: _quantile(key) for title, key in _QUANTILES.items()}
-    smallest["Nothing found"] = lambda m: Cell(f"{m.distances.censored:,} of {m.distances.count:,}")
     tables = [
         by_model(
             [model for model in models if model.distances is not None],
@@ -28,7 +24,10 @@ def blocks(run: Run) -> list[Block]:
             "that were right before: the share in the head lies at or below. In brackets the 95 % interval by order "
             "statistics. A number is an upper bound; “beyond” means that nothing was found for those samples at any "
             f"size. Search: {searches}, or what the attacks above found nearer.",
-            smallest,
+            {
+                **{title: functools.partial(_quantile, level) for title, level in _QUANTILES.items()},
+                "Nothing found": lambda m: Cell(f"{m.distances.censored:,} of {m.distances.count:,}"),
+            },
             style="stacked",
         ),
         by_model(
@@ -38,8 +37,8 @@ def blocks(run: Run) -> list[Block]:
             "other; published MNIST figures are of the centered one. An estimate, and one of little worth where few "
             "predictions turned.",
             {
-                "ρ₂, pixels": _relative("pixels"),
-                "ρ₂, centered": _relative("centered"),
+                "ρ₂, pixels": functools.partial(_relative, "pixels"),
+                "ρ₂, centered": functools.partial(_relative, "centered"),
                 "Predictions turned": lambda m: share(m.rho2.turned),
             },
         ),
@@ -47,20 +46,14 @@ def blocks(run: Run) -> list[Block]:
     return [table for table in tables if table.rows]
 
 
-def _quantile(key: str) -> Callable[[Any], Cell]:
-    def cell(model: Any) -> Cell:
-        found = model.distances.quantiles[key]
-        value, ends = between(found.value, found.low, found.high)
-        # What was not found lies beyond the limit.
-        text = f"beyond {number(model.distances.limit)}" if found.value is None else value
-        return Cell(text, ends, struck=not model.verdict.trustworthy)
-
-    return cell
+def _quantile(level: str, model: Any) -> Cell:
+    found = model.distances.quantiles[level]
+    value, ends = between(found.value, found.low, found.high)
+    # What was not found lies beyond the limit.
+    text = f"beyond {number(model.distances.limit)}" if found.value is None else value
+    return Cell(text, ends, struck=not model.verdict.trustworthy)
 
 
-def _relative(key: str) -> Callable[[Any], Cell]:
-    def cell(model: Any) -> Cell:
-        found = getattr(model.rho2, key)
-        return share(None) if found is None else ranged(found, ".3f", struck=not model.verdict.trustworthy)
-
-    return cell
+def _relative(key: str, model: Any) -> Cell:
+    found = getattr(model.rho2, key)
+    return share(None) if found is None else ranged(found, ".3f", struck=not model.verdict.trustworthy)
