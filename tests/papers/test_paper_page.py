@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from report.test_page import Page
-from steadygrad.papers.paper_page import claim_found, render, share, signed
+from steadygrad.measuring.statistics import Estimate
+from steadygrad.papers.paper_page import claim_found, render
 from steadygrad.report.blocks import Cell, Figure, Folded, Pictures, Section, Table, Text, tight
+from steadygrad.report.cells import percentage, ranged
 from steadygrad.report.png import Picture, change, image, tiled
 from steadygrad.report.style import drawing, drawn
 
@@ -43,7 +45,9 @@ def text() -> str:
         canvas = Canvas(figsize=(4, 2))
         canvas.subplots().plot([0, 1], [0, 1])
         figure = Figure(drawn(canvas, "a line from 0 to 1"), "A line.")
-    rows = [("plain", [share(FOUND, shade=0.25, framed=True), signed(FOUND), signed(None), Cell("yes", good=True)])]
+    found = Estimate(**FOUND)
+    signed = [ranged(value, "+.1f", 100) for value in (found, None)]
+    rows = [("plain", [percentage(found, shade=0.25, framed=True), *signed, Cell("yes", good=True)])]
     table = Table("A table.", ["Model", "Share", "Difference", "None", "Good"], rows, words=(3,))
     pixels = tiled(np.zeros((1, 2, 1, 4, 4)), np.array([[False, True]]))
     pictures = Pictures("Pictures.", ["", "a", "b"], [("x", [Picture(image(pixels), "two images"), None])], wide=True)
