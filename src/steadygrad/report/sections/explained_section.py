@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from steadygrad.report import blocks as page
-from steadygrad.report.blocks import Block, Cell, Folded, Heading, Inline, Row, Table, Text, html, missing, small
+from steadygrad.report.blocks import Block, Cell, Inline, Row, Table, Text, html, legend, missing, small
 from steadygrad.report.cells import DASH, ranged, share
 from steadygrad.report.run_folder import Run
 from steadygrad.report.samples import GOALS, MARKS, attacked_maps
@@ -59,7 +59,7 @@ def blocks(run: Run) -> list[Block]:
         *_surrogates(found),
         _similarities(found),
         *_nearness(found),
-        Heading("Attack, linearized bound, certified bound"),
+        page.Heading("Attack, linearized bound, certified bound"),
         _bounds(found),
         *_no_bounds(found),
         *_figures(found),
@@ -233,10 +233,7 @@ def _figures(found: Explained) -> list[Block]:
         "<b>Each point is a sample:</b> its bound to the right, the attack upwards, both Euclidean. On the line the "
         "attack reaches the bound, above it exceeds the bound."
     )
-    marks = Markup(
-        '<span class="dot" aria-hidden="true"></span> linearized &nbsp; '
-        '<span class="dot hollow" aria-hidden="true"></span> certified'
-    )
+    marks = html("{} &nbsp; {}", legend("dot", "linearized"), legend("dot hollow", "certified"))
     return [page.Items([words, marks], "keys"), page.Panels(list(panels.items()))]
 
 
@@ -269,7 +266,7 @@ def _faithful(found: Explained) -> list[Block]:
         scores = [row.faithful[measure] for measure in FAITHFUL]
         return [(spaced(row.name), [ranged(s["map"], ".2f", note=f"chance {s['chance'].value:.2f}") for s in scores])]
 
-    return [Heading("Does the map point at what the model uses?"), _by_map(found, caption, head, rows)]
+    return [page.Heading("Does the map point at what the model uses?"), _by_map(found, caption, head, rows)]
 
 
 def _pictures(run: Run, found: Explained) -> list[Block]:
@@ -280,21 +277,19 @@ def _pictures(run: Run, found: Explained) -> list[Block]:
                 lost = sum(sample.changed for sample in samples)
                 note = small(f"{lost} of {len(samples)} shown lost pixels of their top 10 %")
                 title = f"{name}: {spaced(row.name)}"
-                folded.append(Folded(title, [page.Samples(samples)], note, open=not folded, inner=True))
+                folded.append(page.Folded(title, [page.Samples(samples)], note, open=not folded, inner=True))
     if not folded:
         return []
-    ramp = Markup(
-        '<span class="ramp change" aria-hidden="true"></span> Map before, map after and their difference, all on one '
-        "scale: white nothing, red more, blue less; its ends stand below. Model blurred: how much the logits of the "
-        "model itself change when a place is blurred."
+    maps = (
+        "Map before, map after and their difference, all on one scale: white nothing, red more, blue less; its ends "
+        "stand below. Model blurred: how much the logits of the model itself change when a place is blurred."
     )
-    swatch = '<span class="swatch" style="background: {}" aria-hidden="true"></span> {} &nbsp; '
-    marks = html("").join(html(swatch, color, meaning) for color, meaning in MARKS)
+    marks = Markup("").join(html("{} &nbsp; ", legend("swatch", meaning, color)) for color, meaning in MARKS)
     words = "For each, the point with the fewest of the largest pixels in common. "
     return [
-        Heading("The first samples, not chosen"),
+        page.Heading("The first samples, not chosen"),
         Text(f"{words}The prediction is the same before and after; its confidence stands below."),
-        page.Items([ramp, html("{}(pixels of the top 10 %)", marks)], "keys"),
+        page.Items([legend("ramp change", maps), html("{}(pixels of the top 10 %)", marks)], "keys"),
         *folded,
     ]
 

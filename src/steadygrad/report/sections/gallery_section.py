@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from steadygrad.report import png
-from steadygrad.report.blocks import Block, Folded, Heading, Items, Pictures, Samples, Text, html, small
+from steadygrad.report.blocks import Block, Folded, Heading, Items, Pictures, Samples, Text, legend, small
 from steadygrad.report.png import Picture
 from steadygrad.report.run_folder import Run
 from steadygrad.report.samples import attacked_samples, planes, reduction, scale
@@ -42,10 +42,10 @@ def _key(run: Run, maps: bool) -> list[Block]:
     colors = "blue darker, white unchanged, red brighter; ends of the scale with each model."
     if run.summary.data.shape[0] == 3:
         colors = "each color channel about middle grey (unchanged), ends of the scale with each model."
-    keys = [html('<span class="ramp change" aria-hidden="true"></span> Perturbation: {}', colors)]
+    keys = [legend("ramp change", f"Perturbation: {colors}")]
     if maps:
         words = "Explanation: light nothing, dark much; before and after on one scale, given below each pair."
-        keys.append(html('<span class="ramp map" aria-hidden="true"></span> {}', words))
+        keys.append(legend("ramp map", words))
     return [Text(text), Items(keys, "keys")]
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from steadygrad.report.blocks import Block, Cell, Group, Inline, Items, Panels, Row, Table, Text, html, missing, titled
+from steadygrad.report import blocks as page
+from steadygrad.report.blocks import Block, Cell, Inline, Row, Table, Text, html, legend, missing
 from steadygrad.report.cells import ranged
 from steadygrad.report.png import Array, Arrays
 from steadygrad.report.run_folder import Run
@@ -30,12 +31,14 @@ def blocks(run: Run) -> list[Block]:
         "label; {}: the class after it.",
         "<b>Confidence</b> of the prediction. {}: clean; {}: under attack. Heights are shares of the samples.",
     )
-    swatches = [Markup(f'<span class="swatch {kind}" aria-hidden="true"></span> {kind}') for kind in ("filled", "line")]
+    swatches = [legend(f"swatch {kind}", kind) for kind in ("filled", "line")]
     return [
-        Items([html(text, *swatches) for text in words], "keys"),
-        Panels([(model.name, _panels(run.arrays, index, model)) for index, model in enumerate(run.summary.models)]),
+        page.Items([html(text, *swatches) for text in words], "keys"),
+        page.Panels(
+            [(model.name, _panels(run.arrays, index, model)) for index, model in enumerate(run.summary.models)]
+        ),
         Text("In brackets the 5 % and 95 % quantiles.", "note"),
-        *titled("How far explanations move", _explanations(run)),
+        *page.titled("How far explanations move", _explanations(run)),
     ]
 
 
@@ -74,7 +77,7 @@ def _explanations(run: Run) -> Table:
             counts = ", ".join(dict.fromkeys(str(row.count) for row in under.values()))
             means = [_mean(under.get(condition)) for condition in conditions]
             rows.append((spaced(attribution), [Cell(spaced(measure)), *means, Cell(counts)]))
-        groups += [Group(model.name, rows)] if rows else []
+        groups += [page.Group(model.name, rows)] if rows else []
     caption = "Mean similarity of the explanation before and after (1: the same), with its 95 % interval."
     head = ["Explanation", "Similarity", *(f"under {condition}" for condition in conditions), "Samples"]
     return Table(caption, head, words=(0,), groups=groups)

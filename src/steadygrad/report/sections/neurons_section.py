@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from steadygrad.report.blocks import Block, Cell, Group, Inline, Items, Panels, Row, Table, Text, html, missing, small
+from steadygrad.report import blocks as page
+from steadygrad.report.blocks import Block, Cell, Inline, Row, Table, Text, html, legend, missing, small
 from steadygrad.report.cells import DASH, ranged, share
 from steadygrad.report.run_folder import Run
 from steadygrad.report.style import INK, MARKERS, SERIES, bare, inline, plot
@@ -32,13 +33,13 @@ def blocks(run: Run) -> list[Block]:
     if found is None:
         return []
     drawn = [(name, [(inline(figure), "") for figure in pair]) for name, *pair in figures(found)]
-    swatch = '<span class="swatch" style="background: var(--series-{})" aria-hidden="true"></span> {}'
+    choices = [legend("swatch", words, f"var(--series-{place})") for place, words in enumerate(CHOICES.values())]
     key = html(
         "<b>Left:</b> mean change of a layer’s output over its mean size, on one scale for all models. <b>Right:</b> "
         "right again with neurons held: {}. Lines are 95 % intervals.",
-        Markup(" &nbsp; ").join(html(swatch, place, words) for place, words in enumerate(CHOICES.values())),
+        Markup(" &nbsp; ").join(choices),
     )
-    shown: list[Block] = [Items([key], "keys"), Panels(drawn)] if drawn else []
+    shown: list[Block] = [page.Items([key], "keys"), page.Panels(drawn)] if drawn else []
     return [
         Text(
             "Sensitivity of a neuron: how far its output moves between a sample and its adversarial partner "
@@ -70,10 +71,10 @@ def _table(found: Neurons) -> Table:
     )
 
 
-def _group(name: str, model: ModelNeurons, samples: int) -> Group:
+def _group(name: str, model: ModelNeurons, samples: int) -> page.Group:
     if model.refused is not None:
         words = html("{} {}", missing("not measured:"), model.refused)
-        return Group(name, [("", [Cell(words, span=6, kind="words")])])
+        return page.Group(name, [("", [Cell(words, span=6, kind="words")])])
     rows: list[Row] = []
     for place, layer in enumerate(model.layers):
         first = f"{place + 1}. {layer.name}" if numbered(model.layers) else layer.name
@@ -85,7 +86,7 @@ def _group(name: str, model: ModelNeurons, samples: int) -> Group:
         cells.append(ranged(layer.gain, "+.1f", 100))
         rows.append((html("{}<br>{}", first, small(indices)), cells))
     turned = f"{model.fooled:,} of {samples:,} samples turned by the attack, {model.judged:,} of them judged"
-    return Group(html("{} {}", name, small(turned)), rows)
+    return page.Group(html("{} {}", name, small(turned)), rows)
 
 
 def terminal(run: Run) -> RichTable | None:
