@@ -59,14 +59,6 @@ class Verdict(AttackVerdict):
         return self
 
 
-class Eligibility(Part):
-    """What RobustBench asks of a defense, as far as the [checks](concepts/validity.md) see it; null: not seen."""
-
-    deterministic: Flag | None = Field(description="the same input gives the same output")
-    gradients: Flag | None = Field(description="gradients are not zero")
-    no_optimization: Flag | None = Field(description="the forward pass solves no optimization problem")
-
-
 class AttackRow(Passes):
     """One attack of the suite on one model."""
 
@@ -176,7 +168,10 @@ class Model(Part):
     clean: Estimate = Field(description="accuracy without attack")
     robust: Estimate = Field(description="samples that neither an attack nor the curve's search changed: worst case")
     verdict: Verdict = Field(description="whether the robust accuracy may be believed")
-    eligibility: Eligibility = Field(description="what RobustBench asks of a defense")
+    eligibility: Triple[Literal["deterministic", "gradients", "no_optimization"], Flag | None] = Field(
+        description="what RobustBench asks of a defense, as far as the [checks](concepts/validity.md) see it: the same "
+        "output for the same input, gradients that are not zero, no optimization in the forward pass; null: not seen"
+    )
     attacks: Annotated[list[AttackRow], MinLen(1)] = Field(description="the suite, the leading attack first")
     broken_by: list[BrokenBy] = Field(description="what each attack, or member of a suite, broke")
     curve: Curve | None = Field(description="accuracy against the radius")

@@ -20,10 +20,10 @@ def blocks(run: Run) -> list[Block]:
         "What RobustBench asks of a defense before it is listed, as far as these checks can see.",
         {
             "Deterministic": lambda m: _seen(
-                m.eligibility.deterministic, f"mean of {m.draws} draws attacked" if m.draws > 1 else ""
+                m.eligibility["deterministic"], f"mean of {m.draws} draws attacked" if m.draws > 1 else ""
             ),
-            "Gradients not zero": lambda m: _seen(m.eligibility.gradients),
-            "No optimization in the forward": lambda m: _seen(m.eligibility.no_optimization),
+            "Gradients not zero": lambda m: _seen(m.eligibility["gradients"]),
+            "No optimization in the forward": lambda m: _seen(m.eligibility["no_optimization"]),
         },
         lambda model: model.name,
         words=(0, 1, 2),
