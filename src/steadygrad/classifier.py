@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import write_tensors
 
-__all__ = ["Classifier", "bounds_of", "check_inputs", "check_logits", "evaluating", "frozen", "predict", "unwrap"]
-
 
 class Classifier(nn.Module):
     """A module that maps inputs within `bounds` (N, *) to logits (N, K).

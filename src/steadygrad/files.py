@@ -16,8 +16,6 @@ from torch import Tensor
 
 from steadygrad.errors import Failure, UsageError
 
-__all__ = ["atomic", "key", "output_folder", "parse_toml", "read_toml", "write_json", "write_tensors", "write_text"]
-
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:

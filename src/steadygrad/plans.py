@@ -11,8 +11,6 @@ from typing_extensions import Self
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.registry import build, parse, parse_value
 
-__all__ = ["Count", "Fraction", "Plan", "Radius", "Seed", "method", "methods"]
-
 Fraction = BeforeValidator(lambda value: parse_value(value) if isinstance(value, str) else value)
 """Takes a text such as 8/255 as the number that it says."""
 Count = Annotated[int, Field(ge=1)]

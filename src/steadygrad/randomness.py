@@ -16,8 +16,6 @@ from torch import Tensor
 from steadygrad.errors import UsageError
 from steadygrad.files import key
 
-__all__ = ["Seeds", "exponential", "fresh", "normal", "replayed", "sample_seeds", "seed_of", "state_of", "uniform"]
-
 _SEED_RANGE = 2**62
 
 

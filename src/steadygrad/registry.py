@@ -18,26 +18,6 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeV
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.files import parse_toml
 
-__all__ = [
-    "BelowOne",
-    "Count",
-    "Limit",
-    "Method",
-    "NotNegative",
-    "Positive",
-    "Registry",
-    "Row",
-    "build",
-    "check_settings",
-    "configure",
-    "describe",
-    "label_of",
-    "parse",
-    "parse_settings",
-    "parse_value",
-    "registries",
-]
-
 
 class Method:
     """Base of attacks, attributions, bounds and defenses: settings in, no hidden state."""

@@ -16,8 +16,6 @@ from steadygrad.errors import Failure, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NAMES", "audit", "mean_training_image", "show"]
-
 NAMES = {"attacks": "attack", "attributions": "attribution", "neuron_layers": "neuron_layer"}
 """Flags of fields that hold several values."""
 _MEAN_OF = 10_000

@@ -15,21 +15,6 @@ import typer
 from steadygrad import progress
 from steadygrad.errors import UsageError
 
-__all__ = [
-    "LARGEST_SEED",
-    "Debug",
-    "Device",
-    "Json",
-    "Seed",
-    "command_line",
-    "emit",
-    "number",
-    "pick_device",
-    "shown",
-    "typed",
-    "within_seeds",
-]
-
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object on stdout.")]
 LARGEST_SEED = 2**63 - 1
 

@@ -12,8 +12,6 @@ from steadygrad.cli.audit import show
 from steadygrad.cli.common import Debug, Device, Json, Seed, command_line, pick_device, shown
 from steadygrad.training.plan import TrainPlan
 
-__all__ = ["DEFENSES", "EPS", "demo"]
-
 EPS = 0.14
 """Radius of the audit: about where the plain model falls to 30 % on the validation samples."""
 

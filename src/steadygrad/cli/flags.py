@@ -14,8 +14,6 @@ from pydantic.fields import FieldInfo
 
 from steadygrad.registry import Method, label_of
 
-__all__ = ["plan_flags"]
-
 
 def plan_flags(
     plan: type[BaseModel], *, without: tuple[str, ...] = (), names: Mapping[str, str] | None = None, **defaults: Any

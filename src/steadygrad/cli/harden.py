@@ -16,8 +16,6 @@ from steadygrad.cli.train import Epochs, Set, settings_of
 from steadygrad.errors import UsageError
 from steadygrad.training.plan import TrainPlan
 
-__all__ = ["harden", "plan_of"]
-
 
 @plan_flags(AuditPlan, without=("bounds", "device", "grid", "transfer"), names=NAMES, samples=500)
 def harden(

@@ -9,8 +9,6 @@ import typer
 from steadygrad.cli.common import Debug, Json, emit
 from steadygrad.errors import unknown_name
 
-__all__ = ["listing"]
-
 _METHODS = ("name", "summary", "cost", "norms", "order", "soundness", "reference")
 
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from steadygrad.errors import Failure, UsageError
 
-__all__ = ["load_named"]
-
 
 def load_named(models: list[str], weights: str | None, dataset: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """The classifiers to audit and where they came from, by name.

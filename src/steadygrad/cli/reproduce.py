@@ -9,8 +9,6 @@ import typer
 
 from steadygrad.cli.common import Debug, Device, Json, Seed, emit, pick_device, shown
 
-__all__ = ["reproduce"]
-
 
 def reproduce(
     paper: Annotated[str, typer.Argument(help="A name from `steadygrad list papers`.", show_default=False)],

@@ -11,8 +11,6 @@ from steadygrad.cli.common import Debug, Device, Json, emit, pick_device, shown
 from steadygrad.cli.flags import plan_flags
 from steadygrad.training.plan import TrainPlan
 
-__all__ = ["Epochs", "Set", "settings_of", "train"]
-
 Set = Annotated[
     list[str] | None,
     typer.Option(

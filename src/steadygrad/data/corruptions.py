@@ -12,8 +12,6 @@ import torch
 from steadygrad.data.dataset import Dataset
 from steadygrad.errors import UsageError, unknown_name
 
-__all__ = ["SEVERITIES", "corruptions_in", "load_corrupted"]
-
 SEVERITIES = 5
 
 

@@ -17,8 +17,6 @@ from torch import Tensor
 from steadygrad.data.lazy import LazyImages, loaded
 from steadygrad.errors import Failure, UsageError, unknown_name
 
-__all__ = ["Form", "decode", "reshape", "stack"]
-
 # ITU-R 601 luma in 16-bit fixed point, the integers Pillow uses: arrays and files convert alike.
 _LUMA = (19595, 38470, 7471)
 _CHUNK = 1024

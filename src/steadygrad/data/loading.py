@@ -17,8 +17,6 @@ from steadygrad.data.parquet import load_parquet, parquet_files
 from steadygrad.data.splits import holdout, numbered
 from steadygrad.errors import UsageError, unknown_name
 
-__all__ = ["DATASETS", "Source", "load"]
-
 _FOLDER = "STEADYGRAD_DATA"
 _DIGITS_TEST_PER_CLASS = 50
 

@@ -14,8 +14,6 @@ from steadygrad.errors import UsageError
 from steadygrad.registry import BelowOne, Positive
 from steadygrad.threat import Norm
 
-__all__ = ["TRADES", "AdversarialTraining"]
-
 
 @DEFENSES.register(
     "adversarial",

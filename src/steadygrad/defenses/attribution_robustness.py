@@ -22,8 +22,6 @@ from steadygrad.errors import UsageError
 from steadygrad.registry import Count, NotNegative, Positive
 from steadygrad.threat import Norm
 
-__all__ = ["AttributionAlignment", "AttributionCosine", "IGNorm"]
-
 # Values (A,) of a model at points (A, *) with labels (A,), given the clean inputs (A, *).
 Objective = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 

@@ -14,9 +14,6 @@ from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step
 from steadygrad.errors import UsageError
 from steadygrad.registry import BelowOne, Limit, NotNegative, Positive
 
-__all__ = ["DeepDefense"]
-
-
 _Samples = Annotated[int, Limit("at least 1 sample, or None", lambda value: value >= 1)]
 
 

@@ -28,8 +28,6 @@ from steadygrad.neurons import Layers, recorded
 from steadygrad.registry import Method, Positive, Registry, check_settings
 from steadygrad.threat import Norm, Threat
 
-__all__ = ["DEFENSES", "Defense", "Loss", "Plain", "State", "Step", "Sum", "parse"]
-
 DEFENSES: Registry[Defense] = Registry("defense")
 
 SECOND_ORDER = (

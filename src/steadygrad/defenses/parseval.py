@@ -13,8 +13,6 @@ from steadygrad.defenses.defense import DEFENSES, Defense, Step
 from steadygrad.errors import UsageError
 from steadygrad.registry import NotNegative
 
-__all__ = ["Parseval", "frames"]
-
 _FORWARD = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 

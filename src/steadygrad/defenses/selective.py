@@ -18,8 +18,6 @@ from steadygrad.files import key
 from steadygrad.progress import task
 from steadygrad.registry import Count, Limit, NotNegative
 
-__all__ = ["SelectiveGradientPenalty"]
-
 _GROUP = 256
 
 

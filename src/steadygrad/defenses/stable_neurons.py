@@ -18,8 +18,6 @@ from steadygrad.files import key
 from steadygrad.registry import Limit, NotNegative, Positive, describe
 from steadygrad.threat import Norm
 
-__all__ = ["StableNeurons"]
-
 _CHUNK = 256
 
 

@@ -14,8 +14,6 @@ from torch import nn
 from steadygrad.classifier import Classifier
 from steadygrad.errors import UsageError, unknown_name
 
-__all__ = ["ARCHITECTURES", "Architecture", "Architectures", "build", "seeded"]
-
 Builder = Callable[..., nn.Module]
 
 

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from steadygrad.models.architectures import ARCHITECTURES
 from steadygrad.models.small import he_initialize, relu
 
-__all__ = ["Residual", "alexnet", "resnet18", "vgg16"]
-
 # Channels in units of the width; 0 is max pooling.
 _VGG16 = (1, 1, 0, 2, 2, 0, 4, 4, 4, 0, 8, 8, 8, 0, 8, 8, 8, 0)
 

@@ -16,8 +16,6 @@ from steadygrad.models import sources
 from steadygrad.models.architectures import ARCHITECTURES, build
 from steadygrad.registry import parse_settings
 
-__all__ = ["load"]
-
 _FORMS = (
     "a model is a .safetensors file, a run folder, an architecture name, module:callable, "
     "timm:NAME, torchvision:NAME or hub:owner/name"

@@ -8,8 +8,6 @@ from torch import nn
 
 from steadygrad.models.architectures import ARCHITECTURES
 
-__all__ = ["convnet", "digits_cnn", "he_initialize", "lenet", "mlp", "nin", "relu", "ross_cnn"]
-
 _YAN = "Yan, Guo & Zhang, NeurIPS 2018"
 
 

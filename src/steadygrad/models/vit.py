@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from steadygrad.errors import UsageError
 from steadygrad.models.architectures import ARCHITECTURES
 
-__all__ = ["Block", "ViT", "vit"]
-
 
 class Block(nn.Module):
     """Pre-norm self-attention and a two-layer GELU network, each added to its input."""

@@ -12,8 +12,6 @@ from steadygrad.errors import UsageError, unknown_name
 from steadygrad.neurons.recording import by_neuron, recorded
 from steadygrad.neurons.sensitivity import CHUNK, changes
 
-__all__ = ["Movers", "movers"]
-
 
 @dataclass(frozen=True)
 class Movers:

@@ -14,8 +14,6 @@ from steadygrad.classifier import bounds_of, check_inputs, frozen
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.neurons.recording import Layers, by_neuron, recorded
 
-__all__ = ["change", "changes", "curve", "select", "sensitivity", "spectrum", "stream"]
-
 CHUNK = 256
 
 

@@ -14,8 +14,6 @@ from steadygrad.errors import UsageError
 from steadygrad.training.settings import FitSettings
 from steadygrad.training.tracking import require_tensorboard
 
-__all__ = ["check_arguments", "check_model"]
-
 
 def check_arguments(
     classifier: Classifier,

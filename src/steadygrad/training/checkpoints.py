@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import write_tensors
 
-__all__ = ["Progress", "fingerprint", "load", "remove_leftovers", "save"]
-
 NAME = "checkpoint.safetensors"
 
 

@@ -24,8 +24,6 @@ from steadygrad.training.loop import Loop, Watch
 from steadygrad.training.processes import Processes
 from steadygrad.training.settings import FitSettings
 
-__all__ = ["FitResult", "fit"]
-
 _DEFAULTS = FitSettings()
 
 

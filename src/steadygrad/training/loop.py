@@ -29,8 +29,6 @@ from steadygrad.training.processes import Processes
 from steadygrad.training.settings import FitSettings
 from steadygrad.training.tracking import tracker, write_history
 
-__all__ = ["Loop", "Watch"]
-
 Watch = Callable[[Classifier, int], None]
 """`watch(classifier, steps)` gets a copy of the model in evaluation mode, and how many steps it was trained."""
 

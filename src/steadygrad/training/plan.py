@@ -19,8 +19,6 @@ from steadygrad.registry import build, configure
 from steadygrad.training.fit import FitResult, fit
 from steadygrad.training.settings import FitSettings
 
-__all__ = ["TrainPlan", "moments"]
-
 
 class TrainPlan(Plan):
     """Everything that a training is made from.

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from steadygrad.errors import UsageError
 
-__all__ = ["Processes", "resolve_device"]
-
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """The device of that name, if this machine has it.
