@@ -7,30 +7,34 @@ from pathlib import Path
 import pytest
 
 import fits
-from steadygrad import recipes, registry
+from steadygrad import recipes
 from steadygrad.attacks import FGSM
-from steadygrad.cli.train import defense_of, resolve
-from steadygrad.defenses import DEFENSES, AdversarialTraining
+from steadygrad.defenses import AdversarialTraining, Defense
 from steadygrad.errors import UsageError
 from steadygrad.recipes import RECIPES
-from steadygrad.training import FitSettings, fit
+from steadygrad.registry import describe
+from steadygrad.training import fit
+from steadygrad.training.plan import TrainPlan
 
 NAMES = [recipe.name for recipe in RECIPES]
 
 
+def defense_of(plain: dict[str, object]) -> Defense:
+    return TrainPlan(defense=plain).objective()
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=NAMES)
 def test_a_recipe_trains(recipe: recipes.Recipe) -> None:
-    plan = resolve(Path(recipe.name), {"settings": {}})
-    defense = defense_of(plan["defense"])
-    settings = registry.configure(FitSettings, "the training", {**plan["settings"], "epochs": 1})
-    result = fit(fits.classifier("norm"), defense, fits.dataset(40), fits.dataset(20, seed=1), settings=settings)
+    plan = TrainPlan.resolve(Path(recipe.name), {"settings": {"epochs": 1}})
+    data = fits.dataset(40), fits.dataset(20, seed=1)
+    result = fit(fits.classifier("norm"), plan.objective(), *data, settings=plan.fitting())
     assert result.epochs_done == 1
     assert recipe.path.read_text(encoding="utf-8").startswith("# ")
     assert 20 < len(recipe.summary) < 115
 
 
 def test_the_common_defenses_have_a_recipe() -> None:
-    used = {DEFENSES.name_of(member) for r in RECIPES for member in defense_of(r.plan["defense"]).members}
+    used = {describe(member)["name"] for r in RECIPES for member in defense_of(r.plan["defense"]).members}
     assert used >= {"plain", "adversarial", "trades", "input_gradient", "distillation", "parseval", "deep_defense"}
 
 

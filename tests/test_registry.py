@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 import steadygrad as sg
-from steadygrad import registry
+from steadygrad import attributions, defenses, registry
 from steadygrad.attacks import BIM, PGD
 from steadygrad.errors import UsageError
 from steadygrad.registry import Method, Registry, label_of
@@ -53,7 +53,9 @@ def toys(monkeypatch) -> Iterator[Registry[Method]]:
 
 
 def test_every_kind_has_methods():
-    assert {kind for kind, _ in REGISTERED} == {"attack", "attribution attack", "attribution", "bound", "defense"}
+    assert {kind for kind, _ in REGISTERED} == {
+        "attack", "attribution attack", "attribution", "bound", "defense", "measure",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "row"), REGISTERED, ids=NAMES)
@@ -186,7 +188,7 @@ def test_rows_know_the_defaults(toys):
     assert [row.name for row in toys] == ["toy", "bare"]
     assert toys["toy"].settings == {"steps": 10, "loss": "margin", "sizes": (0.1, 0.2), "inner": None}
     assert toys["bare"].settings == {"width": "required", "names": ()}
-    assert toys.name_of(Toy()) == "toy"
+    assert registry.describe(Toy())["name"] == "toy"
 
 
 @pytest.mark.parametrize(

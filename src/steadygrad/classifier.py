@@ -243,6 +243,26 @@ def check_inputs(x: Tensor, y: Tensor | None, bounds: tuple[float, float], class
         )
 
 
+def check_model(model: nn.Module, x: Tensor, classes: int, name: str) -> None:
+    """Refuse a model that does not give one finite logit per class for inputs x (N, *), whatever its code raises."""
+    try:
+        with frozen(model), torch.no_grad():
+            logits = model(x)
+    except (UsageError, Failure):
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{name} cannot take samples of shape {tuple(x.shape[1:])}: {type(error).__name__}: {error}; "
+            "give data of another size, or correct the model"
+        ) from error
+    check_logits(logits, len(x))
+    if logits.shape[1] != classes:
+        raise UsageError(
+            f"{name} gives {logits.shape[1]} logits, and the data have {classes} classes: "
+            "take the data that it was made for"
+        )
+
+
 def check_logits(logits: Tensor, count: int) -> None:
     """Refuse outputs that are not finite logits (N, K) with K of at least 2, saying what came."""
     if not isinstance(logits, Tensor):

@@ -153,10 +153,6 @@ class Registry(Generic[M]):
             raise unknown_name(self.kind, name, self._rows)
         return self._rows[name]
 
-    def name_of(self, method: Method) -> str:
-        """The registered name of a method (its class)."""
-        return next(row.name for row in self if row.method is type(method))
-
     def discover(self, package: str, folders: Iterable[str]) -> dict[str, type[M]]:
         """Import all files of a package, which register their methods; the methods there by class name."""
         for found in pkgutil.iter_modules(folders):
@@ -205,21 +201,19 @@ def _built(value: Any, hint: Any = None) -> Any:
         value = {"name": value}
     if isinstance(value, Mapping) and "name" in value:
         rest = {k: v for k, v in value.items() if k != "name"}
-        for kind, registry in _REGISTRIES.items():
-            if any(row.name == value["name"] for row in registry):
-                return build(kind, value["name"], rest)
-        known = [row.name for registry in _REGISTRIES.values() for row in registry]
-        raise unknown_name("method", str(value["name"]), known)
+        kinds = {row.name: registry.kind for registry in reversed(_REGISTRIES.values()) for row in registry}
+        if value["name"] not in kinds:
+            raise unknown_name("method", str(value["name"]), kinds)
+        return build(kinds[value["name"]], value["name"], rest)
     return tuple(map(_built, value)) if isinstance(value, list | tuple) else value
 
 
 def describe(method: Method) -> dict[str, Any]:
     """A method as plain data: its name and all its settings; `build` takes it back."""
-    for registry in _REGISTRIES.values():
-        for row in registry:
-            if row.method is type(method):
-                return {"name": row.name, **{f.name: _plain(getattr(method, f.name)) for f in _fields(method)}}
-    raise UsageError(f"{type(method).__name__} is not registered")
+    names = {row.method: row.name for registry in _REGISTRIES.values() for row in registry}
+    if type(method) not in names:
+        raise UsageError(f"{type(method).__name__} is not registered")
+    return {"name": names[type(method)], **{f.name: _plain(getattr(method, f.name)) for f in _fields(method)}}
 
 
 def _plain(value: Any) -> Any:
@@ -235,16 +229,13 @@ def label_of(method: Method) -> str:
     >>> label_of(PGD(steps=30, random_start=False, loss="ce"))
     'PGD ce, 30 steps, random_start=False'
     """
-    fields = dataclasses.fields(method)  # type: ignore[arg-type]
-    changed = {f.name: getattr(method, f.name) for f in fields if getattr(method, f.name) != f.default}
-    name = " ".join([type(method).__name__, *([str(changed.pop("loss"))] if "loss" in changed else [])])
-    return ", ".join([name, *(_setting(key, value) for key, value in changed.items())])
-
-
-def _setting(key: str, value: Any) -> str:
-    # "30 steps" reads as it is said; "loss of" and "False random_start" do not.
-    counts = isinstance(value, int) and not isinstance(value, bool) and key.endswith("s")
-    return f"{value} {key}" if counts else f"{key}={value}"
+    changed = {f.name: getattr(method, f.name) for f in _fields(method) if getattr(method, f.name) != f.default}
+    words = [f"{type(method).__name__} {changed.pop('loss', '')}".strip()]
+    for key, value in changed.items():
+        # "30 steps" reads as it is said; "False random_start" does not.
+        counted = type(value) is int and key.endswith("s")
+        words.append(f"{value} {key}" if counted else f"{key}={value}")
+    return ", ".join(words)
 
 
 def parse(kind: str, text: str) -> Any:

@@ -15,7 +15,7 @@ KINDS = {
     "attributions": attributions.ATTRIBUTIONS,
     "bounds": bounds.BOUNDS,
     "defenses": defenses.DEFENSES,
-    "models": models.ARCHITECTURES,
+    "models": models.ARCHITECTURES.values(),
     "data": data.DATASETS,
     "recipes": recipes.RECIPES,
 }

@@ -187,7 +187,7 @@ def test_a_continued_run_ends_as_an_undisturbed_one(every: int | None, tmp_path:
         ({"weight": -1.0}, "weight must be at least 0"),
         ({"alpha": float("nan")}, "alpha must be at least 0"),
         ({"share": 1.5}, "share must be within"),
-        ({"refresh": 0}, "refresh and samples must be at least 1"),
+        ({"refresh": 0}, "refresh must be at least 1, got 0"),
         ({"layers": "act"}, r"write \('act',\)"),
         ({"norm": "l0"}, "PGD works for linf, l2, l1, not for 'l0'"),
     ],

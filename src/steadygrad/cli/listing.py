@@ -61,7 +61,7 @@ def _rows(kind: str) -> list[dict[str, Any]]:
         ]
     if kind == "models":
         columns = ("name", "summary", "reference", "input_shape", "settings")
-        return [{c: _text(getattr(row, c)) for c in columns} for row in models.ARCHITECTURES]
+        return [{c: _text(getattr(row, c)) for c in columns} for row in models.ARCHITECTURES.values()]
     if kind == "data":
         return [{"name": row.name, "hub": row.hub or "not needed", "summary": row.summary} for row in data.DATASETS]
     if kind == "recipes":

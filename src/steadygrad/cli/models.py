@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from steadygrad.errors import Failure, UsageError
+from steadygrad.errors import UsageError
 
 
 def load_named(models: list[str], weights: str | None, dataset: Any) -> tuple[dict[str, Any], dict[str, str]]:
@@ -14,6 +14,7 @@ def load_named(models: list[str], weights: str | None, dataset: Any) -> tuple[di
     Raises:
         UsageError: not a model, two of one name, random weights, or no logits for these data.
     """
+    from steadygrad.classifier import check_model
     from steadygrad.models import load
 
     if weights is not None and len(models) > 1:
@@ -28,7 +29,7 @@ def load_named(models: list[str], weights: str | None, dataset: Any) -> tuple[di
             raise UsageError(f"{text!r} is not a model: give MODEL or NAME=MODEL")
         _trained(spec, weights)
         classifier = load(spec, weights=weights, data=dataset)
-        _runs(classifier, spec, dataset)
+        check_model(classifier, dataset.batch(slice(0, 2))[0], len(dataset.classes), spec)
         name = name or (classifier.name if len(models) == 1 else Path(spec).stem)
         if name in named:
             raise UsageError(f"two models are called {name!r}: name them, e.g. first={spec}")
@@ -45,27 +46,4 @@ def _trained(spec: str, weights: str | None) -> None:
         raise UsageError(
             f"{spec} is an architecture, and its weights would be random: train it first "
             f"(steadygrad train --model {name} --out runs/{name}, then audit runs/{name}), or give --weights"
-        )
-
-
-def _runs(classifier: Any, spec: str, dataset: Any) -> None:
-    """Refuse a model that does not give one finite logit per class of the data."""
-    import torch
-
-    from steadygrad.classifier import check_logits, frozen
-
-    x, _ = dataset.batch(slice(0, 2))
-    try:
-        with frozen(classifier), torch.no_grad():
-            logits = classifier(x)
-    except (UsageError, Failure):
-        raise
-    except Exception as error:  # the user's code may raise anything
-        text = f"{spec} cannot take inputs of shape {tuple(x.shape)}: {type(error).__name__}: {error}"
-        raise UsageError(f"{text}; give other --data or --size, or correct the model") from error
-    check_logits(logits, len(x))
-    if logits.shape[1] != len(dataset.classes):
-        raise UsageError(
-            f"{spec} gives {logits.shape[1]} logits, and {dataset.name} has {len(dataset.classes)} classes: "
-            "audit it on the data it was trained for"
         )

@@ -19,8 +19,6 @@ from steadygrad.progress import task
 from steadygrad.registry import Count, Limit, NotNegative
 
 _GROUP = 256
-
-
 _Share = Annotated[float, Limit("a share of the pixels in (0, 1)", lambda value: 0 < value < 1)]
 _Epochs = Annotated[int, Limit("at least 0", lambda value: value >= 0)]
 

@@ -102,7 +102,7 @@ def _resolve(spec: str, given: _Given) -> Classifier:
         return _from_name(head, parse_settings(rest, repr(spec), "mlp:hidden=[500,150]"), given)
     if colon:
         return _with_weights(sources.from_callable(spec), spec, given.weights, {})
-    raise UsageError(f"{unknown_name('model', spec, [row.name for row in ARCHITECTURES])}; {_FORMS}")
+    raise UsageError(f"{unknown_name('model', spec, ARCHITECTURES)}; {_FORMS}")
 
 
 def _models_in(folder: Path) -> list[Path]:
