@@ -9,7 +9,8 @@ import pytest
 
 from cli.commands import AUDIT, TRAIN, call, done, lasting, refused, times
 from steadygrad.attacks import Attack
-from steadygrad.cli.audit import mean_training_image, number
+from steadygrad.audit.plan import AuditPlan
+from steadygrad.cli.audit import mean_training_image
 from steadygrad.evaluation import Records
 from steadygrad.evaluation.explained import push
 from steadygrad.evaluation.explained.measured import measure
@@ -95,7 +96,7 @@ def test_the_batch_size_changes_nothing(trained: Path) -> None:
 
 
 def test_a_radius_is_a_number_or_a_fraction(trained: Path) -> None:
-    assert [number("--eps", text) for text in ("8/255", "0.25", "1e-1")] == [8 / 255, 0.25, 0.1]
+    assert [AuditPlan.read({"eps": text}).eps for text in ("8/255", "0.25", "1e-1")] == [8 / 255, 0.25, 0.1]
     found = json.loads(done("audit", trained, *AUDIT, "--eps", "8/255", "--out", "run", "--json").out)
     assert found["threat"]["eps"] == 8 / 255
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from steadygrad.audit.plan import AuditPlan
-from steadygrad.cli.common import Debug, Device, Json, command_line, emit, pick_device, shown
+from steadygrad.cli.common import Debug, Device, Json, command_line, emit, pick_device
 from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.models import load_named
 from steadygrad.errors import Failure, UsageError
+from steadygrad.progress import shown
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,22 +16,31 @@ from steadygrad.registry import Method, label_of
 
 
 def plan_flags(
-    plan: type[BaseModel], *, without: tuple[str, ...] = (), names: Mapping[str, str] | None = None, **defaults: Any
+    plan: type[BaseModel],
+    *,
+    into: str = "flags",
+    only: tuple[str, ...] | None = None,
+    without: tuple[str, ...] = (),
+    names: Mapping[str, str] | None = None,
+    **defaults: Any,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A decorator that gives a command a flag for each field of a plan.
 
     The command gets what was given in its argument `flags`, by field; the plan itself refuses and completes it.
 
     Args:
+        into: another name of that argument, for a command that fills several plans.
+        only: fields that the command has a flag for; None for all.
         without: fields that the command has no flag for.
         names: flags that are called otherwise than their field.
         defaults: of this command, where it is not that of the field.
     """
-    wanted = {name: field for name, field in plan.model_fields.items() if name not in without}
+    chosen = [name for name in (plan.model_fields if only is None else only) if name not in without]
+    wanted = {name: plan.model_fields[name] for name in chosen}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True).parameters
-        mine = [p for p in own.values() if p.name != "flags"]
+        mine = [p for p in own.values() if p.name != into]
         options = [
             _option(name, field, (names or {}).get(name, name), defaults.get(name)) for name, field in wanted.items()
         ]
@@ -39,7 +48,7 @@ def plan_flags(
         def run(**values: Any) -> None:
             given = {name: values.pop(name) for name in wanted}
             filled = {**defaults, **{name: value for name, value in given.items() if value not in (None, [])}}
-            command(**values, flags=filled)
+            command(**values, **{into: filled})
 
         run.__doc__, run.__name__ = command.__doc__, command.__name__
         run.__signature__ = inspect.Signature([*mine, *options])  # type: ignore[attr-defined]

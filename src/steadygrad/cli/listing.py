@@ -16,7 +16,8 @@ def listing(
     kind: Annotated[
         str,
         typer.Argument(
-            help="attacks, attribution-attacks, attributions, bounds, defenses, models, data, recipes or papers",
+            help="attacks, attribution-attacks, attributions, bounds, defenses, measures, models, data, recipes or "
+            "papers",
             show_default=False,
         ),
     ],

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from steadygrad.cli.common import Debug, Device, Json, Seed, emit, pick_device, shown
+from steadygrad.cli.common import Debug, Device, Json, Seed, emit, pick_device
+from steadygrad.progress import shown
 
 
 def reproduce(

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from steadygrad.cli.common import Debug, Device, Json, emit, pick_device, shown
+from steadygrad.cli.common import Debug, Device, Json, emit, pick_device
 from steadygrad.cli.flags import plan_flags
+from steadygrad.progress import shown
 from steadygrad.training.plan import TrainPlan
 
 Set = Annotated[

@@ -34,7 +34,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if (chosen.index or 0) >= count[chosen.type]:
         found = f"{count[chosen.type]} {chosen.type} device(s) of this machine are visible to PyTorch"
         raise UsageError(
-            f"device {device!s} was asked for, but {found}: use device='cpu', or install a matching PyTorch"
+            f"device {device!s} was asked for, but {found}: use the device cpu, or install a matching PyTorch"
         )
     return chosen
 
