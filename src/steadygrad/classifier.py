@@ -162,23 +162,19 @@ def frozen(model: nn.Module, seeds: Tensor | None = None) -> Iterator[nn.Module]
     Training flags, `requires_grad`, buffers and the global random state are restored; `.grad` is
     never touched, since gradients are taken with `torch.autograd.grad` for the inputs alone.
     """
-    modes = [(m, m.training) for m in model.modules()]
     # A module may write its buffers in evaluation mode too; a version tells, without a look at the values.
     buffers = [(b, b.clone(), b._version) for b in model.buffers()]
     gradients = [(p, p.requires_grad) for p in model.parameters()]
     devices = sorted({p.device.index for p, _ in gradients if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices, enabled=True):
+    with torch.random.fork_rng(devices, enabled=True), evaluating(model):
         try:
             if seeds is not None:
                 for generator in (torch.default_generator, *(torch.cuda.default_generators[d] for d in devices)):
                     generator.manual_seed(int(seeds[0]) if len(seeds) else 0)
-            model.eval()
             for parameter, _ in gradients:
                 parameter.requires_grad_(False)
             yield model
         finally:
-            for module, training in modes:
-                module.training = training
             for parameter, required in gradients:
                 parameter.requires_grad_(required)
             with torch.no_grad():
