@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.errors import Failure, UsageError
-from steadygrad.files import write_tensors
+from steadygrad.files import read_tensors, write_tensors
 
 
 class Classifier(nn.Module):
@@ -123,8 +123,6 @@ class Classifier(nn.Module):
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and settings of a safetensors file; anything else is refused, nothing is unpickled."""
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"there is no weights file {path}")
@@ -136,12 +134,11 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} is a pickle: loading it could run any code. Convert it once, where you trust it: "
             "safetensors.torch.save_file(torch.load(path, weights_only=True), 'model.safetensors')"
         )
+    tensors, metadata = read_tensors(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            settings = json.loads((file.metadata() or {}).get("steadygrad", "{}"))
-            return {k: file.get_tensor(k) for k in file.keys()}, settings  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise Failure(f"{path} is not a readable safetensors file (truncated?): {error}") from error
+        return tensors, json.loads(metadata.get("steadygrad", "{}"))
+    except json.JSONDecodeError as error:
+        raise Failure(f"{path} has damaged metadata: {error}") from error
 
 
 def unwrap(model: nn.Module) -> nn.Module:

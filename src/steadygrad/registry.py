@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.errors import UsageError, one_of
 from steadygrad.files import parse_toml
 
 
@@ -94,8 +94,8 @@ def check_settings(settings: Any, **words: str) -> None:
     """
     for name, hint in get_type_hints(type(settings), include_extras=True).items():
         value = getattr(settings, name)
-        if get_origin(hint) is Literal and value not in get_args(hint):
-            raise unknown_name(words.get(name, name), str(value), get_args(hint))
+        if get_origin(hint) is Literal:
+            one_of(words.get(name, name), value, get_args(hint))
         for part in (hint, *get_args(hint)):  # `Count | None` has its limit in a part
             for limit in getattr(part, "__metadata__", ()):
                 if isinstance(limit, Limit) and value is not None and not limit.holds(value):
@@ -149,8 +149,7 @@ class Registry(Generic[M]):
         return iter(self._rows.values())
 
     def __getitem__(self, name: str) -> Row[M]:
-        if name not in self._rows:
-            raise unknown_name(self.kind, name, self._rows)
+        one_of(self.kind, name, self._rows)
         return self._rows[name]
 
     def discover(self, package: str, folders: Iterable[str]) -> dict[str, type[M]]:
@@ -177,8 +176,7 @@ def configure(settings: type[T], name: str, values: Mapping[str, Any]) -> T:
     """Make a dataclass of settings from plain values, refusing unknown or ill-typed ones by name."""
     fields = {field.name for field in _fields(settings)}
     for key in values:
-        if key not in fields:
-            raise unknown_name(f"setting of {name}", key, fields)
+        one_of(f"setting of {name}", key, fields)
     from pydantic import TypeAdapter, ValidationError
 
     hints = get_type_hints(settings)
@@ -202,8 +200,7 @@ def _built(value: Any, hint: Any = None) -> Any:
     if isinstance(value, Mapping) and "name" in value:
         rest = {k: v for k, v in value.items() if k != "name"}
         kinds = {row.name: registry.kind for registry in reversed(_REGISTRIES.values()) for row in registry}
-        if value["name"] not in kinds:
-            raise unknown_name("method", str(value["name"]), kinds)
+        one_of("method", value["name"], kinds)
         return build(kinds[value["name"]], value["name"], rest)
     return tuple(map(_built, value)) if isinstance(value, list | tuple) else value
 

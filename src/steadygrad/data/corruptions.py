@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from steadygrad.data.dataset import Dataset
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.errors import UsageError, one_of
 
 SEVERITIES = 5
 
@@ -52,8 +52,7 @@ def load_corrupted(
         UsageError: unknown names, or files of another form.
     """
     folder, known = Path(path), corruptions_in(path)
-    if corruption not in known:
-        raise unknown_name("corruption", corruption, known)
+    one_of("corruption", corruption, known)
     if not 1 <= severity <= SEVERITIES:
         raise UsageError(f"severity must be within 1..{SEVERITIES}, got {severity}")
     images, labels = (_array(folder / f"{name}.npy") for name in (corruption, "labels"))

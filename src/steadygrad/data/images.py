@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from steadygrad.data.lazy import LazyImages, loaded
-from steadygrad.errors import Failure, UsageError, unknown_name
+from steadygrad.errors import Failure, UsageError, one_of
 
 # ITU-R 601 luma in 16-bit fixed point, the integers Pillow uses: arrays and files convert alike.
 _LUMA = (19595, 38470, 7471)
@@ -32,8 +32,8 @@ class Form:
     @staticmethod
     def of(size: int | tuple[int, int] | None, color: str | None) -> Form:
         """Check the two options as a caller gives them; one number means a square."""
-        if color not in (None, "grey", "rgb"):
-            raise unknown_name("color", str(color), ["grey", "rgb"])
+        if color is not None:
+            one_of("color", color, ("grey", "rgb"))
         if size is None:
             return Form(None, color)
         pair = (size, size) if isinstance(size, int) else tuple(size)

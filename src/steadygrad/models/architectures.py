@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from steadygrad.classifier import Classifier
-from steadygrad.errors import UsageError, one_of, unknown_name
+from steadygrad.errors import UsageError, one_of
 
 Builder = Callable[..., nn.Module]
 
@@ -44,8 +44,7 @@ class Architecture:
         for key, value in settings.items():
             if not values:
                 raise UsageError(f"{self.name} has no settings, got {key!r}")
-            if key not in values:
-                raise unknown_name(f"setting of {self.name}", key, values)
+            one_of(f"setting of {self.name}", key, values)
             values[key] = _valid(self.name, key, value, values[key])
         return values
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.classifier import frozen
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.errors import UsageError, one_of
 from steadygrad.neurons.recording import by_neuron, recorded
 from steadygrad.neurons.sensitivity import CHUNK, changes
 
@@ -59,8 +59,7 @@ def movers(
     if x.ndim != 4 or count < 1:
         raise UsageError(f"movers needs images (N, C, H, W) and a count of at least 1, got {tuple(x.shape)}, {count}")
     found = changes(model, x, x_adv, layers=(layer,), chunk=chunk)
-    if layer not in found:
-        raise unknown_name("layer", layer, found)
+    one_of("layer", layer, found)
     if not 0 <= neuron < found[layer].shape[1]:
         raise UsageError(f"neuron must be within 0..{found[layer].shape[1] - 1} in layer {layer!r}, got {neuron}")
     moved = found[layer][:, neuron]

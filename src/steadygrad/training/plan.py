@@ -13,10 +13,9 @@ from steadygrad import defenses, models, recipes
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset, load
 from steadygrad.defenses import Defense
-from steadygrad.errors import UsageError
 from steadygrad.files import read_toml
-from steadygrad.plans import Count, Plan, Seed
-from steadygrad.registry import build, configure
+from steadygrad.plans import Count, Plan, Seed, read_method
+from steadygrad.registry import configure
 from steadygrad.training.fit import FitResult, fit
 from steadygrad.training.settings import FitSettings
 
@@ -61,10 +60,7 @@ class TrainPlan(Plan):
         """The training objective."""
         if isinstance(self.defense, str):
             return defenses.parse(self.defense)
-        settings = dict(self.defense)
-        if "name" not in settings:
-            raise UsageError(f"the defense {self.defense} needs a name, e.g. name = 'input_gradient'")
-        found: Defense = build("defense", str(settings.pop("name")), settings)
+        found: Defense = read_method("defense", self.defense)
         return found
 
     def fitting(self, **usual: Any) -> FitSettings:
