@@ -16,8 +16,6 @@ from torch import Tensor
 from steadygrad.errors import UsageError
 from steadygrad.files import key
 
-_SEED_RANGE = 2**62
-
 
 def fresh(seed: int = 0) -> torch.Generator:
     """A CPU generator with its own seed."""
@@ -42,7 +40,7 @@ def sample_seeds(count: int, generator: Seeds) -> Tensor:
             )
         return generator.cpu()
     generator = generator if generator is not None else fresh()
-    seeds = torch.randint(_SEED_RANGE, (count,), generator=generator, device=generator.device)
+    seeds = torch.randint(2**62, (count,), generator=generator, device=generator.device)
     return seeds.cpu()
 
 

@@ -53,6 +53,7 @@ def listing(
 def _rows(kind: str) -> list[dict[str, Any]]:
     from steadygrad import data, models, papers, recipes
     from steadygrad.registry import registries
+    from steadygrad.training.plan import TrainPlan
 
     methods = registries()
     if kind in methods:
@@ -66,20 +67,17 @@ def _rows(kind: str) -> list[dict[str, Any]]:
     if kind == "data":
         return [{"name": row.name, "hub": row.hub or "not needed", "summary": row.summary} for row in data.DATASETS]
     if kind == "recipes":
-        return [{"name": row.name, "summary": row.summary, **_flat(row.plan)} for row in recipes.RECIPES]
+        plans = [(row, TrainPlan.read(row.plan)) for row in recipes.RECIPES]
+        return [
+            {"name": row.name, "summary": row.summary, "defense": str(plan.objective()), "settings": plan.settings}
+            for row, plan in plans
+        ]
     if kind == "papers":
         columns = ("name", "summary", "reference", "data", "models")
         return [
             {c: _text(getattr(row, "says" if c == "summary" else c)) for c in columns} for row in papers.PAPERS.values()
         ]
     raise unknown_name("list", kind, [*methods, "models", "data", "recipes", "papers"])
-
-
-def _flat(plan: dict[str, Any]) -> dict[str, Any]:
-    """The defense of a recipe as a method prints itself, and its settings."""
-    from steadygrad.training.plan import TrainPlan
-
-    return {"defense": str(TrainPlan.read(plan).objective()), "settings": plan.get("settings", {})}
 
 
 def _text(value: Any) -> Any:

@@ -15,7 +15,7 @@ def load_named(models: list[str], weights: str | None, dataset: Any) -> tuple[di
         UsageError: not a model, two of one name, random weights, or no logits for these data.
     """
     from steadygrad.classifier import check_model
-    from steadygrad.models import load
+    from steadygrad.models import ARCHITECTURES, load
 
     if weights is not None and len(models) > 1:
         raise UsageError("--weights goes with a single model")
@@ -27,7 +27,12 @@ def load_named(models: list[str], weights: str | None, dataset: Any) -> tuple[di
             name, spec = "", text
         if not spec or (equals and not name and spec != text):
             raise UsageError(f"{text!r} is not a model: give MODEL or NAME=MODEL")
-        _trained(spec, weights)
+        head = spec.partition(":")[0]
+        if head in ARCHITECTURES and weights is None and not Path(spec).is_file():
+            raise UsageError(
+                f"{spec} is an architecture, and its weights would be random: train it first "
+                f"(steadygrad train --model {head} --out runs/{head}, then audit runs/{head}), or give --weights"
+            )
         classifier = load(spec, weights=weights, data=dataset)
         check_model(classifier, dataset.batch(slice(0, 2))[0], len(dataset.classes), spec)
         name = name or (classifier.name if len(models) == 1 else Path(spec).stem)
@@ -35,15 +40,3 @@ def load_named(models: list[str], weights: str | None, dataset: Any) -> tuple[di
             raise UsageError(f"two models are called {name!r}: name them, e.g. first={spec}")
         named[name], files[name] = classifier, spec
     return named, files
-
-
-def _trained(spec: str, weights: str | None) -> None:
-    """Refuse to audit an architecture with the random weights that it starts from."""
-    from steadygrad.models import ARCHITECTURES
-
-    name = spec.partition(":")[0]
-    if name in ARCHITECTURES and weights is None and not Path(spec).is_file():
-        raise UsageError(
-            f"{spec} is an architecture, and its weights would be random: train it first "
-            f"(steadygrad train --model {name} --out runs/{name}, then audit runs/{name}), or give --weights"
-        )
