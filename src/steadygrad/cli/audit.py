@@ -17,12 +17,10 @@ from steadygrad.progress import shown
 if TYPE_CHECKING:
     from torch import Tensor
 
-NAMES = {"attacks": "attack", "attributions": "attribution", "neuron_layers": "neuron_layer"}
-"""Flags of fields that hold several values."""
 _MEAN_OF = 10_000
 
 
-@plan_flags(AuditPlan, without=("bounds", "device", "grid"), names=NAMES, samples=500)
+@plan_flags(AuditPlan, without=("bounds", "device", "grid"), samples=500)
 def audit(
     models: Annotated[
         list[str],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
@@ -21,18 +21,17 @@ def plan_flags(
     into: str = "flags",
     only: tuple[str, ...] | None = None,
     without: tuple[str, ...] = (),
-    names: Mapping[str, str] | None = None,
     **defaults: Any,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A decorator that gives a command a flag for each field of a plan.
 
     The command gets what was given in its argument `flags`, by field; the plan itself refuses and completes it.
+    A field that holds several values has a flag that may be repeated, without the s at its end.
 
     Args:
         into: another name of that argument, for a command that fills several plans.
         only: fields that the command has a flag for; None for all.
         without: fields that the command has no flag for.
-        names: flags that are called otherwise than their field.
         defaults: of this command, where it is not that of the field.
     """
     chosen = [name for name in (plan.model_fields if only is None else only) if name not in without]
@@ -41,9 +40,7 @@ def plan_flags(
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True).parameters
         mine = [p for p in own.values() if p.name != into]
-        options = [
-            _option(name, field, (names or {}).get(name, name), defaults.get(name)) for name, field in wanted.items()
-        ]
+        options = [_option(name, field, defaults.get(name)) for name, field in wanted.items()]
 
         def run(**values: Any) -> None:
             given = {name: values.pop(name) for name in wanted}
@@ -58,13 +55,14 @@ def plan_flags(
     return decorate
 
 
-def _option(name: str, field: FieldInfo, flag: str, default: Any) -> inspect.Parameter:
+def _option(name: str, field: FieldInfo, default: Any) -> inspect.Parameter:
     kind, several = _kind(field.annotation)
     shown = _shown(field.default if default is None else default)
-    word = f"--{flag.replace('_', '-')}"
+    flag = (name.removesuffix("s") if several else name).replace("_", "-")
+    word = f"--{flag}"
     help_ = str(field.description)
     if kind is bool:
-        flags = [word] if not field.default else [f"{word}/--no-{flag.replace('_', '-')}"]
+        flags = [word] if not field.default else [f"{word}/--no-{flag}"]
         option = typer.Option(*flags, help=help_, metavar="", show_default=False)
     else:
         least = [m for m in field.metadata if isinstance(m, Ge | Gt)] if kind is int else []

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from steadygrad.audit.plan import AuditPlan
-from steadygrad.cli.audit import NAMES
 from steadygrad.cli.common import Debug, Device, Json, command_line, emit, pick_device
 from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.models import load_named
@@ -18,7 +17,7 @@ from steadygrad.progress import shown
 from steadygrad.training.plan import TrainPlan
 
 
-@plan_flags(AuditPlan, without=("bounds", "device", "grid", "transfer"), names=NAMES, samples=500)
+@plan_flags(AuditPlan, without=("bounds", "device", "grid", "transfer"), samples=500)
 @plan_flags(TrainPlan, into="training", only=("data", "size", "limit", "validation"))
 def harden(
     model: Annotated[
