@@ -9,7 +9,7 @@ import pytest
 import fits
 from steadygrad import recipes
 from steadygrad.attacks import FGSM
-from steadygrad.defenses import AdversarialTraining, Defense
+from steadygrad.defenses import AdversarialTraining
 from steadygrad.errors import UsageError
 from steadygrad.recipes import RECIPES
 from steadygrad.registry import describe
@@ -17,10 +17,6 @@ from steadygrad.training import fit
 from steadygrad.training.plan import TrainPlan
 
 NAMES = [recipe.name for recipe in RECIPES]
-
-
-def defense_of(plain: dict[str, object]) -> Defense:
-    return TrainPlan(defense=plain).objective()
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=NAMES)
@@ -34,19 +30,19 @@ def test_a_recipe_trains(recipe: recipes.Recipe) -> None:
 
 
 def test_the_common_defenses_have_a_recipe() -> None:
-    used = {describe(member)["name"] for r in RECIPES for member in defense_of(r.plan["defense"]).members}
+    used = {describe(member)["name"] for r in RECIPES for member in TrainPlan.read(r.plan).objective().members}
     assert used >= {"plain", "adversarial", "trades", "input_gradient", "distillation", "parseval", "deep_defense"}
 
 
 def test_a_radius_is_aimed_and_nothing_else_is() -> None:
     both = next(r for r in RECIPES if r.name == "penalty_and_adversarial").plan["defense"]
-    aimed = defense_of(recipes.retarget(both, "l2", 0.5))
+    aimed = TrainPlan(defense=recipes.retarget(both, "l2", 0.5)).objective()
     adversarial, penalty = aimed.members
     assert adversarial == AdversarialTraining(
         eps=0.5, norm="l2", attack=FGSM("ce"), clean_weight=0.5, label="predicted"
     )
     assert penalty.norm == "l2"  # its own setting, which has that name too
-    assert defense_of(both).members[0].norm == "linf"
+    assert TrainPlan(defense=both).objective().members[0].norm == "linf"
     untouched = next(r for r in RECIPES if r.name == "certainty_penalty").plan["defense"]
     assert recipes.retarget(untouched, "l1", 0.5) == untouched
     assert recipes.retarget("plain", "l1", 0.5) == "plain"

@@ -21,7 +21,8 @@ from oracles import intervals
 from steadygrad.attacks import FGSM, PGD, Attack, RandomNoise, Standard
 from steadygrad.attacks.suites import SUITES
 from steadygrad.attributions import Saliency
-from steadygrad.audit.audit import Audit, read
+from steadygrad.audit.audit import read
+from steadygrad.audit.result import Audit
 from steadygrad.audit.checks.validity import validity
 from steadygrad.audit.schema import Summary
 from steadygrad.classifier import Classifier

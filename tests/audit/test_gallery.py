@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import nets
 import steadygrad as sg
 from steadygrad.attacks import PGD, Attack
 from steadygrad.attributions import Saliency
-from steadygrad.audit.gallery import Pictures, candidates, grid, pictures, spread
+from steadygrad.audit.gallery import candidates, grid, pictures, spread
 from steadygrad.audit.records import records
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
@@ -23,6 +24,7 @@ from steadygrad.measuring.table import Table
 from steadygrad.registry import label_of
 
 SHAPE = (3, 4, 4)
+ATTACK = PGD(steps=5)
 MAPS = (Saliency(), Saliency(of="loss"))
 
 
@@ -40,18 +42,18 @@ def _data(count: int = 15, mistakes: bool = False) -> Dataset:
 
 
 def _shown(
-    data: Dataset, keep: list[int], count: int, eps: float = 0.1, attack: Attack = PGD(steps=5)
-) -> tuple[Pictures, Table]:
-    """Pictures of the model named third, and the table that they are of."""
+    data: Dataset, keep: list[int], count: int, eps: float = 0.1, attack: Attack = ATTACK
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], Table]:
+    """Captions and arrays of the model named third, and the table that they are of."""
     runner, measure = Runner({"tiny": _model()}, data), Attacked(attack, sg.linf(eps))
     table = runner.run(measure, "tiny", keep=keep)
-    return pictures(runner, "tiny", 2, table, attack, MAPS, data.classes, count), table
+    return *pictures(runner, "tiny", 2, table, attack, MAPS, data.classes, count), table
 
 
 def test_arrays_hold_the_inputs_that_were_counted_and_their_maps() -> None:
     data, model = _data(), _model()
-    shown, table = _shown(data, [0, 4, 9], 3)
-    arrays, rows = shown.arrays, [caption["index"] for caption in shown.captions]
+    captions, arrays, table = _shown(data, [0, 4, 9], 3)
+    rows = [caption["index"] for caption in captions]
     assert sorted(rows) == [0, 4, 9]
     assert set(arrays) == {"clean_2", "adversarial_2"} | {
         f"map_{kind}_2_{a}" for kind in ("clean", "adversarial") for a in (0, 1)
@@ -74,12 +76,12 @@ def test_arrays_hold_the_inputs_that_were_counted_and_their_maps() -> None:
 @pytest.mark.parametrize("mistakes", [False, True])
 def test_captions_are_those_of_the_record_and_of_the_picture(mistakes: bool) -> None:
     data, model = _data(mistakes=mistakes), _model()
-    shown, table = _shown(data, list(range(15)), 8, eps=0.06)
-    assert json.loads(json.dumps(shown.captions, allow_nan=False)) == shown.captions
+    captions, arrays, table = _shown(data, list(range(15)), 8, eps=0.06)
+    assert json.loads(json.dumps(captions, allow_nan=False)) == captions
     frame = records(table, Attacked(PGD(steps=5), sg.linf(0.06)), "tiny").frame.set_index("sample")
     fooled = 0
-    for place, caption in enumerate(shown.captions):
-        clean, found = (torch.from_numpy(shown.arrays[f"{k}_2"][place : place + 1]) for k in ("clean", "adversarial"))
+    for place, caption in enumerate(captions):
+        clean, found = (torch.from_numpy(arrays[f"{k}_2"][place : place + 1]) for k in ("clean", "adversarial"))
         row = frame.loc[caption["id"]]
         assert data.ids[caption["index"]] == caption["id"]
         assert caption["label"] == data.classes[int(data.labels[caption["index"]])]
@@ -103,19 +105,19 @@ def test_captions_are_those_of_the_record_and_of_the_picture(mistakes: bool) -> 
 
 def test_samples_that_the_attack_turned_come_first() -> None:
     data = _data()
-    shown, table = _shown(data, list(range(15)), 3, eps=0.03)
+    captions, _, table = _shown(data, list(range(15)), 3, eps=0.03)
     turned = table["success"] & (table["clean_prediction"] == table["label"])
     assert 0 < turned.sum() < 15
-    first = shown.captions[: min(3, len(set(table["label"][turned].tolist())))]
+    first = captions[: min(3, len(set(table["label"][turned].tolist())))]
     assert all(turned[caption["index"]] for caption in first)
 
 
 def test_the_grid_attacks_one_sample_of_each_class_towards_every_other() -> None:
     data, model = _data(), _model()
-    labels = data.labels.numpy()
-    found = grid(Runner({"tiny": model}, data), "tiny", labels, PGD(steps=5), sg.linf(0.2), data.classes)
-    assert found is not None
-    drawn, about = found
+    labels = data.labels.tolist()
+    about, arrays = grid(Runner({"tiny": model}, data), "tiny", labels, PGD(steps=5), sg.linf(0.2), data.classes)
+    assert about is not None
+    drawn = arrays["grid"]
     assert (about["model"], about["attack"], about["classes"]) == (
         "tiny", f"{label_of(PGD(steps=5))}, targeted", ["ant", "bee", "cat"]
     )  # fmt: skip
@@ -123,7 +125,7 @@ def test_the_grid_attacks_one_sample_of_each_class_towards_every_other() -> None
     said = model(torch.from_numpy(drawn.reshape(9, *SHAPE).copy())).argmax(1).view(3, 3).tolist()
     assert True in [flag for row in about["success"] for flag in row]
     for r in range(3):
-        original = data.batch([labels.tolist().index(r)])[0][0].numpy()
+        original = data.batch([labels.index(r)])[0][0].numpy()
         for c in range(3):
             assert (about["success"][r][c] is None) == (r == c)
             if r == c or not about["success"][r][c]:
@@ -137,7 +139,7 @@ def test_there_is_no_grid_without_a_sample_of_every_class() -> None:
     data = _data()
     data = data.select(data.labels != 1)
     runner = Runner({"tiny": _model()}, data)
-    assert grid(runner, "tiny", data.labels.numpy(), PGD(steps=5), sg.linf(0.1), data.classes) is None
+    assert grid(runner, "tiny", data.labels.tolist(), PGD(steps=5), sg.linf(0.1), data.classes) == (None, {})
     assert runner.store.computed == 0
 
 

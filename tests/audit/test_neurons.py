@@ -14,7 +14,6 @@ from torch import Tensor, nn
 import steadygrad as sg
 from oracles import intervals
 from steadygrad.attacks import JSMA, PGD, Expectation
-from steadygrad.audit import neurons as section
 from steadygrad.audit.neurons import neurons
 from steadygrad.audit.plan import AuditPlan
 from steadygrad.audit.schema_maps import Neurons
@@ -22,6 +21,7 @@ from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measures.neuron_changes import NeuronChanges
 from steadygrad.measuring.measures.neurons_held import NeuronsHeld
+from steadygrad.measuring.paired import mean_difference
 from steadygrad.measuring.runner import Runner, SavedTables
 from steadygrad.measuring.store import Store
 
@@ -325,7 +325,7 @@ def test_channels_behind_a_linear_layer_lie_last(data: Dataset) -> None:
 
 @pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0], [-1.0, 1.0, 0.4]])
 def test_few_samples_prove_little(values: list[float]) -> None:
-    gain = section._gain(np.array(values), np.zeros(len(values)))
+    gain = mean_difference(np.array(values), np.zeros(len(values))).within(-1.0, 1.0).plain()
     assert -1 <= gain["low"] < gain["high"] <= 1
     assert gain["low"] <= gain["value"] <= gain["high"]
     assert gain["high"] - gain["low"] > 0.5

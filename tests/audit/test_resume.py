@@ -20,7 +20,8 @@ import pytest
 import steadygrad as sg
 from children import Parent, alive
 from steadygrad.attacks import FGSM, PGD, Attack
-from steadygrad.audit.audit import Audit, read
+from steadygrad.audit.audit import read
+from steadygrad.audit.result import Audit
 from steadygrad.audit.schema import Summary
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
@@ -260,7 +261,7 @@ def test_a_run_that_is_not_complete_is_not_read(weights: str, tmp_path: Path) ->
     out = tmp_path / "run"
     run(weights, out)
     shards(out)[3].unlink()
-    with pytest.raises(Failure, match="the run is not complete: .*; run the same command again"):
+    with pytest.raises(Failure, match=r"the run is not complete: .*; run the same command again"):
         read(out)
     (out / "tables" / "facts.json").write_text("{")
     with pytest.raises(Failure, match=r"cannot read .*facts\.json: .*; run the same command again"):

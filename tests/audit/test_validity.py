@@ -130,6 +130,7 @@ def test_every_check_is_seen_to_fail() -> None:
     assert set().union(*(names for _, _, names in BROKEN.values())) == set(NAMES)
 
 
+@pytest.mark.slow
 def test_distilled_numbers_are_refuted_side_by_side(honest: Classifier, some: Dataset) -> None:
     # What distillation at temperature 40 leaves behind: the same decisions, logits 40 times as large.
     distilled = victims.Sharp(honest, 40.0)

@@ -16,10 +16,10 @@ from oracles import defenses as losses
 from oracles import neurons as oracle
 from steadygrad import neurons, registry
 from steadygrad.attacks import FGSM, PGD, RandomNoise
-from steadygrad.training.plan import TrainPlan
 from steadygrad.defenses import AdversarialTraining, Defense, InputGradientPenalty, StableNeurons, State, Step
 from steadygrad.errors import UsageError
 from steadygrad.training import FitSettings, fit
+from steadygrad.training.plan import TrainPlan
 
 X, Y = nets.inputs(5, dtype=torch.float64), torch.tensor([0, 2, 1, 1, 0])
 DATA = fits.dataset(40, shape=(1, 4, 4))
@@ -186,7 +186,7 @@ def test_a_continued_run_ends_as_an_undisturbed_one(every: int | None, tmp_path:
         ({"eps": 0.0}, "eps must be positive"),
         ({"weight": -1.0}, "weight must be at least 0"),
         ({"alpha": float("nan")}, "alpha must be at least 0"),
-        ({"share": 1.5}, "share must be within"),
+        ({"share": 1.5}, "share must be a share within"),
         ({"refresh": 0}, "refresh must be at least 1, got 0"),
         ({"layers": "act"}, r"write \('act',\)"),
         ({"norm": "l0"}, "PGD works for linf, l2, l1, not for 'l0'"),

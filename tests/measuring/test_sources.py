@@ -9,13 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+import nets
 import steadygrad
+from audit import victims
+from steadygrad.classifier import Classifier
 from steadygrad.measuring import sources
 from steadygrad.measuring.sources import code_of, model_code, model_key, weights_key
 
@@ -92,6 +96,26 @@ def test_a_helper_that_is_imported_within_a_function_counts(written) -> None:
     assert model_key(written("nets", _net(lazy, body)).Net()).value != before
 
 
+def test_an_import_for_annotations_alone_does_not_count(written) -> None:
+    keys = []
+    for guard in ("if TYPE_CHECKING:", "if not TYPE_CHECKING:", "if TYPE_CHECKING:\n    pass\nelse:"):
+        helper = f"from typing import TYPE_CHECKING\n{guard}\n    import helpers"
+        for factor in (1, 2):
+            written("helpers", f"FACTOR = {factor}\n")
+            keys.append(model_key(written("nets", _net(helper)).Net()).value)
+    assert keys[0] == keys[1]
+    assert keys[2] != keys[3] and keys[4] != keys[5]
+
+
+def test_what_a_measure_is_made_by_does_not_depend_on_the_loop_over_samples() -> None:
+    from steadygrad.measuring import measures, runner
+
+    loop = Path(runner.__file__).resolve()
+    files = [path for path in Path(measures.__file__).resolve().parent.glob("*.py") if path.stem != "__init__"]
+    assert len(files) > 15
+    assert [path.name for path in files if loop in sources._closure(frozenset({path}))] == []
+
+
 def test_what_runs_counts_where_the_file_was_edited_under_a_running_process(written, tmp_path: Path) -> None:
     old = written("nets", _net()).Net()
     before = model_key(old).value
@@ -156,6 +180,36 @@ def test_weights_and_buffers_count_and_modes_do_not() -> None:
     assert model_key(model) != before
     assert model_code(model) == model_code(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)))
     assert weights_key(model) != weights_key(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)))
+    assert model_key(_classifier()) == model_key(_classifier(name="b")) == model_key(_classifier().train())
+
+
+def _classifier(activation: type[nn.Module] = nn.ReLU, **settings: Any) -> Classifier:
+    return Classifier(nets.build(activation=activation), **{"classes": 3, "name": "a", **settings})
+
+
+DIFFERENT: dict[str, tuple[nn.Module, nn.Module]] = {
+    "weights": (nets.build(), nets.build(seed=1)),
+    "layers without tensors": (_classifier(), _classifier(nn.Tanh)),
+    "a setting of a layer": (nn.LeakyReLU(0.1), nn.LeakyReLU(0.2)),
+    "normalization": (_classifier(), _classifier(mean=0.5)),
+    "bounds": (_classifier(), _classifier(bounds=(-1.0, 1.0))),
+    "a plain attribute": (victims.Sharp(nets.build(), 2.0), victims.Sharp(nets.build(), 3.0)),
+    "type of the numbers": (nets.build(), nets.build(dtype=torch.float64)),
+}
+
+
+@pytest.mark.parametrize("kind", DIFFERENT)
+def test_models_that_compute_something_else_have_other_keys(kind: str) -> None:
+    a, b = DIFFERENT[kind]
+    assert model_key(a).value != model_key(b).value
+
+
+@pytest.mark.parametrize("of", [weights_key, lambda model: model_key(model).value], ids=["weights", "model"])
+def test_a_buffer_that_is_not_saved_counts(of: Any) -> None:
+    a, b = nn.Module(), nn.Module()
+    a.register_buffer("mask", torch.zeros(2), persistent=False)
+    b.register_buffer("mask", torch.ones(2), persistent=False)
+    assert of(a) != of(b)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
@@ -184,8 +238,9 @@ from steadygrad.measuring.measures import attacked, behavior, curve, gradients, 
 from steadygrad.threat import linf
 a, t = PGD(), linf(.1)
 named = dict(
-    attacked=attacked.Attacked(a, t), curve=curve.Curve(a, t, (.1,)), rho2=rho2.Rho2(), planted=planted.PlantedFound(a, t),
-    gradients=gradients.GradientNorms(), behavior=behavior.Repeated(), maps=map_stability.MapStability(Saliency(), a, t),
+    attacked=attacked.Attacked(a, t), curve=curve.Curve(a, t, (.1,)), rho2=rho2.Rho2(),
+    planted=planted.PlantedFound(a, t), gradients=gradients.GradientNorms(), behavior=behavior.Repeated(),
+    maps=map_stability.MapStability(Saliency(), a, t),
 )
 print(json.dumps({name: depends_on(measure) for name, measure in named.items()}))
 """

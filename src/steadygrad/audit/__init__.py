@@ -1,9 +1,9 @@
 """The audit of classifiers, and the comparison of a model before and after hardening."""
 
-from steadygrad.audit.audit import Audit as Audit
 from steadygrad.audit.audit import audit as audit
 from steadygrad.audit.checks.validity import validity as validity
 from steadygrad.audit.harden import Hardening as Hardening
 from steadygrad.audit.harden import harden as harden
 from steadygrad.audit.records import evaluate as evaluate
 from steadygrad.audit.records import robust_accuracy as robust_accuracy
+from steadygrad.audit.result import Audit as Audit

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,41 +14,20 @@ from torch import Tensor, nn
 from steadygrad.audit.corruptions import corrupted, kinds
 from steadygrad.audit.kept_inputs import write_inputs
 from steadygrad.audit.models import about_model, fitting, named_models
+from steadygrad.audit.result import Audit, Facts
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import key, output_folder, read_toml, write_json
 from steadygrad.measuring.runner import Runner, SavedTables
 from steadygrad.measuring.sources import weights_key
 from steadygrad.measuring.store import Store
-from steadygrad.measuring.table import Array, Table
+from steadygrad.measuring.table import Array
 from steadygrad.threat import Threat
 
 if TYPE_CHECKING:
     from steadygrad.audit.plan import AuditPlan
-    from steadygrad.audit.summary import Facts
-
-__all__ = ["Audit", "audit", "read"]
 
 TABLES, FACTS = "tables", "facts.json"
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What an audit found.
-
-    Attributes:
-        summary: what `summary.json` holds, see docs/summary.md.
-        records: one row per model, sample and attack, with the columns of `RECORDS`.
-        distances: the smallest change found of each checked sample of each model.
-        arrays: of the pictures and distributions, by name.
-        folder: where all lies, if anywhere.
-    """
-
-    summary: dict[str, Any]
-    records: Table
-    distances: Table
-    arrays: dict[str, Array]
-    folder: Path | None
 
 
 def audit(
@@ -91,14 +70,22 @@ def audit(
         raise UsageError(f"center must be one input of shape {data.shape}, got {tuple(center.shape)}")
     judged = {name: fitting(model, data, threat, plan.draws, plan.device) for name, model in named.items()}
     weights = {name: weights_key(model) for name, model in judged.items()}
-    folder = output_folder(out, _config(plan, weights, data, center)) if out is not None else None
+    about = {"name": data.name, "split": data.split, "samples": len(data), "fingerprint": data.fingerprint}
+    middle = None if center is None else key(center.double().flatten().tolist())
+    config = {**plan.plain(), "models": weights, "data": about, "center": middle}
+    folder = output_folder(out, config) if out is not None else None
     store = Store(folder / TABLES if folder is not None else None)
     runner = Runner(judged, data, store, plan.seed, plan.device, plan.batch_size, plan.version)
-    facts = _facts(judged, weights, data, files or {}, command, kinds(plan.corruptions) if plan.corruptions else [])
+    facts = Facts(
+        {name: about_model(model, weights[name], (files or {}).get(name)) for name, model in judged.items()},
+        {**about, "classes": list(data.classes), "shape": list(data.shape), "labels": data.labels.tolist()},
+        command,
+        kinds(plan.corruptions) if plan.corruptions else [],
+    )
     if folder is not None:
-        write_json(folder / TABLES / FACTS, asdict(facts))
+        write_json(folder / TABLES / FACTS, dataclasses.asdict(facts))
     shared = {} if center is None else {"center": center.numpy()}
-    return _audited(runner, plan, facts, _config(plan, weights, data, center), shared, folder)
+    return _audited(runner, plan, facts, config, shared, folder)
 
 
 def read(folder: str | Path) -> Audit:
@@ -109,7 +96,6 @@ def read(folder: str | Path) -> Audit:
         Failure: a table is missing or damaged.
     """
     from steadygrad.audit.plan import AuditPlan
-    from steadygrad.audit.summary import Facts
 
     folder = Path(folder)
     if not (folder / "config.toml").is_file():
@@ -137,54 +123,18 @@ def _audited(
     source = None
     if isinstance(tables, Runner) and plan.corruptions is not None:
         source = functools.partial(corrupted, tables, plan.corruptions, count=plan.samples)
-    found = summarize(tables, plan, facts, _as_read(config), shared, source)
+    found, attacked = summarize(tables, plan, facts, _as_read(config), shared, source)
     summary = Summary.model_validate(found.summary)
     if folder is not None:
         summary.write(folder / Summary.FILE)
         if plan.keep_inputs:
-            for name, attacked in found.attacked.items():
-                write_inputs(folder / "inputs", name, attacked, facts.data["classes"])
-    return Audit(summary.plain(), found.records, found.distances, found.arrays, folder)
-
-
-def _config(plan: AuditPlan, weights: Mapping[str, str], data: Dataset, center: Tensor | None) -> dict[str, Any]:
-    """What a folder belongs to."""
-    return {
-        **plan.plain(),
-        "models": dict(weights),
-        "data": {"name": data.name, "split": data.split, "samples": len(data), "fingerprint": data.fingerprint},
-        "center": None if center is None else key(center.double().flatten().tolist()),
-    }
+            for name, tables_of in attacked.items():
+                write_inputs(folder / "inputs", name, tables_of, facts.data["classes"])
+    return dataclasses.replace(found, summary=summary.plain(), folder=folder)
 
 
 def _as_read(value: Any) -> Any:
-    """Settings as a file gives them back: TOML knows no None."""
+    """Settings as a file gives them back, by name: TOML knows no None, and has its own order."""
     if isinstance(value, Mapping):
-        return {name: _as_read(inner) for name, inner in value.items() if inner is not None}
+        return {name: _as_read(inner) for name, inner in sorted(value.items()) if inner is not None}
     return [_as_read(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def _facts(
-    models: Mapping[str, nn.Module],
-    weights: Mapping[str, str],
-    data: Dataset,
-    files: Mapping[str, str],
-    command: str,
-    corrupted: list[str],
-) -> Facts:
-    from steadygrad.audit.summary import Facts
-
-    return Facts(
-        models={name: about_model(model, weights[name], files.get(name)) for name, model in models.items()},
-        data={
-            "name": data.name,
-            "split": data.split,
-            "samples": len(data),
-            "classes": list(data.classes),
-            "shape": list(data.shape),
-            "fingerprint": data.fingerprint,
-            "labels": data.labels.tolist(),
-        },
-        command=command,
-        corrupted=corrupted,
-    )

@@ -6,13 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from steadygrad.errors import UsageError
 from steadygrad.measuring.paired import PairedDifference, difference_of_shares, median_shift
-from steadygrad.measuring.statistics import quantiles, wilson
-
-__all__ = ["Comparison", "Outcome", "Side", "compare"]
+from steadygrad.measuring.statistics import quantiles, share_of
 
 Outcome = Literal["better", "worse", "not shown", "not trustworthy"]
 
@@ -57,13 +53,8 @@ class Comparison:
     def plain(self) -> dict[str, Any]:
         """The comparison as plain data for `harden.json`."""
         differences = {name: getattr(self, name).plain() for name in ("clean", "robust", "distance")}
-        return {
-            "outcome": self.outcome,
-            "text": self.text,
-            "before": self.before,
-            "after": self.after,
-            "difference": differences,
-        }
+        words = {name: getattr(self, name) for name in ("outcome", "text", "before", "after")}
+        return {**words, "difference": differences}
 
 
 def compare(before: Side, after: Side) -> Comparison:
@@ -122,10 +113,9 @@ def _points(difference: PairedDifference) -> str:
 
 
 def _plain(side: Side) -> dict[str, Any]:
-    count = len(side.samples)
     return {
-        "clean": wilson(int(np.sum(side.right)), count).plain(),
-        "robust": wilson(int(np.sum(side.stood)), count).plain(),
+        "clean": share_of(side.right).plain(),
+        "robust": share_of(side.stood).plain(),
         "median_distance": quantiles(side.distance, at=(0.5,))["0.5"],
         "distances": len(side.distance),
         "verdict": {"trustworthy": side.trustworthy, "text": side.text},

@@ -12,8 +12,6 @@ from steadygrad.measuring.measures.predicted import Predicted
 from steadygrad.measuring.runner import Runner, Tables
 from steadygrad.measuring.statistics import share_of
 
-__all__ = ["corrupted", "corruptions", "kinds"]
-
 
 def kinds(path: str | Path) -> list[str]:
     """The corruptions in a folder in the layout of CIFAR-10-C, at every severity, such as "fog 3"."""

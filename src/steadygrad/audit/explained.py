@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,6 @@ from steadygrad.measuring.statistics import mean, quantile_intervals, share_of
 from steadygrad.measuring.table import Array, Table
 from steadygrad.registry import label_of
 
-__all__ = ["Section", "explained"]
-
 LEVELS = (0.05, 0.5, 0.95)
 _ARRAYS = {
     "shown": "adversarial",
@@ -34,14 +32,9 @@ _ARRAYS = {
 """What the arrays of the pictures are called, by column."""
 
 
-class Section(NamedTuple):
-    """What was found: plain data for `summary.json`, and the arrays of the pictures by name."""
-
-    plain: dict[str, Any]
-    arrays: dict[str, Array]
-
-
-def explained(tables: Tables, models: Sequence[str], plan: AuditPlan, data: Mapping[str, Any]) -> Section:
+def explained(
+    tables: Tables, models: Sequence[str], plan: AuditPlan, data: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Array]]:
     """The section `explained` of `summary.json`, and the arrays of its pictures.
 
     What a model or an attribution cannot do is written down in its place.
@@ -82,7 +75,7 @@ def explained(tables: Tables, models: Sequence[str], plan: AuditPlan, data: Mapp
         "similarities": similarities(pictured),
         "models": rows,
     }
-    return Section(plain, arrays)
+    return plain, arrays
 
 
 def _row(table: Table) -> dict[str, Any]:
@@ -108,11 +101,11 @@ def _row(table: Table) -> dict[str, Any]:
         "points": int(table["points"].sum()),
         "deviation": {distance: _deviation(table, distance) for distance in DISTANCES},
         "why": {kind: next((str(w) for w in table[f"why_{kind}"] if w), None) for kind in KINDS},
-        "certain": {"mean": _within(certain, 0.0, math.inf), "any": share_of(certain > 0).plain()}
+        "certain": {"mean": mean(certain).within(0.0, math.inf).plain(), "any": share_of(certain > 0).plain()}
         if len(certain)
         else None,
         "faithful": {
-            measure: {of: _within(table[f"{measure}_{of}"], *RANGES[measure]) for of in ("map", "chance")}
+            measure: {of: mean(table[f"{measure}_{of}"]).within(*RANGES[measure]).plain() for of in ("map", "chance")}
             for measure in MEASURES
         }
         if "salience" in table
@@ -130,12 +123,7 @@ def _randomization(table: Table) -> dict[str, Any]:
 
 def _similarity(values: Array, similarity: str) -> dict[str, Any]:
     """A mean with its interval, which ends where the similarity does."""
-    return _within(values, *SIMILARITIES[similarity].range)
-
-
-def _within(values: Array, low: float, high: float) -> dict[str, Any]:
-    found = mean(values).plain()
-    return {**found, "low": max(low, found["low"]), "high": min(high, found["high"])}
+    return mean(values).within(*SIMILARITIES[similarity].range).plain()
 
 
 def _deviation(table: Table, distance: str) -> dict[str, Any]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from steadygrad.attacks import Attack
 from steadygrad.attributions import Attribution
@@ -16,17 +14,7 @@ from steadygrad.measuring.table import Array, Table
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
-__all__ = ["candidates", "grid", "pictures", "spread"]
-
 _CHOICE = 5
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Arrays for the page, and what is said below each picture."""
-
-    arrays: dict[str, Array]
-    captions: list[dict[str, Any]]
 
 
 def candidates(labels: Sequence[int], count: int) -> list[int]:
@@ -36,16 +24,12 @@ def candidates(labels: Sequence[int], count: int) -> list[int]:
 
 def spread(labels: Sequence[int], count: int, prefer: Mapping[int, bool]) -> list[int]:
     """Up to `count` places, one class after the other, preferred ones first."""
-    chosen: list[int] = []
-    order = sorted(range(len(labels)), key=lambda i: (not prefer.get(i, False), i))
-    while order and len(chosen) < count:
-        seen: set[int] = set()
-        rest: list[int] = []
-        for i in order:
-            (rest if labels[i] in seen or len(chosen) >= count else chosen).append(i)
-            seen.add(labels[i])
-        order = rest
-    return chosen
+    order = sorted(range(len(labels)), key=lambda i: not prefer.get(i, False))
+    before, turn = Counter[int](), {}
+    for i in order:
+        turn[i] = before[labels[i]]
+        before[labels[i]] += 1
+    return sorted(order, key=turn.__getitem__)[:count]
 
 
 def pictures(
@@ -57,8 +41,8 @@ def pictures(
     attributions: tuple[Attribution, ...],
     classes: Sequence[str],
     count: int,
-) -> Pictures:
-    """Pictures of samples of the records of an attack: those that it turned first, one class after the other."""
+) -> tuple[list[dict[str, Any]], dict[str, Array]]:
+    """Captions and arrays of samples of an attack's records: those that it turned first, one class after the other."""
     kept = records.kept("input")
     some = records.select(kept.rows)
     turned = some["success"] & (some["clean_prediction"] == some["label"])
@@ -84,20 +68,25 @@ def pictures(
         }
         for i in range(len(rows))
     ]
-    return Pictures(arrays, captions)
+    return captions, arrays
 
 
 def grid(
-    tables: Tables, model: str, labels: Array, attack: Attack, threat: Threat, classes: Sequence[str], most: int = 10
-) -> tuple[Array, dict[str, Any]] | None:
-    """One sample of each class (rows) attacked towards every class (columns); None where a class has no sample."""
+    tables: Tables,
+    model: str,
+    labels: Sequence[int],
+    attack: Attack,
+    threat: Threat,
+    classes: Sequence[str],
+    most: int = 10,
+) -> tuple[dict[str, Any] | None, dict[str, Array]]:
+    """One sample of each class (rows) attacked towards every class (columns); nothing where a class has no sample."""
     count = min(most, len(classes))
-    found = labels.tolist()
-    if any(c not in found for c in range(count)):
-        return None
-    rows = tuple(found.index(c) for c in range(count))
+    if not set(range(count)) <= set(labels):
+        return None, {}
+    rows = tuple(labels.index(c) for c in range(count))
     table = tables.run(EveryTarget(attack, threat, count), model, rows=rows)
     reached = table["success"].tolist()
     success = [[None if r == c else bool(reached[r][c]) for c in range(count)] for r in range(count)]
     about = {"model": model, "attack": f"{label_of(attack)}, targeted", "classes": list(classes[:count])}
-    return np.asarray(table["pictures"]), {**about, "success": success}
+    return {**about, "success": success}, {"grid": table["pictures"]}

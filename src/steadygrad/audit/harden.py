@@ -13,17 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steadygrad.audit.audit import Audit, audit
+from steadygrad.audit.audit import audit
 from steadygrad.audit.comparison import Comparison, Side, compare
+from steadygrad.audit.result import Audit
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.defenses import Defense
 from steadygrad.errors import UsageError
 from steadygrad.registry import describe
 from steadygrad.threat import Threat
-from steadygrad.training import FitResult, FitSettings, fit
-
-__all__ = ["Hardening", "harden", "usual_settings", "usual_values"]
+from steadygrad.training import FitSettings, fit
 
 SCHEMA = 1
 BEFORE, AFTER = "before", "after"
@@ -55,7 +54,9 @@ def usual_settings(threat: Threat, **changed: Any) -> FitSettings:
 
 def usual_values(threat: Threat) -> dict[str, Any]:
     """The settings of `usual_settings` that are not the defaults of training, as plain values."""
-    radius = {"robust_eps": _radius(threat), "robust_norm": threat.norm}
+    if not isinstance(threat.eps, float | int) or threat.eps <= 0:
+        raise UsageError("hardening is judged under a threat with one positive radius, e.g. sg.linf(8 / 255)")
+    radius = {"robust_eps": float(threat.eps), "robust_norm": threat.norm}
     return {"epochs": 10, "lr": 5e-4, "schedule": "cosine", "select": "robust", **radius}
 
 
@@ -115,7 +116,8 @@ def harden(
     classifier = _classifier(model, data, threat)
     parts = data.divide(validation, seed) if isinstance(validation, float | int) else (data, validation)
     images = test if plan.samples is None else test.take(plan.samples)
-    _check_alike(images, data)
+    if (images.shape, images.classes) != (data.shape, data.classes):
+        raise UsageError(f"the test data must be like the training data, in shape and classes: got {images} and {data}")
     _check_unseen(images, parts)
     settings = settings or usual_settings(threat)
     folder = Path(out) if out is not None else None
@@ -125,10 +127,8 @@ def harden(
     if folder is not None:
         trained.classifier.save(folder / "model.safetensors")
     sources = {BEFORE: files or classifier.name, AFTER: str(folder / "model.safetensors") if folder else "in memory"}
-    found = audit(
-        named, images, threat, out=folder, files=sources, command=command,
-        **{"seed": seed, "device": device, **audit_settings},
-    )  # fmt: skip
+    how: dict[str, Any] = {"seed": seed, "device": device, **audit_settings}
+    found = audit(named, images, threat, out=folder, files=sources, command=command, **how)
     comparison = compare(*(_side(found, name) for name in named))
     about = found.summary
     summary = HardenSummary.model_validate(
@@ -136,19 +136,22 @@ def harden(
             "schema": SCHEMA,
             **{name: about[name] for name in ("version", "created", "machine", "command", "threat", "data")},
             "model": {"name": classifier.name, "file": sources[BEFORE], "hardened": sources[AFTER]},
-            "training": _training(trained, defense, settings, parts, seed),
+            "training": {
+                "defense": describe(defense),
+                "settings": settings.outcome,
+                "seed": seed,
+                "samples": len(parts[0]),
+                "validation_samples": len(parts[1]),
+                "epochs": trained.epochs_done,
+                "chosen_epoch": trained.best_epoch,
+                "history": trained.history,
+            },
             **comparison.plain(),
         }
     )
     if folder is not None:
         summary.write(folder / HardenSummary.FILE)
     return Hardening(trained.classifier, comparison, found, summary.plain(), folder)
-
-
-def _radius(threat: Threat) -> float:
-    if not isinstance(threat.eps, float | int) or threat.eps <= 0:
-        raise UsageError("hardening is judged under a threat with one positive radius, e.g. sg.linf(8 / 255)")
-    return float(threat.eps)
 
 
 def _classifier(model: nn.Module, data: Dataset, threat: Threat) -> Classifier:
@@ -159,34 +162,28 @@ def _classifier(model: nn.Module, data: Dataset, threat: Threat) -> Classifier:
     return Classifier(module, bounds=threat.bounds, classes=data.classes, input_shape=data.shape).eval()
 
 
-def _check_alike(test: Dataset, data: Dataset) -> None:
-    if (test.shape, test.classes) != (data.shape, data.classes):
-        raise UsageError(f"the test data must be like the training data, in shape and classes: got {test} and {data}")
-
-
 def _check_unseen(test: Dataset, parts: Sequence[Dataset]) -> None:
     """Refuse test samples that are trained on, or that choose the epoch.
 
     That is samples with the same id and pixels; and a test set of which more than half have the pixels of
     samples with other ids. Fewer may be the doubles that many data sets have.
     """
+    way_out = "give test data that the training does not see, such as the split 'test'"
     rows = {name: i for i, name in enumerate(test.ids)}
-    for part in parts:
+    for part in (p for p in parts if p.shape == test.shape):
         shared = [(i, rows[name]) for i, name in enumerate(part.ids) if name in rows]
-        if part.shape != test.shape:
-            continue
-        same = [name for i, name in shared if torch.equal(part.images[i], test.images[name])]
+        same = [row for i, row in shared if torch.equal(part.images[i], test.images[row])]
         if same:
             raise UsageError(
                 f"{len(same)} of {len(test)} test samples are among those that are trained on, the first is "
-                f"{test.ids[same[0]]!r}: give test data that the training does not see, such as the split 'test'"
+                f"{test.ids[same[0]]!r}: {way_out}"
             )
     seen = {_digest(image) for part in parts for image in part.images}
     doubles = sum(_digest(image) in seen for image in test.images)
     if 2 * doubles > len(test):
         raise UsageError(
             f"{doubles} of {len(test)} test samples have the pixels of samples that are trained on, under other ids: "
-            "give test data that the training does not see, such as the split 'test'"
+            f"{way_out}"
         )
 
 
@@ -209,18 +206,3 @@ def _side(found: Audit, name: str) -> Side:
         trustworthy=bool(entry["verdict"]["trustworthy"]),
         text=str(entry["verdict"]["text"]),
     )
-
-
-def _training(
-    trained: FitResult, defense: Defense, settings: FitSettings, parts: Sequence[Dataset], seed: int
-) -> dict[str, Any]:
-    return {
-        "defense": describe(defense),
-        "settings": settings.outcome,
-        "seed": seed,
-        "samples": len(parts[0]),
-        "validation_samples": len(parts[1]),
-        "epochs": trained.epochs_done,
-        "chosen_epoch": trained.best_epoch,
-        "history": trained.history,
-    }

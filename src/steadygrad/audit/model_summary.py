@@ -22,11 +22,9 @@ from steadygrad.measuring.measures.map_stability import SIMILARITY_OF_MAPS, WAYS
 from steadygrad.measuring.measures.noise import NoiseInsensitivity
 from steadygrad.measuring.measures.rho2 import Rho2, mean_ratio
 from steadygrad.measuring.runner import Tables
-from steadygrad.measuring.statistics import mean, quantile_intervals, quantiles, wilson
+from steadygrad.measuring.statistics import mean, quantile_intervals, quantiles, share_of
 from steadygrad.measuring.table import Array, Table
 from steadygrad.registry import describe, label_of
-
-__all__ = ["ModelSummary"]
 
 
 @dataclass(frozen=True)
@@ -70,63 +68,61 @@ class ModelSummary:
         """The table of the leading attack."""
         return self.attacked[label_of(self.lead)]
 
+    @property
+    def checked(self) -> range:
+        """Places of the samples on which checks run."""
+        return range(min(self.plan.checked, int(self.data["samples"])))
+
     @cached_property
     def curve(self) -> Table:
         """The search of the curve, which counts what the suite found."""
-        measure = self._curve()
         known = np.min([table["distance"] for table in self.attacked.values()], axis=0)
-        return self.tables.run(measure, self.name, given={"known": known})
+        return self.tables.run(self._curve, self.name, given={"known": known})
 
+    @property
     def _curve(self) -> Curve:
         return Curve(self.lead, self.plan.threat, tuple(self.plan.eps * g for g in self.plan.grid))
 
     @cached_property
     def records(self) -> Table:
         """What the suite and the search of the curve found: the headline is the share that none of them changed."""
-        threat = self.plan.threat
-        parts = [
-            records(self.attacked[label_of(a)], Attacked(a, threat), self.name) for a in self.plan.suite_of_attacks()
-        ]
-        return Table.join([*parts, records_of_curve(self.curve, self._curve(), self.name, self.plan.eps)])
+        plan, found = self.plan, self.attacked
+        parts = [records(found[label_of(a)], Attacked(a, plan.threat), self.name) for a in plan.suite_of_attacks()]
+        return Table.join([*parts, records_of_curve(self.curve, self._curve, self.name, plan.eps)])
 
     def summary(self, shared: Mapping[str, Array]) -> tuple[dict[str, Any], dict[str, Array]]:
         """The entry, and the distributions that are drawn."""
         plan, lead = self.plan, self.leading
-        count = len(lead)
-        right = lead["clean_prediction"] == lead["label"]
         worst = robust_accuracy(self.records)
-        judged = self._judged()
+        subject = Subject(
+            self.tables, self.name, int(self.about["draws"]), self.lead, plan.threat, lead.select(self.checked),
+            tuple(self.checked), len(self.data["classes"]), tuple(self.data["shape"]), fallen(self.attacked.values()),
+        )  # fmt: skip
+        judged = verdict(checks(subject))
         norms = self.tables.run(GradientNorms(), self.name)
         score = self.tables.run(Rho2(), self.name, shared=shared)
         radii = self.curve["radius"]
-        points = [(e, wilson(int((radii > e).sum()), count)) for e in (0.0, *(plan.eps * g for g in plan.grid))]
-        pixels, centered = mean_ratio(score), mean_ratio(score, "centered_norm")
+        points = [{"eps": e, "accuracy": share_of(radii > e).plain()} for e in (0.0, *self._curve.grid)]
+        ratios = {"pixels": mean_ratio(score), "centered": mean_ratio(score, "centered_norm")}
         entry = {
             "name": self.name,
             **self.about,
-            "samples": count,
-            "clean": wilson(int(right.sum()), count).plain(),
+            "samples": len(lead),
+            "clean": share_of(lead["clean_prediction"] == lead["label"]).plain(),
             "robust": worst.plain(),
             "verdict": judged.plain(),
             "eligibility": judged.eligibility(),
             "attacks": [self._attack(a, worst.value) for a in plan.suite_of_attacks()],
             "broken_by": self._broken_by(),
-            "curve": {
-                "attack": label_of(self.lead),
-                "points": [{"eps": e, "accuracy": a.plain()} for e, a in points],
-            },
+            "curve": {"attack": label_of(self.lead), "points": points},
             "distances": self._distances(),
             "rho2": {
                 "attack": label_of(Rho2().attack),
-                "pixels": None if pixels is None else pixels.plain(),
-                "centered": None if centered is None else centered.plain(),
-                "turned": wilson(int(score["turned"].sum()), count).plain(),
+                **{name: None if ratio is None else ratio.plain() for name, ratio in ratios.items()},
+                "turned": share_of(score["turned"]).plain(),
             },
             "gradient_norm": {"quantiles": quantiles(norms["norm"]), "next_class": quantiles(norms["next_norm"])},
-            "confidence": {
-                "clean": quantiles(lead["clean_confidence"]),
-                "adversarial": quantiles(lead["confidence"]),
-            },
+            "confidence": {"clean": quantiles(lead["clean_confidence"]), "adversarial": quantiles(lead["confidence"])},
             "noise": self._noise(),
             "explanations": self._stability(),
         }
@@ -137,18 +133,6 @@ class ModelSummary:
             "confidence_adversarial": lead["confidence"],
         }
         return entry, {kind: values.astype(np.float32) for kind, values in arrays.items()}
-
-    def first(self, count: int) -> tuple[int, ...]:
-        """Places of the first so many samples."""
-        return tuple(range(min(count, int(self.data["samples"]))))
-
-    def _judged(self) -> Any:
-        plan, rows = self.plan, self.first(self.plan.checked)
-        subject = Subject(
-            self.tables, self.name, int(self.about["draws"]), self.lead, plan.threat, self.leading.select(list(rows)),
-            rows, len(self.data["classes"]), tuple(self.data["shape"]), fallen(self.attacked.values()),
-        )  # fmt: skip
-        return verdict(checks(subject))
 
     def _attack(self, attack: Attack, worst: float) -> dict[str, Any]:
         table = self.attacked[label_of(attack)]
@@ -187,7 +171,7 @@ class ModelSummary:
         """Quantiles of the smallest changes found, among the checked samples that were right before."""
         threat, found = self.plan.threat, self.smallest()
         attacks = nearest(threat.norm)
-        rows = self.leading.select(list(self.first(self.plan.checked)))
+        rows = self.leading.select(self.checked)
         sizes = found["distance"][rows["clean_prediction"] == rows["label"]]
         limit = float(threat.largest(torch.empty(1, *self.data["shape"]))[0])
         return {
@@ -200,15 +184,12 @@ class ModelSummary:
 
     def smallest(self) -> Table:
         """The smallest `distance` that was found for each checked sample: 0 for a mistake, infinite for none."""
-        plan = self.plan
-        rows = self.first(plan.checked)
-        searched = [
-            self.tables.run(Attacked(a, plan.threat.at(None)), self.name, rows=rows) for a in nearest(plan.norm)
-        ]
+        rows, free = self.checked, self.plan.threat.at(None)
+        searched = [self.tables.run(Attacked(a, free), self.name, rows=rows) for a in nearest(free.norm)]
         # A change that another attack found counts, so that distances do not contradict accuracies.
-        others = [np.where(t["success"], t["distance"], np.inf)[list(rows)] for t in self.attacked.values()]
-        sizes: Array = np.min([*(t["distance"] for t in searched), *others, self.curve["radius"][list(rows)]], axis=0)
-        about = {"model": np.array([self.name] * len(rows)), "sample": self.leading["sample"][list(rows)]}
+        others = [np.where(t["success"], t["distance"], np.inf)[rows] for t in self.attacked.values()]
+        sizes: Array = np.min([*(t["distance"] for t in searched), *others, self.curve["radius"][rows]], axis=0)
+        about = {"model": np.array([self.name] * len(rows)), "sample": self.leading["sample"][rows]}
         return Table({**about, "distance": sizes})
 
     def _noise(self) -> dict[str, Any] | None:
@@ -216,14 +197,14 @@ class ModelSummary:
         if self.plan.norm != "linf":
             return None
         measure = NoiseInsensitivity(self.plan.eps)
-        table = self.tables.run(measure, self.name, rows=self.first(self.plan.checked))
+        table = self.tables.run(measure, self.name, rows=self.checked)
         return {"eps": measure.eps, "draws": measure.draws, "insensitivity": mean(table["insensitivity"]).plain()}
 
     def _stability(self) -> list[dict[str, Any]]:
-        rows = []
+        rows, mapped = [], range(min(self.plan.mapped, int(self.data["samples"])))
         for attribution in self.plan.attributions:
             measure = MapStability(attribution, self.lead, self.plan.threat)
-            table = self.tables.run(measure, self.name, rows=self.first(self.plan.mapped))
+            table = self.tables.run(measure, self.name, rows=mapped)
             for way in WAYS:
                 for name in SIMILARITY_OF_MAPS:
                     found = mean(table[f"{way}: {name}"])

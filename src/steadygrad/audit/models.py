@@ -16,8 +16,6 @@ from steadygrad.errors import UsageError
 from steadygrad.measuring.runner import borrowed
 from steadygrad.threat import Threat
 
-__all__ = ["about_model", "fitting", "named_models"]
-
 
 def named_models(models: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module]) -> dict[str, nn.Module]:
     """Models by name; a plain module is called after its class."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from steadygrad.audit.plan import AuditPlan
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measures.neuron_changes import NeuronChanges
-from steadygrad.measuring.measures.neurons_held import NeuronsHeld
+from steadygrad.measuring.measures.neurons_held import CHOICES, NeuronsHeld
 from steadygrad.measuring.paired import mean_difference, ratio_values
 from steadygrad.measuring.runner import Tables
 from steadygrad.measuring.statistics import mean, wilson
@@ -19,10 +20,6 @@ from steadygrad.measuring.table import Array, Table
 from steadygrad.neurons import select
 from steadygrad.registry import label_of
 
-__all__ = ["CHOICES", "neurons"]
-
-CHOICES = ("most", "random", "least")
-"""Which neurons of a layer are held at their clean values, by sensitivity."""
 _NAMED = 5
 
 
@@ -85,22 +82,21 @@ def _layer(name: str, sigma: Array, changes: Table, held: Table | None, share: f
     """What the tables say of one layer, with intervals."""
     change, size = changes[f"change: {name}"].mean(1, dtype=np.float64), changes[f"size: {name}"]
     order = np.argsort(-sigma, kind="stable")[:_NAMED].tolist()
+    restored, gain = None, None
+    if held is not None:
+        restored = {choice: _share(held[choice]) for choice in CHOICES}
+        gain = mean_difference(held["most"], held["random"]).within(-1.0, 1.0).plain() | {"count": len(held)}
+    silent = not size.mean() > 0
     return {
         "name": name,
         "neurons": len(sigma),
         "held": len(select({name: torch.from_numpy(sigma)}, share)[name]),
         "change": mean(change).plain(),
-        "relative": _ratio(change, size),
+        "relative": None if silent else mean(ratio_values(change, size)).within(0.0, math.inf).plain(),
         "most": [{"neuron": i, "sensitivity": float(sigma[i])} for i in order],
-        "restored": None if held is None else {choice: _share(held[choice]) for choice in CHOICES},
-        "gain": None if held is None else _gain(held["most"], held["random"]),
+        "restored": restored,
+        "gain": gain,
     }
-
-
-def _gain(first: Array, second: Array) -> dict[str, Any]:
-    """The mean difference of paired shares (n,) with its interval, within what it can be."""
-    found = mean_difference(first, second)
-    return {**found.plain(), "low": max(-1.0, found.low), "high": min(1.0, found.high), "count": len(first)}
 
 
 def _share(values: Array) -> dict[str, Any]:
@@ -108,11 +104,3 @@ def _share(values: Array) -> dict[str, Any]:
     share = wilson(round(float(values.sum())), len(values))
     value = float(values.mean())
     return {**share.plain(), "value": value, "low": min(value, share.low), "high": max(value, share.high)}
-
-
-def _ratio(change: Array, size: Array) -> dict[str, Any] | None:
-    """The mean change over the mean size, with the interval of its linearization; None for a layer that is silent."""
-    if not size.mean() > 0:
-        return None
-    found = mean(ratio_values(change, size))
-    return {**found.plain(), "low": max(0.0, found.low)}

@@ -19,8 +19,6 @@ from steadygrad.measuring.table import Table
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
-__all__ = ["accuracy", "evaluate", "records", "records_of_curve", "robust_accuracy", "success_rate"]
-
 
 def evaluate(
     model: nn.Module,

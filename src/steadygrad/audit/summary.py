@@ -2,64 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from steadygrad import __version__, provenance
+from steadygrad.audit.corruptions import corruptions
+from steadygrad.audit.explained import explained
 from steadygrad.audit.gallery import candidates, grid, pictures
 from steadygrad.audit.model_summary import ModelSummary
+from steadygrad.audit.neurons import neurons
 from steadygrad.audit.plan import AuditPlan
 from steadygrad.audit.records import accuracy
+from steadygrad.audit.result import Audit, Facts
 from steadygrad.measuring.measures.attacked import Transferred
 from steadygrad.measuring.runner import Tables
 from steadygrad.measuring.table import Array, Table
 from steadygrad.registry import label_of
-
-__all__ = ["Facts", "Found", "summarize"]
 
 SCHEMA = 1
 NOTE = (
     "Rows made the inputs, columns judged them. The diagonal is white-box; all other cells are weak evidence: "
     "resisting another model's examples says little about resisting one's own."
 )
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a summary says besides numbers from tables; plain data.
-
-    Attributes:
-        models: by name: file, architecture, draws, parameters, weights.
-        data: name, split, samples, classes, shape, fingerprint, and the label of each sample.
-        command: that makes the run again.
-        corrupted: kinds of corrupted data that are measured on too, such as "fog 3".
-    """
-
-    models: dict[str, dict[str, Any]]
-    data: dict[str, Any]
-    command: str = ""
-    corrupted: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Found:
-    """The summary as plain data, and what it was made from.
-
-    Attributes:
-        arrays: of pictures and distributions, by name.
-        records: of all attacks.
-        distances: the smallest change of each checked sample.
-        attacked: the tables of each model's attacks, by label.
-    """
-
-    summary: dict[str, Any]
-    arrays: dict[str, Array]
-    records: Table
-    distances: Table
-    attacked: dict[str, dict[str, Table]]
 
 
 def summarize(
@@ -69,8 +34,8 @@ def summarize(
     config: Mapping[str, Any],
     shared: Mapping[str, Array] | None = None,
     corrupted: Callable[[str], Tables] | None = None,
-) -> Found:
-    """Ask for all tables of a plan, and say what they show.
+) -> tuple[Audit, dict[str, dict[str, Table]]]:
+    """Ask for all tables of a plan, and say what they show; beside that the tables of each model's attacks, by label.
 
     Args:
         tables: a runner, which measures what is missing, or the saved tables of a finished run.
@@ -78,7 +43,42 @@ def summarize(
         shared: the mean training image as `center`, if there is one.
         corrupted: where the tables of a kind of corrupted data come from; those above if not given.
     """
-    return _Summarizing(_Noting(tables), plan, facts, dict(config), dict(shared or {}), corrupted).found()
+    noting, names, arrays = _Noting(tables), list(facts.models), dict[str, Array]()
+    labels, classes = facts.data["labels"], facts.data["classes"]
+    keep = range(len(labels)) if plan.keep_inputs else candidates(labels, plan.gallery) if plan.gallery else ()
+    models = {n: ModelSummary(noting, plan, n, facts.models[n], facts.data, tuple(keep)) for n in names}
+
+    def of_kind(kind: str) -> Tables:
+        return noting if corrupted is None else _Noting(corrupted(kind), noting.seen)
+
+    entries, captions = [], {}
+    for index, (name, model) in enumerate(models.items()):
+        entry, drawn = model.summary(shared or {})
+        entry["corruptions"] = corruptions(of_kind, facts.corrupted, name) if facts.corrupted else None
+        entries.append(entry)
+        arrays |= {f"{kind}_{index}": values for kind, values in drawn.items()}
+        if plan.gallery:
+            captions[name], shown = pictures(
+                noting, name, index, model.leading, model.lead, plan.attributions, classes, plan.gallery
+            )
+            arrays |= shown
+    parts: dict[str, Any] = {"transfer": None, "explained": None, "neurons": None, "gallery": None}
+    if plan.transfer and len(models) > 1:
+        parts["transfer"] = _transfer(noting, plan, models)
+    if plan.explanations:
+        parts["explained"], shown = explained(noting, names, plan, facts.data)
+        arrays |= shown
+    if plan.neurons:
+        parts["neurons"] = neurons(noting, names, plan, facts.data)
+    if plan.gallery:
+        best = max(entries, key=lambda e: float(e["robust"]["value"]))["name"]
+        about, squares = grid(noting, best, labels, plan.suite_of_attacks()[0], plan.threat, classes)
+        arrays |= squares
+        parts["gallery"] = {"models": captions, "attributions": list(map(label_of, plan.attributions)), "grid": about}
+    records = Table.join([model.records for model in models.values()])
+    distances = Table.join([model.smallest() for model in models.values()])
+    summary = {**_head(noting.seen.values(), plan, facts, config), "models": entries, **parts}
+    return Audit(summary, records, distances, arrays), {name: model.attacked for name, model in models.items()}
 
 
 @dataclass
@@ -95,115 +95,30 @@ class _Noting:
         return table
 
 
-@dataclass
-class _Summarizing:
-    tables: _Noting
-    plan: AuditPlan
-    facts: Facts
-    config: dict[str, Any]
-    shared: dict[str, Array]
-    corrupted: Callable[[str], Tables] | None
-    arrays: dict[str, Array] = field(default_factory=dict)
+def _head(
+    seen: Iterable[Mapping[str, Any]], plan: AuditPlan, facts: Facts, config: Mapping[str, Any]
+) -> dict[str, Any]:
+    about = sorted(seen, key=lambda a: str(a["created"]))
+    now = {"version": __version__, "created": provenance.now(), "machine": provenance.machine()}
+    return {
+        "schema": SCHEMA,
+        **{name: about[-1][name] if about else value for name, value in now.items()},
+        "seconds": round(sum(float(a["seconds"]) for a in about), 1),
+        "command": facts.command,
+        "config": dict(config),
+        "data": {k: v for k, v in facts.data.items() if k != "labels"},
+        "threat": {"norm": plan.norm, "eps": float(plan.eps), "bounds": list(plan.bounds)},
+    }
 
-    def found(self) -> Found:
-        plan, names = self.plan, list(self.facts.models)
-        labels = self.facts.data["labels"]
-        keep = range(len(labels)) if plan.keep_inputs else candidates(labels, plan.gallery) if plan.gallery else ()
-        entries, captions, counted, sizes = [], {}, [], []
-        models = {
-            name: ModelSummary(self.tables, plan, name, self.facts.models[name], self.facts.data, tuple(keep))
-            for name in names
-        }
-        for index, (name, model) in enumerate(models.items()):
-            entry, arrays = model.summary(self.shared)
-            entry["corruptions"] = self._corruptions(name)
-            entries.append(entry)
-            counted.append(model.records)
-            sizes.append(model.smallest())
-            self.arrays |= {f"{kind}_{index}": values for kind, values in arrays.items()}
-            if plan.gallery:
-                shown = pictures(
-                    self.tables, name, index, model.leading, model.lead, plan.attributions,
-                    self.facts.data["classes"], plan.gallery,
-                )  # fmt: skip
-                self.arrays |= shown.arrays
-                captions[name] = shown.captions
-        attacked = {name: model.attacked for name, model in models.items()}
-        parts = {
-            "transfer": self._transfer(models),
-            "explained": self._explained(),
-            "neurons": self._neurons(),
-            "gallery": self._gallery(entries, captions) if plan.gallery else None,
-        }
-        summary = {**self._head(), "models": entries, **parts}
-        return Found(summary, self.arrays, Table.join(counted), Table.join(sizes), attacked)
 
-    def _head(self) -> dict[str, Any]:
-        about = sorted(self.tables.seen.values(), key=lambda a: str(a["created"]))
-        data = {k: v for k, v in self.facts.data.items() if k != "labels"}
-        threat = self.plan.threat
-        return {
-            "schema": SCHEMA,
-            "version": about[-1]["version"] if about else __version__,
-            "created": about[-1]["created"] if about else provenance.now(),
-            "machine": about[-1]["machine"] if about else provenance.machine(),
-            "seconds": round(sum(float(a["seconds"]) for a in about), 1),
-            "command": self.facts.command,
-            "config": self.config,
-            "data": data,
-            "threat": {"norm": threat.norm, "eps": float(self.plan.eps), "bounds": list(threat.bounds)},
-        }
+def _transfer(tables: Tables, plan: AuditPlan, models: Mapping[str, ModelSummary]) -> dict[str, Any]:
+    lead = plan.suite_of_attacks()[0]
+    measure = Transferred(lead, plan.threat)
 
-    def _corruptions(self, model: str) -> dict[str, Any] | None:
-        if not self.facts.corrupted:
-            return None
-        from steadygrad.audit.corruptions import corruptions
+    def judged(name: str, source: str) -> Table:
+        if name == source:
+            return models[name].leading
+        return tables.run(measure, name, beside=(source,), title=f"{label_of(lead)} made on {source}")
 
-        source = self.corrupted
-        return corruptions(
-            lambda kind: self.tables if source is None else _Noting(source(kind), self.tables.seen),
-            self.facts.corrupted,
-            model,
-        )
-
-    def _transfer(self, models: Mapping[str, ModelSummary]) -> dict[str, Any] | None:
-        plan, lead = self.plan, self.plan.suite_of_attacks()[0]
-        if not plan.transfer or len(models) < 2:
-            return None
-        measure = Transferred(lead, plan.threat)
-        rows = []
-        for source, model in models.items():
-            row = []
-            for name in models:
-                if name == source:
-                    row.append(accuracy(model.leading))
-                else:
-                    title = f"{label_of(lead)} made on {source}"
-                    row.append(accuracy(self.tables.run(measure, name, beside=(source,), title=title)))
-            rows.append([estimate.plain() for estimate in row])
-        return {"attack": label_of(lead), "eps": plan.eps, "names": list(models), "accuracy": rows, "note": NOTE}
-
-    def _gallery(self, entries: Sequence[Mapping[str, Any]], captions: dict[str, Any]) -> dict[str, Any]:
-        plan, best = self.plan, max(entries, key=lambda e: float(e["robust"]["value"]))["name"]
-        labels = np.asarray(self.facts.data["labels"])
-        found = grid(self.tables, best, labels, plan.suite_of_attacks()[0], plan.threat, self.facts.data["classes"])
-        if found is not None:
-            self.arrays["grid"] = found[0]
-        attributions = [label_of(a) for a in plan.attributions]
-        return {"models": captions, "attributions": attributions, "grid": None if found is None else found[1]}
-
-    def _explained(self) -> dict[str, Any] | None:
-        if not self.plan.explanations:
-            return None
-        from steadygrad.audit.explained import explained
-
-        found = explained(self.tables, list(self.facts.models), self.plan, self.facts.data)
-        self.arrays |= found.arrays
-        return found.plain
-
-    def _neurons(self) -> dict[str, Any] | None:
-        if not self.plan.neurons:
-            return None
-        from steadygrad.audit.neurons import neurons
-
-        return neurons(self.tables, list(self.facts.models), self.plan, self.facts.data)
+    rows = [[accuracy(judged(name, source)).plain() for name in models] for source in models]
+    return {"attack": label_of(lead), "eps": plan.eps, "names": list(models), "accuracy": rows, "note": NOTE}

@@ -52,10 +52,11 @@ def listing(
 
 def _rows(kind: str) -> list[dict[str, Any]]:
     from steadygrad import data, models, papers, recipes
+    from steadygrad.measuring.measures import MEASURES
     from steadygrad.registry import registries
     from steadygrad.training.plan import TrainPlan
 
-    methods = registries()
+    methods = {**registries(), "measures": MEASURES}
     if kind in methods:
         return [
             {**{c: getattr(row, c) for c in _METHODS if row.norms or c != "norms"}, "settings": _text(row.settings)}

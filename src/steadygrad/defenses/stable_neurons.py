@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +14,10 @@ from steadygrad.data import Dataset
 from steadygrad.defenses.defense import DEFENSES, Defense, State, Step
 from steadygrad.errors import UsageError
 from steadygrad.files import key
-from steadygrad.registry import Count, Limit, NotNegative, Positive, describe
+from steadygrad.registry import Count, NotNegative, Positive, Share, describe
 from steadygrad.threat import Norm
 
 _CHUNK = 256
-_Share = Annotated[float, Limit("within (0, 1]", lambda value: 0 < value <= 1)]
 
 
 @DEFENSES.register(
@@ -62,7 +60,7 @@ class StableNeurons(Defense):
     alpha: NotNegative = 1.0
     attack: Attack = PGD(steps=7, loss="ce")
     layers: tuple[str, ...] | None = None
-    share: _Share = 0.1
+    share: Share = 0.1
     refresh: Count = 1
     samples: Count = 512
 

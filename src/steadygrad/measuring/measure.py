@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -16,8 +17,6 @@ from steadygrad.errors import UsageError
 from steadygrad.measuring.sources import code_of
 from steadygrad.measuring.table import Array
 from steadygrad.registry import Method, Registry, describe, label_of
-
-__all__ = ["MEASURES", "Batch", "Columns", "Measure", "depends_on", "settings_of"]
 
 MEASURES: Registry[Measure] = Registry("measure")
 Columns: TypeAlias = Mapping[str, "Tensor | ArrayLike"]
@@ -60,6 +59,8 @@ class Measure(Method, abc.ABC):
     """Samples per file: what a killed run loses at most."""
     kept: ClassVar[tuple[str, ...]] = ()
     """Columns of large values, which are kept for the samples that the caller names."""
+    titled: ClassVar[str] = ""
+    """The title, with settings in braces, such as "curve of {attack}"; the label of the measure if empty."""
     may_refuse: ClassVar[bool] = False
     """Whether an error of a model that cannot be measured so is written down in place of the columns."""
 
@@ -70,7 +71,7 @@ class Measure(Method, abc.ABC):
     @property
     def title(self) -> str:
         """The name of the table; unique for a model."""
-        return label_of(self)
+        return re.sub(r"{(\w+)}", lambda found: _text(getattr(self, found[1])), self.titled) or label_of(self)
 
     @property
     def draws_as(self) -> Any:
@@ -80,6 +81,10 @@ class Measure(Method, abc.ABC):
     def note(self, columns: Mapping[str, Array]) -> str:
         """A word on what was found so far, for the progress bar."""
         return ""
+
+
+def _text(setting: Any) -> str:
+    return label_of(setting) if isinstance(setting, Method) else str(setting)
 
 
 def settings_of(value: Any) -> Any:

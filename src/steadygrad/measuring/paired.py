@@ -12,17 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 from steadygrad.errors import UsageError
 from steadygrad.measuring.statistics import Estimate, bootstrap, mean, wilson
 
-__all__ = [
-    "PairedDifference",
-    "difference_of_shares",
-    "mean_difference",
-    "median_shift",
-    "rank_correlation",
-    "ratio_of_means",
-    "ratio_of_medians",
-    "ratio_values",
-]
-
 _Z = 1.959963984540054  # 97.5 % point of the normal distribution
 _LEVEL = 0.05
 _LEAST = 1e-12  # of a denominator

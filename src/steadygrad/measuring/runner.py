@@ -24,8 +24,6 @@ from steadygrad.measuring.sources import ModelKey, model_key
 from steadygrad.measuring.store import Store, place_of
 from steadygrad.measuring.table import REFUSED, Array, Kept, Table
 
-__all__ = ["Runner", "SavedTables", "Tables", "borrowed", "device_of"]
-
 
 class Tables(Protocol):
     """Where tables come from: a runner that measures what is missing, or a folder in which all lie."""
@@ -252,9 +250,10 @@ class SavedTables:
 
 @contextlib.contextmanager
 def borrowed(models: Sequence[nn.Module], device: str | None) -> Iterator[torch.device]:
-    """The models on one device within the block, then each tensor where it was; None is where the first model is."""
+    """The models on one device within the block, then each tensor where it was; None is that of the first model."""
     tensors = [t for m in models for t in (*m.parameters(), *m.buffers())]
-    where = torch.device(device) if device is not None else device_of(models[0])
+    first = next((t.device for t in (*models[0].parameters(), *models[0].buffers())), torch.device("cpu"))
+    where = torch.device(device) if device is not None else first
     moved = [
         (t, t.device) for t in tensors if t.device.type != where.type or (where.index or 0) != (t.device.index or 0)
     ]
@@ -265,12 +264,6 @@ def borrowed(models: Sequence[nn.Module], device: str | None) -> Iterator[torch.
     finally:
         for tensor, home in moved:
             tensor.data = tensor.data.to(home)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """The device of a model's first tensor; the CPU for a model without any."""
-    first = next((t for t in (*model.parameters(), *model.buffers())), None)
-    return torch.device("cpu") if first is None else first.device
 
 
 def _is_memory(error: BaseException) -> bool:

@@ -24,8 +24,6 @@ from torch import Tensor, nn
 
 from steadygrad.files import key
 
-__all__ = ["ModelKey", "code_of", "model_code", "model_key", "weights_key"]
-
 _STARTED = time.time()
 _PROCESS = uuid.uuid4().hex
 _PACKAGE = __name__.partition(".")[0]
@@ -256,17 +254,31 @@ def _closure(files: frozenset[Path]) -> tuple[Path, ...]:
 
 @functools.cache
 def _imported(path: Path) -> frozenset[Path]:
-    package = _package_of(path)
+    """The own files that a file imports when it runs."""
     found: set[Path | None] = set()
-    for node in ast.walk(_tree(path)):
+    for node in _running(_tree(path)):
         if isinstance(node, ast.Import):
             found |= {_file(alias.name, path) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
-            module = ".".join([*above, *([node.module] if node.module else [])])
             for alias in node.names:
-                found |= _named(module, alias.name, path)
+                found |= _named(_module_of(node, path), alias.name, path)
     return frozenset(p for p in found if p is not None)
+
+
+def _running(tree: ast.Module) -> Iterator[ast.AST]:
+    """All nodes but those under `if TYPE_CHECKING:`, which never run."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        typing = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        waiting += node.orelse if typing else ast.iter_child_nodes(node)  # type: ignore[attr-defined]
+
+
+def _module_of(node: ast.ImportFrom, path: Path) -> str:
+    """The dotted name of the module from which a statement in a file imports."""
+    package = _package_of(path).split(".") if node.level else []
+    return ".".join([*package[: len(package) + 1 - node.level], *([node.module] if node.module else [])])
 
 
 def _named(module: str, name: str, user: Path) -> set[Path | None]:
@@ -279,15 +291,14 @@ def _named(module: str, name: str, user: Path) -> set[Path | None]:
         return {path}
     defined = getattr(getattr(importlib.import_module(module), name, None), "__module__", None)
     place = _file(defined, user) if isinstance(defined, str) and defined.startswith(_PACKAGE) else None
-    return {place or _reexported(path, module, name, user) or path}
+    return {place or _reexported(path, name, user) or path}
 
 
-def _reexported(path: Path, package: str, name: str, user: Path) -> Path | None:
+def _reexported(path: Path, name: str, user: Path) -> Path | None:
     """The file from which the face of a package takes a name that says not where it is from, such as a constant."""
     for node in _tree(path).body:
         if isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == name for alias in node.names):
-            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
-            return _file(".".join([*above, *([node.module] if node.module else [])]), user)
+            return _file(_module_of(node, path), user)
     return None
 
 

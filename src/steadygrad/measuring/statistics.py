@@ -14,19 +14,6 @@ from numpy.typing import ArrayLike
 
 from steadygrad.errors import UsageError
 
-__all__ = [
-    "Estimate",
-    "bootstrap",
-    "critical_count",
-    "mean",
-    "newcombe",
-    "over_seeds",
-    "quantile_intervals",
-    "quantiles",
-    "share_of",
-    "wilson",
-]
-
 _DRAWS = 2000  # of a bootstrap
 _DRAWN = 1_000_000  # values drawn at once, which bounds the memory
 
@@ -61,6 +48,14 @@ class Estimate:
         Estimate(value=0.25, low=0.0, high=0.5, count=0)
         """
         return Estimate(self.value - number, self.low - number, self.high - number)
+
+    def within(self, low: float, high: float) -> Estimate:
+        """The same with an interval that ends where the value can.
+
+        >>> Estimate(0.9, 0.7, 1.1).within(0.0, 1.0)
+        Estimate(value=0.9, low=0.7, high=1.0, count=0)
+        """
+        return dataclasses.replace(self, low=max(low, self.low), high=min(high, self.high))
 
     def plain(self) -> dict[str, Any]:
         """As plain data for JSON: what is infinite is None, and a count of 0 is left out."""

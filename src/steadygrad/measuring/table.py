@@ -17,8 +17,6 @@ from steadygrad.files import atomic
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["REFUSED", "Array", "Kept", "Table"]
-
 Array: TypeAlias = NDArray[Any]
 REFUSED = "refused"
 """The column that says why a measure has nothing for a model; it then is the only one beside `sample` and `label`."""
@@ -107,24 +105,20 @@ class Table:
             raise UsageError("there are no tables to join: give at least one")
         refused = next((p.refused for p in parts if p.refused is not None), None)
         if refused is not None:
-            alike = ("sample", "label")
-            columns: dict[str, Array | Kept] = {
-                n: np.concatenate([p[n] for p in parts]) for n in alike if n in parts[0]
-            }
-            columns[REFUSED] = np.array([refused] * sum(map(len, parts)))
-            return Table(columns, parts[0].about)
+            columns = {n: np.concatenate([p[n] for p in parts]) for n in ("sample", "label") if n in parts[0]}
+            why = np.array([refused] * sum(map(len, parts)))
+            return Table({**columns, REFUSED: why}, parts[0].about)
         names = list(parts[0].columns)
         if any(set(p.columns) != set(names) for p in parts):
             different = sorted({n for p in parts for n in {*names} ^ {*p.columns}})
             raise UsageError(
                 f"tables can be joined if their columns are the same; these differ: {', '.join(different)}"
             )
-        joined: dict[str, Array | Kept] = {}
-        for name in names:
-            if isinstance(parts[0].columns[name], Kept):
-                joined[name] = Kept.join([p.kept(name) for p in parts])
-            else:
-                joined[name] = np.concatenate([p[name] for p in parts])
+        kept = {name for name in names if isinstance(parts[0].columns[name], Kept)}
+        joined: dict[str, Array | Kept] = {
+            n: Kept.join([p.kept(n) for p in parts]) if n in kept else np.concatenate([p[n] for p in parts])
+            for n in names
+        }
         return Table(joined, _spent([p.about for p in parts]))
 
     def select(self, places: Any) -> Table:

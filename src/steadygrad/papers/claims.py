@@ -10,7 +10,7 @@ from typing import Any, Literal
 from steadygrad.errors import UsageError
 from steadygrad.measuring.statistics import Estimate
 
-__all__ = ["Claim", "published"]
+__all__ = ["Claim", "Sense", "published"]
 
 Sense = Literal["at least", "at most", "above", "below"]
 _NUMBERS = Path(__file__).parent / "numbers"
@@ -47,7 +47,7 @@ class Claim:
     def needed(self) -> str:
         """The bar in words."""
         scale = 100 if self.unit in ("%", "points") else 1
-        return f"{self.sense} {scale * self.bar:g} {self.unit}".strip()
+        return f"{self.sense} {scale * self.bar:,.8g} {self.unit}".strip()
 
     @property
     def held(self) -> bool:

@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from steadygrad.measuring.statistics import Estimate, newcombe
 from steadygrad.papers.search import Search
 from steadygrad.report.blocks import Block, Cell, Figure, Table
+from steadygrad.report.png import Array, Picture, change, image, tiled
 from steadygrad.report.style import GRID, MARKERS, SERIES, drawing, drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["against", "fixed", "line", "panels", "percent", "searched_tables", "settings_table"]
+__all__ = [
+    "against",
+    "fixed",
+    "line",
+    "panels",
+    "percent",
+    "searched_tables",
+    "settings_table",
+    "signed_strip",
+    "strip",
+]
 
 
 def fixed(found: Estimate | None, digits: int = 3, scale: float = 1.0, sign: str = "", **more: Any) -> Cell:
@@ -76,6 +89,19 @@ def searched_tables(
         f"at most {100 * rule.allowed:g} points of the {100 * rule.accuracy:.2f} % of the model without a defense."
     )
     return [Table(caption, ["Model", "Settings", "Accuracy, %", score], rows, words=(0,))]
+
+
+def strip(images: Array, alt: str) -> Picture:
+    """Images (K, C, H, W) in [0, 1] side by side as one picture."""
+    return Picture(image(tiled(images[None], np.zeros((1, len(images)), dtype=bool))), alt)
+
+
+def signed_strip(maps: Array, alt: str) -> Picture:
+    """Maps (K, C, H, W) side by side: sums over the channels, each by its largest value, red above zero."""
+    summed = maps.sum(1, keepdims=True)  # (K, 1, H, W)
+    largest = np.abs(summed).max((1, 2, 3), keepdims=True)
+    apart = np.pad(summed / np.where(largest > 0, largest, 1), ((0, 0), (0, 0), (0, 0), (0, 2)))
+    return Picture(change(np.concatenate(list(apart), axis=2), 1.0), alt)
 
 
 def line(axes: Axes, index: int, x: Sequence[float], y: Sequence[float], label: str | None = None, **more: Any) -> None:

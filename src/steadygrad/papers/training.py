@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from steadygrad import __version__, provenance
+from steadygrad import __version__, models, provenance
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.defenses import Defense
@@ -21,7 +21,7 @@ from steadygrad.measuring.table import Table
 from steadygrad.registry import describe
 from steadygrad.training import FitSettings, fit
 
-__all__ = ["Training", "train"]
+__all__ = ["Training", "train", "untrained"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ class Training:
     def plain(self) -> dict[str, Any]:
         """As plain data; settings that do not change the weights are left out."""
         return {"defense": describe(self.defense), "training": self.settings.outcome}
+
+
+def untrained(architecture: str) -> Callable[[Dataset, int], Classifier]:
+    """Makes networks with random weights, for `Training.start`."""
+    return lambda data, seed: models.build(architecture, data.shape, data.classes, seed=seed)
 
 
 def train(

@@ -281,3 +281,14 @@ def test_a_random_model_gives_the_same_records_with_the_same_seed() -> None:
     pd.testing.assert_frame_equal(sg.evaluate(noisy, data, PGD(steps=3), THREAT, seed=1).frame, first.frame)
     other = sg.evaluate(noisy, data, PGD(steps=3), THREAT, seed=2).frame
     assert (other["clean_confidence"] != first.frame["clean_confidence"]).any()
+
+
+def test_a_mistake_of_the_clean_column_is_a_success_whatever_the_attack_saw() -> None:
+    # A model whose answer depends on its batch may be right where the attack looks, and wrong in the table.
+    data = _data()
+    for seed in range(5):
+        frame = sg.evaluate(victims.BatchCentered(nets.build(seed=seed)), data, BIM(steps=2), sg.linf(0.01)).frame
+        mistake = frame["clean_prediction"] != frame["label"]
+        assert frame.loc[mistake, "success"].all()
+        assert (frame.loc[mistake, "distance"] == 0).all()
+        assert (frame.loc[mistake, "broken_by"] == "").all()

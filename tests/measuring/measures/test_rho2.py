@@ -93,6 +93,7 @@ class Curved(nn.Module):
         return torch.stack([score, -score], 1)
 
 
+@pytest.mark.slow
 def test_samples_that_were_not_turned_count_with_the_change_they_got() -> None:
     few, many = (rho2(Curved(), _data(), attack=DeepFool(steps=s)) for s in (1, 20))
     assert few.turned < 0.1

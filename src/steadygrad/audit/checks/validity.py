@@ -30,8 +30,6 @@ from steadygrad.measuring.table import Table
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
-__all__ = ["Subject", "checks", "validity"]
-
 _QUERIES = 300
 _PLANTED = 100
 _MISSES = 0.05
@@ -42,14 +40,12 @@ class Subject:
     """A model whose number is checked.
 
     Attributes:
-        tables: where measurements come from.
-        model: its name there.
+        model: its name in the tables.
         draws: over which its predictions are averaged; 1 for a deterministic model.
         attack: whose number is checked.
         threat: with one radius; its double, its half and the whole input range are tried too.
         base: the table of the attack, of the samples on which the checks run.
         rows: their places in the data.
-        classes: how many there are.
         shape: of a sample.
         fallen: ids of samples that other attacks broke as well: a longer attack that breaks them too
             shows nothing about the worst case.

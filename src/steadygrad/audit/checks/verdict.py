@@ -10,8 +10,6 @@ from steadygrad.audit.records import accuracy
 from steadygrad.measuring.statistics import critical_count
 from steadygrad.measuring.table import Table
 
-__all__ = ["POINT", "Check", "Verdict", "attack_verdict", "share_check", "verdict"]
-
 POINT = 0.01
 """One point of accuracy: what a number may move before it counts as moved."""
 

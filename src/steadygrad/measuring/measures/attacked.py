@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -15,9 +15,10 @@ from steadygrad.classifier import predict
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.measuring.table import Array
 from steadygrad.registry import label_of
-from steadygrad.threat import Threat
+from steadygrad.threat import Threat, linf, per_sample
 
-__all__ = ["RECORDS", "Attacked", "Scaled", "Transferred", "nearest"]
+if TYPE_CHECKING:
+    from steadygrad.measuring.runner import Tables
 
 RECORDS: dict[str, str] = {
     "model": "name of the model under attack",
@@ -73,7 +74,6 @@ def nearest(norm: str) -> tuple[Attack, ...]:
     reference="Carlini et al. 2019, arXiv 1902.06705",
     cost="the passes of the attack, and three forwards",
     soundness="attack",
-    order=1,
 )
 @dataclass(frozen=True)
 class Attacked(Measure):
@@ -104,22 +104,23 @@ class Attacked(Measure):
         return f"{100 * (1 - np.asarray(columns['success']).mean()):.1f} % left"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Attack the first model."""
         x, y, seeds = batch.x, batch.y, batch.seeds
         model = models[0] if self.scale == 1 else Scaled(models[0], self.scale)
         threat = self.threat.at(batch.of("eps")) if "eps" in batch.given else self.threat
         found = self._attacked(model, x, y, threat, seeds)
         names = [*(name for name, _ in self.attack.members()), ""]
+        clean = predict(model, x, seeds)
+        # The attack saw the samples in other batches, where a model that depends on them may have been right.
+        mistake = clean[0] != y
+        inputs = torch.where(per_sample(mistake, x), x, found["inputs"])
+        by = torch.where(mistake, -1, found["found_by"])
         return {
-            **_predictions(model, x, found["inputs"], y, threat, seeds),
-            "eps": _radii(threat, len(x)),
-            "success": found["success"],
-            "broken_by": np.array([names[number] for number in found["found_by"].tolist()]),
-            "distance": found["distance"],
-            "forwards": found["forwards"],
-            "backwards": found["backwards"],
-            "zero_gradient": found["zero_gradient"],
-            "input": found["inputs"],
+            **_judged(model, clean, inputs, y, threat, seeds),
+            "success": found["success"] | mistake,
+            "broken_by": np.array([names[number] for number in by.tolist()]),
+            "distance": torch.where(mistake, 0.0, found["distance"].double()),
+            **{name: found[name] for name in ("forwards", "backwards", "zero_gradient")},
+            "input": inputs,
         }
 
     def _attacked(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, seeds: Tensor) -> dict[str, Tensor]:
@@ -130,8 +131,36 @@ class Attacked(Measure):
             part = threat.at(radius[there]) if isinstance(radius, Tensor) and radius.ndim else threat
             parts.append(self.attack(model, x[there], y[there], part, generator=seeds[rows]))
         names = ("inputs", "success", "found_by", "distance", "forwards", "backwards", "zero_gradient")
-        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-        return {**joined, "distance": joined["distance"].double()}
+        return {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+
+
+@MEASURES.register(
+    "attack_points",
+    summary="the inputs that an attack makes, whether they fool the model or not",
+    reference="Papernot et al. 2016, arXiv 1605.07277",
+    cost="the passes of the attack",
+    soundness="attack",
+)
+@dataclass(frozen=True)
+class AttackPoints(Measure):
+    """Writes the raw points of an attack as `input`, to be given to measures of other models."""
+
+    attack: Attack
+    threat: Threat
+    kept: ClassVar[tuple[str, ...]] = ("input",)
+    titled: ClassVar[str] = "points of {attack}, {threat}"
+
+    def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
+        return {"input": self.attack.perturb(models[0], batch.x, batch.y, self.threat, generator=batch.seeds)}
+
+
+def radius_leaving(tables: Tables, model: str, share: float, rows: Sequence[int]) -> float:
+    """The radius (linf) within which FMN leaves a share of samples right; at most 1.
+
+    0 where no larger share of them is right to begin with.
+    """
+    distance = tables.run(Attacked(FMN(), linf()), model, rows=rows)["distance"]
+    return min(1.0, float(np.quantile(distance, 1 - share, method="lower")))
 
 
 @MEASURES.register(
@@ -140,7 +169,6 @@ class Attacked(Measure):
     reference="Papernot et al. 2016, arXiv 1605.07277",
     cost="the passes of the attack on the other model, and three forwards",
     soundness="attack",
-    order=1,
 )
 @dataclass(frozen=True)
 class Transferred(Measure):
@@ -150,17 +178,15 @@ class Transferred(Measure):
     threat: Threat
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Judge the points of the second model on the first."""
         x, y, (model, source) = batch.x, batch.y, models
         points = self.attack.perturb(source, x, y, self.threat, generator=batch.seeds)
-        columns = _predictions(model, x, points, y, self.threat, batch.seeds)
+        columns = _judged(model, predict(model, x, batch.seeds), points, y, self.threat, batch.seeds)
         mistake = columns["clean_prediction"] != y
         success = ((columns["prediction"] != y) & self.threat.allows(x, points)) | mistake
         distance = torch.where(mistake, 0.0, self.threat.distance(points - x).double())
         name = label_of(self.attack)
         return {
             **columns,
-            "eps": _radii(self.threat, len(x)),
             "success": success,
             "broken_by": np.array([name if broken else "" for broken in (success & ~mistake).tolist()]),
             "distance": torch.where(success, distance, torch.inf),
@@ -171,22 +197,18 @@ class Transferred(Measure):
         }
 
 
-def _radii(threat: Threat, count: int) -> Tensor:
-    """The radius (N,) of each sample; NaN in a search for the smallest change."""
-    eps = torch.nan if threat.eps is None else threat.eps
-    return torch.as_tensor(eps, dtype=torch.float64).expand(count)
-
-
-def _predictions(
-    model: nn.Module, x: Tensor, points: Tensor, y: Tensor, threat: Threat, seeds: Tensor
+def _judged(
+    model: nn.Module, clean: tuple[Tensor, Tensor], points: Tensor, y: Tensor, threat: Threat, seeds: Tensor
 ) -> dict[str, Tensor]:
+    """Predictions for clean inputs and points, and the radius, which is NaN in a search for the smallest change."""
     low, high = threat.bounds
     rounded = low + (high - low) * ((points - low) / (high - low) * 255).round() / 255
-    clean, found, coarse = (predict(model, inputs, seeds) for inputs in (x, points, rounded))
+    found, coarse = (predict(model, inputs, seeds) for inputs in (points, rounded))
     return {
         "clean_prediction": clean[0],
         "clean_confidence": clean[1],
         "prediction": found[0],
         "confidence": found[1],
         "rounded_success": coarse[0] != y,
+        "eps": torch.as_tensor(torch.nan if threat.eps is None else threat.eps, dtype=torch.float64).expand(len(y)),
     }

@@ -15,15 +15,12 @@ from steadygrad.attacks.expectation import draws_of
 from steadygrad.classifier import frozen
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 
-__all__ = ["DerivativesTaken", "NoiseTurned", "Repeated"]
-
 
 @MEASURES.register(
     "repeated",
     summary="whether the same input gives the same logits, and the same prediction, when asked again",
     reference="Carlini et al. 2019, arXiv 1902.06705",
     cost="three forwards",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
@@ -34,7 +31,6 @@ class Repeated(Measure):
     """
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Ask the first model several times."""
         model, x = models[0], batch.x
         with frozen(model, batch.seeds), torch.no_grad():
             first, *others = [model(x) for _ in range(2 if draws_of(model) > 1 else 3)]
@@ -50,7 +46,6 @@ class Repeated(Measure):
     summary="whether tiny noise turns the prediction, and how sure it was",
     reference="Croce et al. 2022, arXiv 2202.13711",
     cost="a forward, and one for each draw",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
@@ -68,7 +63,6 @@ class NoiseTurned(Measure):
     draws: int = 3
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Add noise to the inputs of the first model."""
         model, x, (low, high) = models[0], batch.x, self.bounds
         with frozen(model, batch.seeds), torch.no_grad():
             logits = model(x)
@@ -85,7 +79,6 @@ class NoiseTurned(Measure):
     summary="how many derivatives a prediction takes itself, as defenses that optimize at test time do",
     reference="Croce et al. 2022, arXiv 2202.13711",
     cost="one forward",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
@@ -96,7 +89,6 @@ class DerivativesTaken(Measure):
     """
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Watch the first model predict."""
         watch = _Watch()
         with frozen(models[0], batch.seeds), torch.no_grad(), watch:
             models[0](batch.x)

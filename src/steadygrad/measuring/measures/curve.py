@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,7 @@ from steadygrad.attacks import Attack
 from steadygrad.classifier import predict
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
-from steadygrad.registry import label_of
 from steadygrad.threat import Threat
-
-__all__ = ["GRID", "Curve", "smallest_in_grid"]
 
 GRID = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0)
 """Radii of a curve as multiples of the audited radius."""
@@ -28,7 +26,6 @@ GRID = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0)
     reference="Carlini et al. 2019, arXiv 1902.06705, section 4.5",
     cost="the passes of the attack for each radius that breaks the sample, and one that does not",
     soundness="attack",
-    order=1,
 )
 @dataclass(frozen=True)
 class Curve(Measure):
@@ -46,18 +43,13 @@ class Curve(Measure):
     attack: Attack
     threat: Threat
     grid: tuple[float, ...]
+    titled: ClassVar[str] = "curve of {attack}"
 
     def __post_init__(self) -> None:
         if not self.grid or self.grid[0] <= 0 or any(b <= a for a, b in pairwise(self.grid)):
             raise UsageError(f"the grid of a curve must be positive and rising, got {list(self.grid)}")
 
-    @property
-    def title(self) -> str:
-        """The attack whose curve it is."""
-        return f"curve of {label_of(self.attack)}"
-
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Search the smallest radius for the first model."""
         x, y, threat, model = batch.x, batch.y, self.threat.at(self.grid[-1]), models[0]
         known = batch.of("known") if "known" in batch.given else None
         place, forwards, backwards = smallest_in_grid(self.attack, model, x, y, threat, self.grid, batch.seeds, known)

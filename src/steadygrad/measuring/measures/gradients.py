@@ -14,23 +14,18 @@ from steadygrad.classifier import frozen
 from steadygrad.derivatives import gradient
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 
-__all__ = ["GradientNorms", "SummedGradient"]
-
 
 @MEASURES.register(
     "gradient_norms",
     summary="l2 norm of the loss's input gradient, for the label and for the class after it",
     reference="Ross and Doshi-Velez 2018, arXiv 1711.09404, figure 5",
     cost="two forwards and backwards",
-    soundness="estimate",
-    order=1,
 )
 @dataclass(frozen=True)
 class GradientNorms(Measure):
     """Writes the columns `label` norm and `next`: of the cross-entropy of the label, and of the class after it."""
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Take the gradients of the first model."""
         model, x, y = models[0], batch.x, batch.y
         with frozen(model, batch.seeds):
             classes = model(x[:1]).shape[1]
@@ -48,15 +43,12 @@ class GradientNorms(Measure):
     summary="input gradient of the sum of all log-probabilities, beside the input",
     reference="Ross and Doshi-Velez 2018, arXiv 1711.09404, figure 7",
     cost="a forward and a backward",
-    soundness="estimate",
-    order=1,
 )
 @dataclass(frozen=True)
 class SummedGradient(Measure):
     """Writes the `input` and its `map`, both (n, C, H, W)."""
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Take the gradient of the first model."""
         model, x = models[0], batch.x
         with frozen(model, batch.seeds):
             _, slope = gradient(lambda inputs: model(inputs).log_softmax(1).sum(1), x)

@@ -22,11 +22,8 @@ from steadygrad.classifier import predict
 from steadygrad.derivatives import has_rectifiers, smooth
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
-from steadygrad.measuring.measures.map_bounds import DISTANCES, KINDS, K, MapBound, bounds_on_maps
-from steadygrad.registry import label_of
-from steadygrad.threat import Threat
-
-__all__ = ["DRAWN_ANEW", "MapAttacks", "similarities"]
+from steadygrad.measuring.measures.map_bounds import DISTANCES, KINDS, K, MapBound, bounds_on_maps, length_of
+from steadygrad.threat import Threat, per_sample
 
 DRAWN_ANEW = "its predictions, and so its maps, are drawn anew in every call"
 _SIMILAR = ("top_k_intersection", "kendall", "cosine", "mass_center_displacement")
@@ -73,11 +70,7 @@ class MapAttacks(Measure):
     shard: ClassVar[int] = 10
     kept: ClassVar[tuple[str, ...]] = ("clean", "shown", "map_clean", "map_shown", "marks", "salience")
     may_refuse: ClassVar[bool] = True
-
-    @property
-    def title(self) -> str:
-        """The attribution."""
-        return f"attacks on the maps of {label_of(self.attribution)}"
+    titled: ClassVar[str] = "attacks on the maps of {attribution}"
 
     @property
     def draws_as(self) -> Any:
@@ -95,7 +88,6 @@ class MapAttacks(Measure):
         return [attack.objective for attack in self.suite(pictures)]
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Attack the maps of the first model."""
         model, x, seeds, threat, attribution = models[0], batch.x, batch.seeds, self.threat, self.attribution
         if base_of(model) is not model:
             raise UsageError(DRAWN_ANEW)
@@ -150,7 +142,7 @@ def _deviations(
         stays &= (bound.inputs != x).flatten(1).any(1)
         tried.append((clean, attribution(subject, bound.inputs, target), stays))
     stays = torch.stack([s for _, _, s in tried])  # (T, N)
-    length = torch.linalg.vector_norm(clean.flatten(1).double(), dim=1)
+    length = length_of(clean)
     scale = torch.where(length > 0, length, 1.0)
     # The maps are computed in the type of the inputs, the certified bounds for exact arithmetic.
     slack = 128 * torch.finfo(x.dtype).eps
@@ -188,7 +180,7 @@ def _own(
     for group, results in groups.items():
         maps = []
         for result in results:
-            stays = (predict(model, result.inputs)[0] == label).view(-1, *[1] * (x.ndim - 1))
+            stays = per_sample(predict(model, result.inputs)[0] == label, x)
             maps.append(torch.where(stays, attribution(model, result.inputs, first.target), clean))
         for name in names:
             row = SIMILARITIES[name]

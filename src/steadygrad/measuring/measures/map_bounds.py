@@ -1,21 +1,23 @@
-"""The bounds on the maps of a batch, of every kind that its model allows, at a bearable cost."""
+"""Bounds on maps: one of them for each sample, and those of every kind that a model allows at a bearable cost."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from steadygrad.attributions import Attribution
-from steadygrad.bounds import CertifiedDeviation, LinearizedDeviation
+from steadygrad.bounds import Bound, CertifiedDeviation, LinearizedDeviation
 from steadygrad.bounds.path import path_of
 from steadygrad.bounds.result import Distance, Kind, cosine_bound
+from steadygrad.classifier import predict
 from steadygrad.errors import Failure, UsageError
+from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
 from steadygrad.threat import Threat
-
-__all__ = ["DISTANCES", "KINDS", "K", "MapBound", "bounds_on_maps"]
 
 DISTANCES: tuple[Distance, ...] = ("euclidean", "cosine")
 KINDS: tuple[Kind, ...] = ("linearized", "certified")
@@ -23,6 +25,48 @@ K = 0.1
 """The share of the pixels that count as the top, the default of the similarities."""
 _MOST_ENTRIES = 4096  # of an input whose map is certified: above, intervals say nothing and need much memory
 _MOST_ROWS = 4096  # entries times path nodes for which a certified bound takes the exact Jacobian
+
+
+@MEASURES.register(
+    "bounded_maps",
+    summary="how far the map of the predicted class can move within a threat, and the map's length",
+    reference="after Wang and Kong 2023, arXiv 2303.00340",
+    cost="that of the bound, and one map",
+    soundness="that of the bound",
+    order=2,
+)
+@dataclass(frozen=True)
+class BoundedMaps(Measure):
+    """Writes `upper`, the bound, `lower`, what an allowed input reaches by its standard, and `length` of the map."""
+
+    bound: Bound
+    threat: Threat
+    shard: ClassVar[int] = 16
+    titled: ClassVar[str] = "{bound}, {threat}"
+
+    @property
+    def draws_as(self) -> Any:
+        """The same in every threat."""
+        return settings_of(self.bound)
+
+    def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
+        model, x = models[0], batch.x
+        target = predict(model, x, batch.seeds)[0]
+        found = self.bound(model, x, target, self.threat, generator=batch.seeds)
+        length = length_of(self.bound.attribution(model, x, target))
+        return {"upper": found.upper.double(), "lower": found.lower.double(), "length": length}
+
+
+def length_of(maps: Tensor) -> Tensor:
+    """The l2 norm (N,) of maps (N, *), in float64."""
+    length: Tensor = torch.linalg.vector_norm(maps.flatten(1).double(), dim=1)
+    return length
+
+
+def certified_cosine(length: Tensor, euclidean: Tensor) -> Tensor:
+    """The bound (N,) on 1 - cosine that follows from a certified Euclidean one of maps of a length, (N,) each."""
+    # The length is rounded in the type of the inputs: a little less turns the map further.
+    return cosine_bound(length * (1 - 1e-5), euclidean, euclidean, euclidean)
 
 
 @dataclass(frozen=True)
@@ -53,10 +97,13 @@ def bounds_on_maps(
 ) -> tuple[list[MapBound], dict[Kind, str]]:
     """Bounds for inputs x (N, *), certified ones where `certify` (N,), and why there are none of a kind."""
     rows = certify.nonzero().squeeze(1)
+    chunk = min(128, max(1, 2**20 // x[0].numel()))
     found: list[MapBound] = []
     refused: dict[Kind, str] = {}
     try:
-        found += _linearized(subject, attribution, x, target, threat, seeds)
+        methods = {distance: LinearizedDeviation(attribution, distance, chunk=chunk) for distance in DISTANCES}
+        bounds = {d: method(subject, x, target, threat, generator=seeds) for d, method in methods.items()}
+        found += [MapBound("linearized", {d: _finite(bound.upper)}, bound.inputs) for d, bound in bounds.items()]
     except (UsageError, Failure) as error:
         refused["linearized"] = str(error)
     try:
@@ -65,18 +112,6 @@ def bounds_on_maps(
     except (UsageError, Failure) as error:
         refused["certified"] = str(error)
     return found, refused
-
-
-def _linearized(
-    subject: nn.Module, attribution: Attribution, x: Tensor, target: Tensor, threat: Threat, seeds: Tensor
-) -> list[MapBound]:
-    chunk = min(128, max(1, 2**20 // x[0].numel()))
-    bounds = []
-    for distance in DISTANCES:
-        method = LinearizedDeviation(attribution, distance, chunk=chunk)
-        bound = method(subject, x, target, threat, generator=seeds)
-        bounds.append(MapBound("linearized", {distance: _finite(bound.upper)}, bound.inputs))
-    return bounds
 
 
 def _certified(
@@ -100,18 +135,16 @@ def _certified(
         chunk=min(128, max(1, 2**14 // entries)),
     )
     bound = method(subject, x[rows], target[rows], threat, generator=seeds[rows.cpu()])
-    clean = attribution(subject, x[rows], target[rows])
     euclidean = _finite(bound.upper)
-    # The length of the map is rounded in the type of the inputs.
-    length = torch.linalg.vector_norm(clean.flatten(1).double(), dim=1) * (1 - 1e-5)
-    cosine = _finite(cosine_bound(length, euclidean, euclidean, euclidean))
+    length = length_of(attribution(subject, x[rows], target[rows]))
+    upper = {"euclidean": euclidean, "cosine": _finite(certified_cosine(length, euclidean))}
 
     def among_all(values: Tensor, empty: float) -> Tensor:
         return values.new_full((len(x), *values.shape[1:]), empty).index_copy_(0, rows, values)
 
     return MapBound(
         "certified",
-        {"euclidean": among_all(euclidean, math.nan), "cosine": among_all(cosine, math.nan)},
+        {distance: among_all(upper[distance], math.nan) for distance in DISTANCES},
         x.index_copy(0, rows, bound.inputs),
         among_all(bound.certain_top_k(K).long(), -1),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -12,10 +12,7 @@ from steadygrad.attacks import Attack, RandomNoise
 from steadygrad.attributions import Attribution, similarity
 from steadygrad.classifier import predict
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
-from steadygrad.registry import label_of
 from steadygrad.threat import Threat
-
-__all__ = ["SIMILARITY_OF_MAPS", "WAYS", "MapStability"]
 
 SIMILARITY_OF_MAPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "top-10 % intersection": similarity.top_k_intersection,
@@ -30,8 +27,6 @@ WAYS = ("random noise", "attack on the prediction")
     summary="similarity of a map before and after noise, and before and after an attack on the prediction",
     reference="Ghorbani et al. 2019, arXiv 1710.10547",
     cost="the passes of the attack, and three maps",
-    soundness="estimate",
-    order=1,
 )
 @dataclass(frozen=True)
 class MapStability(Measure):
@@ -45,19 +40,10 @@ class MapStability(Measure):
     attack: Attack
     threat: Threat
     shard: ClassVar[int] = 50
-
-    @property
-    def title(self) -> str:
-        """The attribution and the attack."""
-        return f"stability of {label_of(self.attribution)}"
-
-    @property
-    def draws_as(self) -> Any:
-        """One draw of noise for all attributions."""
-        return "map stability"
+    titled: ClassVar[str] = "stability of {attribution}"
+    draws_as = "map stability"  # one draw of noise for all attributions
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Compare maps of the first model."""
         model, x = models[0], batch.x
         target = predict(model, x, batch.seeds)[0]
         before = self.attribution(model, x, target)

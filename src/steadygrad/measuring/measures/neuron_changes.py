@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,11 +16,9 @@ from steadygrad.attacks.expectation import base_of
 from steadygrad.classifier import frozen, predict
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
+from steadygrad.measuring.table import Array, Table
 from steadygrad.neurons import Layers
-from steadygrad.registry import label_of
 from steadygrad.threat import Threat
-
-__all__ = ["NeuronChanges"]
 
 _BYTES = 2**28
 """Of activations that are kept at once."""
@@ -30,8 +29,6 @@ _BYTES = 2**28
     summary="how far each neuron moves between an input and what an attack makes of it",
     reference="Zhang et al. 2021, arXiv 1909.06978, section III",
     cost="the passes of the attack, and four forwards",
-    soundness="estimate",
-    order=1,
 )
 @dataclass(frozen=True)
 class NeuronChanges(Measure):
@@ -51,11 +48,7 @@ class NeuronChanges(Measure):
     layers: Layers = None
     kept: ClassVar[tuple[str, ...]] = ("input",)
     may_refuse: ClassVar[bool] = True
-
-    @property
-    def title(self) -> str:
-        """The attack."""
-        return f"neurons under {label_of(self.attack)}, {self.threat}"
+    titled: ClassVar[str] = "neurons under {attack}, {threat}"
 
     @property
     def draws_as(self) -> Any:
@@ -63,7 +56,6 @@ class NeuronChanges(Measure):
         return {"neurons": settings_of(self.attack)}
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Compare the outputs of the first model's layers."""
         model, x, y = models[0], batch.x, batch.y
         if base_of(model) is not model:
             raise UsageError("its activations are drawn anew in every call")
@@ -105,3 +97,16 @@ class NeuronChanges(Measure):
         with frozen(model), torch.no_grad(), neurons.recorded(model, self.layers) as outputs:
             model(x)
         return dict(outputs)
+
+
+def by_layer(table: Table) -> dict[str, dict[str, Array]]:
+    """What a table of `NeuronChanges` says of each layer, in their order: `change` and `size` (N,), `sigma` (neurons,).
+
+    The change is the mean over the neurons, sigma the mean over the samples: the sensitivity of each neuron.
+    """
+    found = {}
+    for name in table.columns:
+        if name.startswith("change: "):
+            change, layer = table[name].astype(np.float64), name.removeprefix("change: ")  # (N, neurons)
+            found[layer] = {"change": change.mean(1), "size": table[f"size: {layer}"], "sigma": change.mean(0)}
+    return found

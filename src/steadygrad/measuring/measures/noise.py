@@ -14,9 +14,7 @@ from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen
 from steadygrad.derivatives import in_chunks
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
-from steadygrad.threat import linf
-
-__all__ = ["BoundaryDistance", "NoiseInsensitivity", "boundary_distance", "directions", "noise_insensitivity"]
+from steadygrad.threat import linf, per_sample
 
 _BISECTIONS = 12
 
@@ -26,23 +24,16 @@ _BISECTIONS = 12
     summary="mean change of the loss under noise, per unit of its linf norm",
     reference="Zhang et al. 2021, arXiv 1909.06978",
     cost="a forward, and one for each draw",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
 class NoiseInsensitivity(Measure):
-    """Writes `insensitivity`, as `noise_insensitivity` gives it; smaller is steadier.
-
-    Args:
-        eps: half width of the uniform noise, in units of the inputs.
-        draws: noisy points per sample.
-    """
+    """Writes `insensitivity`, as `noise_insensitivity` gives it with these settings; smaller is steadier."""
 
     eps: float
     draws: int = 10
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Add noise to the inputs of the first model."""
         found = noise_insensitivity(models[0], batch.x, batch.y, self.eps, draws=self.draws, generator=batch.seeds)
         return {"insensitivity": found}
 
@@ -52,19 +43,11 @@ class NoiseInsensitivity(Measure):
     summary="smallest l2 step along random orthogonal directions that changes the prediction",
     reference="Zhang et al. 2021, arXiv 1909.06978",
     cost="a forward for each direction and step walked",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
 class BoundaryDistance(Measure):
-    """Writes `distance`, as `boundary_distance` gives it; infinite where no direction leaves the class.
-
-    Args:
-        count: directions, at most one per entry of a sample; None for 1,000, or as many as there can be.
-        limit: longest step, in units of the inputs.
-        steps: to the limit.
-        seed: of the directions, which are the same for all samples and models.
-    """
+    """Writes `distance`, as `boundary_distance` gives it with these settings; infinite where nothing is left."""
 
     count: int | None = None
     limit: float = 10.0
@@ -72,7 +55,6 @@ class BoundaryDistance(Measure):
     seed: int = 0
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Walk from the inputs of the first model."""
         found = boundary_distance(
             models[0], batch.x, count=self.count, limit=self.limit, steps=self.steps, seed=self.seed
         )
@@ -186,13 +168,8 @@ def boundary_distance(
 
         def leaves(sample: Tensor, way: Tensor, length: Tensor) -> Tensor:
             """Whether (M,) steps of these lengths from these samples in these directions change the class."""
-
-            def some(sample: Tensor, way: Tensor, length: Tensor) -> Tensor:
-                points = x[sample] + length.to(x).view(-1, *[1] * (x.ndim - 1)) * basis[way]
-                changed: Tensor = model(points).argmax(1) != label[sample]
-                return changed
-
-            return in_chunks(some, chunk, sample, way, length)
+            changed: Tensor = model(x[sample] + per_sample(length.to(x), x) * basis[way]).argmax(1) != label[sample]
+            return changed
 
         active = torch.arange(len(x), device=x.device)
         ways = torch.arange(count, device=x.device)
@@ -200,11 +177,11 @@ def boundary_distance(
             sample, way = active.repeat_interleave(count), ways.repeat(len(active))
             low, high = (torch.full((len(sample),), limit * s / steps, dtype=torch.float64) for s in (step, step + 1))
             low, high = low.to(x.device), high.to(x.device)
-            out = leaves(sample, way, high)
+            out = in_chunks(leaves, chunk, sample, way, high)
             sample, way, low, high = (t[out] for t in (sample, way, low, high))
             for _ in range(_BISECTIONS if len(sample) else 0):
                 middle = (low + high) / 2
-                beyond = leaves(sample, way, middle)
+                beyond = in_chunks(leaves, chunk, sample, way, middle)
                 low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
             found.scatter_reduce_(0, sample, high, "amin")
             active = active[found[active].isinf()]

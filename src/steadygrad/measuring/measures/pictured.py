@@ -14,10 +14,7 @@ from steadygrad.attributions import Attribution, similarity
 from steadygrad.attributions.pixels import image_array, plane_of
 from steadygrad.classifier import predict
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
-from steadygrad.registry import label_of
-from steadygrad.threat import Threat
-
-__all__ = ["EveryTarget", "Pictured"]
+from steadygrad.threat import Threat, per_sample
 
 
 @MEASURES.register(
@@ -25,8 +22,6 @@ __all__ = ["EveryTarget", "Pictured"]
     summary="an input and the adversarial one of its record as pictures, with the maps of both",
     reference="this library",
     cost="two maps for each attribution",
-    soundness="estimate",
-    order=1,
 )
 @dataclass(frozen=True)
 class Pictured(Measure):
@@ -38,14 +33,9 @@ class Pictured(Measure):
 
     attributions: tuple[Attribution, ...]
     shard: ClassVar[int] = 50
-
-    @property
-    def title(self) -> str:
-        """One table for all maps."""
-        return "pictures"
+    titled: ClassVar[str] = "pictures"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Draw the maps of the first model."""
         model, x, adversarial = models[0], batch.x, batch.of("input")
         target = predict(model, x, batch.seeds)[0]
         columns: dict[str, Any] = {"clean": image_array(x), "adversarial": image_array(adversarial)}
@@ -62,7 +52,6 @@ class Pictured(Measure):
     reference="Ross and Doshi-Velez 2018, arXiv 1711.09404, figure 6",
     cost="the passes of the attack for each class",
     soundness="attack",
-    order=1,
 )
 @dataclass(frozen=True)
 class EveryTarget(Measure):
@@ -76,21 +65,16 @@ class EveryTarget(Measure):
     threat: Threat
     classes: int
     shard: ClassVar[int] = 50
-
-    @property
-    def title(self) -> str:
-        """The attack."""
-        return f"{label_of(self.attack)}, targeted"
+    titled: ClassVar[str] = "{attack}, targeted"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Attack the first model."""
         x, y, count = batch.x, batch.y, len(batch.x)
         target = torch.arange(self.classes, device=x.device).repeat(count)  # (n * K,)
         inputs, own = x.repeat_interleave(self.classes, 0), y.repeat_interleave(self.classes, 0)
         seeds = torch.tensor([(s + k) % 2**62 for s in batch.seeds.tolist() for k in range(self.classes)])
         found = self.attack(models[0], inputs, own, self.threat, target=target, generator=seeds)
         # A clean mistake can be attacked towards its own label too; the diagonal shows the original.
-        shown = torch.where((target == own).view(-1, *[1] * (x.ndim - 1)), inputs, found.inputs)
+        shown = torch.where(per_sample(target == own, x), inputs, found.inputs)
         pictures = image_array(shown)
         return {
             "pictures": pictures.reshape(count, self.classes, *pictures.shape[1:]),

@@ -13,11 +13,7 @@ from steadygrad import randomness
 from steadygrad.attacks import Attack, Square
 from steadygrad.classifier import frozen
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
-from steadygrad.registry import label_of
 from steadygrad.threat import Threat
-
-__all__ = ["Plant", "Planted", "PlantedFound", "plant"]
-
 
 REACH = 0.7
 """Where the points are planted, as a share of the radius."""
@@ -109,7 +105,6 @@ def plant(model: nn.Module, x: Tensor, seeds: Tensor, threat: Threat) -> Plant:
     reference="Zimmermann et al. 2022, arXiv 2206.13991",
     cost="128 forwards, and the passes of the attack",
     soundness="attack",
-    order=1,
 )
 @dataclass(frozen=True)
 class PlantedFound(Measure):
@@ -118,19 +113,10 @@ class PlantedFound(Measure):
     attack: Attack
     threat: Threat
     shard: ClassVar[int] = 100
-
-    @property
-    def title(self) -> str:
-        """The attack that searches."""
-        return f"{label_of(self.attack)} (planted)"
-
-    @property
-    def draws_as(self) -> Any:
-        """The points do not depend on the attack that searches them."""
-        return {"planted": True}
+    titled: ClassVar[str] = "{attack} (planted)"
+    draws_as: ClassVar[Any] = {"planted": True}  # the points do not depend on the attack that searches them
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Attack planted copies of the first model."""
         made = plant(models[0], batch.x, batch.seeds, self.threat)
         found = torch.zeros_like(made.sure)
         rows = made.sure.nonzero().squeeze(1)

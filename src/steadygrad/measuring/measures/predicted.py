@@ -1,4 +1,4 @@
-"""What a model says of clean inputs."""
+"""What a model says of inputs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ from torch import nn
 from steadygrad.classifier import frozen
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 
-__all__ = ["LogProbabilities", "Predicted"]
-
 
 @MEASURES.register(
     "predicted",
     summary="the predicted class, and whether it is the label",
     reference="this library",
     cost="one forward",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
@@ -27,13 +24,14 @@ class Predicted(Measure):
     """Writes `prediction`, its probability `confidence`, whether it is `right`, and `rounded`.
 
     `rounded` says that float32 leaves nothing of 1 - p of the label: the slope of the cross-entropy then has
-    lost a part, and attacks along it some of their strength.
+    lost a part, and attacks along it some of their strength. Other inputs than the samples, such as those that an
+    attack made, are given as `input`.
     """
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Ask the first model."""
+        x = batch.of("input") if "input" in batch.given else batch.x
         with frozen(models[0], batch.seeds), torch.no_grad():
-            probabilities = models[0](batch.x).softmax(1)  # (n, K)
+            probabilities = models[0](x).softmax(1)  # (n, K)
         confidence, prediction = probabilities.max(1)
         own = probabilities.gather(1, batch.y[:, None])[:, 0]
         return {
@@ -49,7 +47,6 @@ class Predicted(Measure):
     summary="the log-probabilities of all classes",
     reference="this library",
     cost="one forward",
-    soundness="estimate",
     order=0,
 )
 @dataclass(frozen=True)
@@ -57,6 +54,5 @@ class LogProbabilities(Measure):
     """Writes the column `log_probabilities` (n, K)."""
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Ask the first model."""
         with frozen(models[0], batch.seeds), torch.no_grad():
             return {"log_probabilities": models[0](batch.x).double().log_softmax(1).float()}

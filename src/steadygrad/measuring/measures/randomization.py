@@ -14,9 +14,6 @@ from steadygrad.attributions.sanity import parameter_randomization
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.measuring.measures.map_attacks import DRAWN_ANEW
-from steadygrad.registry import label_of
-
-__all__ = ["RandomizedLayers"]
 
 
 @MEASURES.register(
@@ -24,8 +21,6 @@ __all__ = ["RandomizedLayers"]
     summary="rank correlation of a map with that of the model after its layers are randomized from the output down",
     reference="Adebayo et al. 2018, arXiv 1810.03292",
     cost="one map, and one for each layer with weights",
-    soundness="estimate",
-    order=1,
 )
 @dataclass(frozen=True)
 class RandomizedLayers(Measure):
@@ -42,14 +37,9 @@ class RandomizedLayers(Measure):
     seed: int = 0
     shard: ClassVar[int] = 50
     may_refuse: ClassVar[bool] = True
-
-    @property
-    def title(self) -> str:
-        """The attribution."""
-        return f"{label_of(self.attribution)} with random layers"
+    titled: ClassVar[str] = "{attribution} with random layers"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Compare maps of the first model with those of its copies."""
         if base_of(models[0]) is not models[0]:
             raise UsageError(DRAWN_ANEW)
         found = parameter_randomization(self.attribution, models[0], batch.x, seed=self.seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,9 +17,6 @@ from steadygrad.data import Dataset
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.measuring.statistics import Estimate, mean
 from steadygrad.measuring.table import Table
-from steadygrad.registry import label_of
-
-__all__ = ["FIVE_STEPS", "Rho2", "mean_image", "mean_ratio", "raw_change"]
 
 FIVE_STEPS = DeepFool(steps=5, candidates=9)
 """DeepFool as the score is defined by Yan et al. 2018: five steps, overshoot 0.02, the nine likeliest classes."""
@@ -29,8 +27,6 @@ FIVE_STEPS = DeepFool(steps=5, candidates=9)
     summary="l2 norm of DeepFool's change beside that of the input",
     reference="Moosavi-Dezfooli et al. 2016, arXiv 1511.04599, eq. 12; Yan et al. 2018, arXiv 1803.00404",
     cost="the passes of DeepFool, and two forwards",
-    soundness="estimate",
-    order=1,
 )
 @dataclass(frozen=True)
 class Rho2(Measure):
@@ -43,17 +39,14 @@ class Rho2(Measure):
     """
 
     attack: DeepFool = FIVE_STEPS
-
-    @property
-    def title(self) -> str:
-        """The score and its attack."""
-        return f"rho2 by {label_of(self.attack)}"
+    titled: ClassVar[str] = "rho2 by {attack}"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Measure the change of the first model."""
         model, x, seeds = models[0], batch.x, batch.seeds
         clean, _ = predict(model, x, seeds)
-        change = raw_change(model, x, clean, seeds, self.attack)
+        steps, overshoot, candidates = self.attack.steps, self.attack.overshoot, self.attack.candidates
+        with frozen(model, seeds):
+            change = deepfool_change(model, x, clean, steps=steps, overshoot=overshoot, candidates=candidates).change
         now, _ = predict(model, x + change, seeds)
         center = batch.shared.get("center")
         centered = np.full(len(x), np.nan) if center is None else _norm(x - torch.from_numpy(center).to(x))
@@ -64,14 +57,6 @@ class Rho2(Measure):
             "norm": _norm(x),
             "centered_norm": centered,
         }
-
-
-def raw_change(model: nn.Module, x: Tensor, labels: Tensor, seeds: Tensor, attack: DeepFool = FIVE_STEPS) -> Tensor:
-    """DeepFool's l2 change (N, *) away from labels (N,), sufficient or not, regardless of the bounds."""
-    with frozen(model, seeds):
-        return deepfool_change(
-            model, x, labels, steps=attack.steps, overshoot=attack.overshoot, candidates=attack.candidates
-        ).change
 
 
 def mean_ratio(table: Table, norm: str = "norm") -> Estimate | None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from steadygrad.attacks.losses import cross_entropy
 from steadygrad.classifier import frozen
 from steadygrad.derivatives import gradient
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
-from steadygrad.measuring.runner import Tables
 
-__all__ = ["SignedSteps", "halving_radius"]
+if TYPE_CHECKING:
+    from steadygrad.measuring.runner import Tables
 
 
 @MEASURES.register(
@@ -25,7 +25,6 @@ __all__ = ["SignedSteps", "halving_radius"]
     reference="Goodfellow, Shlens and Szegedy 2015, arXiv 1412.6572",
     cost="a forward and a backward, and a forward for each radius and model",
     soundness="attack",
-    order=1,
 )
 @dataclass(frozen=True)
 class SignedSteps(Measure):
@@ -42,6 +41,7 @@ class SignedSteps(Measure):
     radii: tuple[float, ...]
     targeted: bool = False
     bounds: tuple[float, float] = (0.0, 1.0)
+    draws_as = "signed step"  # which draws nothing: any name will do
 
     @property
     def title(self) -> str:
@@ -49,13 +49,7 @@ class SignedSteps(Measure):
         name = "TGSM" if self.targeted else "FGSM"
         return f"{name}, {len(self.radii)} radii from {min(self.radii):.6g} to {max(self.radii):.6g}"
 
-    @property
-    def draws_as(self) -> Any:
-        """A step draws nothing: any name will do."""
-        return "signed step"
-
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
-        """Step on the first model, judge on all."""
         x, y, source = batch.x, batch.y, models[0]
         with frozen(source, batch.seeds):
             target = (y + 1) % source(x[:1]).shape[1] if self.targeted else None
@@ -65,13 +59,8 @@ class SignedSteps(Measure):
         rows = []
         for model in models:
             with frozen(model, batch.seeds), torch.no_grad():
-                rows.append(torch.stack([_right(model, inputs, y) for inputs in points], 1))
+                rows.append(torch.stack([model(inputs).argmax(1) == y for inputs in points], 1))
         return {"right": torch.stack(rows, 1)}  # (n, M, R)
-
-
-def _right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    right: Tensor = model(x).argmax(1) == y
-    return right
 
 
 def halving_radius(tables: Tables, model: str, tolerance: float = 1e-4) -> float:

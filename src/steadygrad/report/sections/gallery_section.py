@@ -48,7 +48,7 @@ def _key(run: Run, maps: bool) -> list[Block]:
         text += "full ones."
     colors = "blue darker, white unchanged, red brighter; ends of the scale with each model."
     if run.summary.data.shape[0] == 3:
-        colors = "each color channel about middle grey (unchanged), ends of the scale with each model."
+        colors = "each color channel about middle gray (unchanged), ends of the scale with each model."
     keys = [html('<span class="ramp change" aria-hidden="true"></span> Perturbation: {}', colors)]
     if maps:
         words = "Explanation: light nothing, dark much; before and after on one scale, given below each pair."

@@ -1,0 +1,377 @@
+"""Wang and Kong 2023: networks trained in several ways, bounds on their maps, and attacks compared with the bounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from steadygrad.measuring.measures.map_bounds import DISTANCES, KINDS
+from steadygrad.measuring.paired import rank_correlation
+from steadygrad.measuring.statistics import Estimate, bootstrap, quantiles, share_of
+from steadygrad.measuring.table import Array
+from steadygrad.papers.claims import Claim
+from steadygrad.papers.paper import Findings, Paper
+from steadygrad.papers.parts import line, panels, percent
+from steadygrad.papers.study import Study
+from steadygrad.papers.wang2023_experiment import (
+    ATTACKS,
+    EXACT,
+    LABELS,
+    MAPS,
+    SCALES,
+    Attacked,
+    Scale,
+    measure,
+    plan,
+    radius,
+    samples,
+)
+from steadygrad.report.blocks import Block, Cell, Figure, Folded, Pictures, Section, Table, Text
+from steadygrad.report.png import Picture, change, image
+from steadygrad.report.style import MUTED, SERIES, logarithmic
+from steadygrad.report.wording import between, budget, norm, number
+from steadygrad.threat import Threat, linf
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["PAPER", "judge", "median_ratio"]
+
+_DRAWN = 60  # images of each model in the scatter plot
+_WORDS = (
+    "An attack shows what can happen; the linearized bound holds for the tangent of the map; the certified one for "
+    "every allowed input. All points of all attacks are compared with both bounds, in Euclidean distance and in "
+    "1 − cosine of the signed maps."
+)
+
+
+def find(study: Study, measured: tuple[dict[str, Array], list[Attacked]]) -> Findings:
+    """Everything in numbers, judged and drawn."""
+    (right, found), scale = measured, SCALES[study["scale"]]
+    counts, rows = _counts(found), [_row(one) for one in found]
+    results: dict[str, Any] = {
+        "models": list(right),
+        "maps": list(MAPS),
+        "attacks": list(ATTACKS),
+        "clean": {name: share_of(hits) for name, hits in right.items()},
+        "training_radius": radius(study["dataset"]),
+        "counts": counts,
+        "cells": rows,
+        "across_models": _across(found),
+    }
+    of = {name: [row for row in rows if row["map"] == name] for name in MAPS}
+    sections = [
+        Section("Attacks against bounds", [Text(_WORDS), _violations(counts), _remainders(counts), _clean(results)]),
+        Section(
+            "How sharp the bounds are",
+            [
+                *(_scatter(name, [one for one in found if one.map == name]) for name in MAPS),
+                *(Folded(f"{name}: medians", [_medians(name, of[name]), _cosines(name, of[name])]) for name in MAPS),
+            ],
+        ),
+        Section("Which attack comes furthest", [_by_attack(name, of[name]) for name in MAPS]),
+        Section("Rank agreement", _agreement(rows, results["across_models"])),
+        Section("Maps", [_pictures([one for one in found if one.map == "saliency"])]),
+    ]
+    headline = {f"{LABELS[name]}: accuracy": (share, "%") for name, share in results["clean"].items()}
+    return Findings(results, judge(counts, rows, scale.needed), sections, _left_out(study, scale), headline)
+
+
+def _counts(found: Sequence[Attacked]) -> dict[str, Any]:
+    """Points and violations of all together."""
+
+    def total(name: str) -> int:
+        return sum(int(one.points[name].sum()) for one in found)
+
+    return {
+        "tried": total("tried"),
+        "kept": total("kept"),
+        "comparisons": total("kept") * len(KINDS) * len(DISTANCES),
+        "beyond": {kind: {d: total(f"over_{d}_{kind}") for d in DISTANCES} for kind in KINDS},
+        "unexplained": total("unexplained"),
+        "excess_over_remainder": np.sum([one.points["excess"].sum((0, 1)) for one in found], axis=0).tolist(),
+    }
+
+
+def _row(one: Attacked) -> dict[str, Any]:
+    points, best, tangent = one.points, one.strongest, one.bound("linearized")
+    far = points["deviation_euclidean"]  # (N, A)
+    return {
+        "model": one.model,
+        "map": one.map,
+        "norm": one.threat.norm,
+        "eps": one.threat.eps,
+        "images": len(best),
+        "points": int(points["kept"].sum()),
+        "length": _middle(one.length),
+        "attack": _middle(best),
+        "noise": _middle(far[:, 0]),
+        "tangent": _middle(one.tangent),
+        **{kind: _middle(one.bound(kind)) for kind in KINDS},
+        "ratio": {kind: median_ratio(one.bound(kind), best) for kind in KINDS},
+        "agreement": {kind: rank_correlation(one.bound(kind), best) for kind in KINDS},
+        "by_attack": {name: _middle(far[:, i] / np.maximum(tangent, 1e-30)) for i, name in enumerate(ATTACKS)},
+        "beyond": {kind: {d: int(points[f"over_{d}_{kind}"].sum()) for d in DISTANCES} for kind in KINDS},
+        "images_beyond": int(points["over_euclidean_linearized"].any(1).sum()),
+        "cosine": {
+            "attack": _middle(points["deviation_cosine"].max(1)),
+            **{kind: _middle(one.bounds["cosine", kind]) for kind in KINDS},
+        },
+    }
+
+
+def _middle(values: Array) -> float | None:
+    return quantiles(values, (0.5,))["0.5"]
+
+
+def median_ratio(upper: Array, reached: Array) -> Estimate | None:
+    """The median of bound over attack, with its bootstrap interval over images; None where none moved a map.
+
+    Images whose map no attack moved count as infinitely far, and an infinite median is not given.
+    """
+    found = bootstrap(np.median, np.where(reached > 0, upper / np.where(reached > 0, reached, 1.0), np.inf))
+    return found if np.isfinite([found.value, found.low, found.high]).all() else None
+
+
+def _across(found: Sequence[Attacked]) -> list[dict[str, Any]]:
+    """Whether the models come in the same order by bound and by attack: one rank correlation of their medians."""
+    out = []
+    for name, threat in dict.fromkeys((one.map, one.threat) for one in found):
+        group = [one for one in found if (one.map, one.threat) == (name, threat)]
+        best = [np.median(one.strongest) for one in group]
+        out.append({"map": name, "norm": threat.norm, "eps": threat.eps, "models": len(group)})
+        for kind in KINDS:
+            ranks = rank_correlation([np.median(one.bound(kind)) for one in group], best)
+            out[-1][kind] = None if ranks is None else ranks.value
+    return out
+
+
+def judge(counts: dict[str, Any], rows: Sequence[dict[str, Any]], needed: int) -> list[Claim]:
+    """Every expectation with what was found; bounds are judged at the smaller radius of each norm."""
+    beyond = {kind: sum(counts["beyond"][kind].values()) for kind in KINDS}
+    first_order = "it holds to first order only, so that some are expected here"
+    out = [
+        Claim("Attacked points", _exactly(counts["kept"]), "at least", needed, "", "over 10 million"),
+        Claim("Points beyond the certified bound", _exactly(beyond["certified"]), "at most", 0, ""),
+        Claim(
+            "Points beyond the linearized bound", _exactly(beyond["linearized"]), "at most", 0, "", "none", first_order
+        ),
+        Claim(
+            "Points beyond the linearized bound that the remainder does not explain",
+            *(_exactly(counts["unexplained"]), "at most", 0, ""),
+        ),
+    ]
+    for row in rows:
+        if row["map"] != "saliency" or row["eps"] != min(r["eps"] for r in rows if r["norm"] == row["norm"]):
+            continue
+        where = f"{LABELS[row['model']]}, saliency, {Threat(row['norm'], row['eps'])}"
+        ranks = f"{where}: rank correlation of linearized bound and strongest attack over images"
+        if row["norm"] == "l2":
+            out.append(Claim(ranks, row["agreement"]["linearized"], "at least", 0.8, ""))
+        ratio = row["ratio"]["certified"]
+        out.append(Claim(f"{where}: certified bound over strongest attack, median", ratio, "at most", 3, "times"))
+    return out
+
+
+def _exactly(count: int) -> Estimate:
+    return Estimate(count, count, count)
+
+
+def _left_out(study: Study, scale: Scale) -> list[str]:
+    lines = [
+        "The paper's networks, radii and tables were not available: only its count of attacks is compared.",
+        f"A point is an iterate of a restart of an attack, so that points of one restart are alike: "
+        f"{scale.points} of each image, model, map and threat.",
+        "Integrated gradients are attacked on fewer images, with 4 points on the path.",
+    ]
+    if math.prod(study["shape"]) > EXACT:
+        lines.append("Certified bounds are those of interval arithmetic: the images have more than 1,024 entries.")
+    if not scale.more:
+        lines.append("TRADES, IG-NORM and IG-SUM-NORM are trained at the scale of the paper only.")
+    if scale.training is not None:
+        lines.append(f"{study.size('train'):,} training samples, {scale.fit.epochs} epochs.")
+    return lines
+
+
+def _violations(counts: dict[str, Any]) -> Table:
+    def row(text: str, count: int, paper: str = "–") -> tuple[str, list[Cell]]:
+        return text, [Cell(f"{count:,}"), Cell(paper)]
+
+    beyond = [
+        row(f"beyond the {kind} bound, {label}", counts["beyond"][kind][d], paper)
+        for kind, paper in (("certified", "–"), ("linearized", "none"))
+        for d, label in (("euclidean", "Euclidean"), ("cosine", "cosine"))
+    ]
+    return Table(
+        "Points and violations, ours and as the paper states. A point is one iterate of one restart of one attack on "
+        "one image of one model, map and threat.",
+        ["", "Ours", "Paper"],
+        [
+            row("points tried", counts["tried"]),
+            row("of these, inside the threat with an unchanged prediction", counts["kept"], "> 10 million"),
+            *beyond,
+            row("of the linearized: not explained by the remainder", counts["unexplained"]),
+        ],
+    )
+
+
+def _remainders(counts: dict[str, Any]) -> Text:
+    shares = np.array(counts["excess_over_remainder"])
+    inner, bins, total = shares[:-1], len(shares) - 1, int(shares.sum())
+    if not total:
+        return Text("No point exceeds the linearized Euclidean bound.")
+    middle = (min(int(np.searchsorted(np.cumsum(inner), inner.sum() / 2)), bins - 1) + 0.5) / bins
+    return Text(
+        f"{total:,} points exceed the linearized Euclidean bound. Their excess over it is at most the remainder "
+        "‖g(x+δ) − g(x) − Jδ‖ wherever the bound holds for the tangent; measured, the excess is about "
+        f"{100 * middle:.0f} % of the remainder in the median (bins of 5 %), and above it for {int(shares[-1]):,} "
+        "points."
+    )
+
+
+def _clean(results: dict[str, Any]) -> Table:
+    return Table(
+        f"Accuracy on clean test images, in percent. Adversarial points of the trainings lie within ℓ∞ "
+        f"{budget(results['training_radius'])}.",
+        ["Model", "Accuracy"],
+        [(LABELS[name], [percent(share)]) for name, share in results["clean"].items()],
+    )
+
+
+def _ball(ball: str, eps: float) -> str:
+    return f"{norm(ball)} {number(eps)}"
+
+
+def _table(
+    caption: str, head: Sequence[str], rows: Sequence[dict[str, Any]], cells: Callable[[dict[str, Any]], list[Cell]]
+) -> Table:
+    """A table with a row for each model and threat."""
+    named = [(f"{LABELS[row['model']]}, {_ball(row['norm'], row['eps'])}", cells(row)) for row in rows]
+    return Table(caption, ["Model", *head], named)
+
+
+def _numbers(found: Mapping[str, float | None], names: Sequence[str]) -> list[Cell]:
+    return [Cell(number(found[name])) for name in names]
+
+
+def _intervals(found: Mapping[str, Estimate | None]) -> list[Cell]:
+    every = [found[kind] for kind in KINDS]
+    return [Cell("–") if e is None else Cell(*between(e.value, e.low, e.high)) for e in every]
+
+
+def _scatter(name: str, found: Sequence[Attacked]) -> Figure:
+    every = list(dict.fromkeys(one.threat for one in found))
+
+    def draw(axes: Axes, index: int) -> None:
+        ends = []
+        for order, one in enumerate(one for one in found if one.threat == every[index]):
+            color, reached = SERIES[order % len(SERIES)], one.strongest[:_DRAWN]
+            for kind, fill, label in (("linearized", color, LABELS[one.model]), ("certified", "none", None)):
+                bound = one.bound(kind)[:_DRAWN]
+                good = (reached > 0) & (bound > 0)
+                ends += [reached[good], bound[good]]
+                line(
+                    axes, order, reached[good].tolist(), bound[good].tolist(), label,
+                    linestyle="none", markersize=3.5, markerfacecolor=fill, markeredgewidth=0.7,
+                )  # fmt: skip
+        all_ends = np.concatenate(ends)
+        diagonal = [all_ends.min(), all_ends.max()] if len(all_ends) else [0.1, 1.0]
+        axes.plot(diagonal, diagonal, color=MUTED, linewidth=0.9)
+        logarithmic(axes, "x", "y")
+
+    caption = (
+        f"{name.capitalize()}: the strongest attack on an image against the bound on it, Euclidean distance; filled "
+        "linearized, hollow certified. Below the line an attack exceeds the bound, which the certified one rules out."
+    )
+    titles = [_ball(threat.norm, float(threat.eps or 0)) for threat in every]
+    return panels(titles, draw, caption, "strongest attack", "bound", columns=2, height=4.1)
+
+
+def _medians(name: str, rows: Sequence[dict[str, Any]]) -> Table:
+    def cells(row: dict[str, Any]) -> list[Cell]:
+        values = _numbers(row, ("length", "noise", "attack", "tangent", *KINDS))
+        return [*values, *_intervals(row["ratio"]), Cell(str(row["images_beyond"]))]
+
+    caption = (
+        f"{name.capitalize()}, medians over images in units of the map: its length, what random points and the "
+        "strongest attack change (Euclidean), what an allowed input reaches on the tangent, and the bounds; ratios of "
+        "bound to attack, with their intervals; images with a point beyond the linearized bound."
+    )
+    head = ("Length", "Noise", "Attack", "Tangent", "Linearized", "Certified")
+    return _table(caption, (*head, "Lin. / attack", "Cert. / attack", "Beyond lin."), rows, cells)
+
+
+def _cosines(name: str, rows: Sequence[dict[str, Any]]) -> Table:
+    caption = f"{name.capitalize()}, 1 − cosine of the signed maps, medians over images; 2 is all there is."
+    names = ("attack", *KINDS)
+    return _table(caption, [n.capitalize() for n in names], rows, lambda row: _numbers(row["cosine"], names))
+
+
+def _by_attack(name: str, rows: Sequence[dict[str, Any]]) -> Table:
+    caption = (
+        f"{name.capitalize()}: the largest Euclidean deviation that each attack found over the linearized bound, "
+        "median over images."
+    )
+    return _table(caption, ATTACKS, rows, lambda row: _numbers(row["by_attack"], ATTACKS))
+
+
+def _agreement(rows: Sequence[dict[str, Any]], across: Sequence[dict[str, Any]]) -> list[Block]:
+    def heading(row: dict[str, Any]) -> str:
+        return f"{row['map']}, {_ball(row['norm'], row['eps'])}"
+
+    kinds = [kind.capitalize() for kind in KINDS]
+    return [
+        Table(
+            "Spearman's rank correlation over images between the bound and the strongest attack, Euclidean, with 95 % "
+            "bootstrap intervals over images.",
+            ["Model", "Images", *kinds],
+            [
+                (f"{LABELS[r['model']]}, {heading(r)}", [Cell(str(r["images"])), *_intervals(r["agreement"])])
+                for r in rows
+            ],
+        ),
+        Table(
+            "The same over models, of their medians: so few models can agree by chance.",
+            ["", "Models", *kinds],
+            [(heading(r), [Cell(str(r["models"])), *_numbers(r, KINDS)]) for r in across],
+        ),
+    ]
+
+
+def _pictures(found: Sequence[Attacked]) -> Pictures:
+    shown = found[0].points.kept("clean").values
+    rows: list[tuple[str, list[Picture]]] = [("image", [Picture(image(x), "test image") for x in shown])]
+    last = max(float(one.threat.eps or 0) for one in found if one.threat.norm == "linf")
+    for one in (one for one in found if one.threat == linf(last)):
+        furthest = one.points.kept("map_furthest").values[:, ATTACKS.index("PGD, Euclidean")]
+        maps = {"clean": one.points.kept("map_clean").values, "attacked": furthest}
+        scales = np.abs(np.stack([*maps.values()])).reshape(2, len(shown), -1).max((0, 2))
+        for label, values in maps.items():
+            name = f"{LABELS[one.model]}, {label}"
+            rows.append((name, [Picture(change(m, float(s)), f"map: {name}") for m, s in zip(values, scales)]))
+    return Pictures(
+        f"Saliency of the predicted class before and after the Euclidean PGD attack at ℓ∞ {number(last)}, which leaves "
+        "the prediction as it was; each pair on one scale, blue below zero, red above.",
+        ["", *(str(i + 1) for i in range(len(shown)))],
+        rows,
+    )
+
+
+PAPER = Paper(
+    name="wang2023",
+    title="Bounds on attribution deviations",
+    reference="Wang and Kong, CVPR 2023, arXiv 2303.00340",
+    says=(
+        "How far an attribution can be moved within a threat has a practical upper bound, computed from its Jacobian, "
+        "which over 10 million attacks on attributions did not exceed."
+    ),
+    data=("mnist", "cifar10"),
+    models=("strided_cnn",),
+    samples=samples,
+    plan=plan,
+    measure=measure,
+    find=find,
+)
