@@ -11,8 +11,6 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CHANGE", "MAP", "Array", "Arrays", "Picture", "change", "image", "indexed", "map_", "reduce", "tiled"]
-
 Array: TypeAlias = npt.NDArray[np.float64]
 Arrays: TypeAlias = dict[str, Array]
 
