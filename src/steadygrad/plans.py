@@ -12,10 +12,10 @@ from typing_extensions import Self
 from steadygrad.errors import UsageError, one_of, unknown_name
 from steadygrad.registry import build, parse, parse_value
 
-Fraction = BeforeValidator(lambda value: parse_value(value) if isinstance(value, str) else value)
+AsNumber = BeforeValidator(lambda value: parse_value(value) if isinstance(value, str) else value)
 """Takes a text such as 8/255 as the number that it says."""
 Count = Annotated[int, Field(ge=1, strict=True)]
-Radius = Annotated[float, Fraction, Field(gt=0, allow_inf_nan=False)]
+Radius = Annotated[float, AsNumber, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
 
 

@@ -15,7 +15,6 @@ Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, metavar="N", 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")]
 
-
 typed: ContextVar[list[str] | None] = ContextVar("typed", default=None)
 """The command that is running, with the name of the program; None means the arguments of the process."""
 
