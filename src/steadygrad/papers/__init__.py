@@ -10,8 +10,6 @@ from steadygrad.errors import unknown_name
 from steadygrad.papers import paper
 from steadygrad.papers.paper import Paper, Request
 
-__all__ = ["PAPERS", "Paper", "Request", "reproduce"]
-
 _MODULES = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
 
 PAPERS: dict[str, Paper] = {

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from steadygrad.errors import UsageError
-from steadygrad.measuring.statistics import Estimate
+import numpy as np
+from numpy.typing import ArrayLike
 
-__all__ = ["Claim", "Sense", "published"]
+from steadygrad.errors import UsageError
+from steadygrad.measuring.paired import mean_difference
+from steadygrad.measuring.statistics import Estimate
 
 Sense = Literal["at least", "at most", "above", "below"]
 _NUMBERS = Path(__file__).parent / "numbers"
@@ -79,6 +82,26 @@ class Claim:
             "paper": self.paper,
             "detail": self.detail,
         }
+
+
+def minus(
+    text: str,
+    values: Mapping[str, ArrayLike],
+    one: str,
+    other: str,
+    sense: Sense = "above",
+    bar: float = 0.0,
+    unit: str = "points",
+    **more: Any,
+) -> Claim:
+    """A claim on the mean difference of two models' values (N,) on the same samples; not measured without any.
+
+    >>> minus("better", {"a": [1, 1, 1], "b": [0, 0, 0]}, "a", "b").held
+    True
+    """  # fmt: skip
+    measured = one in values and np.size(values[one]) > 0
+    found = mean_difference(values[one], values[other]) if measured else None
+    return Claim(text, found, sense, bar, unit, **more)
 
 
 def published(name: str) -> list[dict[str, str]]:

@@ -25,8 +25,6 @@ from steadygrad.papers.seeds import over_seeds
 from steadygrad.papers.study import Study
 from steadygrad.report.blocks import Section
 
-__all__ = ["SCALES", "Findings", "Paper", "Request", "draw", "plain", "reproduce"]
-
 SCHEMA = 2
 
 Scale = Literal["smoke", "short", "paper"]

@@ -35,8 +35,6 @@ from steadygrad.papers.training import Training
 from steadygrad.registry import describe
 from steadygrad.threat import l0, linf
 
-__all__ = ["PAPER", "Measured", "judge"]
-
 EPS = 0.2
 """The radius of the tables that are shown first, of the curves while training, and of the search."""
 OWN_JUDGES: dict[str, Attack] = {"FGSM, margin": FGSM(loss="margin"), "PGD, margin": PGD(steps=20, loss="margin")}

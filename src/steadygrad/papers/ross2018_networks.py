@@ -13,8 +13,6 @@ from steadygrad.defenses import AdversarialTraining, Defense, Distillation, Inpu
 from steadygrad.papers.study import Study
 from steadygrad.training import FitSettings
 
-__all__ = ["GRIDS", "LABELS", "MODELS", "SCALES", "defenses", "fitting", "left_out", "unit_of", "weights_of"]
-
 LABELS = {
     "normal": "normal",
     "distilled": "distilled",

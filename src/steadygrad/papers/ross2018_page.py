@@ -20,7 +20,6 @@ from steadygrad.report.wording import number
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["gradients", "sections", "targets"]
 
 Found = Mapping[str, Any]
 _HEAD = list(LABELS.values())

@@ -38,7 +38,6 @@ from steadygrad.threat import Threat, linf
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["PAPER", "judge", "median_ratio"]
 
 _DRAWN = 60  # images of each model in the scatter plot
 _WORDS = (

@@ -35,24 +35,6 @@ from steadygrad.registry import describe
 from steadygrad.threat import Threat, l2, linf
 from steadygrad.training import FitSettings
 
-__all__ = [
-    "ATTACKS",
-    "EXACT",
-    "LABELS",
-    "MAPS",
-    "SCALES",
-    "Attacked",
-    "Scale",
-    "attacks",
-    "measure",
-    "network",
-    "plan",
-    "radius",
-    "samples",
-    "threats",
-    "trainings",
-]
-
 LABELS = {
     "plain": "plain",
     "pgd": "PGD-trained",

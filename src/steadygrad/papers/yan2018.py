@@ -34,7 +34,6 @@ from steadygrad.threat import l2, linf
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["MULTIPLES", "PAPER", "Measured", "judge"]
 
 MULTIPLES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5)
 """Radii of the FGS curve as multiples of the reference radius; the paper's table has .2, .5 and 1."""

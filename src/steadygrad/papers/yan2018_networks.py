@@ -19,8 +19,6 @@ from steadygrad.papers.training import Training
 from steadygrad.registry import build, configure
 from steadygrad.training import FitSettings
 
-__all__ = ["LABELS", "METHODS", "RIVALS", "SCALES", "Recipe", "Scale", "left_out", "methods", "recipe_of"]
-
 RIVALS = ("parseval", "adversarial_fgs", "adversarial_deepfool")
 METHODS = (*RIVALS, "deep_defense")
 LABELS = {
