@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -116,3 +117,22 @@ def published(name: str) -> list[dict[str, str]]:
         raise UsageError(f"there are no published numbers {name!r}: give one of {known}")
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def published_shares(name: str, keys: Sequence[str], **only: str) -> dict[tuple[str, ...], float]:
+    """The published accuracies of the rows that have these values, by other columns of theirs.
+
+    >>> published_shares("ross2018_clean", ["model"], dataset="mnist")["normal",] > 0.98
+    True
+    """
+    rows = [row for row in published(name) if all(row[key] == value for key, value in only.items())]
+    return {tuple(row[key] for key in keys): float(row["accuracy_pct"]) / 100 for row in rows}
+
+
+def in_words(value: float, unit: str = "%") -> str:
+    """A published share or difference of shares in words; nothing for NaN.
+
+    >>> in_words(0.123), in_words(0.123, "points"), in_words(float("nan"))
+    ('12.3 %', '+12.3 points', '')
+    """
+    return "" if math.isnan(value) else f"{100 * value:{'+' if unit == 'points' else ''}.1f} {unit}"

@@ -108,10 +108,11 @@ class Rows:
         **layout: Any,
     ) -> Figure:
         """Panels with a line for each: `curve(panel, name)` gives its x and y, and `thin` those of a thin one."""
+        style: dict[str, Any] = {} if marks else {"marker": ""}
 
         def draw(axes: Axes, panel: int) -> None:
             for place, name in enumerate(self.found):
-                line(axes, place, *curve(panel, name), self.labels[name], **({} if marks else {"marker": ""}))
+                line(axes, place, *curve(panel, name), self.labels[name], **style)
                 points = thin(panel, name) if thin else ((), ())
                 if len(points[0]):
                     line(axes, place, *points, marker="", linewidth=0.8, linestyle=dashes)
