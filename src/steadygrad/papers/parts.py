@@ -80,7 +80,7 @@ class Rows:
     def table(
         self,
         caption: str,
-        columns: Mapping[str | tuple[str, ...], Hashable | Callable[[Any], Any]],
+        columns: Mapping[Any, Hashable | Callable[[Any], Any]],
         first: str = "Model",
         words: Sequence[int] = (),
     ) -> Table:
