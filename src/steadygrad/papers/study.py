@@ -34,7 +34,7 @@ def settings_of(paper: str, name: str = "settings") -> dict[str, Any]:
     folder = Path(__file__).parent / "settings" / paper
     path = folder / f"{name}.toml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.toml") if p.stem != "settings"))
         raise UsageError(f"there are no settings for {name!r}: {paper} has {known}")
     return read_toml(path)
 
