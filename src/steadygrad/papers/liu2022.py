@@ -370,18 +370,4 @@ def _searched_blocks(found: Measured) -> list[Block]:
     return [*tables, Text(f"{text}J-SIGR's.")] if tables else []
 
 
-PAPER = Paper(
-    name="liu2022",
-    title="J-SIGR",
-    reference="Liu et al., Pattern Recognition 145, 2024, arXiv 2207.13036",
-    says=(
-        "A small Jacobian makes networks harder to fool; small gradients outside of the pixels that a perturbation "
-        "saliency calls salient make the cheap gradient map as readable as the costly one."
-    ),
-    data=("mnist", "cifar10"),
-    models=("ross_cnn", "lenet", "convnet", "resnet18"),
-    samples=samples,
-    plan=plan,
-    measure=measure,
-    find=find,
-)
+PAPER = Paper(**SETTINGS["paper"], samples=samples, plan=plan, measure=measure, find=find)

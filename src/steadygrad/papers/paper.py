@@ -99,8 +99,8 @@ class Paper:
     title: str
     reference: str
     says: str
-    data: tuple[str, ...]
-    models: tuple[str, ...]
+    data: Sequence[str]
+    models: Sequence[str]
     samples: Callable[[Study, Dataset, Dataset], dict[str, Dataset]]
     plan: Callable[[Study], dict[str, Any]]
     measure: Callable[[Study], Any]

@@ -320,19 +320,4 @@ def judge(found: Measured, theirs: Mapping[tuple[str, ...], float]) -> list[Clai
     ]
 
 
-PAPER = Paper(
-    name="ross2018",
-    title="Regularizing input gradients",
-    reference="Ross and Doshi-Velez, AAAI 2018, arXiv 1711.09404",
-    says=(
-        "A penalty on the input gradient of the loss resists adversarial examples, makes examples that transfer to "
-        "other models, and makes input gradients readable. Together with adversarial training it is stronger still."
-    ),
-    data=("mnist", "notmnist", "svhn"),
-    models=("ross_cnn",),
-    samples=samples,
-    plan=plan,
-    measure=measure,
-    find=find,
-    colors={"svhn": "grey"},
-)
+PAPER = Paper(**networks.SETTINGS["paper"], samples=samples, plan=plan, measure=measure, find=find)

@@ -22,6 +22,7 @@ from steadygrad.papers.wang2023_experiment import (
     LABELS,
     MAPS,
     SCALES,
+    SETTINGS,
     Attacked,
     Scale,
     measure,
@@ -337,18 +338,4 @@ def _pictures(found: Sequence[Attacked]) -> Pictures:
     )
 
 
-PAPER = Paper(
-    name="wang2023",
-    title="Bounds on attribution deviations",
-    reference="Wang and Kong, CVPR 2023, arXiv 2303.00340",
-    says=(
-        "How far an attribution can be moved within a threat has a practical upper bound, computed from its Jacobian, "
-        "which over 10 million attacks on attributions did not exceed."
-    ),
-    data=("mnist", "cifar10"),
-    models=("strided_cnn",),
-    samples=samples,
-    plan=plan,
-    measure=measure,
-    find=find,
-)
+PAPER = Paper(**SETTINGS["paper"], samples=samples, plan=plan, measure=measure, find=find)

@@ -27,7 +27,7 @@ from steadygrad.papers.paper import Findings, Paper
 from steadygrad.papers.parts import Points, Rows, against, fixed, searched_tables, settings_table
 from steadygrad.papers.search import Rule, Search, search
 from steadygrad.papers.study import Study
-from steadygrad.papers.yan2018_networks import LABELS, RIVALS, SCALES, Recipe, left_out, methods, recipe_of
+from steadygrad.papers.yan2018_networks import LABELS, RIVALS, SCALES, SETTINGS, Recipe, left_out, methods, recipe_of
 from steadygrad.report.blocks import Block, Cell, Section, Table, Text
 from steadygrad.report.wording import number
 from steadygrad.threat import l2, linf
@@ -324,18 +324,4 @@ def _judges(rows: Rows, radius: float) -> Table:
     )
 
 
-PAPER = Paper(
-    name="yan2018",
-    title="Deep Defense",
-    reference="Yan, Guo and Zhang, NeurIPS 2018, arXiv 1803.00404",
-    says=(
-        "Fine-tuning with a penalty on small DeepFool perturbations, differentiated through all of DeepFool's steps, "
-        "makes networks harder to fool and no less accurate."
-    ),
-    data=("mnist", "cifar10"),
-    models=("mlp", "lenet", "convnet", "nin", "alexnet", "resnet18"),
-    samples=samples,
-    plan=plan,
-    measure=measure,
-    find=find,
-)
+PAPER = Paper(**SETTINGS["paper"], samples=samples, plan=plan, measure=measure, find=find)

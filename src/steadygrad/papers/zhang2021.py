@@ -368,18 +368,4 @@ def _pictures(found: Measured) -> Pictures:
     )
 
 
-PAPER = Paper(
-    name="zhang2021",
-    title="Neuron sensitivity",
-    reference="Zhang et al., IEEE TIP 30, 2021, arXiv 1909.06978",
-    says=(
-        "The neurons that move most from a benign to an adversarial input carry the wrong prediction; adversarial "
-        "training calms them, and training that holds them still makes networks harder to fool."
-    ),
-    data=("cifar10", "mnist"),
-    models=("ross_cnn", "convnet", "vgg16", "resnet18"),
-    samples=samples,
-    plan=plan,
-    measure=measure,
-    find=find,
-)
+PAPER = Paper(**SETTINGS["paper"], samples=samples, plan=plan, measure=measure, find=find)
