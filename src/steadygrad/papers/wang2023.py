@@ -12,25 +12,12 @@ from steadygrad.measuring.measures.map_bounds import DISTANCES, KINDS
 from steadygrad.measuring.paired import rank_correlation
 from steadygrad.measuring.statistics import Estimate, bootstrap, quantiles, share_of
 from steadygrad.measuring.table import Array
+from steadygrad.papers import wang2023_experiment as experiment
 from steadygrad.papers.claims import Claim
 from steadygrad.papers.paper import Findings, Paper
 from steadygrad.papers.parts import Rows, line, panels
 from steadygrad.papers.study import Study
-from steadygrad.papers.wang2023_experiment import (
-    ATTACKS,
-    EXACT,
-    LABELS,
-    MAPS,
-    SCALES,
-    SETTINGS,
-    Attacked,
-    Scale,
-    measure,
-    plan,
-    points_of,
-    radius,
-    samples,
-)
+from steadygrad.papers.wang2023_experiment import ATTACKS, LABELS, MAPS, Attacked
 from steadygrad.report.blocks import Block, Cell, Figure, Folded, Pictures, Section, Table, Text
 from steadygrad.report.png import Picture, change, image
 from steadygrad.report.style import MUTED, SERIES, logarithmic
@@ -51,13 +38,13 @@ _WORDS = (
 
 def find(study: Study, measured: tuple[dict[str, Array], list[Attacked]]) -> Findings:
     """Everything in numbers, judged and drawn."""
-    (right, found), scale = measured, SCALES[study["scale"]]
+    (right, found), scale = measured, experiment.SCALES[study["scale"]]
     counts, rows, across = _counts(found), [_row(one) for one in found], _across(found)
     clean = {name: share_of(hits) for name, hits in right.items()}
     of = {name: _named([row for row in rows if row["map"] == name]) for name in MAPS}
     accuracies = Rows(LABELS, clean).table(
         f"Accuracy on clean test images, in percent. Adversarial points of the trainings lie within ℓ∞ "
-        f"{budget(radius(study['dataset']))}.",
+        f"{budget(experiment.radius(study['dataset']))}.",
         {"Accuracy": clean.get},
     )
     sections = [
@@ -178,14 +165,14 @@ def _exactly(count: int) -> Estimate:
     return Estimate(count, count, count)
 
 
-def _left_out(study: Study, scale: Scale) -> list[str]:
+def _left_out(study: Study, scale: Mapping[str, Any]) -> list[str]:
     lines = [
         "The paper's networks, radii and tables were not available: only its count of attacks is compared.",
         f"A point is an iterate of a restart of an attack, so that points of one restart are alike: "
-        f"{points_of(scale)} of each image, model, map and threat.",
+        f"{experiment.points_of(scale)} of each image, model, map and threat.",
         "Integrated gradients are attacked on fewer images, with 4 points on the path.",
     ]
-    if math.prod(study["shape"]) > EXACT:
+    if math.prod(study["shape"]) > experiment.EXACT:
         lines.append("Certified bounds are those of interval arithmetic: the images have more than 1,024 entries.")
     if not scale["more"]:
         lines.append("TRADES, IG-NORM and IG-SUM-NORM are trained at the scale of the paper only.")
@@ -338,4 +325,10 @@ def _pictures(found: Sequence[Attacked]) -> Pictures:
     )
 
 
-PAPER = Paper(**SETTINGS["paper"], samples=samples, plan=plan, measure=measure, find=find)
+PAPER = Paper(
+    **experiment.SETTINGS["paper"],
+    samples=experiment.samples,
+    plan=experiment.plan,
+    measure=experiment.measure,
+    find=find,
+)
