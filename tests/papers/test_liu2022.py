@@ -254,7 +254,7 @@ def test_the_whole_experiment_is_written_down_and_not_repeated(tmp_path, monkeyp
     assert list(found["rows"]) == ["plain", "nat", "pat", "distilled", "penalty", "jacobian", "selective", "jsigr",
                                "jsigr_pat"]  # fmt: skip
     jsigr = models.load(tmp_path / "models" / "jsigr")
-    checked = validity(jsigr, load("digits", "test"), PGD(steps=2), linf(found["eps"]), count=3)
+    checked = validity(jsigr, load("digits", "test"), PGD(steps=2), linf(summary["config"]["eps"]), count=3)
     assert found["rows"]["jsigr"]["verdict"] == checked.text
     assert found["rows"]["jsigr"]["trustworthy"] == checked.trustworthy
     page = (tmp_path / "index.html").read_text()
