@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -22,7 +21,7 @@ def test_wrong_names_are_refused_before_any_work() -> None:
 
 @pytest.mark.slow
 def test_json_is_one_line_with_the_summary(monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny = dataclasses.replace(SCALES["smoke"], part=0.01, training=60, test=20, distances=4, suite=4)
+    tiny = {**SCALES["smoke"], "part": 0.01, "training": 60, "test": 20, "distances": 4, "suite": 4}
     monkeypatch.setitem(SCALES, "smoke", tiny)
     line = ("reproduce", "yan2018", "--data", "digits", "--model", "mlp", "--scale", "smoke", "--out", "run")
     result = done(*line, "--json")

@@ -248,13 +248,13 @@ def test_the_whole_experiment_is_written_down_and_not_repeated(tmp_path, monkeyp
     summary = papers.reproduce("liu2022", request)
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     found = summary["results"]
-    assert found["source"] == "mlp"
+    assert summary["config"]["source"] == "mlp"
     assert found["images"] == {"accuracy": found["images"]["accuracy"], "transferred": 20, "suite": 2, "checked": 3,
                                "maps": 4}  # fmt: skip
-    assert found["models"] == ["plain", "nat", "pat", "distilled", "penalty", "jacobian", "selective", "jsigr",
+    assert list(found["rows"]) == ["plain", "nat", "pat", "distilled", "penalty", "jacobian", "selective", "jsigr",
                                "jsigr_pat"]  # fmt: skip
     jsigr = models.load(tmp_path / "models" / "jsigr")
-    checked = validity(jsigr, load("digits", "test"), PGD(steps=2), linf(found["eps"]), count=3)
+    checked = validity(jsigr, load("digits", "test"), PGD(steps=2), linf(summary["config"]["eps"]), count=3)
     assert found["rows"]["jsigr"]["verdict"] == checked.text
     assert found["rows"]["jsigr"]["trustworthy"] == checked.trustworthy
     page = (tmp_path / "index.html").read_text()

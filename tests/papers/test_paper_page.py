@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from report.test_page import Page
-from steadygrad.papers.paper_page import claim_found, render, share, signed
+from steadygrad.measuring.statistics import Estimate
+from steadygrad.papers.paper_page import claim_found, render
+from steadygrad.papers.parts import fixed, percent
 from steadygrad.report.blocks import Cell, Figure, Folded, Pictures, Section, Table, Text, tight
 from steadygrad.report.png import Picture, change, image, tiled
 from steadygrad.report.style import drawing, drawn
 
-FOUND = {"value": 0.25, "low": -0.125, "high": 0.5}
+ESTIMATE = Estimate(0.25, -0.125, 0.5)
+FOUND = ESTIMATE.plain()
 CLAIM = {
     "text": "better <by> far", "needed": "at least 10 points", "verdict": "held", "found": FOUND, "unit": "points",
     "paper": "30 points", "detail": "on all images", "held": True,
@@ -43,7 +46,8 @@ def text() -> str:
         canvas = Canvas(figsize=(4, 2))
         canvas.subplots().plot([0, 1], [0, 1])
         figure = Figure(drawn(canvas, "a line from 0 to 1"), "A line.")
-    rows = [("plain", [share(FOUND, shade=0.25, framed=True), signed(FOUND), signed(None), Cell("yes", good=True)])]
+    differences = [fixed(found, 1, 100, "+") for found in (ESTIMATE, None)]
+    rows = [("plain", [percent(ESTIMATE, shade=0.25, framed=True), *differences, Cell("yes", good=True)])]
     table = Table("A table.", ["Model", "Share", "Difference", "None", "Good"], rows, words=(3,))
     pixels = tiled(np.zeros((1, 2, 1, 4, 4)), np.array([[False, True]]))
     pictures = Pictures("Pictures.", ["", "a", "b"], [("x", [Picture(image(pixels), "two images"), None])], wide=True)
@@ -71,7 +75,7 @@ def test_the_numbers_and_claims_are_there(text: str) -> None:
     for part in (
         "1 of 2 expectations held", "better <by> far", "25.0 points [-12.5, 50.0]", "not measured", "ImageNet",
         "25.0 [-12.5, 50.0]", "+25.0 [-12.5, +50.0]", "✓ yes", "1 min 15 s on cpu, 2 threads", "A title",
-        "small, seed 3",        "steadygrad reproduce someone2020", "1 min 10 s", '"scale": "small"',
+        "small, seed 3", "steadygrad reproduce someone2020", "1 min 10 s", '"scale": "small"',
     ):  # fmt: skip
         assert part in words, part
     assert 'class="num h2 diagonal"' in text

@@ -24,7 +24,7 @@ from steadygrad.measuring.runner import Runner
 from steadygrad.papers.paper import draw
 from steadygrad.papers.study import Study
 from steadygrad.papers.yan2018 import MULTIPLES, Measured, judge
-from steadygrad.papers.yan2018_networks import METHODS, SCALES, Scale, recipe_of
+from steadygrad.papers.yan2018_networks import METHODS, SCALES, recipe_of
 from steadygrad.threat import l2, linf
 from steadygrad.training import FitSettings, fit
 
@@ -182,7 +182,9 @@ def test_without_a_radius_that_halves_nothing_is_compared_there():
 
 
 def _tiny(monkeypatch):
-    monkeypatch.setitem(SCALES, "smoke", Scale(0.01, 100, 40, 6, 6, 20))
+    monkeypatch.setitem(
+        SCALES, "smoke", {"part": 0.01, "training": 100, "test": 40, "distances": 6, "suite": 6, "validation": 20}
+    )
 
 
 @pytest.mark.slow
@@ -192,7 +194,7 @@ def test_the_whole_experiment_is_written_down_and_not_repeated(tmp_path, monkeyp
     summary = papers.reproduce("yan2018", request)
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     found = summary["results"]
-    assert found["models"] == ["reference", *METHODS, "combined"]
+    assert list(found["rows"]) == ["reference", *METHODS, "combined"]
     assert found["rows"]["deep_defense"]["fgs"]["1"]["value"] <= 0.5
     assert [claim["needed"] for claim in summary["claims"]][-1] == "at least 1.25 times"
     assert summary["left_out"][0].startswith("One seed")

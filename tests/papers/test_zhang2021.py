@@ -188,7 +188,7 @@ def test_the_whole_experiment_is_written_down_and_not_repeated(tmp_path, monkeyp
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     found = summary["results"]
     assert found["neurons"] == {"2": 32, "6": 64, "11": 1024}
-    assert set(found["models"]) == {"plain", "nat", "pat", "trades", "sns", "steady", "pat_sns"}
+    assert set(found["rows"]) == {"plain", "nat", "pat", "trades", "sns", "steady", "pat_sns"}
     assert found["images"] == {"accuracy": found["images"]["accuracy"], "pairs": 30, "curves": 20, "suite": 2}
     page = (tmp_path / "index.html").read_text()
     for text in ("What sensitive neurons carry", "Sensitivity spectra", "What moves a neuron", "PAT + SNS"):

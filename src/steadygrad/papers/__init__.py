@@ -8,9 +8,8 @@ from typing import Any
 
 from steadygrad.errors import unknown_name
 from steadygrad.papers import paper
-from steadygrad.papers.paper import Paper, Request
-
-__all__ = ["PAPERS", "Paper", "Request", "reproduce"]
+from steadygrad.papers.paper import Paper
+from steadygrad.papers.paper import Request as Request
 
 _MODULES = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from steadygrad.errors import UsageError
-from steadygrad.measuring.statistics import Estimate
+import numpy as np
+from numpy.typing import ArrayLike
 
-__all__ = ["Claim", "Sense", "published"]
+from steadygrad.errors import UsageError
+from steadygrad.measuring.paired import mean_difference
+from steadygrad.measuring.statistics import Estimate
 
 Sense = Literal["at least", "at most", "above", "below"]
 _NUMBERS = Path(__file__).parent / "numbers"
@@ -81,6 +85,26 @@ class Claim:
         }
 
 
+def minus(
+    text: str,
+    values: Mapping[str, ArrayLike],
+    one: str,
+    other: str,
+    sense: Sense = "above",
+    bar: float = 0.0,
+    unit: str = "points",
+    **more: Any,
+) -> Claim:
+    """A claim on the mean difference of two models' values (N,) on the same samples; not measured without any.
+
+    >>> minus("better", {"a": [1, 1, 1], "b": [0, 0, 0]}, "a", "b").held
+    True
+    """  # fmt: skip
+    measured = one in values and np.size(values[one]) > 0
+    found = mean_difference(values[one], values[other]) if measured else None
+    return Claim(text, found, sense, bar, unit, **more)
+
+
 def published(name: str) -> list[dict[str, str]]:
     """The rows of a file of published numbers.
 
@@ -93,3 +117,22 @@ def published(name: str) -> list[dict[str, str]]:
         raise UsageError(f"there are no published numbers {name!r}: give one of {known}")
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def published_shares(name: str, keys: Sequence[str], **only: str) -> dict[tuple[str, ...], float]:
+    """The published accuracies of the rows that have these values, by other columns of theirs.
+
+    >>> published_shares("ross2018_clean", ["model"], dataset="mnist")["normal",] > 0.98
+    True
+    """
+    rows = [row for row in published(name) if all(row[key] == value for key, value in only.items())]
+    return {tuple(row[key] for key in keys): float(row["accuracy_pct"]) / 100 for row in rows}
+
+
+def in_words(value: float, unit: str = "%") -> str:
+    """A published share or difference of shares in words; nothing for NaN.
+
+    >>> in_words(0.123), in_words(0.123, "points"), in_words(float("nan"))
+    ('12.3 %', '+12.3 points', '')
+    """
+    return "" if math.isnan(value) else f"{100 * value:{'+' if unit == 'points' else ''}.1f} {unit}"

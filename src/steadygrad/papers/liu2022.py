@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,29 +25,25 @@ from steadygrad.defenses import (
     SelectiveGradientPenalty,
 )
 from steadygrad.errors import UsageError
-from steadygrad.files import read_toml
 from steadygrad.measuring.measures.attacked import Attacked, AttackPoints
 from steadygrad.measuring.measures.map_faithfulness import FAITHFUL, MapFaithfulness
 from steadygrad.measuring.measures.predicted import Predicted
-from steadygrad.measuring.paired import mean_difference
 from steadygrad.measuring.statistics import mean, share_of
 from steadygrad.measuring.table import Array
 from steadygrad.measuring.table import Table as Samples
 from steadygrad.models import ARCHITECTURES
-from steadygrad.papers.claims import Claim, Sense
+from steadygrad.papers.claims import Claim, Sense, minus
 from steadygrad.papers.paper import Findings, Paper
-from steadygrad.papers.parts import fixed, percent, searched_tables, settings_table, signed_strip, strip
+from steadygrad.papers.parts import Rows, equally_long, fixed, searched_tables, settings_table, signed_strip, strip
 from steadygrad.papers.search import Rule, Search, search
-from steadygrad.papers.study import Study
+from steadygrad.papers.study import Study, settings_of
 from steadygrad.papers.training import Training, untrained
 from steadygrad.registry import label_of
-from steadygrad.report.blocks import Block, Cell, Pictures, Section, Table, Text
+from steadygrad.report.blocks import Block, Pictures, Section, Table, Text
 from steadygrad.threat import linf
 from steadygrad.training import FitSettings
 
-__all__ = ["LABELS", "PAPER", "RIVALS", "SCALES", "TRANSFERRED", "Measured", "defenses", "judge", "searched"]
-
-SETTINGS = read_toml(Path(__file__).parent / "settings" / "liu2022" / "settings.toml")
+SETTINGS = settings_of("liu2022")
 LABELS: dict[str, str] = SETTINGS["labels"]
 SCALES: dict[str, Any] = SETTINGS["scales"]
 RIVALS = ("plain", "nat", "distilled", "penalty")  # what J-SIGR is to beat
@@ -172,9 +167,8 @@ def measure(study: Study) -> Measured:
     networks = {name: _network(name, chosen[name], eps) if name in chosen else name for name in LABELS}
     chosen |= {"selective": {"selective": chosen["jsigr"]["selective"]}} if found else {}
     ways = trainings(study, eps, chosen)
-    for name, way in ways.items():
-        study.fit(networks[name], way)
-    names, maps = networks.items(), range(min(scale["maps"], study.size()))
+    study.fit_all({networks[name]: way for name, way in ways.items()})
+    names, maps = networks.items(), study.first(scale["maps"])
     return Measured(
         eps=eps,
         source=source,
@@ -193,7 +187,7 @@ def measure(study: Study) -> Measured:
 
 def transferred(study: Study, attack: Attack, network: str, count: int, on: str = "test") -> Array:
     """Which of the first images (N,) a network gets right at the raw points of an attack on the source."""
-    rows, points = range(min(count, study.size(on))), AttackPoints(attack, linf(study["eps"]))
+    rows, points = study.first(count, on), AttackPoints(attack, linf(study["eps"]))
     given = {"input": study.table(points, "source", on, rows=rows, keep=rows).kept("input").values}
     title = f"prediction at points of {label_of(attack)}"
     return study.table(Predicted(), network, on, rows=rows, given=given, title=title)["right"]
@@ -248,7 +242,7 @@ def searched(tried: Callable[[str, Weights], tuple[float, float]], plain: float)
 
 def find(study: Study, found: Measured) -> Findings:
     """Everything in numbers, judged and drawn."""
-    rows: dict[str, dict[str, Any]] = {
+    rows = Rows(LABELS, {
         name: {
             "accuracy": share_of(found.right[name]),
             "transferred": {attack: share_of(right[name]) for attack, right in found.right_at.items()},
@@ -258,69 +252,66 @@ def find(study: Study, found: Measured) -> Findings:
             "maps": {column: mean(found.maps[name][column]) for column in FAITHFUL},
         }
         for name in LABELS
+    })  # fmt: skip
+    images = {
+        "accuracy": study.size(),
+        "transferred": len(found.right_at["FGSM"]["plain"]),
+        "suite": len(found.kept["plain"]),
+        "checked": study.size("checked"),
+        "maps": len(found.maps["plain"]),
     }
+    sections = [
+        Section("Attacks", _attacks(rows, found, images)),
+        Section("Maps", [_maps(rows, images["maps"]), _pictures(found.maps)]),
+        Section("Settings", [settings_table(LABELS, found.ways), *_searched_blocks(found)]),
+    ]
     results = {
-        "network": study["model"],
-        "models": list(rows),
-        "rows": rows,
-        "eps": found.eps,
-        "source": found.source,
-        "images": {
-            "accuracy": study.size(),
-            "transferred": len(found.right_at["FGSM"]["plain"]),
-            "suite": len(found.kept["plain"]),
-            "checked": study.size("checked"),
-            "maps": len(found.maps["plain"]),
-        },
+        "rows": rows.found,
+        "images": images,
         "search": found.searched,
         "defenses": {name: way["defense"] for name, way in found.ways.items()},
     }
-    sections = [
-        Section("Attacks", _attacks(results)),
-        Section("Maps", [_maps(results), _pictures(found.maps)]),
-        Section("Settings", [settings_table(LABELS, found.ways), *_searched_blocks(found)]),
-    ]
-    shown = {"accuracy": "accuracy", "suite": "white box"}
-    headline = {f"{LABELS[n]}: {text}": (row[key], "%") for n, row in rows.items() for key, text in shown.items()}
+    headline = rows.headline(accuracy=("accuracy", "%"), suite=("white box", "%"))
     return Findings(results, judge(found), sections, _left_out(study), headline)
 
 
 def judge(found: Measured) -> list[Claim]:
     """Every expectation with what was found."""
-
-    def minus(
-        rows: Mapping[str, Array], rival: str, text: str, detail: str = "", unit: str = "", sense: Sense = "above"
-    ) -> Claim:
-        bar = -0.01 if sense == "at least" else 0.0
-        return Claim(f"J-SIGR minus {text}", mean_difference(rows["jsigr"], rows[rival]), sense, bar, unit, "", detail)
-
     titles, where = SETTINGS["titles"], f"from {found.source}, linf {found.eps:.3g}"
+    ours, text = "jsigr", "J-SIGR minus"
     claims = [
-        minus(right, rival, f"{LABELS[rival]}: accuracy under transferred {attack}", where, "points")
+        minus(f"{text} {LABELS[rival]}: accuracy under transferred {attack}", right, ours, rival, detail=where)
         for attack, right in found.right_at.items()
         for rival in RIVALS
     ]
-    best = max(RIVALS, key=lambda name: float(np.mean(found.right[name])))
-    text, detail = "the best of them: clean accuracy", f"the best is {LABELS[best]}"
-    claims.append(minus(found.right, best, text, detail, "points", "at least"))
+
+    def best(values: Mapping[str, Array], sign: int = 1) -> str:
+        return max(RIVALS, key=lambda name: sign * float(np.mean(values[name])))
+
+    rival = best(found.right)
+    detail = f"the best is {LABELS[rival]}"
+    accuracy = f"{text} the best of them: clean accuracy"
+    claims.append(minus(accuracy, found.right, ours, rival, "at least", -0.01, detail=detail))
     maps = {column: {name: table[column] for name, table in found.maps.items()} for column in FAITHFUL}
     area = "; a mean probability: a model that is less certain has less of it with any map"
     for column, more in FAITHFUL.items():
         # The best of the rivals by these very images: a bar that is too high rather than too low.
-        best = max(RIVALS, key=lambda name: float(np.mean(maps[column][name])) * (1 if more else -1))
-        text, detail = f"the best of them: {titles[column]}", f"the best is {LABELS[best]}"
-        detail += area if column in ("deletion", "insertion") else ""
-        claims.append(minus(maps[column], best, text, detail, sense="above" if more else "below"))
-    halves = [(column, half) for column in ("energy inside", "agreement") for half in ("jacobian", "selective")]
-    return claims + [minus(maps[c], half, f"{LABELS[half]}: {titles[c]}") for c, half in halves]
+        rival = best(maps[column], 1 if more else -1)
+        detail = f"the best is {LABELS[rival]}" + (area if column in ("deletion", "insertion") else "")
+        sense: Sense = "above" if more else "below"
+        words = f"{text} the best of them: {titles[column]}"
+        claims.append(minus(words, maps[column], ours, rival, sense, unit="", detail=detail))
+    return claims + [
+        minus(f"{text} {LABELS[half]}: {titles[column]}", maps[column], ours, half, unit="")
+        for column in ("energy inside", "agreement")
+        for half in ("jacobian", "selective")
+    ]
 
 
 def _left_out(study: Study) -> list[str]:
-    settings = study["recipe"]["plain"]["training"]
     return [
         "The authors publish no code of J-SIGR: its loss is written after the abstract and its ancestors.",
-        f"All models: {settings['epochs']} epochs of {study.size('train'):,} samples with Adam at "
-        f"{settings['lr']:g}; equally many steps, but not equally many passes.",
+        equally_long(study),
         f"One radius, linf {study['eps']:.3g}, for adversarial training and all attacks.",
         "The weights of the penalties were chosen in this run, on held-out training images."
         if study["search"]
@@ -328,34 +319,31 @@ def _left_out(study: Study) -> list[str]:
     ]
 
 
-def _attacks(found: Mapping[str, Any]) -> list[Table]:
-    rows = {LABELS[name]: row for name, row in found["rows"].items()}
-    transferred = (
-        f"Accuracy in percent: clean on {found['images']['accuracy']:,} test images, and at the points that attacks on "
-        f"an undefended {found['source']} make of the first {found['images']['transferred']:,}, linf "
-        f"{found['eps']:.3g}. The points count whether they fool their source or not."
-    )
-    direct = (
-        f"What no attack of the fast suite on the model itself changes, in percent of the first "
-        f"{found['images']['suite']:,} test images, linf {found['eps']:.3g}; and whether an accuracy under attack may "
-        f"be believed, by the checks on the first {found['images']['checked']:,}."
-    )
-    at = [(name, [percent(v) for v in (row["accuracy"], *row["transferred"].values())]) for name, row in rows.items()]
-    standing = [(name, [percent(row["suite"]), Cell(row["verdict"])]) for name, row in rows.items()]
+def _attacks(rows: Rows, found: Measured, images: Mapping[str, int]) -> list[Table]:
     return [
-        Table(transferred, ["Model", "Clean", *TRANSFERRED], at),
-        Table(direct, ["Model", "Standing", "Checks"], standing, words=(1,)),
-    ]
+        rows.table(
+            f"Accuracy in percent: clean on {images['accuracy']:,} test images, and at the points that attacks on an "
+            f"undefended {found.source} make of the first {images['transferred']:,}, linf {found.eps:.3g}. The points "
+            "count whether they fool their source or not.",
+            {"Clean": "accuracy", tuple(TRANSFERRED): lambda name: list(rows.found[name]["transferred"].values())},
+        ),
+        rows.table(
+            f"What no attack of the fast suite on the model itself changes, in percent of the first "
+            f"{images['suite']:,} test images, linf {found.eps:.3g}; and whether an accuracy under attack may be "
+            f"believed, by the checks on the first {images['checked']:,}.",
+            {"Standing": "suite", "Checks": "verdict"}, words=(1,),
+        ),
+    ]  # fmt: skip
 
 
-def _maps(found: Mapping[str, Any]) -> Table:
-    return Table(
-        f"The gradient of the log odds of the predicted class, on the first {found['images']['maps']:,} test "
-        "images. The salient pixels are the top fifth of blur saliency on the model itself: a map that knows nothing "
-        "has 0.2 of its energy there. Areas are mean probabilities, so that a model's certainty counts too; the last "
-        "columns are what they gain over the areas of random maps on the same model.",
-        ["Model", *(f"{column} ({'more' if more else 'less'} is better)" for column, more in FAITHFUL.items())],
-        [(LABELS[name], [fixed(row["maps"][column]) for column in FAITHFUL]) for name, row in found["rows"].items()],
+def _maps(rows: Rows, images: int) -> Table:
+    heads = tuple(f"{column} ({'more' if more else 'less'} is better)" for column, more in FAITHFUL.items())
+    return rows.table(
+        f"The gradient of the log odds of the predicted class, on the first {images:,} test images. The salient pixels "
+        "are the top fifth of blur saliency on the model itself: a map that knows nothing has 0.2 of its energy there. "
+        "Areas are mean probabilities, so that a model's certainty counts too; the last columns are what they gain "
+        "over the areas of random maps on the same model.",
+        {heads: lambda name: [fixed(value) for value in rows.found[name]["maps"].values()]},
     )
 
 
@@ -382,18 +370,4 @@ def _searched_blocks(found: Measured) -> list[Block]:
     return [*tables, Text(f"{text}J-SIGR's.")] if tables else []
 
 
-PAPER = Paper(
-    name="liu2022",
-    title="J-SIGR",
-    reference="Liu et al., Pattern Recognition 145, 2024, arXiv 2207.13036",
-    says=(
-        "A small Jacobian makes networks harder to fool; small gradients outside of the pixels that a perturbation "
-        "saliency calls salient make the cheap gradient map as readable as the costly one."
-    ),
-    data=("mnist", "cifar10"),
-    models=("ross_cnn", "lenet", "convnet", "resnet18"),
-    samples=samples,
-    plan=plan,
-    measure=measure,
-    find=find,
-)
+PAPER = Paper(**SETTINGS["paper"], samples=samples, plan=plan, measure=measure, find=find)

@@ -25,8 +25,6 @@ from steadygrad.papers.seeds import over_seeds
 from steadygrad.papers.study import Study
 from steadygrad.report.blocks import Section
 
-__all__ = ["SCALES", "Findings", "Paper", "Request", "draw", "plain", "reproduce"]
-
 SCHEMA = 2
 
 Scale = Literal["smoke", "short", "paper"]
@@ -101,8 +99,8 @@ class Paper:
     title: str
     reference: str
     says: str
-    data: tuple[str, ...]
-    models: tuple[str, ...]
+    data: Sequence[str]
+    models: Sequence[str]
     samples: Callable[[Study, Dataset, Dataset], dict[str, Dataset]]
     plan: Callable[[Study], dict[str, Any]]
     measure: Callable[[Study], Any]

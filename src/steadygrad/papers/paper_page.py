@@ -10,8 +10,6 @@ from steadygrad.report.blocks import Block, Cell, Code, Facts, Folded, Heading, 
 from steadygrad.report.sections.reproduce_section import configuration
 from steadygrad.report.wording import NOT_MEASURED, duration, number
 
-__all__ = ["claim_found", "render"]
-
 
 def render(summary: dict[str, Any], sections: Sequence[Section]) -> str:
     """The page of a summary and its sections as HTML text."""

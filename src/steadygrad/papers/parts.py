@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from steadygrad.measuring.statistics import Estimate, newcombe
 from steadygrad.papers.search import Search
+from steadygrad.papers.study import Study
 from steadygrad.report.blocks import Block, Cell, Figure, Table
 from steadygrad.report.png import Array, Picture, change, image, tiled
 from steadygrad.report.style import GRID, MARKERS, SERIES, drawing, drawn
+from steadygrad.report.wording import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "against",
-    "fixed",
-    "line",
-    "panels",
-    "percent",
-    "searched_tables",
-    "settings_table",
-    "signed_strip",
-    "strip",
-]
+Points = tuple[Sequence[float], Sequence[float]]
+"""The x and the y of a line."""
 
 
 def fixed(found: Estimate | None, digits: int = 3, scale: float = 1.0, sign: str = "", **more: Any) -> Cell:
@@ -54,6 +48,87 @@ def against(ours: Estimate, theirs: float | None, count: int, digits: tuple[int,
     cell = Cell(f"{100 * theirs:.{digits[1]}f}" if theirs is not None else "–")
     difference = newcombe(ours, theirs, count) if theirs is not None else None
     return [percent(ours, digits[0]), cell, fixed(difference, digits[2], 100, "+")]
+
+
+def cells_of(value: Any) -> list[Cell]:
+    """The cells of a value: several of a list; estimates are shares in percent, numbers keep three digits.
+
+    >>> [cell.text for cell in cells_of([Estimate(0.5, 0.25, 0.75), "yes", 0.12345, None])]
+    ['50.0', 'yes', '0.123', '–']
+    """
+    if isinstance(value, list):
+        return [cell for part in value for cell in cells_of(part)]
+    if isinstance(value, Cell):
+        return [value]
+    if isinstance(value, Estimate):
+        return [percent(value)]
+    return [Cell(value if isinstance(value, str) else number(value))]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What was found of each model (or of other things that have labels): tables, lines and main figures of all.
+
+    >>> found = Rows({"plain": "plain"}, {"plain": {"accuracy": Estimate(0.5, 0.25, 0.75)}})
+    >>> found.table("Accuracy.", {"Accuracy": "accuracy"}).rows[0][1][0].text
+    '50.0'
+    """
+
+    labels: Mapping[Any, str]
+    found: Mapping[Any, Any]
+
+    def table(
+        self,
+        caption: str,
+        columns: Mapping[Any, Hashable | Callable[[Any], Any]],
+        first: str = "Model",
+        words: Sequence[int] = (),
+    ) -> Table:
+        """A row for each; `columns` are headings with a key of the row, or a function from the name to `cells_of`."""
+        heads = [text for head in columns for text in ([head] if isinstance(head, str) else head)]
+
+        def cells(name: Any) -> list[Cell]:
+            return cells_of([of(name) if callable(of) else self.found[name][of] for of in columns.values()])
+
+        return Table(caption, [first, *heads], [(self.labels[name], cells(name)) for name in self.found], words=words)
+
+    def lines(
+        self,
+        titles: Sequence[str],
+        curve: Callable[[int, Any], Points],
+        caption: str,
+        x: str,
+        y: str = "",
+        *,
+        thin: Callable[[int, Any], Points] | None = None,
+        dashes: Any = (0, (4, 3)),
+        ticks: Sequence[str] = (),
+        limits: Mapping[str, Any],
+        marks: bool = True,
+        **layout: Any,
+    ) -> Figure:
+        """Panels with a line for each: `curve(panel, name)` gives its x and y, and `thin` those of a thin one."""
+        style: dict[str, Any] = {} if marks else {"marker": ""}
+
+        def draw(axes: Axes, panel: int) -> None:
+            for place, name in enumerate(self.found):
+                line(axes, place, *curve(panel, name), self.labels[name], **style)
+                points = thin(panel, name) if thin else ((), ())
+                if len(points[0]):
+                    line(axes, place, *points, marker="", linewidth=0.8, linestyle=dashes)
+            if ticks:
+                axes.set_xticks(range(len(ticks)), ticks)
+            axes.set(**limits)
+
+        return panels(titles, draw, caption, x, y, **layout)
+
+    def headline(self, **figures: tuple[str, str]) -> dict[str, tuple[Estimate, str]]:
+        """The main figures: by a key of the rows, what it is called and its unit."""
+        return {
+            f"{self.labels[name]}: {text}": (row[key], unit)
+            for name, row in self.found.items()
+            for key, (text, unit) in figures.items()
+        }
 
 
 def settings_table(labels: Mapping[str, str], ways: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -145,3 +220,12 @@ def panels(
         if handles:
             figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
         return Figure(drawn(figure, caption), caption)
+
+
+def equally_long(study: Study, model: str = "plain") -> str:
+    """The sentence on trainings of equally many epochs, for what is left out."""
+    settings = study["recipe"][model]["training"]
+    return (
+        f"All models: {settings['epochs']} epochs of {study.size('train'):,} samples with Adam at {settings['lr']:g}; "
+        "equally many steps, but not equally many passes."
+    )

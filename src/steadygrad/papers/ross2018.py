@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from steadygrad import models
 from steadygrad.attacks import BIM, FGSM, JSMA, PGD, Attack
-from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.defenses import Defense, Plain
 from steadygrad.measuring.measures.attacked import Attacked
@@ -26,16 +24,14 @@ from steadygrad.measuring.statistics import Estimate, quantiles, share_of
 from steadygrad.measuring.table import Array, Table
 from steadygrad.papers import ross2018_networks as networks
 from steadygrad.papers import ross2018_page as page
-from steadygrad.papers.claims import Claim, published
+from steadygrad.papers.claims import Claim, in_words, minus, published_shares
 from steadygrad.papers.paper import Findings, Paper
-from steadygrad.papers.ross2018_networks import GRIDS, LABELS, MODELS, SCALES
+from steadygrad.papers.ross2018_networks import GRIDS, LABELS, SCALES
 from steadygrad.papers.search import Rule, Search, search
 from steadygrad.papers.study import Study
-from steadygrad.papers.training import Training
+from steadygrad.papers.training import Training, untrained
 from steadygrad.registry import describe
 from steadygrad.threat import l0, linf
-
-__all__ = ["PAPER", "Measured", "judge"]
 
 EPS = 0.2
 """The radius of the tables that are shown first, of the curves while training, and of the search."""
@@ -47,11 +43,11 @@ _SHOWN = 6
 def samples(study: Study, whole: Dataset, test: Dataset) -> dict[str, Dataset]:
     """A twelfth of the training data is held out, for the curves and the search."""
     scale = SCALES[study["scale"]]
-    taken = whole if scale.training is None else whole.take(scale.training, seed=study.seed)
+    taken = whole.take(scale["samples"], seed=study.seed) if "samples" in scale else whole
     train, held = taken.divide(1 / 12, study.seed)
     named = {"train": train, "test": test, "watched": held.take(256), "whole": whole}
     if study["search"]:
-        epochs = networks.fitting(scale, len(train)).epochs * scale.search[0]
+        epochs = networks.fitting(scale, len(train)).epochs * scale["part"]
         named["held out"] = held.take(1000)
         # Less than an epoch is one epoch of a part of the data.
         named["search"] = train.take(round(len(train) * epochs), seed=study.seed) if epochs < 1 else train
@@ -67,9 +63,9 @@ def plan(study: Study) -> dict[str, Any]:
         "unit": unit,
         "training": networks.fitting(scale, study.size("train")).outcome,
         "defenses": {name: describe(d) for name, d in networks.defenses(weights, unit).items()},
-        "images": scale.images,
-        "epsilons": list(scale.epsilons),
-        "targeted images": scale.targeted,
+        "images": scale["images"],
+        "epsilons": scale["epsilons"],
+        "targeted images": scale["targeted"],
     }
 
 
@@ -82,10 +78,9 @@ class Measured:
         clean: which test images each model gets right.
         right: by attack ("fgsm", "tgsm"), source and epsilon: which images each model gets right.
         stands: by own judge and model: which images withstand an attack on the model itself.
-        norms: tables of the norms of input gradients, by model.
+        norms, shown: tables by model of the norms of input gradients, and of what is pictured.
         logs: log-probabilities (N, K), by model.
         targeted: tables of the attacks towards every class, by kind and model.
-        shown: tables of inputs and gradients to be pictured, by model.
         records: of the trainings, by model.
     """
 
@@ -101,9 +96,14 @@ class Measured:
     weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
     searched: Mapping[str, Search[float]] = dataclasses.field(default_factory=dict)
 
-    def share(self, judged: str, source: str, eps: float, kind: str = "fgsm") -> Estimate:
-        """The accuracy of a model on the examples made on another one."""
-        return share_of(self.right[kind, source, eps][judged])
+    @property
+    def shares(self) -> dict[tuple[str, ...], Estimate]:
+        """The accuracies after one step, by attack, source, epsilon and model."""
+        return {
+            (kind, source, f"{eps:g}", name): share_of(hits)
+            for (kind, source, eps), row in self.right.items()
+            for name, hits in row.items()
+        }
 
 
 def measure(study: Study) -> Measured:
@@ -113,21 +113,20 @@ def measure(study: Study) -> Measured:
     weights = networks.weights_of(study["dataset"], study["scale"])
     weights = weights | {name: found.chosen.settings for name, found in searched.items()}
     settings, watch = networks.fitting(scale, study.size("train")), SignedSteps((0.0, EPS * unit))
-    records = {
-        name: study.fit(name, Training(defense, settings, _start, watch=watch, watched="watched"))
-        for name, defense in networks.defenses(weights, unit).items()
-    }
-    first = range(min(scale.images, study.size()))
-    clean = {name: study.table(Predicted(), name) for name in MODELS}
+    ways = networks.defenses(weights, unit).items()
+    start = untrained("ross_cnn")
+    records = study.fit_all({n: Training(way, settings, start, watch=watch, watched="watched") for n, way in ways})
+    first = study.first(scale["images"])
+    clean = {name: study.table(Predicted(), name) for name in LABELS}
     right: dict[tuple[str, str, float], dict[str, Array]] = {}
     for kind in ("fgsm", "tgsm"):
-        steps = SignedSteps(tuple(eps * unit for eps in scale.epsilons), targeted=kind == "tgsm")
-        for source in MODELS:
-            found = study.table(steps, source, beside=MODELS, rows=first)["right"]  # (N, 1 + M, R)
-            for place, eps in enumerate(scale.epsilons):
-                right[kind, source, eps] = {name: found[:, 1 + i, place] for i, name in enumerate(MODELS)}
+        steps = SignedSteps(tuple(eps * unit for eps in scale["epsilons"]), targeted=kind == "tgsm")
+        for source in LABELS:
+            found = study.table(steps, source, beside=tuple(LABELS), rows=first)["right"]  # (N, 1 + M, R)
+            for place, eps in enumerate(scale["epsilons"]):
+                right[kind, source, eps] = {name: found[:, 1 + i, place] for i, name in enumerate(LABELS)}
     easy = np.logical_and.reduce([table["right"] for table in clean.values()])
-    rows = _in_turn(easy, clean["normal"]["label"], len(study["classes"]))[: scale.targeted]
+    rows = _in_turn(easy, clean["normal"]["label"], len(study["classes"]))[: scale["targeted"]]
     towards = {
         "iterated TGSM": EveryTarget(BIM(steps=10, loss="ce"), linf(unit), len(study["classes"])),  # steps of .1
         "JSMA": EveryTarget(JSMA(theta=1.0, gamma=0.25), l0(), len(study["classes"])),
@@ -137,31 +136,26 @@ def measure(study: Study) -> Measured:
         clean={name: table["right"] for name, table in clean.items()},
         right=right,
         stands={
-            judge: {n: ~study.table(Attacked(attack, linf(EPS * unit)), n, rows=first)["success"] for n in MODELS}
+            judge: {n: ~study.table(Attacked(attack, linf(EPS * unit)), n, rows=first)["success"] for n in LABELS}
             for judge, attack in OWN_JUDGES.items()
         },
-        norms={name: study.table(GradientNorms(), name, rows=first) for name in MODELS},
-        logs={n: study.table(LogProbabilities(), n, rows=first)["log_probabilities"] for n in MODELS},
-        targeted={kind: {n: study.table(m, n, rows=rows) for n in MODELS} for kind, m in towards.items()},
-        shown={name: study.table(SummedGradient(), name, rows=rows[:_SHOWN]) for name in MODELS},
+        norms={name: study.table(GradientNorms(), name, rows=first) for name in LABELS},
+        logs=study.each(LogProbabilities(), LABELS, "log_probabilities", rows=first),
+        targeted={kind: {n: study.table(m, n, rows=rows) for n in LABELS} for kind, m in towards.items()},
+        shown={name: study.table(SummedGradient(), name, rows=rows[:_SHOWN]) for name in LABELS},
         records=records,
         weights=weights,
         searched=searched,
     )
 
 
-def _start(data: Dataset, seed: int) -> Classifier:
-    return models.build("ross_cnn", data.shape, data.classes, seed=seed)
-
-
 def _searched(study: Study) -> dict[str, Search[float]]:
     """Of each penalty the weight that resists FGSM best and costs at most a point of clean accuracy."""
     scale, unit = SCALES[study["scale"]], study["unit"]
-    part, every = scale.search
-    settings = networks.fitting(scale, study.size("train"), part)
+    settings = networks.fitting(scale, study.size("train"), scale["part"])
 
     def scores(network: str, defense: Defense) -> tuple[float, float]:
-        study.fit(network, Training(defense, settings, _start, "search"))
+        study.fit(network, Training(defense, settings, untrained("ross_cnn"), "search"))
         right = study.table(SignedSteps((0.0, EPS * unit)), network, "held out")["right"][:, 0]
         return float(right[:, 0].mean()), float(right[:, 1].mean())
 
@@ -169,7 +163,7 @@ def _searched(study: Study) -> dict[str, Search[float]]:
         return scores(f"search {name} {weight:.4g}", networks.defenses(dict.fromkeys(GRIDS, weight), unit)[name])
 
     rule = Rule(scores("search normal", Plain())[0], _LOSS_ALLOWED)
-    return {name: search(grid[::every], functools.partial(tried, name), rule) for name, grid in GRIDS.items()}
+    return {n: search(grid[:: scale["every"]], functools.partial(tried, n), rule) for n, grid in GRIDS.items()}
 
 
 def _in_turn(easy: Array, labels: Array, classes: int) -> list[int]:
@@ -182,22 +176,19 @@ def _in_turn(easy: Array, labels: Array, classes: int) -> list[int]:
 
 def find(study: Study, found: Measured) -> Findings:
     """Everything in numbers, judged and drawn."""
-    theirs = _published(study["dataset"])
+    theirs = published_shares(
+        "ross2018_transfer", ["attack", "source_model", "eps", "evaluated_model"], dataset=study["dataset"]
+    )
+    shares, epsilons = found.shares, [f"{eps:g}" for eps in study["epsilons"]]
     results = {
-        "models": list(MODELS),
-        "images": len(found.labels),
-        "epsilons": study["epsilons"],
         "clean": {name: share_of(right) for name, right in found.clean.items()},
         "transfer": {
-            kind: {
-                source: {f"{e:g}": {n: found.share(n, source, e, kind) for n in MODELS} for e in study["epsilons"]}
-                for source in MODELS
-            }
+            kind: {s: {e: {n: shares[kind, s, e, n] for n in LABELS} for e in epsilons} for s in LABELS}
             for kind in ("fgsm", "tgsm")
         },
         "own_judges": {title: {n: share_of(kept) for n, kept in rows.items()} for title, rows in found.stands.items()},
         "overlap": _overlap(found),
-        "gradient_norms": {name: _norms(found, name) for name in MODELS},
+        "gradient_norms": {name: _norms(found, name) for name in LABELS},
         "targeted": {kind: {n: _targeted(table) for n, table in rows.items()} for kind, rows in found.targeted.items()},
         "targeted_images": len(found.targeted["JSMA"]["normal"]),
         "weights": found.weights,
@@ -206,27 +197,23 @@ def find(study: Study, found: Measured) -> Findings:
             name: [dict(zip(("step", "clean", "fgsm"), row)) for row in zip(r["step"], *r["right"][:, 0].T)]
             for name, r in found.records.items()
         },
-        "curve_eps": EPS,
-        "published": theirs,
     }
-    headline = {f"{LABELS[n]}: accuracy": (results["clean"][n], "%") for n in MODELS}
-    headline |= {f"{LABELS[n]}: own FGSM at ε .2": (found.share(n, n, EPS), "%") for n in MODELS}
-    classes = study["classes"]
-    gradients = page.gradients(results, found.norms, found.logs, found.labels, found.shown, classes)
-    sections = page.sections(results, gradients, page.targets(results, found.targeted, classes))
+    headline = {f"{LABELS[n]}: accuracy": (share_of(right), "%") for n, right in found.clean.items()}
+    headline |= {f"{LABELS[n]}: own FGSM at ε .2": (shares["fgsm", n, f"{EPS:g}", n], "%") for n in LABELS}
+    sections = page.sections(study, found, results, theirs)
     return Findings(results, judge(found, theirs), sections, networks.left_out(study), headline)
 
 
 def _overlap(found: Measured) -> dict[str, Any]:
     """How often each set of models falls for the examples made on one of them."""
-    clean = np.stack([found.clean[name][: len(found.labels)] for name in MODELS]).all(0)
+    clean = np.stack([found.clean[name][: len(found.labels)] for name in LABELS]).all(0)
     out: dict[str, Any] = {"eps": EPS, "count": int(clean.sum()), "sources": {}}
-    for source in MODELS:
-        fooled = ~np.stack([found.right["fgsm", source, EPS][name][clean] for name in MODELS])  # (M, n)
+    for source in LABELS:
+        fooled = ~np.stack([found.right["fgsm", source, EPS][name][clean] for name in LABELS])  # (M, n)
         sets, counts = np.unique(fooled.T, axis=0, return_counts=True)
         order = np.argsort(-counts, kind="stable")
         out["sources"][source] = [
-            {"fooled": [n for n, hit in zip(MODELS, sets[i]) if hit], "images": int(counts[i])} for i in order
+            {"fooled": [n for n, hit in zip(LABELS, sets[i]) if hit], "images": int(counts[i])} for i in order
         ]
     return out
 
@@ -267,80 +254,60 @@ def _targeted(table: Table) -> dict[str, Any]:
     return {"reached": share_of(success[aimed]), "changed": quantiles(table["changed"][success & aimed])}
 
 
-def _published(data: str) -> dict[str, Any]:
-    clean = {r["model"]: float(r["accuracy_pct"]) / 100 for r in published("ross2018_clean") if r["dataset"] == data}
-    table: dict[str, Any] = {}
-    for row in published("ross2018_transfer"):
-        if row["dataset"] == data:
-            place = table.setdefault(row["attack"], {}).setdefault(row["source_model"], {})
-            place.setdefault(row["eps"], {})[row["evaluated_model"]] = float(row["accuracy_pct"]) / 100
-    return {"clean": clean, "transfer": table, "images": 256}
-
-
-def judge(found: Measured, theirs: Mapping[str, Any]) -> list[Claim]:
-    """Every expectation of the paper on MNIST-like data."""
+def judge(found: Measured, theirs: Mapping[tuple[str, ...], float]) -> list[Claim]:
+    """Every expectation of the paper on MNIST-like data; `theirs` are their shares after one step, as in `shares`."""
+    shares = found.shares
     epsilons = list(dict.fromkeys(eps for _, _, eps in found.right))
-
-    def own(name: str, eps: float) -> Array:
-        return found.right["fgsm", name, eps][name]
+    own = {eps: {name: found.right["fgsm", name, eps][name] for name in LABELS} for eps in epsilons}
 
     def paper(judged: str, source: str, eps: float, kind: str = "fgsm") -> float:
-        value = theirs["transfer"].get(kind, {}).get(source, {}).get(f"{eps:g}", {}).get(judged)
-        return math.nan if value is None else float(value)
+        return theirs.get((kind, source, f"{eps:g}", judged), math.nan)
 
-    def minus(first: str, second: str, eps: float) -> float:
+    def gap(first: str, second: str, eps: float) -> float:
         return paper(first, first, eps) - paper(second, second, eps)
 
+    text = "Gradient penalty minus normal, each under its own FGSM at ε .2"
+    told = in_words(gap("doubleback", "normal", 0.2), "points")
     out = [
+        minus(text, own[0.2], "doubleback", "normal", "at least", 0.25, paper=told),
         Claim(
-            "Gradient penalty minus normal, each under its own FGSM at ε .2",
-            mean_difference(own("doubleback", 0.2), own("normal", 0.2)),
-            "at least", 0.25, "points", _points(minus("doubleback", "normal", 0.2)),
-        ),
-        Claim(
-            "Gradient penalty on examples of normal at ε .2",
-            found.share("doubleback", "normal", 0.2),
-            "at least", 0.85, paper=_percent(paper("doubleback", "normal", 0.2)),
+            "Gradient penalty on examples of normal at ε .2", shares["fgsm", "normal", "0.2", "doubleback"],
+            "at least", 0.85, paper=in_words(paper("doubleback", "normal", 0.2)),
         ),
     ]  # fmt: skip
     rivals = ("normal", "insensitive", "doubleback")
+
+    def best(names: tuple[str, ...], eps: float) -> str:
+        return max(names, key=lambda name: own[eps][name].mean())
+
     for eps in [e for e in epsilons if e <= 0.3]:
-        best = max(rivals, key=lambda name: own(name, eps).mean())
         bar = max(paper(name, name, eps) for name in rivals)
-        out.append(
-            Claim(
-                f"Adversarial training minus the best other defense under its own FGSM at ε {eps:g}",
-                mean_difference(own("advtrain", eps), own(best, eps)),
-                "at least", 0.0, "points", _points(paper("advtrain", "advtrain", eps) - bar),
-                detail=f"best other: {best}; the distilled and the combined model are left out",
-            )
-        )  # fmt: skip
+        text = f"Adversarial training minus the best other defense under its own FGSM at ε {eps:g}"
+        told = in_words(paper("advtrain", "advtrain", eps) - bar, "points")
+        detail = f"best other: {best(rivals, eps)}; the distilled and the combined model are left out"
+        out.append(minus(text, own[eps], "advtrain", best(rivals, eps), "at least", paper=told, detail=detail))
+    two = ("advtrain", "doubleback")
     if 0.5 in epsilons:
-        drops = [own(n, 0.3).astype(float) - own(n, 0.5) for n in ("advtrain", "doubleback")]
-        theirs_ = minus("advtrain", "doubleback", 0.3) - minus("advtrain", "doubleback", 0.5)
+        drops = {n: own[0.3][n].astype(float) - own[0.5][n] for n in two}
         text = "Adversarial training falls faster from ε .3 to .5 than the gradient penalty"
-        out.append(Claim(text, mean_difference(*drops), "above", 0.0, "points", _points(theirs_)))
-    tgsm = found.share("distilled", "distilled", 0.2, "tgsm")
-    margin = share_of(found.stands["PGD, margin"]["distilled"])
-    theirs_tgsm = _percent(paper("distilled", "distilled", 0.2, "tgsm"))
+        out.append(minus(text, drops, *two, paper=in_words(gap(*two, 0.3) - gap(*two, 0.5), "points")))
+    tgsm, margin = shares["tgsm", "distilled", "0.2", "distilled"], share_of(found.stands["PGD, margin"]["distilled"])
+    told = in_words(paper("distilled", "distilled", 0.2, "tgsm"))
     out += [
         Claim(
             "Distilled looks robust: its own cross-entropy FGSM at ε .2",
-            found.share("distilled", "distilled", 0.2),
-            "above", 0.9, paper=_percent(paper("distilled", "distilled", 0.2)),
+            shares["fgsm", "distilled", "0.2", "distilled"],
+            "above", 0.9, paper=in_words(paper("distilled", "distilled", 0.2)),
         ),
         Claim(
             "Distilled is not: its own TGSM or margin attack at ε .2, whichever leaves less",
-            min(tgsm, margin, key=lambda share: share.value),
-            "below", 0.15, paper=f"{theirs_tgsm} (TGSM)" if theirs_tgsm else "",
+            min(tgsm, margin, key=lambda share: share.value), "below", 0.15, paper=f"{told} (TGSM)" if told else "",
             detail=f"TGSM leaves {100 * tgsm.value:.1f} %, PGD on the margin {100 * margin.value:.1f} %",
         ),
     ]  # fmt: skip
     if 0.3 in epsilons:
-        better = max(("advtrain", "doubleback"), key=lambda name: own(name, 0.3).mean())
-        apart = mean_difference(own("both", 0.3), own(better, 0.3))
-        text = "Both defenses minus the better one under its own FGSM at ε .3"
-        out.append(Claim(text, apart, "at least", 0.0, "points", detail=f"the better one: {better}"))
+        better, text = best(two, 0.3), "Both defenses minus the better one under its own FGSM at ε .3"
+        out.append(minus(text, own[0.3], "both", better, "at least", detail=f"the better one: {better}"))
     texts = {
         "smaller": "the larger of its two gradient norms is smaller than the normal model's",
         "more_equal": "its two gradient norms are more alike than the normal model's",
@@ -353,27 +320,4 @@ def judge(found: Measured, theirs: Mapping[str, Any]) -> list[Claim]:
     ]
 
 
-def _percent(value: float) -> str:
-    return "" if math.isnan(value) else f"{100 * value:.1f} %"
-
-
-def _points(value: float) -> str:
-    return "" if math.isnan(value) else f"{100 * value:+.1f} points"
-
-
-PAPER = Paper(
-    name="ross2018",
-    title="Regularizing input gradients",
-    reference="Ross and Doshi-Velez, AAAI 2018, arXiv 1711.09404",
-    says=(
-        "A penalty on the input gradient of the loss resists adversarial examples, makes examples that transfer to "
-        "other models, and makes input gradients readable. Together with adversarial training it is stronger still."
-    ),
-    data=("mnist", "notmnist", "svhn"),
-    models=("ross_cnn",),
-    samples=samples,
-    plan=plan,
-    measure=measure,
-    find=find,
-    colors={"svhn": "grey"},
-)
+PAPER = Paper(**networks.SETTINGS["paper"], samples=samples, plan=plan, measure=measure, find=find)

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Rule", "Search", "Tried", "search"]
-
 T = TypeVar("T")
 
 

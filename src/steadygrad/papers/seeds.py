@@ -13,8 +13,6 @@ from steadygrad.papers.claims import Claim
 from steadygrad.report.blocks import Cell, Section, Table
 from steadygrad.report.wording import number
 
-__all__ = ["over_seeds", "seeds_of"]
-
 
 def seeds_of(text: str) -> tuple[int, ...]:
     """Seeds as they are written in a command.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import numpy as np
 from steadygrad.attacks import Attack
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
-from steadygrad.errors import Failure
+from steadygrad.errors import Failure, UsageError
+from steadygrad.files import read_toml
 from steadygrad.measuring.measure import Measure
 from steadygrad.measuring.measures.attacked import Attacked
 from steadygrad.measuring.measures.rho2 import mean_image
@@ -23,7 +24,19 @@ from steadygrad.measuring.table import Array, Table
 from steadygrad.papers.training import Training, train
 from steadygrad.threat import Threat
 
-__all__ = ["Study"]
+
+def settings_of(paper: str, name: str = "settings") -> dict[str, Any]:
+    """The numbers and labels of a paper: a TOML table beside this file.
+
+    >>> settings_of("zhang2021")["labels"]["plain"]
+    'plain'
+    """
+    folder = Path(__file__).parent / "settings" / paper
+    path = folder / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.toml") if p.stem != "settings"))
+        raise UsageError(f"there are no settings for {name!r}: {paper} has {known}")
+    return read_toml(path)
 
 
 @dataclass
@@ -69,6 +82,14 @@ class Study:
         """How many samples there are of a name."""
         return int(self["samples"][on]["count"])
 
+    def first(self, count: int, on: str = "test") -> range:
+        """The places of the first samples, or of all where there are fewer."""
+        return range(min(count, self.size(on)))
+
+    def each(self, measure: Measure, models: Iterable[str], column: str, **options: Any) -> dict[str, Array]:
+        """A column of the tables of a measure, by model."""
+        return {name: self.table(measure, name, **options)[column] for name in models}
+
     def tables(self, on: str = "test") -> Tables:
         """What measures the networks on samples."""
         if on not in self._runners:
@@ -101,6 +122,10 @@ class Study:
         self.count(f"train {name}", found)
         return found
 
+    def fit_all(self, trainings: Mapping[str, Training]) -> dict[str, Table]:
+        """Train networks; returns their records."""
+        return {name: self.fit(name, training) for name, training in trainings.items()}
+
     def mean_image(self, of: str) -> dict[str, Array]:
         """The shared column `center`: the mean of samples; nothing where tables are read."""
         return {"center": mean_image(self.samples[of]).numpy()} if self.live else {}
@@ -109,8 +134,7 @@ class Study:
         self, model: str, suite: Sequence[Attack], threat: Threat, count: int | None = None, on: str = "test"
     ) -> Array:
         """Which of the first samples (n,) no attack of a suite changes; each attack gets those that are left."""
-        size = self.size(on)
-        kept = np.ones(size if count is None else min(count, size), dtype=bool)
+        kept = np.ones(self.size(on) if count is None else len(self.first(count, on)), dtype=bool)
         for attack in suite:
             left = np.flatnonzero(kept)
             if not len(left):

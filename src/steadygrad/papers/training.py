@@ -21,8 +21,6 @@ from steadygrad.measuring.table import Table
 from steadygrad.registry import describe
 from steadygrad.training import FitSettings, fit
 
-__all__ = ["Training", "train", "untrained"]
-
 
 @dataclass(frozen=True)
 class Training:

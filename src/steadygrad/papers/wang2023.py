@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,23 +12,12 @@ from steadygrad.measuring.measures.map_bounds import DISTANCES, KINDS
 from steadygrad.measuring.paired import rank_correlation
 from steadygrad.measuring.statistics import Estimate, bootstrap, quantiles, share_of
 from steadygrad.measuring.table import Array
+from steadygrad.papers import wang2023_experiment as experiment
 from steadygrad.papers.claims import Claim
 from steadygrad.papers.paper import Findings, Paper
-from steadygrad.papers.parts import line, panels, percent
+from steadygrad.papers.parts import Rows, line, panels
 from steadygrad.papers.study import Study
-from steadygrad.papers.wang2023_experiment import (
-    ATTACKS,
-    EXACT,
-    LABELS,
-    MAPS,
-    SCALES,
-    Attacked,
-    Scale,
-    measure,
-    plan,
-    radius,
-    samples,
-)
+from steadygrad.papers.wang2023_experiment import ATTACKS, LABELS, MAPS, Attacked
 from steadygrad.report.blocks import Block, Cell, Figure, Folded, Pictures, Section, Table, Text
 from steadygrad.report.png import Picture, change, image
 from steadygrad.report.style import MUTED, SERIES, logarithmic
@@ -38,7 +27,6 @@ from steadygrad.threat import Threat, linf
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["PAPER", "judge", "median_ratio"]
 
 _DRAWN = 60  # images of each model in the scatter plot
 _WORDS = (
@@ -50,21 +38,17 @@ _WORDS = (
 
 def find(study: Study, measured: tuple[dict[str, Array], list[Attacked]]) -> Findings:
     """Everything in numbers, judged and drawn."""
-    (right, found), scale = measured, SCALES[study["scale"]]
-    counts, rows = _counts(found), [_row(one) for one in found]
-    results: dict[str, Any] = {
-        "models": list(right),
-        "maps": list(MAPS),
-        "attacks": list(ATTACKS),
-        "clean": {name: share_of(hits) for name, hits in right.items()},
-        "training_radius": radius(study["dataset"]),
-        "counts": counts,
-        "cells": rows,
-        "across_models": _across(found),
-    }
-    of = {name: [row for row in rows if row["map"] == name] for name in MAPS}
+    (right, found), scale = measured, experiment.SCALES[study["scale"]]
+    counts, rows, across = _counts(found), [_row(one) for one in found], _across(found)
+    clean = {name: share_of(hits) for name, hits in right.items()}
+    of = {name: _named([row for row in rows if row["map"] == name]) for name in MAPS}
+    accuracies = Rows(LABELS, clean).table(
+        f"Accuracy on clean test images, in percent. Adversarial points of the trainings lie within ℓ∞ "
+        f"{budget(experiment.radius(study['dataset']))}.",
+        {"Accuracy": clean.get},
+    )
     sections = [
-        Section("Attacks against bounds", [Text(_WORDS), _violations(counts), _remainders(counts), _clean(results)]),
+        Section("Attacks against bounds", [Text(_WORDS), _violations(counts), _remainders(counts), accuracies]),
         Section(
             "How sharp the bounds are",
             [
@@ -73,11 +57,12 @@ def find(study: Study, measured: tuple[dict[str, Array], list[Attacked]]) -> Fin
             ],
         ),
         Section("Which attack comes furthest", [_by_attack(name, of[name]) for name in MAPS]),
-        Section("Rank agreement", _agreement(rows, results["across_models"])),
+        Section("Rank agreement", _agreement(rows, across)),
         Section("Maps", [_pictures([one for one in found if one.map == "saliency"])]),
     ]
-    headline = {f"{LABELS[name]}: accuracy": (share, "%") for name, share in results["clean"].items()}
-    return Findings(results, judge(counts, rows, scale.needed), sections, _left_out(study, scale), headline)
+    results = {"clean": clean, "counts": counts, "cells": rows, "across_models": across}
+    headline = {f"{LABELS[name]}: accuracy": (share, "%") for name, share in clean.items()}
+    return Findings(results, judge(counts, rows, scale["needed"]), sections, _left_out(study, scale), headline)
 
 
 def _counts(found: Sequence[Attacked]) -> dict[str, Any]:
@@ -180,41 +165,38 @@ def _exactly(count: int) -> Estimate:
     return Estimate(count, count, count)
 
 
-def _left_out(study: Study, scale: Scale) -> list[str]:
+def _left_out(study: Study, scale: Mapping[str, Any]) -> list[str]:
     lines = [
         "The paper's networks, radii and tables were not available: only its count of attacks is compared.",
         f"A point is an iterate of a restart of an attack, so that points of one restart are alike: "
-        f"{scale.points} of each image, model, map and threat.",
+        f"{experiment.points_of(scale)} of each image, model, map and threat.",
         "Integrated gradients are attacked on fewer images, with 4 points on the path.",
     ]
-    if math.prod(study["shape"]) > EXACT:
+    if math.prod(study["shape"]) > experiment.EXACT:
         lines.append("Certified bounds are those of interval arithmetic: the images have more than 1,024 entries.")
-    if not scale.more:
+    if not scale["more"]:
         lines.append("TRADES, IG-NORM and IG-SUM-NORM are trained at the scale of the paper only.")
-    if scale.training is not None:
-        lines.append(f"{study.size('train'):,} training samples, {scale.fit.epochs} epochs.")
+    if "samples" in scale:
+        lines.append(f"{study.size('train'):,} training samples, {scale['training']['epochs']} epochs.")
     return lines
 
 
 def _violations(counts: dict[str, Any]) -> Table:
-    def row(text: str, count: int, paper: str = "–") -> tuple[str, list[Cell]]:
-        return text, [Cell(f"{count:,}"), Cell(paper)]
-
-    beyond = [
-        row(f"beyond the {kind} bound, {label}", counts["beyond"][kind][d], paper)
-        for kind, paper in (("certified", "–"), ("linearized", "none"))
-        for d, label in (("euclidean", "Euclidean"), ("cosine", "cosine"))
-    ]
-    return Table(
+    said = {
+        "points tried": (counts["tried"], "–"),
+        "of these, inside the threat with an unchanged prediction": (counts["kept"], "> 10 million"),
+        **{
+            f"beyond the {kind} bound, {label}": (counts["beyond"][kind][label.lower()], paper)
+            for kind, paper in (("certified", "–"), ("linearized", "none"))
+            for label in ("Euclidean", "cosine")
+        },
+        "of the linearized: not explained by the remainder": (counts["unexplained"], "–"),
+    }
+    return Rows({text: text for text in said}, said).table(
         "Points and violations, ours and as the paper states. A point is one iterate of one restart of one attack on "
         "one image of one model, map and threat.",
-        ["", "Ours", "Paper"],
-        [
-            row("points tried", counts["tried"]),
-            row("of these, inside the threat with an unchanged prediction", counts["kept"], "> 10 million"),
-            *beyond,
-            row("of the linearized: not explained by the remainder", counts["unexplained"]),
-        ],
+        {"Ours": lambda text: f"{said[text][0]:,}", "Paper": 1},
+        first="",
     )
 
 
@@ -232,29 +214,18 @@ def _remainders(counts: dict[str, Any]) -> Text:
     )
 
 
-def _clean(results: dict[str, Any]) -> Table:
-    return Table(
-        f"Accuracy on clean test images, in percent. Adversarial points of the trainings lie within ℓ∞ "
-        f"{budget(results['training_radius'])}.",
-        ["Model", "Accuracy"],
-        [(LABELS[name], [percent(share)]) for name, share in results["clean"].items()],
-    )
-
-
 def _ball(ball: str, eps: float) -> str:
     return f"{norm(ball)} {number(eps)}"
 
 
-def _table(
-    caption: str, head: Sequence[str], rows: Sequence[dict[str, Any]], cells: Callable[[dict[str, Any]], list[Cell]]
-) -> Table:
-    """A table with a row for each model and threat."""
-    named = [(f"{LABELS[row['model']]}, {_ball(row['norm'], row['eps'])}", cells(row)) for row in rows]
-    return Table(caption, ["Model", *head], named)
+def _named(rows: Sequence[dict[str, Any]], *, maps: bool = False) -> Rows:
+    """Rows by model and threat, or by model, map and threat."""
 
+    def label(row: dict[str, Any]) -> str:
+        model = f"{LABELS[row['model']]}, " if "model" in row else ""
+        return f"{model}{row['map'] + ', ' if maps else ''}{_ball(row['norm'], row['eps'])}"
 
-def _numbers(found: Mapping[str, float | None], names: Sequence[str]) -> list[Cell]:
-    return [Cell(number(found[name])) for name in names]
+    return Rows({i: label(row) for i, row in enumerate(rows)}, dict(enumerate(rows)))
 
 
 def _intervals(found: Mapping[str, Estimate | None]) -> list[Cell]:
@@ -290,53 +261,47 @@ def _scatter(name: str, found: Sequence[Attacked]) -> Figure:
     return panels(titles, draw, caption, "strongest attack", "bound", columns=2, height=4.1)
 
 
-def _medians(name: str, rows: Sequence[dict[str, Any]]) -> Table:
-    def cells(row: dict[str, Any]) -> list[Cell]:
-        values = _numbers(row, ("length", "noise", "attack", "tangent", *KINDS))
-        return [*values, *_intervals(row["ratio"]), Cell(str(row["images_beyond"]))]
-
-    caption = (
+def _medians(name: str, rows: Rows) -> Table:
+    head = {text.capitalize(): text for text in ("length", "noise", "attack", "tangent", *KINDS)}
+    return rows.table(
         f"{name.capitalize()}, medians over images in units of the map: its length, what random points and the "
         "strongest attack change (Euclidean), what an allowed input reaches on the tangent, and the bounds; ratios of "
-        "bound to attack, with their intervals; images with a point beyond the linearized bound."
+        "bound to attack, with their intervals; images with a point beyond the linearized bound.",
+        {
+            **head,
+            ("Lin. / attack", "Cert. / attack"): lambda i: _intervals(rows.found[i]["ratio"]),
+            "Beyond lin.": lambda i: str(rows.found[i]["images_beyond"]),
+        },
     )
-    head = ("Length", "Noise", "Attack", "Tangent", "Linearized", "Certified")
-    return _table(caption, (*head, "Lin. / attack", "Cert. / attack", "Beyond lin."), rows, cells)
 
 
-def _cosines(name: str, rows: Sequence[dict[str, Any]]) -> Table:
+def _cosines(name: str, rows: Rows) -> Table:
     caption = f"{name.capitalize()}, 1 − cosine of the signed maps, medians over images; 2 is all there is."
     names = ("attack", *KINDS)
-    return _table(caption, [n.capitalize() for n in names], rows, lambda row: _numbers(row["cosine"], names))
+    cells = {tuple(n.capitalize() for n in names): lambda i: [rows.found[i]["cosine"][n] for n in names]}
+    return rows.table(caption, cells)
 
 
-def _by_attack(name: str, rows: Sequence[dict[str, Any]]) -> Table:
+def _by_attack(name: str, rows: Rows) -> Table:
     caption = (
         f"{name.capitalize()}: the largest Euclidean deviation that each attack found over the linearized bound, "
         "median over images."
     )
-    return _table(caption, ATTACKS, rows, lambda row: _numbers(row["by_attack"], ATTACKS))
+    return rows.table(caption, {ATTACKS: lambda i: list(rows.found[i]["by_attack"].values())})
 
 
 def _agreement(rows: Sequence[dict[str, Any]], across: Sequence[dict[str, Any]]) -> list[Block]:
-    def heading(row: dict[str, Any]) -> str:
-        return f"{row['map']}, {_ball(row['norm'], row['eps'])}"
-
-    kinds = [kind.capitalize() for kind in KINDS]
+    kinds = tuple(kind.capitalize() for kind in KINDS)
     return [
-        Table(
+        _named(rows, maps=True).table(
             "Spearman's rank correlation over images between the bound and the strongest attack, Euclidean, with 95 % "
             "bootstrap intervals over images.",
-            ["Model", "Images", *kinds],
-            [
-                (f"{LABELS[r['model']]}, {heading(r)}", [Cell(str(r["images"])), *_intervals(r["agreement"])])
-                for r in rows
-            ],
+            {"Images": lambda i: str(rows[i]["images"]), kinds: lambda i: _intervals(rows[i]["agreement"])},
         ),
-        Table(
+        _named(across, maps=True).table(
             "The same over models, of their medians: so few models can agree by chance.",
-            ["", "Models", *kinds],
-            [(heading(r), [Cell(str(r["models"])), *_numbers(r, KINDS)]) for r in across],
+            {"Models": lambda i: str(across[i]["models"]), kinds: lambda i: [across[i][kind] for kind in KINDS]},
+            first="",
         ),
     ]
 
@@ -361,17 +326,9 @@ def _pictures(found: Sequence[Attacked]) -> Pictures:
 
 
 PAPER = Paper(
-    name="wang2023",
-    title="Bounds on attribution deviations",
-    reference="Wang and Kong, CVPR 2023, arXiv 2303.00340",
-    says=(
-        "How far an attribution can be moved within a threat has a practical upper bound, computed from its Jacobian, "
-        "which over 10 million attacks on attributions did not exceed."
-    ),
-    data=("mnist", "cifar10"),
-    models=("strided_cnn",),
-    samples=samples,
-    plan=plan,
-    measure=measure,
+    **experiment.SETTINGS["paper"],
+    samples=experiment.samples,
+    plan=experiment.plan,
+    measure=experiment.measure,
     find=find,
 )

@@ -29,39 +29,15 @@ from steadygrad.measuring.measures.map_points import MapPoints
 from steadygrad.measuring.measures.predicted import Predicted
 from steadygrad.measuring.table import Array, Table
 from steadygrad.models.architectures import seeded
-from steadygrad.papers.study import Study
+from steadygrad.papers.study import Study, settings_of
 from steadygrad.papers.training import Training
 from steadygrad.registry import describe
 from steadygrad.threat import Threat, l2, linf
 from steadygrad.training import FitSettings
 
-__all__ = [
-    "ATTACKS",
-    "EXACT",
-    "LABELS",
-    "MAPS",
-    "SCALES",
-    "Attacked",
-    "Scale",
-    "attacks",
-    "measure",
-    "network",
-    "plan",
-    "radius",
-    "samples",
-    "threats",
-    "trainings",
-]
-
-LABELS = {
-    "plain": "plain",
-    "pgd": "PGD-trained",
-    "gradient": "gradient penalty",
-    "cosine": "cosine of maps + PGD",
-    "trades": "TRADES",
-    "ig_norm": "IG-NORM",
-    "ig_sum_norm": "IG-SUM-NORM",
-}
+SETTINGS = settings_of("wang2023")
+LABELS: dict[str, str] = SETTINGS["labels"]
+SCALES: dict[str, Any] = SETTINGS["scales"]
 MAPS: dict[str, Attribution] = {"saliency": Saliency(), "integrated gradients": IntegratedGradients(steps=4)}
 ATTACKS = ("random noise", "IFIA, top k", "IFIA, mass center", "PGD, Euclidean", "PGD, cosine")
 
@@ -72,51 +48,13 @@ _BETA = 10.0  # of the softplus with which the networks are trained and measured
 _PICTURED = 5
 
 
-@dataclass(frozen=True)
-class Scale:
-    """How much is trained and measured.
-
-    Args:
-        fit: settings of all trainings.
-        training: largest number of training samples; None for all.
-        more: TRADES, IG-NORM and IG-SUM-NORM too.
-        radii: of each norm, the smallest first.
-        images: first test images whose maps are attacked, by attribution.
-        steps, restarts: of each attack; 1 + steps points a restart.
-        draws: random points.
-        needed: points that must count.
-    """
-
-    fit: FitSettings
-    training: int | None
-    more: bool
-    radii: int
-    images: Mapping[str, int]
-    steps: int
-    restarts: int
-    draws: int
-    needed: int
-
-    @property
-    def points(self) -> int:
-        """Points that are tried for one image, model, attribution and threat."""
-        return (len(ATTACKS) - 1) * self.restarts * (self.steps + 1) + self.draws
+Scale = Mapping[str, Any]
+"""How much is trained and measured, as the settings explain."""
 
 
-SCALES = {
-    "smoke": Scale(
-        FitSettings(epochs=2, batch_size=64, lr=3e-3),
-        600, False, 1, {"saliency": 3, "integrated gradients": 1}, 5, 1, 10, 1,
-    ),
-    "short": Scale(
-        FitSettings(epochs=2, batch_size=64, lr=2e-3, schedule="linear"),
-        20_000, False, 2, {"saliency": 50, "integrated gradients": 4}, 40, 7, 202, 1_000_000,
-    ),
-    "paper": Scale(
-        FitSettings(epochs=20, batch_size=128, lr=2e-3, schedule="linear"),
-        None, True, 2, {"saliency": 300, "integrated gradients": 30}, 40, 7, 202, 10_000_000,
-    ),
-}  # fmt: skip
+def points_of(scale: Scale) -> int:
+    """Points that are tried for one image, model, attribution and threat."""
+    return int((len(ATTACKS) - 1) * scale["restarts"] * (scale["steps"] + 1) + scale["draws"])
 
 
 def network(data: Dataset, seed: int) -> Classifier:
@@ -150,25 +88,26 @@ def trainings(data: str, scale: Scale) -> dict[str, Training]:
         "gradient": InputGradientPenalty(1.0),
         "cosine": adversarial + AttributionCosine(weight=1.0, eps=eps, attribution=Saliency(), attack=pgd),
     }
-    if scale.more:
+    if scale["more"]:
         ways["trades"] = TRADES(eps=eps)
         ways["ig_norm"] = IGNorm(weight=1.0, eps=eps)
         ways["ig_sum_norm"] = IGNorm(weight=0.1, eps=eps, kind="sum-norm")
-    return {name: Training(defense, scale.fit, network) for name, defense in ways.items()}
+    settings = FitSettings(**scale["training"])
+    return {name: Training(defense, settings, network) for name, defense in ways.items()}
 
 
 def threats(data: str, scale: Scale) -> tuple[Threat, ...]:
     """Radii of each norm: one at which the tangent describes the map, and one nearer to those of the literature."""
     far = radius(data) == 0.1
     boxes, balls = ((0.01, 0.1), (0.01, 1.0)) if far else ((1 / 255, 8 / 255), (0.01, 0.5))
-    return (*(linf(eps) for eps in boxes[: scale.radii]), *(l2(eps) for eps in balls[: scale.radii]))
+    return (*(linf(eps) for eps in boxes[: scale["radii"]]), *(l2(eps) for eps in balls[: scale["radii"]]))
 
 
 def attacks(attribution: Attribution, scale: Scale) -> tuple[ExplanationAttack, ...]:
     """The `ATTACKS` on an attribution."""
-    common: dict[str, Any] = {"steps": scale.steps, "restarts": scale.restarts, "noise_draws": 0}
+    common: dict[str, Any] = {"steps": scale["steps"], "restarts": scale["restarts"], "noise_draws": 0}
     return (
-        AttributionNoise(attribution, "euclidean", scale.draws),
+        AttributionNoise(attribution, "euclidean", scale["draws"]),
         IFIA(attribution, goal="top-k", **common),
         IFIA(attribution, goal="mass-center", **common),
         AttributionPGD(attribution, distance="euclidean", **common),
@@ -179,7 +118,7 @@ def attacks(attribution: Attribution, scale: Scale) -> tuple[ExplanationAttack, 
 def samples(study: Study, whole: Dataset, test: Dataset) -> dict[str, Dataset]:
     """What is trained on and measured."""
     scale = SCALES[study["scale"]]
-    return {"train": whole if scale.training is None else whole.take(scale.training, seed=study.seed), "test": test}
+    return {"train": whole.take(scale["samples"], seed=study.seed) if "samples" in scale else whole, "test": test}
 
 
 def plan(study: Study) -> dict[str, Any]:
@@ -188,7 +127,7 @@ def plan(study: Study) -> dict[str, Any]:
     return {
         "softplus": _BETA,
         "trainings": {name: way.plain() for name, way in trainings(data, scale).items()},
-        "images": dict(scale.images),
+        "images": scale["images"],
         "threats": [str(threat) for threat in threats(data, scale)],
         "attacks": {
             name: dict(zip(ATTACKS, map(describe, attacks(method, scale)), strict=True))
@@ -230,9 +169,8 @@ def measure(study: Study) -> tuple[dict[str, Array], list[Attacked]]:
     """Train the networks, bound and attack their maps: which test images each gets right, and what was found."""
     scale, data = SCALES[study["scale"]], study["dataset"]
     ways = trainings(data, scale)
-    for name, way in ways.items():
-        study.fit(name, way)
-    right = {name: study.table(Predicted(), name)["right"] for name in ways}
+    study.fit_all(ways)
+    right = study.each(Predicted(), ways, "right")
     found = [_attacked(study, n, m, threat) for m in MAPS for threat in threats(data, scale) for n in ways]
     return right, found
 
@@ -240,7 +178,7 @@ def measure(study: Study) -> tuple[dict[str, Array], list[Attacked]]:
 def _attacked(study: Study, model: str, name: str, threat: Threat) -> Attacked:
     """Bound the maps of the first test images, and attack them."""
     scale = SCALES[study["scale"]]
-    method, rows, about = MAPS[name], range(min(scale.images[name], study.size())), f"{name}, {threat}"
+    method, rows, about = MAPS[name], study.first(scale["images"][name]), f"{name}, {threat}"
 
     def bounded(bound: Bound, title: str) -> Table:
         return study.table(BoundedMaps(bound, threat), model, rows=rows, title=f"{title} bound on {about}")

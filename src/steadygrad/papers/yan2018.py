@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,23 +19,18 @@ from steadygrad.measuring.measures.attacked import Attacked
 from steadygrad.measuring.measures.predicted import Predicted
 from steadygrad.measuring.measures.rho2 import Rho2
 from steadygrad.measuring.measures.signed_steps import SignedSteps, halving_radius
-from steadygrad.measuring.paired import mean_difference, ratio_of_means, ratio_of_medians
+from steadygrad.measuring.paired import ratio_of_means, ratio_of_medians
 from steadygrad.measuring.statistics import mean, quantiles, share_of
 from steadygrad.measuring.table import Array
-from steadygrad.papers.claims import Claim, published
+from steadygrad.papers.claims import Claim, in_words, minus, published
 from steadygrad.papers.paper import Findings, Paper
-from steadygrad.papers.parts import against, fixed, line, panels, percent, searched_tables, settings_table
+from steadygrad.papers.parts import Points, Rows, against, fixed, searched_tables, settings_table
 from steadygrad.papers.search import Rule, Search, search
 from steadygrad.papers.study import Study
-from steadygrad.papers.yan2018_networks import LABELS, RIVALS, SCALES, Recipe, left_out, methods, recipe_of
+from steadygrad.papers.yan2018_networks import LABELS, RIVALS, SCALES, SETTINGS, Recipe, left_out, methods, recipe_of
 from steadygrad.report.blocks import Block, Cell, Section, Table, Text
 from steadygrad.report.wording import number
 from steadygrad.threat import l2, linf
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["MULTIPLES", "PAPER", "Measured", "judge"]
 
 MULTIPLES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5)
 """Radii of the FGS curve as multiples of the reference radius; the paper's table has .2, .5 and 1."""
@@ -47,23 +43,23 @@ _AT_LEAST = {"convnet": 1.8}  # times the reference's rho2; more than 1 for othe
 def samples(study: Study, whole: Dataset, test: Dataset) -> dict[str, Dataset]:
     """What is trained on and measured; a search trains on a part, and chooses on the rest."""
     scale = SCALES[study["scale"]]
-    train = whole if scale.training is None else whole.take(scale.training, seed=study.seed)
-    named = {"train": train, "test": test if scale.test is None else test.take(scale.test)}
+    train = whole.take(scale["training"], seed=study.seed) if "training" in scale else whole
+    named = {"train": train, "test": test.take(scale["test"]) if "test" in scale else test}
     if study["search"]:
         named["fitted"], held = train.divide(1 / 12, study.seed)
-        named["held out"] = held.take(scale.validation)
+        named["held out"] = held.take(scale["validation"])
     return named
 
 
 def plan(study: Study) -> dict[str, Any]:
     """All that the numbers depend on besides data, scale and seed."""
     scale = SCALES[study["scale"]]
-    recipe = recipe_of(study["model"]).shortened(scale.part)
+    recipe = recipe_of(study["model"]).shortened(scale["part"])
     ways = {"reference": recipe.reference()} | {name: recipe.method(name) for name in methods(study)}
     return {
         "recipe": {name: way.plain() for name, way in ways.items()},
         "grids": recipe.table.get("search", {}) if study["search"] else {},
-        "measured": dataclasses.asdict(scale),
+        "measured": scale,
     }
 
 
@@ -98,18 +94,17 @@ class Measured:
 def measure(study: Study) -> Measured:
     """Train the reference and the methods, and measure all of them."""
     scale = SCALES[study["scale"]]
-    recipe = recipe_of(study["model"]).shortened(scale.part)
+    recipe = recipe_of(study["model"]).shortened(scale["part"])
     center = study.mean_image("train")
     searched = _searched(study, recipe.shortened(0.4), center) if study["search"] else {}
     ways = {n: recipe.method(n, searched[n].chosen.settings if searched else None) for n in methods(study)}
-    for name, way in {"reference": recipe.reference(), **ways}.items():
-        study.fit(name, way)
+    study.fit_all({"reference": recipe.reference(), **ways})
     names = ("reference", *ways)
     radius = halving_radius(study.tables(), "deep_defense")
     clean = {name: study.table(Predicted(), name) for name in names}
     sizes = {name: study.table(Rho2(), name, shared=center) for name in names}
     steps = SignedSteps(tuple(m * radius for m in MULTIPLES))
-    first, suite = range(min(scale.distances, study.size())), SUITES["fast"]
+    first, within = study.first(scale["distances"]), linf(radius / 2)
     return Measured(
         radius=radius,
         right={name: table["right"] for name, table in clean.items()},
@@ -117,9 +112,9 @@ def measure(study: Study) -> Measured:
         changes={name: table["change"] for name, table in sizes.items()},
         norms=sizes["reference"]["norm"],
         centered_norms=sizes["reference"]["centered_norm"],
-        fgs={name: study.table(steps, name)["right"][:, 0].T for name in names},
-        distances={name: study.table(Attacked(DDN(), l2()), name, rows=first)["distance"] for name in names},
-        withstands={name: study.withstands(name, suite, linf(radius / 2), scale.suite) for name in names},
+        fgs={name: right[:, 0].T for name, right in study.each(steps, names, "right").items()},
+        distances=study.each(Attacked(DDN(), l2()), names, "distance", rows=first),
+        withstands={name: study.withstands(name, SUITES["fast"], within, scale["suite"]) for name in names},
         settings={name: way.plain() for name, way in ways.items()},
         searched=searched,
     )
@@ -146,10 +141,9 @@ def _searched(study: Study, recipe: Recipe, center: Mapping[str, Array]) -> dict
 def find(study: Study, found: Measured) -> Findings:
     """Everything in numbers, judged and drawn."""
     theirs = _published(study["dataset"], study["model"])
-    rows = {name: _row(found, name) for name in found.right}
+    rows = Rows(LABELS, {name: _row(found, name) for name in found.right})
     results = {
-        "models": list(rows),
-        "rows": rows,
+        "rows": rows.found,
         "eps_ref": found.radius,
         "halved": found.halved,
         "search": found.searched,
@@ -161,11 +155,7 @@ def find(study: Study, found: Measured) -> Findings:
         Section("Other judges", [_judges(rows, found.radius)]),
         Section("Settings", [settings_table(LABELS, found.settings), *tried]),
     ]
-    headline = {
-        f"{LABELS[name]}: {text}": (row[key], unit)
-        for name, row in rows.items()
-        for text, key, unit in (("accuracy", "accuracy", "%"), ("ρ₂, centered", "rho2_centered", ""))
-    }
+    headline = rows.headline(accuracy=("accuracy", "%"), rho2_centered=("ρ₂, centered", ""))
     return Findings(results, judge(study["model"], theirs, found), sections, left_out(study), headline)
 
 
@@ -206,14 +196,13 @@ def judge(network: str, theirs: Mapping[str, Any], found: Measured) -> list[Clai
         out = _relative(network, theirs, found)
     for name in RIVALS:
         text = f"Deep Defense minus {LABELS[name]}"
-        size = mean_difference(found.rho2(mine), found.rho2(name))
-        out.append(Claim(f"{text}: ρ₂, centered", size, "above", 0.0, ""))
+        sizes = {n: found.rho2(n) for n in (mine, name)}
+        out.append(minus(f"{text}: ρ₂, centered", sizes, mine, name, unit=""))
         for multiple in (0.5, 1.0):
-            first, second = (found.fgs[n][MULTIPLES.index(multiple)] for n in (mine, name))
-            apart = mean_difference(first, second) if found.halved else None
-            at = [theirs[n]["fgs"][f"{multiple:g}"] for n in (mine, name) if n in theirs]
-            paper = f"{100 * (at[0] - at[1]):+.1f} points" if len(at) == 2 else ""
-            out.append(Claim(f"{text}: accuracy at {multiple:g} ε_ref", apart, "above", 0.0, "points", paper))
+            kept = {n: found.fgs[n][MULTIPLES.index(multiple)] for n in (mine, name)} if found.halved else {}
+            at = [theirs[n]["fgs"][f"{multiple:g}"] if n in theirs else math.nan for n in (mine, name)]
+            paper = in_words(at[0] - at[1], "points")
+            out.append(minus(f"{text}: accuracy at {multiple:g} ε_ref", kept, mine, name, paper=paper))
     ratio = ratio_of_medians(found.distances[mine], found.distances["reference"])
     detail = "a judge it was not trained on; clean mistakes count as distance 0"
     text = "Deep Defense: median DDN distance over the reference's"
@@ -237,13 +226,12 @@ def _absolute(label: str, name: str, found: Measured, bar: Mapping[str, Any]) ->
 
 
 def _relative(network: str, theirs: Mapping[str, Any], found: Measured) -> list[Claim]:
-    apart = mean_difference(found.right["deep_defense"], found.right["reference"])
-    ratio = ratio_of_means(*(found.rho2(name, centered=False) for name in ("deep_defense", "reference")))
-    at = [theirs[n]["rho2"] for n in ("deep_defense", "reference") if n in theirs]
-    paper = f"{at[0] / at[1]:.2f} times" if len(at) == 2 else ""
+    ours, base = "deep_defense", "reference"
+    ratio = ratio_of_means(found.rho2(ours, centered=False), found.rho2(base, centered=False))
+    paper = f"{theirs[ours]['rho2'] / theirs[base]['rho2']:.2f} times" if {ours, base} <= set(theirs) else ""
     bar = _AT_LEAST.get(network, 1.0)
     return [
-        Claim("Deep Defense minus reference: accuracy", apart, "at least", 0.0, "points"),
+        minus("Deep Defense minus reference: accuracy", found.right, ours, base, "at least"),
         Claim("Deep Defense: ρ₂ over the reference's", ratio, "at least" if bar > 1 else "above", bar, "times", paper),
     ]
 
@@ -264,10 +252,12 @@ def _intro(found: Measured) -> Text:
     )
 
 
-def _accuracy_and_rho(rows: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Block]:
+def _accuracy_and_rho(rows: Rows, theirs: Mapping[str, Any]) -> list[Block]:
+    found, base = rows.found, theirs.get("reference")
+
     def size(name: str) -> list[Cell]:
-        row, other, base = rows[name], theirs.get(name), theirs.get("reference")
-        ratio = row["rho2"].value / max(rows["reference"]["rho2"].value, 1e-12)
+        row, other = found[name], theirs.get(name)
+        ratio = row["rho2"].value / max(found["reference"]["rho2"].value, 1e-12)
         return [
             fixed(row["rho2"]),
             fixed(row["rho2_centered"]),
@@ -278,80 +268,60 @@ def _accuracy_and_rho(rows: Mapping[str, Any], theirs: Mapping[str, Any]) -> lis
         ]
 
     def accuracy(name: str) -> list[Cell]:
-        other = theirs[name]["accuracy"] if name in theirs else None
-        return against(rows[name]["accuracy"], other, _TEST_IMAGES, (2, 2, 2))
+        return against(found[name]["accuracy"], theirs.get(name, {}).get("accuracy"), _TEST_IMAGES, (2, 2, 2))
 
     return [
-        Table(
-            f"Accuracy in percent on {rows['reference']['accuracy'].count:,} clean test images. The difference's "
+        rows.table(
+            f"Accuracy in percent on {found['reference']['accuracy'].count:,} clean test images. The difference's "
             "interval takes the two runs as independent, which is wider than need be on equal images.",
-            ["Model", "Accuracy", "Paper", "Difference"],
-            [(LABELS[name], accuracy(name)) for name in rows],
+            {("Accuracy", "Paper", "Difference"): accuracy},
         ),
-        Table(
+        rows.table(
             "ρ₂, the mean relative size of DeepFool's change: in pixels, centered, and as a ratio to the reference. "
             "The paper's spread is not published, so the difference's interval is that of ours alone. For CIFAR-10 "
             "only ratios compare.",
-            ["Model", "ρ₂, pixels", "ρ₂, centered", "Paper", "Difference", "Ratio", "Paper's ratio"],
-            [(LABELS[name], size(name)) for name in rows],
+            {("ρ₂, pixels", "ρ₂, centered", "Paper", "Difference", "Ratio", "Paper's ratio"): size},
         ),
     ]
 
 
-def _fgs(rows: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Block]:
-    def cells(name: str) -> list[Cell]:
-        row, other = rows[name], theirs.get(name, {}).get("fgs", {})
-        shown = [
-            cell for m in ("0.2", "0.5", "1") for cell in against(row["fgs"][m], other.get(m), _TEST_IMAGES, (1, 2, 1))
-        ]
-        return [*shown, percent(row["rounded"])]
+def _fgs(rows: Rows, theirs: Mapping[str, Any]) -> list[Block]:
+    def ours(name: str, multiple: str) -> list[Cell]:
+        other = theirs.get(name, {}).get("fgs", {})
+        return against(rows.found[name]["fgs"][multiple], other.get(multiple), _TEST_IMAGES, (1, 2, 1))
 
-    def draw(axes: Axes, _: int) -> None:
-        for index, (name, row) in enumerate(rows.items()):
-            shares = [row["accuracy"], *row["fgs"].values()]
-            line(axes, index, [0.0, *MULTIPLES], [100 * share.value for share in shares], LABELS[name])
-        axes.set(ylim=(0, 101), xlim=0)
+    def curve(_: int, name: str) -> Points:
+        row = rows.found[name]
+        return [0.0, *MULTIPLES], [100 * share.value for share in (row["accuracy"], *row["fgs"].values())]
 
-    head = ["Model", *(t for m in (".2", ".5", "1.0") for t in (f"{m} ε_ref", "Paper", "Diff.")), "Rounded"]
+    shown = {".2": "0.2", ".5": "0.5", "1.0": "1"}
     caption = (
         "Accuracy in percent after one FGS step, in multiples of ε_ref; and the share of images for which float32 "
         "leaves nothing of 1 − p, so that the slope of the cross-entropy has lost a part and FGS of its strength."
     )
+    columns = {(f"{text} ε_ref", "Paper", "Diff."): functools.partial(ours, multiple=m) for text, m in shown.items()}
     title = "Accuracy after one FGS step against its radius in multiples of ε_ref."
-    curve = panels([""], draw, title, "radius / ε_ref", "accuracy, %", height=3.4)
-    return [Table(caption, head, [(LABELS[name], cells(name)) for name in rows]), curve]
+    limits = {"ylim": (0, 101), "xlim": (0, None)}
+    figure = rows.lines([""], curve, title, "radius / ε_ref", "accuracy, %", limits=limits, height=3.4)
+    return [rows.table(caption, {**columns, "Rounded": "rounded"}), figure]
 
 
-def _judges(rows: Mapping[str, Any], radius: float) -> Table:
-    base = rows["reference"]["ddn"]["quantiles"]["0.5"]
+def _judges(rows: Rows, radius: float) -> Table:
+    reference = rows.found["reference"]
+    base = reference["ddn"]["quantiles"]["0.5"]
 
-    def cells(row: Mapping[str, Any]) -> list[Cell]:
-        low, middle, high = (row["ddn"]["quantiles"][q] for q in ("0.05", "0.5", "0.95"))
+    def distance(name: str) -> list[Cell]:
+        low, middle, high = (rows.found[name]["ddn"]["quantiles"][q] for q in ("0.05", "0.5", "0.95"))
         ratio = f"{middle / base:.2f}" if middle is not None and base else "–"
-        return [Cell(number(middle), f"[{number(low)}, {number(high)}]"), Cell(ratio), percent(row["suite"])]
+        return [Cell(number(middle), f"[{number(low)}, {number(high)}]"), Cell(ratio)]
 
-    return Table(
+    return rows.table(
         "Two judges that Deep Defense was not trained on. DDN: median l2 distance of the images that were right "
-        f"before, with the 5 % and 95 % quantiles (first {rows['reference']['ddn']['images']:,} test images). Suite: "
-        f"share in percent that no attack of the fast suite changes within linf {radius / 2:.4f}, half of ε_ref (first "
-        f"{rows['reference']['suite'].count:,}).",
-        ["Model", "DDN median", "Ratio", "Worst case of the suite"],
-        [(LABELS[name], cells(row)) for name, row in rows.items()],
+        f"before, with the 5 % and 95 % quantiles (first {reference['ddn']['images']:,} test images). Suite: share in "
+        f"percent that no attack of the fast suite changes within linf {radius / 2:.4f}, half of ε_ref (first "
+        f"{reference['suite'].count:,}).",
+        {("DDN median", "Ratio"): distance, "Worst case of the suite": "suite"},
     )
 
 
-PAPER = Paper(
-    name="yan2018",
-    title="Deep Defense",
-    reference="Yan, Guo and Zhang, NeurIPS 2018, arXiv 1803.00404",
-    says=(
-        "Fine-tuning with a penalty on small DeepFool perturbations, differentiated through all of DeepFool's steps, "
-        "makes networks harder to fool and no less accurate."
-    ),
-    data=("mnist", "cifar10"),
-    models=("mlp", "lenet", "convnet", "nin", "alexnet", "resnet18"),
-    samples=samples,
-    plan=plan,
-    measure=measure,
-    find=find,
-)
+PAPER = Paper(**SETTINGS["paper"], samples=samples, plan=plan, measure=measure, find=find)

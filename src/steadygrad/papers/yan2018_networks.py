@@ -6,60 +6,22 @@ import copy
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from steadygrad import models
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
-from steadygrad.errors import UsageError
-from steadygrad.files import read_toml
-from steadygrad.papers.study import Study
+from steadygrad.papers.study import Study, settings_of
 from steadygrad.papers.training import Training
 from steadygrad.registry import build, configure
 from steadygrad.training import FitSettings
 from steadygrad.training.plan import moments
 
-__all__ = ["LABELS", "METHODS", "RIVALS", "SCALES", "Recipe", "Scale", "left_out", "methods", "recipe_of"]
-
 RIVALS = ("parseval", "adversarial_fgs", "adversarial_deepfool")
 METHODS = (*RIVALS, "deep_defense")
-LABELS = {
-    "reference": "reference",
-    "parseval": "Parseval",
-    "adversarial_fgs": "adversarial training I (FGS)",
-    "adversarial_deepfool": "adversarial training II (DeepFool)",
-    "deep_defense": "Deep Defense",
-    "combined": "Deep Defense + adversarial training (ours)",
-}
-_SETTINGS = Path(__file__).parent / "settings" / "yan2018"
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How much is trained and measured.
-
-    Args:
-        part: of the epochs of the recipe.
-        training, test: largest numbers of samples; None for all.
-        distances: first test images for DDN.
-        suite: first test images for the worst case of the suite.
-        validation: validation images that decide a search.
-    """
-
-    part: float
-    training: int | None
-    test: int | None
-    distances: int
-    suite: int
-    validation: int
-
-
-SCALES = {
-    "smoke": Scale(0.1, 200, 60, 10, 10, 50),
-    "short": Scale(0.34, None, 2000, 300, 200, 1000),
-    "paper": Scale(1.0, None, None, 1000, 500, 2000),
-}
+SETTINGS = settings_of("yan2018")
+LABELS: dict[str, str] = SETTINGS["labels"]
+SCALES: dict[str, Any] = SETTINGS["scales"]
 
 
 @dataclass(frozen=True)
@@ -92,12 +54,8 @@ class Recipe:
     def shortened(self, part: float) -> Recipe:
         """The same with a part of the epochs of every training, at least one."""
         table = copy.deepcopy(dict(self.table))
-        trainings = [
-            table["reference"],
-            table["finetuning"],
-            *(m.get("training", {}) for m in table["methods"].values()),
-        ]
-        for training in trainings:
+        trainings = [table["reference"], table["finetuning"]]
+        for training in [*trainings, *(method.get("training", {}) for method in table["methods"].values())]:
             if "epochs" in training:
                 training["epochs"] = max(1, round(training["epochs"] * part))
         return Recipe(self.network, table)
@@ -119,11 +77,7 @@ def recipe_of(network: str) -> Recipe:
     >>> recipe_of("mlp").reference().defense
     Plain(temperature=1.0)
     """
-    path = _SETTINGS / f"{network}.toml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in _SETTINGS.glob("*.toml")))
-        raise UsageError(f"there are no settings for {network!r}: the networks are {known}")
-    return Recipe(network, read_toml(path))
+    return Recipe(network, settings_of("yan2018", network))
 
 
 def methods(study: Study) -> tuple[str, ...]:
@@ -143,10 +97,10 @@ def left_out(study: Study) -> list[str]:
             "CIFAR-10 in pixels of [0, 1], normalized per channel; the paper whitens, so its rows compare as ratios "
             "to the reference."
         )
-    if scale.part < 1:
-        lines.append(f"Trainings have {scale.part:g} of their epochs (at least one).")
-    if scale.training is not None or scale.test is not None:
-        lines.append(f"{study.size('train'):,} training samples and the first {scale.test} test samples.")
+    if scale["part"] < 1:
+        lines.append(f"Trainings have {scale['part']:g} of their epochs (at least one).")
+    if "test" in scale:
+        lines.append(f"{study.size('train'):,} training samples and the first {scale['test']} test samples.")
     lines.append(
         "The settings were chosen in this run, on a twelfth of the training data that the search did not train on."
         if study["search"]

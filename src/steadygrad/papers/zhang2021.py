@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from steadygrad.attacks.suites import SUITES
 from steadygrad.data import Dataset
 from steadygrad.defenses import TRADES, AdversarialTraining, Defense, Plain, StableNeurons
 from steadygrad.errors import UsageError
-from steadygrad.files import read_toml
 from steadygrad.measuring.measures.attacked import radius_leaving
 from steadygrad.measuring.measures.moved_boxes import last_maps, most_moved
 from steadygrad.measuring.measures.neuron_changes import NeuronChanges, by_layer
@@ -25,12 +24,12 @@ from steadygrad.measuring.paired import mean_difference, ratio_values
 from steadygrad.measuring.statistics import Estimate, mean, share_of, wilson
 from steadygrad.measuring.table import Array
 from steadygrad.measuring.table import Table as Samples
-from steadygrad.papers.claims import Claim
+from steadygrad.papers.claims import Claim, minus
 from steadygrad.papers.paper import Findings, Paper
-from steadygrad.papers.parts import line, panels, percent, settings_table, strip
-from steadygrad.papers.study import Study
+from steadygrad.papers.parts import Points, Rows, equally_long, line, panels, settings_table, strip
+from steadygrad.papers.study import Study, settings_of
 from steadygrad.papers.training import Training, untrained
-from steadygrad.report.blocks import Cell, Figure, Pictures, Section, Table
+from steadygrad.report.blocks import Block, Cell, Figure, Pictures, Section, Table
 from steadygrad.report.style import SERIES
 from steadygrad.threat import linf
 from steadygrad.training import FitSettings
@@ -38,9 +37,8 @@ from steadygrad.training import FitSettings
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["CHOICES", "LABELS", "PAIRS", "PAPER", "SCALES", "WAYS", "Measured", "defenses", "judge"]
 
-SETTINGS = read_toml(Path(__file__).parent / "settings" / "zhang2021" / "settings.toml")
+SETTINGS = settings_of("zhang2021")
 LABELS: dict[str, str] = SETTINGS["labels"]
 SCALES: dict[str, Any] = SETTINGS["scales"]
 PAIRS = PGD(steps=20)
@@ -137,13 +135,12 @@ class Measured:
 def measure(study: Study) -> Measured:
     """Train all models; choose neurons, layers and radii on held-out images; measure on test images."""
     scale, eps, pictured = SCALES[study["scale"]], study["eps"], study.config.get("pictured layer")
-    for name, way in trainings(study, eps).items():
-        study.fit(name, way)
+    study.fit_all(trainings(study, eps))
     test, held = study.tables(), study.tables("held out")
     own, chosen, movers = {}, {}, {}
     restored: dict[str, dict[str, Arrays]] = {}
     for name in LABELS:
-        own[name] = radius_leaving(held, name, _LEFT, range(min(scale["looked"], study.size("held out"))))
+        own[name] = radius_leaving(held, name, _LEFT, study.first(scale["looked"], "held out"))
         title = "neurons within the own radius"
         looked = _pairs(study, name, own[name], scale["looked"], title, "held out")
         pairs = _pairs(study, name, own[name], scale["images"], title)
@@ -161,7 +158,7 @@ def measure(study: Study) -> Measured:
     def withstands(eps: float) -> dict[str, Array]:
         return {name: study.withstands(name, SUITES["fast"], linf(eps), scale["suite"]) for name in LABELS}
 
-    right = {name: study.table(Predicted(), name)["right"] for name in LABELS}
+    right = study.each(Predicted(), LABELS, "right")
     title = "neurons within the radius of the training"
     moved = {name: by_layer(_pairs(study, name, eps, scale["curves"], title)) for name in LABELS}
     return Measured(eps, own, right, moved, chosen, restored, withstands(own["plain"]), withstands(eps), movers)
@@ -169,40 +166,33 @@ def measure(study: Study) -> Measured:
 
 def _pairs(study: Study, name: str, eps: float, count: int, title: str, on: str = "test") -> Samples:
     """How the neurons move from the first images to their adversarial partners, which are kept."""
-    rows = range(min(count, study.size(on)))
+    rows = study.first(count, on)
     return study.table(NeuronChanges(PAIRS, linf(eps)), name, on, rows=rows, keep=rows, title=title)
 
 
 def find(study: Study, found: Measured) -> Findings:
     """Everything in numbers, judged and drawn."""
-    pairs = min(SCALES[study["scale"]]["images"], study.size())
-    rows = {name: _row(found, name, pairs) for name in LABELS}
+    pairs = len(study.first(SCALES[study["scale"]]["images"]))
+    rows = Rows(LABELS, {name: _row(found, name, pairs) for name in LABELS})
     plain = found.moved["plain"]
-    results = {
-        "network": study["model"],
-        "models": list(rows),
-        "rows": rows,
-        "layers": list(plain),
-        "neurons": {layer: len(values["sigma"]) for layer, values in plain.items()},
-        "eps": found.eps,
-        "radius": found.own["plain"],
-        "share": _SHARE,
-        "images": {
-            "accuracy": study.size(),
-            "pairs": pairs,
-            "curves": len(next(iter(plain.values()))["change"]),
-            "suite": len(found.kept["plain"]),
-        },
+    images = {
+        "accuracy": study.size(),
+        "pairs": pairs,
+        "curves": len(next(iter(plain.values()))["change"]),
+        "suite": len(found.kept["plain"]),
     }
+    neurons = {layer: len(values["sigma"]) for layer, values in plain.items()}
     sections = [
-        Section("What sensitive neurons carry", [_carried(rows, pairs), _patched(rows)]),
-        Section("How far neurons move", [_curves(rows), _changes(results), _spectra(found)]),
-        Section("What attacks leave", [_robust(results)]),
+        Section("What sensitive neurons carry", [_held(rows, pairs), _patched(rows)]),
+        Section("How far neurons move", [*_changes(rows, found.eps, images["curves"], neurons), _spectra(found)]),
+        Section("What attacks leave", [_robust(rows, found, images)]),
         *([Section("What moves a neuron", [_pictures(found)])] if found.movers else []),
         Section("Settings", [settings_table(LABELS, study["recipe"])]),
     ]
-    shown = {"accuracy": "accuracy", "suite_trained": "worst case within the radius of the training"}
-    headline = {f"{LABELS[n]}: {text}": (row[key], "%") for n, row in rows.items() for key, text in shown.items()}
+    results = {"rows": rows.found, "neurons": neurons, "radius": found.own["plain"], "images": images}
+    headline = rows.headline(
+        accuracy=("accuracy", "%"), suite_trained=("worst case within the radius of the training", "%")
+    )
     return Findings(results, judge(found), sections, _left_out(study), headline)
 
 
@@ -228,29 +218,26 @@ def judge(found: Measured) -> list[Claim]:
     """Every expectation with what was found."""
     best, radius = found.chosen["plain"], found.own["plain"]
     patched = {choice: found.restored["plain"][best][f"patched/{choice}"] for choice in CHOICES}
-    count = len(patched["most"])
-    where = f"plain model, layer {best}, linf {radius:.3g}, {count} adversarial images"
+    text = "Patching brings back the class"
+    where = f"plain model, layer {best}, linf {radius:.3g}, {len(patched['most'])} adversarial images"
     claims = [
-        Claim(
-            f"Patching brings back the class: {CHOICES[one]} minus {CHOICES[other]}",
-            mean_difference(patched[one], patched[other]) if count else None, "above", 0.0, "points", detail=where,
+        minus(
+            f"Patching brings back the class: {CHOICES[one]} minus {CHOICES[other]}", patched, one, other, detail=where
         )
         for one, other in (("most", "random"), ("random", "least"))
-    ]  # fmt: skip
+    ]
     pairs = (("nat", "plain"), ("pat", "nat"))
     claims += [_calmer(found, calm, other, relative) for relative in (False, True) for calm, other in pairs]
     at, trained = f"linf {radius:.3g}", f"linf {found.eps:.3g}"
-    steady = "SNS without the adversarial loss minus plain: worst case"
+    # Without a radius that leaves the plain model a share, its worst case is its clean accuracy.
+    kept = found.kept if radius > 0 else {}
     for text, values, one, other, bar, where in (
-        ("SNS minus plain: worst case", found.kept, "sns", "plain", 0.1, at),
+        ("SNS minus plain: worst case", kept, "sns", "plain", 0.1, at),
         ("SNS minus plain: clean accuracy", found.right, "sns", "plain", -0.02, "clean"),
-        (steady, found.kept, "steady", "plain", 0.1, at),
+        ("SNS without the adversarial loss minus plain: worst case", kept, "steady", "plain", 0.1, at),
         ("PAT + SNS minus PAT: worst case", found.kept_trained, "pat_sns", "pat", 0.0, trained),
     ):
-        # Without a radius that leaves the plain model a share, its worst case is its clean accuracy.
-        told = values is not found.kept or radius > 0
-        gain = mean_difference(values[one], values[other]) if told else None
-        claims.append(Claim(text, gain, "at least", bar, "points", detail=where))
+        claims.append(minus(text, values, one, other, "at least", bar, detail=where))
     return claims
 
 
@@ -274,35 +261,37 @@ def _calmer(found: Measured, calm: str, other: str, relative: bool) -> Claim:
 
 
 def _left_out(study: Study) -> list[str]:
-    settings = study["recipe"]["plain"]["training"]
     return [
         "The paper's tables are not available to us: its three claims are what is tested, not its figures.",
-        f"All models: {settings['epochs']} epochs of {study.size('train'):,} samples with Adam at "
-        f"{settings['lr']:g}; equally many steps, but not equally many passes.",
+        equally_long(study),
         f"One radius, linf {study['eps']:.3g}, for all defenses and the layer curves; for patching each model's own, "
         f"which leaves it about {100 * _LEFT:g} %. The weights of SNS are 1 and were not searched.",
         "Activations are not scaled: their size differs between models, so the change stands beside its ratio to it.",
     ]
 
 
-def _carried(rows: Mapping[str, Any], pairs: int) -> Table:
-    def cells(row: Mapping[str, Any]) -> list[Cell]:
-        shares = [row["restored"][row["best"]][f"{way}/{choice}"] for way in WAYS for choice in CHOICES]
-        return [Cell(row["best"]), Cell(f"{row['own']:.3g}"), percent(row["fooled"]), *map(percent, shares)]
+def _held(rows: Rows, pairs: int) -> Table:
+    def shares(name: str) -> list[Estimate | None]:
+        row = rows.found[name]
+        return [row["restored"][row["best"]][f"{way}/{choice}"] for way in WAYS for choice in CHOICES]
 
-    head = ["Model", "Layer", "linf", "Fooled", *(f"{c}, {way}" for way in WAYS.values() for c in CHOICES.values())]
-    caption = (
+    return rows.table(
         f"Images that are right again (or still, for benign inputs), in percent of the fooled ones, with "
         f"{100 * _SHARE:g} % of one layer's neurons held. Neurons and layer were chosen on held-out images; random "
         f"sets are averaged. {pairs:,} test images, each model within the radius that leaves it about 30 % (found on "
-        "held-out images)."
+        "held-out images).",
+        {
+            "Layer": "best",
+            "linf": lambda name: f"{rows.found[name]['own']:.3g}",
+            "Fooled": "fooled",
+            tuple(f"{choice}, {way}" for way in WAYS.values() for choice in CHOICES.values()): shares,
+        },
     )
-    return Table(caption, head, [(LABELS[name], cells(row)) for name, row in rows.items()])
 
 
-def _patched(rows: Mapping[str, Any]) -> Figure:
+def _patched(rows: Rows) -> Figure:
     def draw(axes: Axes, index: int) -> None:
-        by_layer = list(rows.values())[index]["restored"]
+        by_layer = list(rows.found.values())[index]["restored"]
         for place, (choice, label) in enumerate(CHOICES.items()):
             found = {at: v for at, layer in enumerate(by_layer.values()) if (v := layer[f"patched/{choice}"])}
             low, value, high = ([100 * getattr(v, e) for v in found.values()] for e in ("low", "value", "high"))
@@ -313,59 +302,56 @@ def _patched(rows: Mapping[str, Any]) -> Figure:
         axes.set_ylim(0, 101)
 
     title = "Fooled images that are right again with neurons of one layer at their benign values, in percent, by layer."
-    return panels([LABELS[name] for name in rows], draw, title, "layer")
+    return panels(list(LABELS.values()), draw, title, "layer")
 
 
-def _curves(rows: Mapping[str, Any]) -> Figure:
-    def draw(axes: Axes, index: int) -> None:
-        for place, (name, row) in enumerate(rows.items()):
-            values = list(row["relative"].values()) if index else [v.value for v in row["change"].values()]
-            line(axes, place, range(len(values)), values, LABELS[name])
-        axes.set_xticks(range(len(row["change"])), list(row["change"]))
-        axes.set_ylim(0)
+def _changes(rows: Rows, eps: float, images: int, neurons: Mapping[str, int]) -> list[Block]:
+    def by_layer(index: int, name: str) -> Points:
+        row = rows.found[name]
+        return range(len(neurons)), list(row["relative"].values()) if index else [
+            v.value for v in row["change"].values()
+        ]
 
-    title = "Mean sensitivity of each layer, and the same relative to the size of its benign activations."
-    return panels(["mean change", "mean change / mean size"], draw, title, "layer")
+    def cells(name: str, layer: str) -> list[Cell]:
+        found, relative = (rows.found[name][key][layer] for key in ("change", "relative"))
+        return [Cell(f"{found.value:.3g}", f"[{found.low:.3g}, {found.high:.3g}]"), Cell(f"{relative:.2f}")]
 
-
-def _changes(found: Mapping[str, Any]) -> Table:
-    def cells(row: Mapping[str, Any]) -> list[Cell]:
-        values = [(v, row["relative"][layer]) for layer, v in row["change"].items()]
-        both = [(Cell(f"{v.value:.3g}", f"[{v.low:.3g}, {v.high:.3g}]"), Cell(f"{r:.2f}")) for v, r in values]
-        return [cell for pair in both for cell in pair]
-
-    head = ["Model", *(t for layer, size in found["neurons"].items() for t in (f"{layer} ({size})", "relative"))]
-    caption = (
-        f"Mean sensitivity by layer (its neurons in brackets) on the pairs of each model's own attack, linf "
-        f"{found['eps']:.3g}, first {found['images']['curves']:,} test images."
-    )
-    return Table(caption, head, [(LABELS[name], cells(row)) for name, row in found["rows"].items()])
+    return [
+        rows.lines(
+            ["mean change", "mean change / mean size"], by_layer,
+            "Mean sensitivity of each layer, and the same relative to the size of its benign activations.", "layer",
+            ticks=list(neurons), limits={"ylim": (0, None)},
+        ),
+        rows.table(
+            f"Mean sensitivity by layer (its neurons in brackets) on the pairs of each model's own attack, linf "
+            f"{eps:.3g}, first {images:,} test images.",
+            {(f"{at} ({size})", "relative"): functools.partial(cells, layer=at) for at, size in neurons.items()},
+        ),
+    ]  # fmt: skip
 
 
 def _spectra(found: Measured) -> Figure:
     layers = list(found.moved["plain"])
 
-    def draw(axes: Axes, index: int) -> None:
-        for place, (name, moved) in enumerate(found.moved.items()):
-            values = np.sort(moved[layers[index]]["sigma"])[::-1]
-            line(axes, place, np.linspace(0, 100, len(values)).tolist(), values.tolist(), LABELS[name], marker="")
-        axes.set_ylim(0)
+    def falling(index: int, name: str) -> Points:
+        values = np.sort(found.moved[name][layers[index]]["sigma"])[::-1]
+        return np.linspace(0, 100, len(values)).tolist(), values.tolist()
 
     title = "Sensitivity spectra: the neurons of each layer in falling order of their sensitivity."
-    return panels([f"layer {layer}" for layer in layers], draw, title, "neurons, %")
+    titles = [f"layer {layer}" for layer in layers]
+    limits = {"ylim": (0, None)}
+    return Rows(LABELS, found.moved).lines(titles, falling, title, "neurons, %", limits=limits, marks=False)
 
 
-def _robust(found: Mapping[str, Any]) -> Table:
-    return Table(
-        f"Accuracy in percent: clean on {found['images']['accuracy']:,} test images; what no attack of the fast suite "
-        f"changes on the first {found['images']['suite']:,}, within the radius at which the plain model keeps about "
-        "30 % (found on held-out images), and within the radius of the training.",
-        ["Model", "Clean", f"linf {found['radius']:.3g}", f"linf {found['eps']:.3g}"],
-        [
-            (LABELS[name], [percent(row[k]) for k in ("accuracy", "suite", "suite_trained")])
-            for name, row in found["rows"].items()
-        ],
-    )
+def _robust(rows: Rows, found: Measured, images: Mapping[str, int]) -> Table:
+    return rows.table(
+        f"Accuracy in percent: clean on {images['accuracy']:,} test images; what no attack of the fast suite changes "
+        f"on the first {images['suite']:,}, within the radius at which the plain model keeps about 30 % (found on "
+        "held-out images), and within the radius of the training.",
+        {"Clean": "accuracy", (f"linf {found.own['plain']:.3g}", f"linf {found.eps:.3g}"): lambda name: [
+            rows.found[name][key] for key in ("suite", "suite_trained")
+        ]},
+    )  # fmt: skip
 
 
 def _pictures(found: Measured) -> Pictures:
@@ -382,18 +368,4 @@ def _pictures(found: Measured) -> Pictures:
     )
 
 
-PAPER = Paper(
-    name="zhang2021",
-    title="Neuron sensitivity",
-    reference="Zhang et al., IEEE TIP 30, 2021, arXiv 1909.06978",
-    says=(
-        "The neurons that move most from a benign to an adversarial input carry the wrong prediction; adversarial "
-        "training calms them, and training that holds them still makes networks harder to fool."
-    ),
-    data=("cifar10", "mnist"),
-    models=("ross_cnn", "convnet", "vgg16", "resnet18"),
-    samples=samples,
-    plan=plan,
-    measure=measure,
-    find=find,
-)
+PAPER = Paper(**SETTINGS["paper"], samples=samples, plan=plan, measure=measure, find=find)
