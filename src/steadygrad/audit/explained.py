@@ -15,7 +15,7 @@ from steadygrad.attributions.similarity import SIMILARITIES
 from steadygrad.audit.plan import AuditPlan
 from steadygrad.measuring.measures.map_attacks import MapAttacks, similarities
 from steadygrad.measuring.measures.map_bounds import DISTANCES, KINDS, K
-from steadygrad.measuring.measures.randomization import RandomizedLayers
+from steadygrad.measuring.measures.map_faithfulness import RandomizedLayers
 from steadygrad.measuring.runner import Tables
 from steadygrad.measuring.statistics import mean, quantile_intervals, share_of
 from steadygrad.measuring.table import Array, Table
