@@ -43,7 +43,8 @@ def explained(
         models: their names.
         data: `shape` of a sample, names of the `classes`, number of `samples`.
     """
-    threat = plan.threat if plan.explanation_eps is None else plan.threat.at(plan.explanation_eps)
+    eps = float(plan.eps if plan.explanation_eps is None else plan.explanation_eps)
+    threat = plan.threat.at(eps)
     shape, count = data["shape"], min(plan.explanation_samples, data["samples"])
     pictured = len(shape) in (2, 3)
     pixels = math.prod(shape[1:] if len(shape) == 3 else shape)
@@ -67,7 +68,7 @@ def explained(
                 arrays |= _pictures(table, f"explained_{index}_{place}")
             rows[name]["attributions"].append(row)
     plain = {
-        "threat": {"norm": threat.norm, "eps": float(threat.eps), "bounds": list(threat.bounds)},  # type: ignore[arg-type]
+        "threat": {"norm": plan.norm, "eps": eps, "bounds": list(plan.bounds)},
         "samples": count,
         "pixels": {"all": pixels, "top": count_of(K, pixels)},
         "goals": goals,

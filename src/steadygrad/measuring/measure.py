@@ -100,10 +100,8 @@ def settings_of(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.tolist()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            "name": _name(value),
-            **{f.name: settings_of(getattr(value, f.name)) for f in dataclasses.fields(value)},
-        }
+        settings = {f.name: settings_of(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"name": _name(value), **settings}
     if isinstance(value, list | tuple):
         return [settings_of(v) for v in value]
     return value

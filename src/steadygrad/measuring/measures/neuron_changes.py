@@ -23,8 +23,7 @@ from steadygrad.threat import Threat
 if TYPE_CHECKING:
     from steadygrad.measuring.runner import Tables
 
-_BYTES = 2**28
-"""Of activations that are kept at once."""
+_BYTES = 2**28  # of activations that are kept at once
 
 
 @MEASURES.register(
