@@ -19,7 +19,7 @@ import torch
 import steadygrad as sg
 from steadygrad import files, provenance, randomness
 from steadygrad.attacks import ATTACKS
-from steadygrad.evaluation.robustness import code_key
+from steadygrad.measuring.sources import code_of
 from steadygrad.measuring.statistics import wilson
 
 HEAD = ("attack", "norm", "eps", "forwards + backwards", "success", "median distance")
@@ -78,7 +78,7 @@ def main() -> None:
             print(line(rows[-1]), flush=True)
     if given.result:
         about = {"data": "digits, first test images that are right", "model": "digits_cnn, plain", "seed": given.seed}
-        about |= {"version": sg.__version__, "code": code_key()}
+        about |= {"version": sg.__version__, "code": code_of(*(row.method for row in ATTACKS))}
         files.write_json(
             given.result, {**about, "machine": provenance.machine(), "made": provenance.now(), "rows": rows}
         )

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import steadygrad as sg
+from steadygrad.measuring.measures import MEASURES
 
 INTRODUCTION = """\
 # All methods
 
 Made from the registries by `python docs/make_methods.py > docs/methods.md`; a test keeps the two equal. The same rows:
-`steadygrad list attacks`, also with `attribution-attacks`, `attributions`, `bounds`, `defenses`, `models` and
-`data`.
+`steadygrad list attacks`, also with `attribution-attacks`, `attributions`, `bounds`, `defenses`, `measures`, `models`
+and `data`.
 
 *Cost* counts passes per sample. *Order* is the order of the derivatives a method takes through the model:
 2 means that training differentiates an input gradient, which needs float32. *Soundness* is one of the
@@ -32,6 +33,7 @@ def render() -> str:
             methods("Attributions", sg.attributions.ATTRIBUTIONS),
             methods("Bounds on how far an attribution can move", sg.bounds.BOUNDS, norms=True),
             methods("Defenses", sg.defenses.DEFENSES),
+            methods("Measures: what is written down for each sample", MEASURES),
             models(),
             data(),
         ]

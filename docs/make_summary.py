@@ -94,7 +94,8 @@ def _kind(value: dict[str, Any]) -> str:
         return f"[{', '.join(map(_kind, items))}]" if items else f"list of {_kind(value['items'])}"
     if kind == "object":
         inner = value.get("additionalProperties")
-        return f"{{name: {_kind(inner)}}}" if isinstance(inner, dict) else "object"
+        names = ", ".join(f"`{name}`" for name in value.get("propertyNames", {}).get("enum", ())) or "name"
+        return f"{{{names}: {_kind(inner)}}}" if isinstance(inner, dict) else "object"
     if kind == "number":
         return "share" if value.get("maximum") == 1 else "number"
     return {"integer": "whole number", "boolean": "true or false", "string": "text"}.get(kind, str(kind))

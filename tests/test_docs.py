@@ -13,7 +13,6 @@ import pytest
 
 import steadygrad as sg
 from benchmarks.attacks import __main__ as attacks
-from steadygrad import registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -59,10 +58,11 @@ def parse(line: str) -> None:
     """Read a command line as the command would, without running it: options, attacks, defenses, settings."""
     import typer.main
 
+    from steadygrad.audit.plan import AuditPlan
     from steadygrad.cli.app import app
-    from steadygrad.cli.audit import number
     from steadygrad.cli.listing import _rows
-    from steadygrad.cli.train import pairs
+    from steadygrad.cli.train import settings_of
+    from steadygrad.training.plan import TrainPlan
 
     words = shlex.split(line, comments=True)[1:]
     if words[0] == "-m":
@@ -76,14 +76,15 @@ def parse(line: str) -> None:
     if "--help" in rest:
         return
     values = command.make_context(name, rest).params
-    for attack in values.get("attack") or ():
-        registry.parse("attack", attack)
-    if values.get("defense"):
-        sg.defenses.parse(values["defense"])
-    if values.get("eps"):
-        number("--eps", values["eps"])
-    if values.get("set_"):
-        registry.configure(sg.FitSettings, "the training", pairs(list(values["set_"])))
+    given = {name: value for name, value in values.items() if value not in (None, [], ())}
+    if name in ("audit", "harden"):
+        AuditPlan.read({name: value for name, value in given.items() if name in AuditPlan.model_fields})
+    if name in ("train", "harden"):
+        settings = {"settings": settings_of(list(given.get("set_", ())), given.get("epochs"))}
+        fields = {name: value for name, value in given.items() if name in TrainPlan.model_fields}
+        plan = TrainPlan.read({**{k: v for k, v in fields.items() if k != "model"}, **settings})
+        plan.objective()
+        plan.fitting()
     if values.get("kind"):
         _rows(values["kind"])
 
@@ -158,14 +159,14 @@ def test_a_wrong_command_is_refused_in_words(line, capsys):
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p.read_text("utf-8"), "toml")], ids=_name)
 def test_configurations_are_read(page, tmp_path):
-    from steadygrad.cli.train import resolve
+    from steadygrad.training.plan import TrainPlan
 
     for _, text in blocks(page.read_text("utf-8"), "toml"):
         file = tmp_path / "recipe.toml"
         file.write_text(text, encoding="utf-8")
-        plan = resolve(file, {"settings": {}})
-        registry.configure(sg.FitSettings, "the training", plan["settings"])
-        sg.defenses.parse(plan["defense"])
+        plan = TrainPlan.resolve(file, {})
+        plan.objective()
+        plan.fitting()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
@@ -197,7 +198,7 @@ def test_the_table_of_methods_is_the_registries():
 def test_every_check_is_described():
     test = sg.data.load("digits", "test").take(4)
     model = sg.models.build("mlp", test.shape, test.classes, hidden=(4,))
-    checks = sg.evaluation.validity(model, test, sg.attacks.PGD(steps=2), sg.linf(0.1)).checks
+    checks = sg.validity(model, test, sg.attacks.PGD(steps=2), sg.linf(0.1)).checks
     page = (ROOT / "docs" / "concepts" / "validity.md").read_text("utf-8")
     described = re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE)
     assert [check.name for check in checks] == [name for name in described if name != "check"]

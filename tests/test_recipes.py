@@ -7,42 +7,41 @@ from pathlib import Path
 import pytest
 
 import fits
-from steadygrad import recipes, registry
+from steadygrad import recipes
 from steadygrad.attacks import FGSM
-from steadygrad.cli.train import defense_of, resolve
 from steadygrad.defenses import DEFENSES, AdversarialTraining
 from steadygrad.errors import UsageError
 from steadygrad.recipes import RECIPES
-from steadygrad.training import FitSettings, fit
+from steadygrad.training import fit
+from steadygrad.training.plan import TrainPlan
 
 NAMES = [recipe.name for recipe in RECIPES]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=NAMES)
 def test_a_recipe_trains(recipe: recipes.Recipe) -> None:
-    plan = resolve(Path(recipe.name), {"settings": {}})
-    defense = defense_of(plan["defense"])
-    settings = registry.configure(FitSettings, "the training", {**plan["settings"], "epochs": 1})
-    result = fit(fits.classifier("norm"), defense, fits.dataset(40), fits.dataset(20, seed=1), settings=settings)
+    plan = TrainPlan.resolve(Path(recipe.name), {"settings": {"epochs": 1}})
+    data = fits.dataset(40), fits.dataset(20, seed=1)
+    result = fit(fits.classifier("norm"), plan.objective(), *data, settings=plan.fitting())
     assert result.epochs_done == 1
     assert recipe.path.read_text(encoding="utf-8").startswith("# ")
     assert 20 < len(recipe.summary) < 115
 
 
 def test_the_common_defenses_have_a_recipe() -> None:
-    used = {DEFENSES.name_of(member) for r in RECIPES for member in defense_of(r.plan["defense"]).members}
+    used = {DEFENSES.name_of(member) for r in RECIPES for member in TrainPlan.read(r.plan).objective().members}
     assert used >= {"plain", "adversarial", "trades", "input_gradient", "distillation", "parseval", "deep_defense"}
 
 
 def test_a_radius_is_aimed_and_nothing_else_is() -> None:
     both = next(r for r in RECIPES if r.name == "penalty_and_adversarial").plan["defense"]
-    aimed = defense_of(recipes.retarget(both, "l2", 0.5))
+    aimed = TrainPlan(defense=recipes.retarget(both, "l2", 0.5)).objective()
     adversarial, penalty = aimed.members
     assert adversarial == AdversarialTraining(
         eps=0.5, norm="l2", attack=FGSM("ce"), clean_weight=0.5, label="predicted"
     )
     assert penalty.norm == "l2"  # its own setting, which has that name too
-    assert defense_of(both).members[0].norm == "linf"
+    assert TrainPlan(defense=both).objective().members[0].norm == "linf"
     untouched = next(r for r in RECIPES if r.name == "certainty_penalty").plan["defense"]
     assert recipes.retarget(untouched, "l1", 0.5) == untouched
     assert recipes.retarget("plain", "l1", 0.5) == "plain"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 import steadygrad as sg
-from steadygrad import registry
+from steadygrad import attacks, attributions, bounds, defenses, registry
 from steadygrad.attacks import BIM, PGD
 from steadygrad.errors import UsageError
 from steadygrad.registry import Method, Registry, label_of
@@ -53,7 +53,8 @@ def toys(monkeypatch) -> Iterator[Registry[Method]]:
 
 
 def test_every_kind_has_methods():
-    assert {kind for kind, _ in REGISTERED} == {"attack", "attribution attack", "attribution", "bound", "defense"}
+    kinds = {kind for kind, _ in REGISTERED}
+    assert kinds == {"attack", "attribution attack", "attribution", "bound", "defense", "measure"}
 
 
 @pytest.mark.parametrize(("kind", "row"), REGISTERED, ids=NAMES)
@@ -107,9 +108,16 @@ def test_a_new_file_of_a_package_registers_its_methods(toys, tmp_path, monkeypat
     assert found["Chess"] is toys["chess"].method
 
 
-@pytest.mark.parametrize("rows", [attributions.ATTRIBUTIONS, defenses.DEFENSES], ids=lambda rows: rows.kind)
-def test_every_method_is_found_in_its_package(rows):
-    package = {"attribution": attributions, "defense": defenses}[rows.kind]
+PACKAGES = [
+    (attacks, attacks.ATTACKS),
+    (attributions, attributions.ATTRIBUTIONS),
+    (bounds, bounds.BOUNDS),
+    (defenses, defenses.DEFENSES),
+]
+
+
+@pytest.mark.parametrize(("package", "rows"), PACKAGES, ids=lambda value: getattr(value, "kind", ""))
+def test_every_method_is_found_in_its_package(package, rows):
     for row in rows:
         if row.method.__module__.startswith(package.__name__):
             assert getattr(package, row.method.__name__) is row.method
@@ -152,15 +160,15 @@ def test_limits_refuse_what_is_beyond_them():
         share: registry.BelowOne | None = None
         count: registry.Count = 1
 
-    registry.check_settings(Limited())
+    Limited()
     for bad, words in (
-        (Limited(weight=-1.0), "weight must be at least 0 and finite, got -1.0"),
-        (Limited(weight=float("nan")), "weight must be at least 0"),
-        (Limited(share=1.0), r"share must be within \[0, 1\), got 1.0"),
-        (Limited(count=0), "count must be at least 1, got 0"),
+        ({"weight": -1.0}, "weight must be at least 0 and finite, got -1.0"),
+        ({"weight": float("nan")}, "weight must be at least 0"),
+        ({"share": 1.0}, r"share must be within \[0, 1\), got 1.0"),
+        ({"count": 0}, "count must be at least 1, got 0"),
     ):
         with pytest.raises(UsageError, match=words):
-            registry.check_settings(bad)
+            Limited(**bad)
 
 
 def test_settings_come_from_mappings_and_flags(toys):

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from benchmarks.attacks.meter import Lap, Meter, bare, clock, quiet
 from benchmarks.attacks.subject import Subject
-from benchmarks.attacks.tasks import OURS, Contender, Task
+from benchmarks.attacks.tasks import OURS, Contender, Task, ours
 from steadygrad import files, progress
 from steadygrad.attacks.attack_result import judge
-from steadygrad.evaluation.robustness import code_key, weights_key
+from steadygrad.measuring.sources import code_of, weights_key
 from steadygrad.measuring.statistics import wilson
 
 __all__ = ["Pace", "median_interval", "race"]
@@ -73,7 +73,7 @@ def _code(library: str) -> str:
     sources = [here / f"{name}.py" for name in ("meter", "race", "subject", "tasks")]
     sources += sorted((here / "libraries").glob("*.py"))
     texts = [path.read_text(encoding="utf-8") for path in sources]
-    return files.key(texts, code_key() if library == OURS else None)
+    return files.key(texts, code_of(ours) if library == OURS else None)
 
 
 def _measured(contender: Contender, model: nn.Module, on: Subject, seed: int, pace: Pace) -> dict[str, Any]:

@@ -20,20 +20,6 @@ from steadygrad import randomness
 from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
 
-__all__ = [
-    "Smooth",
-    "gradient",
-    "has_rectifiers",
-    "hvp",
-    "in_chunks",
-    "jacobian",
-    "jvp",
-    "math_attention",
-    "require_curvature",
-    "smooth",
-    "vjp",
-]
-
 Function = Callable[[Tensor], Tensor]
 
 
@@ -63,14 +49,10 @@ def gradient(scalar: Function, x: Tensor, *, create_graph: bool = False) -> tupl
     """
     with torch.enable_grad():
         x = _leaf(x, create_graph)
-        if not create_graph:
+        with math_attention() if create_graph else contextlib.nullcontext():
             value = scalar(x)
-            (slope,) = torch.autograd.grad(value.sum(), x)
-            return value.detach(), slope
-        with math_attention():
-            value = scalar(x)
-            (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
-        return value, slope
+            (slope,) = torch.autograd.grad(value.sum(), x, create_graph=create_graph)
+        return value if create_graph else value.detach(), slope
 
 
 def vjp(function: Function, x: Tensor, v: Tensor, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
@@ -88,10 +70,9 @@ def vjp(function: Function, x: Tensor, v: Tensor, *, create_graph: bool = False)
 
 
 def jvp(function: Function, x: Tensor, u: Tensor) -> Tensor:
-    """J u, of the shape of the output, for directions u of the shape of x.
+    """J u, of the shape of the output, for directions u of the shape of x: one forward, two backwards.
 
-    Taken as the derivative of v -> v^T J, which any network with first derivatives allows: one
-    forward, two backwards.
+    Taken as the derivative of v -> v^T J, which any network with first derivatives allows.
     """
     with torch.enable_grad(), math_attention():
         x = x.detach().requires_grad_()
@@ -123,10 +104,8 @@ def jacobian(function: Function, x: Tensor, *, create_graph: bool = False) -> Te
         output = function(x)
         last = output.shape[1] - 1
         rows = [
-            torch.autograd.grad(
-                output[:, k].sum(), x, retain_graph=create_graph or k < last, create_graph=create_graph
-            )[0]
-            for k in range(last + 1)
+            torch.autograd.grad(column.sum(), x, retain_graph=create_graph or k < last, create_graph=create_graph)[0]
+            for k, column in enumerate(output.unbind(1))
         ]
     return torch.stack(rows, 1)  # (N, K, *)
 
@@ -197,8 +176,7 @@ class Smooth(nn.Module):
 
     def __init__(self, model: nn.Module, beta: float) -> None:
         super().__init__()
-        self.model = model
-        self.beta = beta
+        self.model, self.beta = model, beta
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K) of the smoothed model."""
@@ -210,8 +188,8 @@ class Smooth(nn.Module):
 def smooth(model: nn.Module, beta: float = 50.0) -> Smooth:
     """The model with ReLU, ReLU6, hard tanh and leaky ReLU as softplus(beta), sharing its parameters.
 
-    A piecewise linear network has no second derivative; softplus has one, and comes within
-    log(2) / beta of the rectifier. The original is untouched and stays available as `.model`.
+    A piecewise linear network has no second derivative; softplus has one, and comes within log(2) / beta of the
+    rectifier. The original is untouched.
 
     >>> smooth(nn.ReLU(), beta=1.0)(torch.zeros(1)).item() > 0.69
     True

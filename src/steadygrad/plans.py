@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
@@ -15,9 +16,9 @@ __all__ = ["Count", "Fraction", "Plan", "Radius", "Seed", "method", "methods"]
 
 Fraction = BeforeValidator(lambda value: parse_value(value) if isinstance(value, str) else value)
 """Takes a text such as 8/255 as the number that it says."""
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, strict=True)]
 Radius = Annotated[float, Fraction, Field(gt=0, allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
 
 
 def method(kind: str) -> BeforeValidator:
@@ -62,7 +63,39 @@ class Plan(BaseModel):
         try:
             return cls.model_validate({k: v for k, v in settings.items() if v is not None})
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(map(str, first["loc"][:1])) + (f" of {where}" if where else "")
-            reason = str(first.get("ctx", {}).get("error", first["msg"]))
-            raise UsageError(f"{name}: {reason} (got {first['input']!r})" if first["loc"] else reason) from None
+            raise _refusal(error.errors()[0], where) from None
+
+
+_WANTED = {
+    "int": "a whole number",
+    "float": "a number or a fraction such as 8/255",
+    "bool": "true or false",
+    "string": "a text",
+    "dict": "a table of settings",
+    "tuple": "a list",
+    "finite": "a finite number",
+}
+"""What is expected, by the first word of pydantic's name for the error."""
+
+
+def _refusal(error: Any, where: str) -> UsageError:
+    """What pydantic refuses in words that name the field, what is expected and what came."""
+    context, place = error.get("ctx", {}), f" of {where}" if where else ""
+    if "error" in context:  # refused in words already
+        return UsageError(f"{where}: {context['error']}" if where else str(context["error"]))
+    name = f"{error['loc'][0]}{place}"
+    limits = {sign: context[sign] for sign in ("ge", "gt", "le", "lt", "min_length") if sign in context}
+    if error["type"] == "literal_error":
+        return unknown_name(name, str(error["input"]), re.findall(r"'([^']*)'", context["expected"]))
+    if limits:
+        words = {
+            "ge": "at least",
+            "gt": "finite and above",
+            "le": "at most",
+            "lt": "below",
+            "min_length": "of a length of at least",
+        }
+        wanted = " and ".join(f"{words[sign]} {limit}" for sign, limit in limits.items())
+    else:
+        wanted = _WANTED.get(error["type"].partition("_")[0], error["msg"])
+    return UsageError(f"{name} must be {wanted}, got {error['input']!r}")

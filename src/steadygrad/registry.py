@@ -21,12 +21,14 @@ from steadygrad.files import parse_toml
 __all__ = [
     "BelowOne",
     "Count",
+    "Fraction",
     "Limit",
     "Method",
     "NotNegative",
     "Positive",
     "Registry",
     "Row",
+    "Share",
     "build",
     "check_settings",
     "configure",
@@ -45,6 +47,9 @@ class Method:
     norms: ClassVar[tuple[str, ...]] = ()  # under which it works
     # Read by pydantic, without an import of it.
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "arbitrary_types_allowed": True}
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 M = TypeVar("M", bound=Method)
@@ -98,6 +103,8 @@ Positive = Annotated[float, Limit("positive and finite", lambda value: 0 < value
 NotNegative = Annotated[float, Limit("at least 0 and finite", lambda value: 0 <= value < math.inf)]
 Count = Annotated[int, Limit("at least 1", lambda value: value >= 1)]
 BelowOne = Annotated[float, Limit("within [0, 1)", lambda value: 0 <= value < 1)]
+Fraction = Annotated[float, Limit("within (0, 1)", lambda value: 0 < value < 1)]
+Share = Annotated[float, Limit("a share within (0, 1]", lambda value: 0 < value <= 1)]
 
 
 def check_settings(settings: Any, **words: str) -> None:

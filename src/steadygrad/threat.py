@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from steadygrad import randomness
-from steadygrad.errors import UsageError, unknown_name
-
-__all__ = ["Norm", "Threat", "l0", "l1", "l2", "linf", "per_sample"]
+from steadygrad.errors import UsageError, one_of
 
 Norm = Literal["linf", "l2", "l1", "l0"]
 
@@ -42,8 +40,7 @@ class Threat:
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        if self.norm not in get_args(Norm):
-            raise unknown_name("norm", str(self.norm), get_args(Norm))
+        one_of("norm", self.norm, get_args(Norm))
         if len(self.bounds) != 2 or not self.bounds[0] < self.bounds[1]:
             raise UsageError(f"bounds must be (low, high) with low < high, got {self.bounds}")
         object.__setattr__(self, "bounds", (float(self.bounds[0]), float(self.bounds[1])))
@@ -102,11 +99,9 @@ class Threat:
 
     def project(self, delta: Tensor) -> Tensor:
         """The nearest change within the radius; a change inside the ball is returned untouched."""
-        eps = self.radius(delta)
-        flat = delta.flatten(1)
-        bar = eps[:, None]
+        eps, flat = self.radius(delta), delta.flatten(1)
         if self.norm == "linf":
-            out = flat.clamp(-bar, bar)
+            out = flat.clamp(-eps[:, None], eps[:, None])
         elif self.norm == "l2":
             norms = self.distance(delta)
             out = flat * torch.where(norms > eps, eps / norms.clamp_min(torch.finfo(norms.dtype).tiny), 1.0)[:, None]
@@ -247,15 +242,13 @@ def _soften(flat: Tensor, eps: Tensor, room: Tensor) -> Tensor:
     size = flat.abs()
     capped = torch.minimum(size, room)
     start = (size - room).clamp_min(0)  # where the entry begins to shrink; 0 without a bound
-    bends = torch.cat([start, size], 1)
+    bends, order = torch.cat([start, size], 1).sort(dim=1)
     slopes = torch.cat([torch.ones_like(size), -torch.ones_like(size)], 1)
-    bends, order = bends.sort(dim=1)
     falling = slopes.gather(1, order).cumsum(1)  # entries shrinking just after each bend (N, 2D)
     width = bends.diff(dim=1, append=bends[:, -1:])
     # Sum that is left at each bend; all rows begin at sum(capped) since bends start at >= 0.
-    left = capped.sum(1, keepdim=True) - torch.cat(
-        [torch.zeros_like(width[:, :1]), (falling * width).cumsum(1)[:, :-1]], 1
-    )
+    gone = torch.cat([torch.zeros_like(width[:, :1]), (falling * width).cumsum(1)[:, :-1]], 1)
+    left = capped.sum(1, keepdim=True) - gone
     # The last bend at which the sum is still too large: from there on, go linearly.
     last = (left >= eps[:, None]).sum(1, keepdim=True).clamp_min(1) - 1
     rest = left.gather(1, last) - eps[:, None]

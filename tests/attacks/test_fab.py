@@ -209,9 +209,9 @@ def test_half_precision_finds_as_much_and_radii_belong_to_samples(digits):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, "must be at least 1, got 0, 1 and 9"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"eta": 0.9}, "eta must be at least 1"),
-        ({"beta": 1.0}, r"beta within \(0, 1\)"),
+        ({"beta": 1.0}, r"beta must be within \(0, 1\)"),
         ({"optimism": 0.0}, "optimism must be positive"),
     ],
 )

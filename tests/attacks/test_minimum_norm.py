@@ -352,10 +352,10 @@ def test_settings_out_of_range_are_refused(attack, settings):
         attack(**settings)
 
 
-@pytest.mark.parametrize("attack", [DDN(loss="sharp"), FMN(loss="sharp")])
-def test_unknown_losses_are_refused(attack: Attack):
+@pytest.mark.parametrize("attack", [DDN, FMN])
+def test_unknown_losses_are_refused(attack: type[Attack]):
     with pytest.raises(UsageError, match="sharp"):
-        attack(_smooth(), nets.inputs(2, dtype=torch.float64), torch.tensor([0, 1]), Threat("l2"))
+        attack(loss="sharp")(_smooth(), nets.inputs(2, dtype=torch.float64), torch.tensor([0, 1]), Threat("l2"))
 
 
 @pytest.mark.parametrize("norm", ["linf", "l1", "l0"])

@@ -166,9 +166,9 @@ def test_views_and_kernels_need_images(settings):
     [
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"step": 0.0}, "step must be positive"),
-        ({"decay": -1.0}, "decay must not be negative, got -1.0"),
+        ({"decay": -1.0}, "decay must be at least 0 and finite, got -1.0"),
         ({"diversity": 1.5}, "diversity must be a probability"),
-        ({"shrink": 0.0}, "shrink must be a share of the side"),
+        ({"shrink": 0.0}, "shrink must be a share"),
         ({"translation": 4}, "translation must be an odd side"),
         ({"translation": -3}, "translation must be an odd side"),
     ],

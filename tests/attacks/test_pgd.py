@@ -100,8 +100,8 @@ def test_the_yardstick_projects_onto_ball_and_box():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 0}, "steps and restarts must be at least 1, got 0 and 1"),
-        ({"restarts": 0}, "got 40 and 0"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"restarts": 0}, "restarts must be at least 1, got 0"),
         ({"step": 0.0}, "step must be positive"),
     ],
 )

@@ -117,7 +117,7 @@ def test_a_bar_sends_home_only_those_far_behind(digits):
     def spent(bar):
         run = Run(Case(model, x, y, threat, None, randomness.sample_seeds(len(x), None)))
         run.begin()
-        Square(queries=600).climb(run, torch.full((len(run.index),), bar), optimism=2.0)
+        Square(queries=600).search(run, torch.full((len(run.index),), bar), optimism=2.0)
         return run.forwards
 
     assert (spent(-1e9) == spent(-torch.inf)).all()
@@ -171,7 +171,7 @@ def test_the_model_is_left_alone():
     ("settings", "message"),
     [
         ({"queries": 0}, "queries must be at least 1, got 0"),
-        ({"share": 0.0}, r"share must be within \(0, 1\], got 0.0"),
+        ({"share": 0.0}, r"share must be a share within \(0, 1\], got 0.0"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):

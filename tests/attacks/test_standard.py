@@ -178,7 +178,7 @@ def test_the_model_is_left_alone_by_every_member():
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"steps": 0}, "got 0, 5000 and 9"), ({"optimism": -1.0}, "optimism must be positive")],
+    [({"steps": 0}, "steps must be at least 1, got 0"), ({"optimism": -1.0}, "optimism must be positive")],
 )
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(UsageError, match=message):

@@ -130,7 +130,7 @@ def test_a_decisive_patch_stands_out() -> None:
         (lambda m, x, t: SARFA()(m, x, t + 9), "target must be within"),
         (lambda m, x, t: BlurSaliency(grid=0), "grid must be at least 1"),
         (lambda m, x, t: SARFA(sigma=0.0), "sigma must be positive"),
-        (lambda m, x, t: Occlusion(window=2.0), r"window must be a share of the side in \(0, 1\]"),
+        (lambda m, x, t: Occlusion(window=2.0), r"window must be a share within \(0, 1\]"),
         (lambda m, x, t: Occlusion(baseline=float("nan")), "baseline must be a finite number"),
     ],
 )

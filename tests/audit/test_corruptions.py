@@ -45,14 +45,16 @@ def _runner(store: Path | None = None) -> Runner:
 
 
 def test_the_accuracy_of_each_corruption_and_severity(folder: Path, tmp_path: Path) -> None:
-    runner, names = _runner(tmp_path / "tables"), kinds(folder)
-    assert names == [f"{name} {severity}" for name in ("fog", "snow") for severity in range(1, 6)]
+    runner, names = _runner(tmp_path / "tables"), kinds(folder, None)
+    assert list(names) == [f"{name} {severity}" for name in ("fog", "snow") for severity in range(1, 6)]
     found = corruptions(lambda kind: corrupted(runner, folder, kind, None), names, "m")
     table = {(row["corruption"], row["severity"]): row["accuracy"] for row in found["rows"]}
     assert [table["fog", s]["value"] for s in range(1, 6)] == [1.0, 0.75, 0.5, 0.25, 0.0]
     assert {table["snow", s]["value"] for s in range(1, 6)} == {1.0}
     assert found["mean_error"] == pytest.approx(0.25)
     assert table["fog", 1]["count"] == 4
+    assert set(names.values()) == {4}
+    assert set(kinds(folder, 3).values()) == {3}
     computed = runner.store.computed
     assert computed == 10
     assert corruptions(lambda kind: corrupted(runner, folder, kind, None), names, "m") == found

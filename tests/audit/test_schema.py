@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from report.fake_summary import full, minimal, save
+from report.fake_summary import full, minimal, reread
 from report.test_explained import attacked
 from report.test_hardened import FOUND
 from report.test_neurons import looked_at
@@ -89,10 +89,8 @@ def damaged(summary: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
     ],
 )
 def test_the_first_wrong_key_is_named(tmp_path: Path, place: str, value: Any, message: str) -> None:
-    summary, arrays = full()
-    folder = save(tmp_path, damaged(summary, place, value), arrays)
     with pytest.raises(Failure, match=rf"summary\.json: .*{message}.*; run the audit again"):
-        Summary.read(folder)
+        reread(tmp_path, damaged(full()[0], place, value))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

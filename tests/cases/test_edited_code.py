@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,16 +27,21 @@ PLAIN = {"before": "", "attribute": "", "body": "self.lin(x.flatten(1))"}
 EDITS = {
     "its forward": (PLAIN, {**PLAIN, "body": "self.lin(1 - x.flatten(1)).flip(1)"}),
     "a function beside it": (
-        {**PLAIN, "before": "def scaled(x): return x", "body": "self.lin(scaled(x).flatten(1))"},
-        {**PLAIN, "before": "def scaled(x): return 1 - x", "body": "self.lin(scaled(x).flatten(1))"},
+        {**PLAIN, "before": "def scaled(x): return x", "body": "scaled(self.lin(x.flatten(1)))"},
+        {**PLAIN, "before": "def scaled(x): return x.flip(1)", "body": "scaled(self.lin(x.flatten(1)))"},
     ),
     "an activation that is an attribute": (
         {**PLAIN, "attribute": "self.act = lambda x: x", "body": "self.act(self.lin(x.flatten(1)))"},
-        {**PLAIN, "attribute": "self.act = lambda x: -x", "body": "self.act(self.lin(x.flatten(1)))"},
+        {**PLAIN, "attribute": "self.act = lambda x: x.flip(1)", "body": "self.act(self.lin(x.flatten(1)))"},
     ),
     "another file": (
-        {**PLAIN, "before": "from helper import scaled", "body": "self.lin(scaled(x).flatten(1))", "helper": "x"},
-        {**PLAIN, "before": "from helper import scaled", "body": "self.lin(scaled(x).flatten(1))", "helper": "1 - x"},
+        {**PLAIN, "before": "from helper import scaled", "body": "scaled(self.lin(x.flatten(1)))", "helper": "x"},
+        {
+            **PLAIN,
+            "before": "from helper import scaled",
+            "body": "scaled(self.lin(x.flatten(1)))",
+            "helper": "x.flip(1)",
+        },
     ),
 }
 
@@ -81,12 +85,8 @@ def test_a_training_in_the_same_folder_is_refused_for_edited_code(tmp_path: Path
 
     _write(tmp_path, {**PLAIN, "body": "self.lin(0 * x.flatten(1))"})
     assert train("run").returncode == 0
-    again = train("run")
-    assert again.returncode == 0
+    assert train("run").returncode == 0
     _write(tmp_path, PLAIN)
     edited = train("run")
     assert edited.returncode == 2
     assert "differs in: model code" in edited.stderr
-    shutil.rmtree(tmp_path / "run")
-    mended = train("run")
-    assert json.loads(mended.stdout)["history"][-1]["loss"] < json.loads(again.stdout)["history"][-1]["loss"]

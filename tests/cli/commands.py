@@ -153,5 +153,6 @@ def lasting(folder: Path) -> dict[str, object]:
 
 
 def times(folder: Path) -> dict[str, int]:
-    """When each cell of an audit was written."""
-    return {p.name: p.stat().st_mtime_ns for p in (folder / "records").glob("[!.]*")}
+    """When each shard of the tables of an audit was written."""
+    tables = folder / "tables"
+    return {str(p.relative_to(tables)): p.stat().st_mtime_ns for p in tables.rglob("[!.]*.parquet")}

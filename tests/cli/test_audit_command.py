@@ -9,10 +9,9 @@ import pytest
 
 from cli.commands import AUDIT, TRAIN, call, done, lasting, refused, times
 from steadygrad.attacks import Attack
-from steadygrad.cli.audit import mean_training_image, number
-from steadygrad.evaluation import Records
-from steadygrad.evaluation.explained import push
-from steadygrad.evaluation.explained.measured import measure
+from steadygrad.audit.audit import read
+from steadygrad.cli.audit import mean_training_image
+from steadygrad.measuring.measures.map_attacks import MapAttacks
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +33,7 @@ def test_two_named_models_are_compared(pair: tuple[Path, str]) -> None:
     assert summary["threat"] == {"norm": "linf", "eps": 0.1, "bounds": [0.0, 1.0]}
     assert summary["data"]["samples"] == 24
     assert summary["transfer"]["names"] == ["plain", "hard"]
-    assert set(Records.read(folder / "records").frame["model"]) == {"plain", "hard"}
+    assert set(read(folder).records["model"]) == {"plain", "hard"}
     page = (folder / "report" / "index.html").read_text()
     assert "plain" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
@@ -83,8 +82,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_one_others(trained: Pa
     for out, seed in (("a", "0"), ("b", "0"), ("c", "1")):
         done(*line, "--out", out, "--seed", seed)
     assert lasting(Path("a")) == lasting(Path("b"))
-    frames = [Records.read(Path(out) / "records").frame for out in "abc"]
-    confidences = [sorted(f["confidence"]) for f in frames]
+    confidences = [sorted(read(out).records["confidence"]) for out in "abc"]
     assert confidences[0] == confidences[1] != confidences[2]
 
 
@@ -95,9 +93,9 @@ def test_the_batch_size_changes_nothing(trained: Path) -> None:
 
 
 def test_a_radius_is_a_number_or_a_fraction(trained: Path) -> None:
-    assert [number("--eps", text) for text in ("8/255", "0.25", "1e-1")] == [8 / 255, 0.25, 0.1]
-    found = json.loads(done("audit", trained, *AUDIT, "--eps", "8/255", "--out", "run", "--json").out)
-    assert found["threat"]["eps"] == 8 / 255
+    for text, eps in (("8/255", 8 / 255), ("0.25", 0.25), ("1e-1", 0.1)):
+        found = json.loads(done("audit", trained, *AUDIT, "--eps", text, "--out", f"run-{eps}", "--json").out)
+        assert found["threat"]["eps"] == eps
 
 
 def test_attacks_are_taken_in_their_order_and_norm(trained: Path) -> None:
@@ -144,27 +142,38 @@ def test_another_audit_may_not_share_the_folder(trained: Path, pair: tuple[Path,
     assert (pair[0] / "summary.json").read_bytes() == before
 
 
-def test_explanations_are_pushed_on_demand_and_continue_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explanations_are_attacked_on_demand_and_continue_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     done(*TRAIN, "--model", "mlp", "--out", "small")
-    line = ("audit", "small", *AUDIT, "--explanations", "--explained", "2", "--explanation-eps", "1/255", "--json")
+    line = (
+        "audit",
+        "small",
+        *AUDIT,
+        "--explanations",
+        "--explanation-samples",
+        "2",
+        "--explanation-eps",
+        "1/255",
+        "--json",
+    )
     whole = done(*line, "--out", "whole")
     found = json.loads(whole.out)["explained"]
     assert found["threat"] == {"norm": "linf", "eps": 1 / 255, "bounds": [0.0, 1.0]}
     (model,) = found["models"].values()
     assert [row["name"] for row in model["attributions"]] == ["Saliency", "IntegratedGradients"]
     assert model["attributions"][0]["moved"]["attack"]["count"] == 2
-    assert "pushing IntegratedGradients" in whole.err
+    assert "attacks on the maps of IntegratedGradients" in whole.err
     assert 'id="explained"' in Path("whole/report/index.html").read_text()
 
     calls: list[object] = []
+    measured = MapAttacks.__call__
 
     def interrupted(*arguments: object) -> object:
         calls.append(arguments)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return measure(*arguments)  # type: ignore[arg-type]
+        return measured(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(push, "measure", interrupted)
+    monkeypatch.setattr(MapAttacks, "__call__", interrupted)
     assert "interrupted; what is finished is kept" in refused(1, *line, "--out", "run")
     assert done(*line, "--out", "run").code == 0
     assert len(calls) == 3

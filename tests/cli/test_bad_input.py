@@ -48,7 +48,7 @@ def _tried(code: int, model: str | Path, *options: str | Path) -> list[str]:
         refused(code, "audit", model, *AUDIT, "--out", "audit", *options),
         refused(code, *TRAIN, "--model", model, "--out", "train", *options),
     ]
-    assert not list(Path("audit").glob("records/*"))
+    assert not list(Path("audit").rglob("*.parquet"))
     assert not list(Path("train").glob("*.safetensors"))
     return found
 

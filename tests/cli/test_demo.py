@@ -42,4 +42,4 @@ def test_six_models_are_trained_audited_and_reported_once(monkeypatch: pytest.Mo
     assert max(map(len, again.out.splitlines())) <= 80
 
     message = refused(2, "demo", "--samples", "10", "--out", "run")
-    assert "another configuration (differs in: data)" in message
+    assert "another configuration (differs in: data, samples)" in message

@@ -62,12 +62,13 @@ def test_flags_win_over_a_recipe_and_json_is_one_object(trained: Path) -> None:
 
 
 def test_the_radius_of_a_recipe_is_the_audited_one_and_that_of_a_file_is_its_own() -> None:
-    flags = {"defense": None, "settings": {}}
+    flags: dict[str, Any] = {"defense": None, "settings": {}}
     shipped = plan_of("trades", flags, l2(0.3))
-    assert (shipped["defense"]["eps"], shipped["defense"]["norm"]) == (0.3, "l2")
+    assert isinstance(shipped.defense, dict)
+    assert (shipped.defense["eps"], shipped.defense["norm"]) == (0.3, "l2")
     Path("mine.toml").write_text("[defense]\nname = 'adversarial'\neps = 0.03\n[settings]\nlr = 1e-5\n")
-    assert plan_of("mine.toml", flags, l2(0.3))["defense"] == {"name": "adversarial", "eps": 0.03}
-    assert plan_of("trades", {**flags, "defense": "plain"}, l2(0.3))["defense"] == "plain"
+    assert plan_of("mine.toml", flags, l2(0.3)).defense == {"name": "adversarial", "eps": 0.03}
+    assert plan_of("trades", {**flags, "defense": "plain"}, l2(0.3)).defense == "plain"
 
 
 def _pictures(root: Path, seed: int = 0) -> None:
@@ -153,7 +154,7 @@ def _learned() -> nn.Module:
         (("--recipe", "none.toml"), "there is no configuration file none.toml"),
         (("--recipe", "bare.toml"), "bare.toml names no defense"),
         (("--defense", "trades"), "eps"),
-        (("--defense", "plain", "--eps", "0"), "--eps must be positive"),
+        (("--defense", "plain", "--eps", "0"), "eps must be finite and above 0, got '0'"),
         (("--defense", "plain", "--norm", "l3"), "l3"),
         (("--defense", "plain", "--suite", "fats"), "there is no suite 'fats'; did you mean 'fast'"),
         (("--defense", "plain", "--set", "epoch=3"), "did you mean 'epochs'"),
@@ -197,7 +198,7 @@ def undisturbed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         ("training/checkpoint.safetensors", 1),
         ("training/checkpoint.safetensors", 9),
         (".parquet", 3),
-        ("records.parquet", 1),
+        ("/summary.json", 1),
         ("model.safetensors", 1),
     ],
 )

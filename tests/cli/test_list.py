@@ -8,6 +8,7 @@ import pytest
 
 from cli.commands import done
 from steadygrad import attacks, attributions, bounds, data, defenses, models, papers, recipes
+from steadygrad.measuring.measures import MEASURES
 
 KINDS = {
     "attacks": attacks.ATTACKS,
@@ -15,6 +16,7 @@ KINDS = {
     "attributions": attributions.ATTRIBUTIONS,
     "bounds": bounds.BOUNDS,
     "defenses": defenses.DEFENSES,
+    "measures": MEASURES,
     "models": models.ARCHITECTURES,
     "data": data.DATASETS,
     "recipes": recipes.RECIPES,

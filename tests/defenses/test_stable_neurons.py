@@ -16,10 +16,10 @@ from oracles import defenses as losses
 from oracles import neurons as oracle
 from steadygrad import neurons, registry
 from steadygrad.attacks import FGSM, PGD, RandomNoise
-from steadygrad.training.plan import TrainPlan
 from steadygrad.defenses import AdversarialTraining, Defense, InputGradientPenalty, StableNeurons, State, Step
 from steadygrad.errors import UsageError
 from steadygrad.training import FitSettings, fit
+from steadygrad.training.plan import TrainPlan
 
 X, Y = nets.inputs(5, dtype=torch.float64), torch.tensor([0, 2, 1, 1, 0])
 DATA = fits.dataset(40, shape=(1, 4, 4))

@@ -231,9 +231,14 @@ def test_names_of_any_kind_make_folders_that_do_not_meet() -> None:
 
 def test_models_come_back_to_their_device_after_an_error_too() -> None:
     model = nn.Linear(2, 2, device="meta")
-    with pytest.raises(ValueError, match="stop"), borrowed([model], None) as where:
-        assert where.type == "meta"
-        raise ValueError("stop")
+
+    def stopped() -> None:
+        with borrowed([model], None) as where:
+            assert where.type == "meta"
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        stopped()
     assert model.weight.device.type == "meta"
 
     class Spy(nn.Linear):

@@ -104,7 +104,8 @@ def test_an_import_for_annotations_alone_does_not_count(written) -> None:
             written("helpers", f"FACTOR = {factor}\n")
             keys.append(model_key(written("nets", _net(helper)).Net()).value)
     assert keys[0] == keys[1]
-    assert keys[2] != keys[3] and keys[4] != keys[5]
+    assert keys[2] != keys[3]
+    assert keys[4] != keys[5]
 
 
 def test_what_a_measure_is_made_by_does_not_depend_on_the_loop_over_samples() -> None:
@@ -238,8 +239,9 @@ from steadygrad.measuring.measures import attacked, behavior, curve, gradients, 
 from steadygrad.threat import linf
 a, t = PGD(), linf(.1)
 named = dict(
-    attacked=attacked.Attacked(a, t), curve=curve.Curve(a, t, (.1,)), rho2=rho2.Rho2(), planted=planted.PlantedFound(a, t),
-    gradients=gradients.GradientNorms(), behavior=behavior.Repeated(), maps=map_stability.MapStability(Saliency(), a, t),
+    attacked=attacked.Attacked(a, t), curve=curve.Curve(a, t, (.1,)), rho2=rho2.Rho2(),
+    planted=planted.PlantedFound(a, t), gradients=gradients.GradientNorms(), behavior=behavior.Repeated(),
+    maps=map_stability.MapStability(Saliency(), a, t),
 )
 print(json.dumps({name: depends_on(measure) for name, measure in named.items()}))
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -112,14 +113,10 @@ def test_every_damage_to_the_values_of_a_file_is_noticed(tmp_path: Path) -> None
     table = Table({"sample": np.array([f"s{i}" for i in range(300)]), "x": generator.normal(size=(300, 4))})
     table.write(path)
     whole = path.read_bytes()
-    silent = 0
     for place in generator.integers(0, len(whole), 60).tolist():
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-        try:
-            silent += not same(Table.read(path), table)
-        except Failure as error:
-            assert "delete the file" in str(error)
-    assert silent == 0
+        with contextlib.suppress(Failure):
+            assert same(Table.read(path), table)
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(Failure, match="cannot read the table"):
+    with pytest.raises(Failure, match=r"cannot read the table.*delete the file"):
         Table.read(path)

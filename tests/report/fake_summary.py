@@ -1,4 +1,4 @@
-"""Plausible run folders without an audit: a full one with six models, and the smallest one that is allowed."""
+"""Plausible summaries without an audit: a full one with six models, and the smallest one that is allowed."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _model(index: int, name: str, rng: np.random.Generator) -> dict[str, Any]:
             ],
         },
         "explanations": [
-            {"attribution": a, "under": u, "measure": m, "mean": v, "low": v - 0.03, "high": v + 0.03, "count": 64}
+            {"attribution": a, "under": u, "measure": m, "value": v, "low": v - 0.03, "high": v + 0.03, "count": 64}
             for k, a in enumerate(["saliency", "integrated_gradients"])
             for u, drop in (("random noise", 0.1), ("attack on the prediction", 0.4))
             for m, shift in (("top_k_intersection", 0.1), ("spearman", 0.0))
@@ -310,9 +310,7 @@ def draw(summary: dict[str, Any], arrays: dict[str, np.ndarray], hardened: dict[
     return page.render(Summary.model_validate(summary), arrays, compared)
 
 
-def save(folder: Path, summary: dict[str, Any], arrays: dict[str, np.ndarray]) -> Path:
-    """Write a pair as a run folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+def reread(folder: Path, summary: dict[str, Any]) -> Summary:
+    """What is read of a summary that was written down as plain data."""
     (folder / "summary.json").write_text(json.dumps(summary, allow_nan=False), encoding="utf-8")
-    np.savez_compressed(folder / "pictures.npz", **{name: value.astype(np.float32) for name, value in arrays.items()})
-    return folder
+    return Summary.read(folder)

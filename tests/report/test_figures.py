@@ -17,9 +17,7 @@ from PIL import Image
 
 from report.fake_summary import NAMES, full, minimal
 from steadygrad.audit.schema import Summary
-from steadygrad.errors import UsageError
 from steadygrad.report import png, style
-from steadygrad.report.picture_grid import picture_grid
 from steadygrad.report.sections.curves_section import curves, spread
 from steadygrad.report.sections.gradients_section import confidences, gradient_limits, gradient_norms
 
@@ -82,16 +80,6 @@ def test_the_gradient_axis_holds_nine_decades_below_the_largest_norm() -> None:
         -2,
         2,
     )
-
-
-def test_picture_grid_shows_predictions() -> None:
-    summary, arrays = full()
-    words = _texts(picture_grid(read(summary), arrays, 1))
-    assert "7 · 99.7 %" in words
-    assert "0 · 91.0 %" in words
-    summary["gallery"]["models"]["plain"] = []
-    with pytest.raises(UsageError, match="no gallery for 'plain'"):
-        picture_grid(read(summary), arrays, 0)
 
 
 @hypothesis.given(st.lists(st.tuples(st.floats(0, 100), st.floats(1, 8)), min_size=1, max_size=10))

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from report.fake_summary import full, save
+from report.fake_summary import full
 from steadygrad import report
 from steadygrad.audit.schema import HardenSummary, Summary
 from steadygrad.errors import Failure
@@ -46,10 +46,9 @@ FOUND = {
 }
 
 
-def test_a_plain_audit_has_none(tmp_path):
-    folder = save(tmp_path, *full())
-    assert run_folder.read(folder).hardened is None
-    assert 'id="hardened"' not in report.write(folder).read_text(encoding="utf-8")
+def test_a_plain_audit_has_none(audited):
+    assert run_folder.read(audited).hardened is None
+    assert 'id="hardened"' not in report.write(audited).read_text(encoding="utf-8")
 
 
 def test_the_changes_are_in_words_with_what_was_beyond_reach():
@@ -64,10 +63,9 @@ def test_the_changes_are_in_words_with_what_was_beyond_reach():
     )
 
 
-def test_the_page_begins_with_it(tmp_path):
-    folder = save(tmp_path, *full())
-    HardenSummary.model_validate(FOUND).write(folder / "harden.json")
-    text = report.write(folder).read_text(encoding="utf-8")
+def test_the_page_begins_with_it(audited):
+    HardenSummary.model_validate(FOUND).write(audited / "harden.json")
+    text = report.write(audited).read_text(encoding="utf-8")
     assert text.index('<section id="hardened"') < text.index('<section id="result"')
     assert '<p class="none verdict">No difference</p>' in text
     assert '<a href="#hardened">Before and after</a>' in text
@@ -81,8 +79,7 @@ def test_the_terminal_says_the_same():
         assert part in printed
 
 
-def test_a_damaged_comparison_is_refused(tmp_path):
-    folder = save(tmp_path, *full())
-    (folder / "harden.json").write_text("{", encoding="utf-8")
+def test_a_damaged_comparison_is_refused(audited):
+    (audited / "harden.json").write_text("{", encoding="utf-8")
     with pytest.raises(Failure, match="run the hardening again"):
-        report.write(folder)
+        report.write(audited)

@@ -33,7 +33,7 @@ def test_the_headline_is_aligned_and_complete() -> None:
         assert line.strip().startswith(model.name)
         assert wording.estimate(model.clean) in line
         assert wording.estimate(model.robust) in line
-        assert line.endswith(wording.verdict(model.verdict))
+        assert line.endswith(f"{'✓' if model.verdict.trustworthy else '✗'} {model.verdict.text}")
 
 
 def test_table_prints_the_numbers_of_the_page_and_no_markup() -> None:
@@ -44,7 +44,7 @@ def test_table_prints_the_numbers_of_the_page_and_no_markup() -> None:
     assert "[red]x[/red]" in printed
     for model in read(summary).models:
         assert wording.estimate(model.robust) in printed
-        assert wording.verdict(model.verdict) in printed
+        assert model.verdict.text in printed
 
 
 def test_a_refused_number_is_struck_in_the_table() -> None:

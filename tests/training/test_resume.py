@@ -75,7 +75,7 @@ def test_a_finished_run_returns_at_once(tmp_path: Path) -> None:
     [
         ({"epochs": 4}, "settings"),
         ({"defense": "pgd"}, "defense"),
-        ({"kind": "linear"}, "classifier, starting weights"),
+        ({"kind": "linear"}, "classifier, model code, starting weights"),
     ],
 )
 def test_another_configuration_is_refused(changes: dict[str, Any], named: str, tmp_path: Path) -> None:

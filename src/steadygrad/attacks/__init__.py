@@ -1,11 +1,4 @@
-"""Inputs that change the prediction, and in `maps` inputs that change its explanation.
-
-Every module of this folder is imported, so that an attack is registered, and to be had from here by the
-name of its class, by lying here; the imports below tell type checkers of the public names.
-"""
-
-import importlib
-import pkgutil
+"""Inputs that change the prediction, and in `maps` inputs that change its explanation."""
 
 from steadygrad.attacks.apgd import APGD as APGD
 from steadygrad.attacks.attack_result import AttackResult as AttackResult
@@ -36,6 +29,6 @@ from steadygrad.attacks.square import Square as Square
 from steadygrad.attacks.standard import Standard as Standard
 from steadygrad.attacks.universal import Universal as Universal
 
-for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
-    importlib.import_module(_module.name)
-globals().update({row.method.__name__: row.method for row in (*ATTACKS, *ATTRIBUTION_ATTACKS)})
+# A new file in these folders needs no line here; those above tell editors and type checkers the names.
+globals().update(ATTACKS.discover(__name__, __path__))
+globals().update(ATTRIBUTION_ATTACKS.discover(f"{__name__}.maps", [f"{__path__[0]}/maps"]))

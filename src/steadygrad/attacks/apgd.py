@@ -10,14 +10,11 @@ from torch import Tensor
 
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run, inward
-from steadygrad.errors import at_least_one, one_of
+from steadygrad.registry import Count
 from steadygrad.threat import Threat, per_sample
-
-__all__ = ["APGD"]
 
 _MOMENTUM = 0.75
 _RISES = 0.75  # share of rising steps below which the step is too long
-_LOSSES = ("ce", "dlr", "margin", "dlr-targets")
 # l1 walks from larger balls into the small one: (radii, share of the steps).
 _L1_STAGES = ((3.0, 0.3), (2.0, 0.3))
 _L1_SHARE = 0.2  # of the entries, moved by the first step in l1
@@ -52,7 +49,6 @@ class APGD(Attack):
     """Ascends the loss with steps that are halved where they no longer gain.
 
     Args:
-        steps: gradient steps per start.
         restarts: random starts; a later one runs only the samples that resisted the earlier ones.
         loss: "ce", "dlr" and "margin" lead to any wrong class; "dlr-targets" leads in turn to each of
             the classes that were most likely when clean. A target given in the call is followed by all.
@@ -65,14 +61,10 @@ class APGD(Attack):
     9
     """
 
-    steps: int = 100
-    restarts: int = 1
+    steps: Count = 100
+    restarts: Count = 1
     loss: Literal["ce", "dlr", "margin", "dlr-targets"] = "ce"
-    targets: int = 9
-
-    def __post_init__(self) -> None:
-        at_least_one(steps=self.steps, restarts=self.restarts, targets=self.targets)
-        one_of("loss of apgd", self.loss, _LOSSES)
+    targets: Count = 9
 
     def search(self, run: Run) -> Tensor | None:
         best, last = None, None
@@ -112,32 +104,25 @@ class APGD(Attack):
         stages = [(factor, int(share * self.steps)) for factor, share in _L1_STAGES]
         stages = [stage for stage in stages if stage[1]]
         stages.append((1.0, self.steps - sum(count for _, count in stages)))
-        entries = run.x[0].numel()
         best, last = None, None
         for factor, steps in stages:
             threat = run.threat.at(factor * run.threat.radius(run.x))
             start = threat.random(run.x, run.seeds, attempt) if best is None else threat.constrain(run.x, best)
             state = _begin(start, 1.0)
-            changed = torch.full_like(state.mark, entries) if best is None else _changed(start - run.x)
+            changed = torch.full_like(state.mark, run.x[0].numel()) if best is None else _changed(start - run.x)
             moved = changed * _L1_SHARE if best is None else changed / _L1_SPARSER
-            best, last = self._walk_stage(run, state._replace(mark=changed, moved=moved), factor, steps)
-            if best is None:
-                break
+            state = state._replace(mark=changed, moved=moved)
+            for i in range(steps):
+                state = self._see(run, state)
+                if len(run.index) == 0:
+                    return None, None
+                if i and i % max(int(0.04 * steps), 1) == 0:
+                    state = _sparsen(run, state)
+                threat = run.threat.at(factor * run.threat.radius(run.x))
+                way = _sparse(inward(state.slope, state.points, run.threat), state.moved)
+                state = state._replace(points=_ahead(threat, run.x, state, way))
+            best, last = state.best, state.points
         return best, last
-
-    def _walk_stage(self, run: Run, state: _State, factor: float, steps: int) -> tuple[Tensor | None, Tensor | None]:
-        """One radius of the l1 walk."""
-        every = max(int(0.04 * steps), 1)
-        for i in range(steps):
-            state = self._see(run, state)
-            if len(run.index) == 0:
-                return None, None
-            if i and i % every == 0:
-                state = _sparsen(run, state)
-            threat = run.threat.at(factor * run.threat.radius(run.x))
-            ahead = _ahead(threat, run.x, state, _sparse(inward(state.slope, state.points, run.threat), state.moved))
-            state = state._replace(points=ahead)
-        return state.best, state.points
 
     def _see(self, run: Run, state: _State) -> _State:
         """The state with loss and slope at its points, without the samples that are solved."""
@@ -156,8 +141,9 @@ class APGD(Attack):
 
 
 def _begin(points: Tensor, length: float) -> _State:
-    wide = torch.float64 if points.dtype == torch.float64 else torch.float32
+    wide = torch.promote_types(points.dtype, torch.float32)
     lowest = torch.full((len(points),), -torch.inf, dtype=wide, device=points.device)
+    none = torch.zeros_like(lowest)
     return _State(
         points=points,
         previous=points,
@@ -168,9 +154,9 @@ def _begin(points: Tensor, length: float) -> _State:
         best_value=lowest,
         length=torch.full_like(lowest, length),
         mark=lowest,
-        rises=torch.zeros_like(lowest),
-        halved=torch.zeros_like(lowest, dtype=torch.bool),
-        moved=torch.zeros_like(lowest),
+        rises=none,
+        halved=none > 0,
+        moved=none,
     )
 
 
@@ -230,5 +216,4 @@ def _sparse(slope: Tensor, count: Tensor) -> Tensor:
 
 
 def _changed(delta: Tensor) -> Tensor:
-    wide = torch.float64 if delta.dtype == torch.float64 else torch.float32
-    return (delta.flatten(1).abs() > 1e-7).sum(1).to(wide)
+    return (delta.flatten(1).abs() > 1e-7).sum(1).to(torch.promote_types(delta.dtype, torch.float32))

@@ -11,8 +11,6 @@ from steadygrad.attacks.expectation import draws_of
 from steadygrad.attacks.losses import is_adversarial
 from steadygrad.threat import Threat
 
-__all__ = ["AttackResult", "judge"]
-
 
 @dataclass(frozen=True)
 class AttackResult:
@@ -24,8 +22,7 @@ class AttackResult:
         distance: (N,) in the threat's norm; infinite where nothing was found.
         forwards, backwards: (N,) passes spent on each sample, the judge's included.
         zero_gradient: (N,) bool; the loss had no gradient at all at some point of the search.
-        found_by: (N,) the number, in `attack.members()`, of the member that found the input; -1 where
-            nothing was found and for clean mistakes.
+        found_by: (N,) number of the one of `attack.members()` that found it; -1 for nothing and clean mistakes.
     """
 
     inputs: Tensor
@@ -70,8 +67,8 @@ def judge(
     The considered ones are run in reverse order beside their clean inputs, so that no candidate
     meets the neighbors among which it was found. Returns success and forwards spent, both (N,).
     """
-    success = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     passes = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    success = passes > 0
     rows = torch.arange(len(x), device=x.device) if considered is None else considered.nonzero().squeeze(1)
     if len(rows) == 0:
         return success, passes
@@ -80,8 +77,7 @@ def judge(
         # In halves, so that the doubled batch needs no more memory than the search did.
         parts = rows.chunk(2)
         logits = torch.cat([model(torch.cat([candidates[part], x[part]]))[: len(part)] for part in parts])
-    wrong = is_adversarial(logits, y[rows], target[rows] if target is not None else None)
-    success[rows] = wrong
+    success[rows] = is_adversarial(logits, y[rows], target[rows] if target is not None else None)
     success &= threat.allows(x, candidates)
     passes[rows] = 2 * draws_of(model)
     return success, passes

@@ -9,40 +9,35 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from steadygrad import randomness
 from steadygrad.attacks.attack_result import AttackResult
 from steadygrad.attacks.bisection import smallest_by_bisection
 from steadygrad.attacks.engine import Case, Run, check_threat
-from steadygrad.attacks.targets import check_target
+from steadygrad.attacks.targets import Target, check_target
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.errors import UsageError
+from steadygrad.randomness import Seeds, sample_seeds
 from steadygrad.registry import Method, Registry, label_of
 from steadygrad.threat import Threat
-
-__all__ = ["ATTACKS", "Attack", "check_norm", "check_step"]
 
 ATTACKS: Registry[Attack] = Registry("attack", soundness="attack")
 
 
-def check_step(step: float | None) -> None:
-    """Refuse the length of a step that is not positive; None stands for an attack's own."""
-    if step is not None and not step > 0:
-        raise UsageError(f"step must be positive (in radii), got {step}")
-
-
-def check_norm(method: Method, threat: Threat) -> None:
-    """Refuse a threat in a norm under which a method does not work."""
+def check_call(method: Method, model: nn.Module, x: Tensor, y: Tensor | None, threat: Threat) -> None:
+    """Refuse inputs (N, *), labels and a threat that do not fit the model, each other or the norms of the method."""
     if threat.norm not in method.norms:
         raise UsageError(f"{type(method).__name__} works for {', '.join(method.norms)}, not for {threat.norm}")
+    check_threat(model, threat)
+    check_inputs(x, y, threat.bounds)
+    if threat.eps is not None:
+        threat.radius(x)
 
 
 @dataclass(frozen=True)
 class Attack(Method, abc.ABC):
     """Searches for allowed inputs that change the prediction.
 
-    `attack(model, x, y, threat)` returns what was found as judged by the engine. With a radius it
-    looks for any allowed wrong input; with eps=None for the nearest one, natively or, for an attack
-    made for a fixed radius, by bisection per sample. Subclasses write `search`.
+    With a radius it looks for any allowed wrong input; with eps=None for the nearest one, natively or, for an
+    attack made for a fixed radius, by bisection per sample. Subclasses write `search`.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
@@ -51,10 +46,7 @@ class Attack(Method, abc.ABC):
 
     @abc.abstractmethod
     def search(self, run: Run) -> Tensor | None:
-        """Look for wrong points among the active samples of the run.
-
-        Returns the last points (A, *) if the run has not looked at them yet, else None.
-        """
+        """Look for wrong points; returns the last points (A, *) if the run has not looked at them yet, else None."""
 
     @property
     def ascends(self) -> str:
@@ -62,26 +54,17 @@ class Attack(Method, abc.ABC):
         return str(getattr(self, "loss", "margin"))
 
     def members(self) -> tuple[tuple[str, Attack], ...]:
-        """The attacks it is made of, by name, in the order in which they run: for most, itself alone."""
+        """The attacks it is made of, by name, in the order in which they run."""
         return ((label_of(self), self),)
 
     def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        target: Tensor | str | None = None,
-        generator: randomness.Seeds = None,
+        self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, target: Target = None, generator: Seeds = None
     ) -> AttackResult:
         """Attack inputs x (N, *) with labels y (N,) under a threat; the model is left as it was.
 
         Args:
-            target: labels (N,) to reach, or "least-likely", "second-best", "random"; None means
-                any wrong label.
-            generator: gives one seed per sample, in order; or the seeds (N,) themselves; None means
-                seed 0.
+            target: labels (N,) to reach, or "least-likely", "second-best", "random"; None means any wrong label.
+            generator: gives one seed per sample, in order; or the seeds (N,) themselves; None means seed 0.
 
         Raises:
             UsageError: inputs, labels, threat, target or the model's output are not as expected.
@@ -98,21 +81,13 @@ class Attack(Method, abc.ABC):
         return run.result()
 
     def perturb(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        target: Tensor | str | None = None,
-        generator: randomness.Seeds = None,
+        self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, target: Target = None, generator: Seeds = None
     ) -> Tensor:
         """Raw allowed points (N, *) for every sample, fooled or not: for training and for transfer.
 
-        Nothing is judged, and under a fixed radius no sample leaves early, so that a sample that the
-        model resists still gets its strongest point. A search for the smallest change gives the nearest
-        wrong point it saw, or the one that came closest to being wrong; with a radius, the point of the
-        ball on the way there.
+        Nothing is judged, and under a fixed radius no sample leaves early. A search for the smallest change
+        gives the nearest wrong point it saw, or the one that came closest to being wrong; with a radius, the
+        point of the ball on the way there.
 
         Raises:
             UsageError: as a call; and no radius, for an attack that needs one.
@@ -144,22 +119,10 @@ class Attack(Method, abc.ABC):
         """The threat under which the attack searches when it is given this one."""
         return threat
 
-    def _case(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        target: Tensor | str | None,
-        generator: randomness.Seeds,
-    ) -> Case:
-        check_norm(self, threat)
-        check_threat(model, threat)
-        check_inputs(x, y, threat.bounds)
+    def _case(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, target: Target, generator: Seeds) -> Case:
+        check_call(self, model, x, y, threat)
         if isinstance(target, Tensor):
             check_target(target, y)
             target = target.to(x.device)
-        if threat.eps is not None:
-            threat.radius(x)
-        seeds = randomness.sample_seeds(len(x), generator)
+        seeds = sample_seeds(len(x), generator)
         return Case(model, x.detach(), y.to(x.device, torch.int64), self.admits(x, threat), target, seeds)

@@ -10,20 +10,16 @@ from torch import Tensor
 from steadygrad.attacks.attack_result import AttackResult
 from steadygrad.attacks.engine import Case
 
-__all__ = ["smallest_by_bisection"]
-
 _DOUBLINGS = 8
-# Fewer are needed where the first radius was not already too large.
-_HALVINGS = 24
+_HALVINGS = 24  # fewer are needed where the first radius was not already too large
 _RESOLUTION = 2**-6
 
 
 def smallest_by_bisection(attack: Callable[[Case], AttackResult], case: Case) -> AttackResult:
     """Double the radius of each sample until the attack succeeds, then halve the gap.
 
-    Starting small keeps a step that is relative to the radius small where the boundary is near, and
-    a solved sample leaves the doubling. The distances carry a resolution of 2^-6 of their own size,
-    down to a millionth of the largest radius; in l0 they are whole.
+    Starting small keeps a step that is relative to the radius small where the boundary is near. The distances
+    carry a resolution of 2^-6 of their own size, down to a millionth of the largest radius; in l0 they are whole.
     """
     largest = case.threat.largest(case.x)
     low = torch.zeros_like(largest)

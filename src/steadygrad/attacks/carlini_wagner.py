@@ -10,19 +10,14 @@ from torch import Tensor
 
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
-from steadygrad.errors import UsageError, at_least_one
+from steadygrad.registry import Count, NotNegative, Positive
 from steadygrad.threat import per_sample
 
-__all__ = ["CarliniWagner"]
-
-# Adam's averages: the paper's optimizer with its usual settings.
-_BETAS = (0.9, 0.999)
+_BETAS = (0.9, 0.999)  # of the averages of Adam, the paper's optimizer
 # A descent that gains less than this share of its objective in a fifth of its steps has ended.
-_PROGRESS = 1e-2
-_LOOKS = 5
+_PROGRESS, _LOOKS = 1e-2, 5
 _GROWTH = 10.0
-# Length of the last step of a descent relative to the first.
-_LAST = 0.01
+_LAST = 0.01  # length of the last step of a descent relative to the first
 
 
 @ATTACKS.register(
@@ -41,8 +36,7 @@ class CarliniWagner(Attack):
     change of variables, whose slope is zero there. Changes are counted in ranges of the inputs.
 
     Args:
-        search_steps: values of the constant tried.
-        steps: gradient steps for each.
+        search_steps: values of the constant tried, each with `steps` gradient steps.
         lr: length of Adam's first step relative to the smallest change known so far, or at first to
             the one that a linear margin would need; it falls to a hundredth during each descent.
         confidence: smallest margin, in logits, of a point that counts.
@@ -53,21 +47,12 @@ class CarliniWagner(Attack):
     5
     """
 
-    search_steps: int = 5
-    steps: int = 100
-    lr: float = 4.0
-    confidence: float = 0.0
-    initial_constant: float | None = None
+    search_steps: Count = 5
+    steps: Count = 100
+    lr: Positive = 4.0
+    confidence: NotNegative = 0.0
+    initial_constant: Positive | None = None
     minimum_norm: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        at_least_one(search_steps=self.search_steps, steps=self.steps)
-        if not self.lr > 0:
-            raise UsageError(f"lr must be positive (relative to the smallest change), got {self.lr}")
-        if not self.confidence >= 0:
-            raise UsageError(f"confidence must not be negative (in logits), got {self.confidence}")
-        if self.initial_constant is not None and not self.initial_constant > 0:
-            raise UsageError(f"initial_constant must be positive, got {self.initial_constant}")
 
     def search(self, run: Run) -> Tensor | None:
         run.keep(run.nearest > 0)
@@ -124,7 +109,8 @@ class CarliniWagner(Attack):
             square = _BETAS[1] * square + (1 - _BETAS[1]) * gradient**2
             scale = (square / (1 - _BETAS[1] ** (i + 1))).sqrt().clamp_min(1e-12)
             rate = self.lr * _LAST ** (i / self.steps) / (1 - _BETAS[0] ** (i + 1)) * state.unit[run.index]
-            change = _inside(run, change - per_sample(rate, mean) * mean / scale)
+            least, most = ((bound - run.x.to(change.dtype)) / width for bound in run.threat.bounds)
+            change = torch.minimum(torch.maximum(change - per_sample(rate, mean) * mean / scale, least), most)
         state.leave(run, change)
         return found[rows]
 
@@ -133,7 +119,7 @@ class _State:
     """What is known about each sample between descents (N, ...); changes are in ranges of the inputs."""
 
     def __init__(self, run: Run, constant: float | None) -> None:
-        dtype = torch.float64 if run.x.dtype == torch.float64 else torch.float32
+        dtype = torch.promote_types(run.x.dtype, torch.float32)
         self.points, self.start = run.x.clone(), torch.zeros_like(run.x, dtype=dtype)
         self.size = torch.full((len(run.x),), torch.inf, dtype=dtype, device=run.x.device)
         self.low, self.high = torch.zeros_like(self.size), torch.full_like(self.size, torch.inf)
@@ -186,10 +172,3 @@ def _points(run: Run, change: Tensor) -> Tensor:
     """The inputs (A, *) under changes in ranges of the inputs, in the type of the inputs."""
     low, high = run.threat.bounds
     return (run.x + (high - low) * change).clamp(low, high).to(run.x.dtype)
-
-
-def _inside(run: Run, change: Tensor) -> Tensor:
-    """Changes (A, *), in ranges of the inputs, brought into the bounds."""
-    low, high = run.threat.bounds
-    x = run.x.to(change.dtype)
-    return torch.minimum(torch.maximum(change, (low - x) / (high - low)), (high - x) / (high - low))

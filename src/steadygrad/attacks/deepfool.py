@@ -10,9 +10,7 @@ from torch import Tensor
 
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
-from steadygrad.errors import UsageError, at_least_one
-
-__all__ = ["DeepFool"]
+from steadygrad.registry import BelowOne, Count
 
 _LEFT = 0.25  # of the way that a step must go at least, or fifty steps might not suffice
 
@@ -26,10 +24,9 @@ _LEFT = 0.25  # of the way that a step must go at least, or fifty steps might no
 )
 @dataclass(frozen=True)
 class DeepFool(Attack):
-    """Steps to the nearest boundary of the linearized model; exact for an affine one in one step.
+    """At most `steps` steps to the nearest boundary of the linearized model; exact for an affine one in one step.
 
     Args:
-        steps: largest number of steps; a sample leaves once its prediction has changed.
         overshoot: share by which the accumulated change is lengthened, so that the point lies
             beyond the boundary rather than on it.
         candidates: classes that are considered in each step, those with the largest logits there.
@@ -42,15 +39,10 @@ class DeepFool(Attack):
     3
     """
 
-    steps: int = 50
-    overshoot: float = 0.02
-    candidates: int = 3
+    steps: Count = 50
+    overshoot: BelowOne = 0.02
+    candidates: Count = 3
     minimum_norm: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        at_least_one(steps=self.steps, candidates=self.candidates)
-        if not 0 <= self.overshoot < 1:
-            raise UsageError(f"overshoot must be within [0, 1), got {self.overshoot}")
 
     def search(self, run: Run) -> Tensor | None:
         points = run.x

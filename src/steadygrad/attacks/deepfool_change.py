@@ -11,8 +11,6 @@ from steadygrad.derivatives import math_attention
 from steadygrad.errors import UsageError, at_least_one
 from steadygrad.threat import per_sample
 
-__all__ = ["Changed", "deepfool_change", "relative_distance"]
-
 
 class Changed(NamedTuple):
     """The change (N, *), and which inputs (N,) are predicted as labeled before it."""
@@ -34,12 +32,10 @@ def deepfool_change(
 ) -> Changed:
     """The l2 change (N, *) with which DeepFool leads inputs (N, *) away from their labels, fooled or not.
 
-    The bounds of the inputs take no part, as in the paper. With create_graph the change can be
-    differentiated with respect to the weights, through all steps. The nearest boundary is chosen by
-    first derivatives alone, and second-order work goes through the one chosen difference of logits:
-    the choice is piecewise constant, so the derivative is that of the version for all classes at a
-    fraction of its cost. The model is used in the mode it is in, and its weights as they require
-    gradients.
+    The bounds of the inputs take no part, as in the paper. With create_graph the change can be differentiated
+    with respect to the weights, through all steps. The nearest boundary is chosen by first derivatives alone,
+    and second-order work goes through the one chosen difference of logits: the choice is piecewise constant, so
+    the derivative is that of the version for all classes. The model is used in the mode it is in.
 
     Source: Moosavi-Dezfooli et al. 2016, algorithm 2; the derivative is Yan et al. 2018, section 3.3.
 
@@ -47,9 +43,7 @@ def deepfool_change(
         labels: (N,) the labels to leave; a sample rests once its prediction is another.
         reach: lead samples that are wrong from the start toward their label: the boundary to that class
             is the only one that counts, and they rest once it is predicted. Without it they do not move.
-        steps: largest number of steps.
-        overshoot: share by which the accumulated change is lengthened.
-        candidates: classes considered in each step, those with the largest logits; None for all.
+        steps, overshoot, candidates: as for `DeepFool`; None considers all classes.
 
     >>> model = nn.Linear(2, 2)
     >>> deepfool_change(model, torch.rand(3, 2), torch.zeros(3, dtype=torch.int64)).change.shape

@@ -1,9 +1,7 @@
 """One attack on one batch: active samples, passes, and a verdict the attack has no say in.
 
-An attack is written as a loop over `Run`: it asks for gradients of its loss at points of its
-choice. The run counts the passes of each sample, remembers the best wrong point it has seen, lets
-solved samples leave the batch, and at the end judges every remembered point again in another batch
-composition.
+An attack is a loop over a `Run`, which counts the passes of each sample, remembers the best wrong point it has
+seen, lets solved samples leave, and at the end judges every remembered point in another batch composition.
 """
 
 from __future__ import annotations
@@ -22,8 +20,6 @@ from steadygrad.attacks.targets import resolve_target
 from steadygrad.classifier import bounds_of, check_inputs, check_logits
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat, per_sample
-
-__all__ = ["Case", "Goal", "Run", "check_threat", "inward"]
 
 Goal = Literal["first hit", "nearest", "strongest"]
 
@@ -45,14 +41,9 @@ class Case(NamedTuple):
         target, threat, eps = self.target, self.threat, self.threat.eps
         if radius is None and isinstance(eps, Tensor) and eps.ndim == 1:
             radius = eps.to(rows.device)[rows]
-        return Case(
-            self.model,
-            self.x[rows],
-            self.y[rows],
-            threat if radius is None else threat.at(radius),
-            target[rows] if isinstance(target, Tensor) else target,
-            self.seeds[rows.cpu()],
-        )
+        threat = threat if radius is None else threat.at(radius)
+        target = target[rows] if isinstance(target, Tensor) else target
+        return Case(self.model, self.x[rows], self.y[rows], threat, target, self.seeds[rows.cpu()])
 
 
 class Run:
@@ -73,7 +64,7 @@ class Run:
         self.rival: Tensor | None = None
         self._forget()
         self.found = x if goal == "strongest" else x.clone()
-        self.best = x.new_full((len(x),), torch.inf, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+        self.best = x.new_full((len(x),), torch.inf, dtype=torch.promote_types(x.dtype, torch.float32))
         self.forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.backwards = torch.zeros_like(self.forwards)
         self.zero_gradient = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -82,7 +73,7 @@ class Run:
         self._since_poll = 0
         self._checked = False
         self._cost = draws_of(case.model)
-        self._highest = torch.full_like(self.best, -torch.inf)
+        self._highest = -self.best
 
     @property
     def solved(self) -> Tensor:
@@ -93,8 +84,8 @@ class Run:
     def settled(self) -> Tensor:
         """Which samples of the batch (N,) need no further search.
 
-        For a fixed radius the solved ones; in a search for the smallest change the clean mistakes and,
-        where a radius is given, those that have come within it.
+        For a fixed radius the solved ones; in a search for the smallest change those that have come within the
+        radius, if there is one, and else the clean mistakes.
         """
         if self.goal != "nearest":
             return self.solved
@@ -163,13 +154,11 @@ class Run:
                     "the model's output carries no gradient to its input (is there a detach, a no_grad or a "
                     "conversion to NumPy in its forward?): an attack that follows gradients would find nothing"
                 )
-            count = values.shape[1]
-            # A sum: a mean over the batch would underflow in half precision and tie samples together.
-            rows = [
-                torch.autograd.grad(values[:, c].sum(), points, retain_graph=c < count - 1)[0] for c in range(count)
-            ]
+            # Sums: a mean over the batch would underflow in half precision and tie samples together.
+            sums = [column.sum() for column in values.unbind(1)]
+            rows = [torch.autograd.grad(s, points, retain_graph=s is not sums[-1])[0] for s in sums]
         self.forwards[self.index] += self._cost
-        self.backwards[self.index] += count * self._cost
+        self.backwards[self.index] += len(rows) * self._cost
         self._remember(points.detach(), logits.detach())
         slopes = torch.nan_to_num(torch.stack(rows, 1), nan=0.0, posinf=0.0, neginf=0.0)
         # A wrong point needs no direction, and some losses are constant beyond the boundary.
@@ -210,10 +199,7 @@ class Run:
 
     @contextlib.contextmanager
     def unjudged(self, loss: str) -> Iterator[Run]:
-        """A run over the active samples for attacks that weigh their points themselves and `record` them.
-
-        It keeps nothing of what it comes across; its passes count for this run.
-        """
+        """A run that keeps nothing, for attacks that weigh and `record` points themselves; its passes count here."""
         run = Run(self._active, loss, "strongest")
         yield run
         self.charge(run)
@@ -331,8 +317,6 @@ def inward(slope: Tensor, points: Tensor, threat: Threat) -> Tensor:
 def check_threat(model: nn.Module, threat: Threat) -> None:
     """Refuse a threat whose bounds are not those of the classifier."""
     bounds = bounds_of(model)
-    if bounds is not None and bounds != tuple(threat.bounds):
-        raise UsageError(
-            f"the threat has bounds {tuple(threat.bounds)} but the classifier {bounds}: "
-            f"give bounds={bounds} to the threat"
-        )
+    if bounds is not None and bounds != threat.bounds:
+        given = f"the threat has bounds {threat.bounds} but the classifier {bounds}"
+        raise UsageError(f"{given}: give bounds={bounds} to the threat")

@@ -7,9 +7,7 @@ from torch import Tensor, nn
 
 from steadygrad import randomness
 from steadygrad.classifier import check_inputs, frozen
-from steadygrad.errors import UsageError
-
-__all__ = ["DRAWS", "Expectation", "base_of", "draws_of", "expected", "is_deterministic"]
+from steadygrad.errors import at_least_one
 
 DRAWS = 16
 """Draws over which the predictions of a randomized model are averaged."""
@@ -20,13 +18,9 @@ class Expectation(nn.Module):
 
     An attack on it follows the mean gradient, and a point counts as wrong where the mean prediction
     is. Single draws neither lead the attack astray nor save or condemn a sample. Within an attack the
-    draws follow from its seeds; each call of the wrapper costs `passes` passes through the model.
+    draws follow from its seeds; each call costs `draws` calls of the model.
 
     Source: Athalye, Carlini and Wagner 2018, arXiv 1802.00420, section 4.2.
-
-    Args:
-        model: maps inputs (N, *) to logits (N, K), differently in each call.
-        draws: calls of the model per call of the wrapper.
 
     >>> Expectation(nn.Linear(2, 3), draws=4)(torch.zeros(5, 2)).shape
     torch.Size([5, 3])
@@ -36,8 +30,7 @@ class Expectation(nn.Module):
 
     def __init__(self, model: nn.Module, draws: int = DRAWS) -> None:
         super().__init__()
-        if draws < 1:
-            raise UsageError(f"draws must be at least 1, got {draws}")
+        at_least_one(draws=draws)
         self.model, self.passes = model, draws
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,10 +12,8 @@ from torch import Tensor
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import attack_loss
-from steadygrad.errors import UsageError, at_least_one
+from steadygrad.registry import Count, Fraction, Limit, Positive
 from steadygrad.threat import Threat, per_sample
-
-__all__ = ["FAB", "onto_hyperplane"]
 
 _LARGEST_PULL = 0.1  # of the clean input in a step
 _CHECKS = (16, 32, 64, 128, 256, 512)
@@ -23,6 +21,7 @@ _CHECKS = (16, 32, 64, 128, 256, 512)
 _NEWTON = 60
 _REFINEMENTS = 3
 _BEYOND = 1e-4  # of the margin between the clean input and the wrong one
+_FromOne = Annotated[float, Limit("at least 1", lambda value: value >= 1)]
 
 
 @ATTACKS.register(
@@ -33,10 +32,9 @@ _BEYOND = 1e-4  # of the margin between the clean input and the wrong one
 )
 @dataclass(frozen=True)
 class FAB(Attack):
-    """Fast adaptive boundary attack, one class after the other; a sample leaves once it is within eps.
+    """Fast adaptive boundary attack, `steps` for one class after the other; a sample leaves once it is within eps.
 
     Args:
-        steps: gradient steps per class.
         targets: how many of the classes that were most likely when clean are tried, at most all wrong ones.
         restarts: later ones begin at random points at half the smallest distance found so far.
         eta: overshoot over the boundary.
@@ -52,20 +50,13 @@ class FAB(Attack):
     9
     """
 
-    steps: int = 100
-    targets: int = 9
-    restarts: int = 1
-    eta: float = 1.05
-    beta: float = 0.9
-    optimism: float | None = None
+    steps: Count = 100
+    targets: Count = 9
+    restarts: Count = 1
+    eta: _FromOne = 1.05
+    beta: Fraction = 0.9
+    optimism: Positive | None = None
     minimum_norm: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        at_least_one(steps=self.steps, restarts=self.restarts, targets=self.targets)
-        if not self.eta >= 1 or not 0 < self.beta < 1:
-            raise UsageError(f"eta must be at least 1 and beta within (0, 1), got {self.eta} and {self.beta}")
-        if self.optimism is not None and not self.optimism > 0:
-            raise UsageError(f"optimism must be positive, or None to never give up, got {self.optimism}")
 
     def search(self, run: Run) -> Tensor | None:
         classes = 1 if run.target is not None else min(self.targets, run.classes - 1)
@@ -135,16 +126,20 @@ class FAB(Attack):
         if len(run.index) == 0:
             return
         assert run.clean_logits is not None
-        right = _margin(run, run.clean_logits)
+
+        def margin(logits: Tensor) -> Tensor:
+            return attack_loss("margin", logits, run.y, run.target, None)
+
+        right = margin(run.clean_logits)
         start, end = torch.zeros_like(right), torch.ones_like(right)
         delta = run.found[run.index] - run.x
-        wrong = _margin(run, run.look(run.x + delta))
+        wrong = margin(run.look(run.x + delta))
         # On the boundary itself rounding decides, and decides otherwise in another batch.
         aim = _BEYOND * (wrong - right)
         for _ in range(_REFINEMENTS):
             share = start + (end - start) * ((right - aim) / (right - wrong).clamp_max(-1e-12)).clamp(0, 1)
             points = run.x + per_sample(share.to(delta.dtype), delta) * delta
-            value = _margin(run, run.look(points))
+            value = margin(run.look(points))
             beyond = run.wrong
             end, wrong = torch.where(beyond, share, end), torch.where(beyond, value, wrong)
             start, right = torch.where(beyond, start, share), torch.where(beyond, right, value)
@@ -153,17 +148,12 @@ class FAB(Attack):
                 return
 
 
-def _margin(run: Run, logits: Tensor) -> Tensor:
-    return attack_loss("margin", logits, run.y, run.target, None)
-
-
 def onto_hyperplane(threat: Threat, x: Tensor, slope: Tensor, gain: Tensor) -> Tensor:
     """The smallest changes d (N, *) in the norm with slope . d = gain that keep x + d within the bounds.
 
-    Where the bounds leave no such change, every entry goes to its bound, which gains most. Every
-    entry moves with or against the sign of its slope by what room it has: in linf and l2 by
-    min(room, t) and min(room, t |slope|) with one t, in l1 the entries of largest slope by all of
-    it, one after the other.
+    Every entry moves with or against the sign of its slope by what room it has: in linf and l2 by
+    min(room, t) and min(room, t |slope|) with one t, in l1 the entries of largest slope by all of it, one after
+    the other. Where the bounds leave no such change, every entry goes to its bound.
 
     >>> onto_hyperplane(Threat("l2"), torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]), torch.tensor([2.5]))
     tensor([[0.3000, 0.4000]])

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
-from steadygrad.errors import UsageError, at_least_one, one_of
+from steadygrad.registry import Count, Limit, Share
 from steadygrad.threat import Threat
 
-__all__ = ["JSMA", "best_pair"]
-
-# Numbers held at once while candidate pairs are compared.
-_BLOCK = 2**22
+_BLOCK = 2**22  # numbers held at once while candidate pairs are compared
+_Change = Annotated[
+    float, Limit("within [-1, 1] (in ranges of the inputs) and not 0", lambda value: 0 < abs(value) <= 1)
+]
 
 
 @ATTACKS.register(
@@ -31,13 +31,11 @@ _BLOCK = 2**22
 class JSMA(Attack):
     """Moves, at each step, the pair of entries of largest saliency by `theta`, until the prediction changes.
 
-    The saliency of a pair is the product of how much it raises the target's logit and how much it
-    lowers the sum of all others; both must be positive. Where a step would end at a bound, the
-    entry counts with the part of the step that is left, and at its bound it leaves the search.
-    Without a target the goal is the wrong class that was most likely when clean, and any wrong
-    prediction ends the search. The radius is the largest number of changed entries; `gamma` limits
-    it too, and alone if the threat has no eps. Where room for a single entry is left, the best
-    single one moves.
+    The saliency of a pair is the product of how much it raises the target's logit and how much it lowers the
+    sum of all others; both must be positive. Where a step would end at a bound, the entry counts with the part
+    of the step that is left, and at its bound it leaves the search. Without a target the goal is the wrong
+    class that was most likely when clean. The radius is the largest number of changed entries; `gamma` limits
+    it too. Where room for a single entry is left, the best single one moves.
 
     Args:
         theta: change per step in ranges of the inputs; negative ones decrease entries.
@@ -50,18 +48,10 @@ class JSMA(Attack):
     0.145
     """
 
-    theta: float = 1.0
-    gamma: float = 0.145
+    theta: _Change = 1.0
+    gamma: Share = 0.145
     score: Literal["product", "target"] = "product"
-    pairs: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 < abs(self.theta) <= 1:
-            raise UsageError(f"theta must be within [-1, 1] (in ranges of the inputs) and not 0, got {self.theta}")
-        if not 0 < self.gamma <= 1:
-            raise UsageError(f"gamma must be a share of the entries within (0, 1], got {self.gamma}")
-        one_of("score", self.score, ("product", "target"))
-        at_least_one(pairs=self.pairs)
+    pairs: Count = 1
 
     @property
     def ascends(self) -> str:

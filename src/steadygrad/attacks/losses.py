@@ -1,22 +1,18 @@
 """What an attack ascends: one number per sample, larger where the prediction is more wrong.
 
-Margin and DLR do not saturate: multiplying the logits by a constant leaves the sign and the
-direction of their gradients as they are. Cross-entropy saturates where the model is certain and
-stands here for the papers that use it.
+Cross-entropy saturates where the model is certain and stands here for the papers that use it. The others do
+not: multiplying the logits by a constant leaves the sign and the direction of their gradients as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from steadygrad.errors import UsageError, unknown_name
-
-__all__ = ["LossName", "attack_loss", "cross_entropy", "dlr", "exceeds_rounding", "is_adversarial", "margin", "soft"]
+from steadygrad.errors import UsageError, one_of
 
 LossName = Literal["soft", "margin", "rivals", "dlr", "ce", "kl"]
 
@@ -42,42 +38,28 @@ def attack_loss(
         return (logits.gather(1, rival[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
     if name == "dlr-targets":
         return dlr(logits, y, rival if target is None else target)
-    losses: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
-        "soft": soft,
-        "margin": margin,
-        "rivals": margin,
-        "dlr": dlr,
-        "ce": cross_entropy,
-    }
-    if name not in losses:
-        raise unknown_name("attack loss", name, [*losses, "kl"])
+    losses = {"soft": soft, "margin": margin, "rivals": margin, "dlr": dlr, "ce": cross_entropy}
+    one_of("attack loss", name, [*losses, "kl"])
     return losses[name](logits, y, target)
 
 
 def cross_entropy(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     """Cross-entropy of the label, or minus that of the target (N,)."""
-    if target is not None:
-        return -F.cross_entropy(logits, target, reduction="none")
-    return F.cross_entropy(logits, y, reduction="none")
+    loss = F.cross_entropy(logits, y if target is None else target, reduction="none")
+    return loss if target is None else -loss
 
 
 def soft(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     """Cross-entropy at a temperature that follows the logits, in their units (N,).
 
     The logits are divided by their own largest excess over the mean, which is taken as a constant,
-    and multiplied by 8: the softmax then weighs a few rivals, whatever the scale. Like the margin it
-    does not saturate; unlike it, it does not commit to the rival that is nearest at the moment, and
-    so finds nearer and more wrong points in as many steps.
+    and multiplied by 8: the softmax then weighs a few rivals, whatever the scale. Unlike the margin it does
+    not commit to the rival that is nearest at the moment, and so finds nearer and more wrong points.
     """
     scale = (logits.amax(1) - logits.mean(1)).detach().clamp_min(torch.finfo(logits.dtype).tiny) / 8
     # Shifted first: tied logits, whose scale is next to zero, would overflow and lose their gradient.
     shifted = logits - logits.amax(1, keepdim=True).detach()
     return cross_entropy(shifted / scale[:, None], y, target) * scale
-
-
-def _without(logits: Tensor, label: Tensor) -> Tensor:
-    """The logits with one class per row taken out of the running (minus infinity)."""
-    return logits.scatter(1, label[:, None], -torch.inf)
 
 
 def margin(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
@@ -87,25 +69,22 @@ def margin(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     """
     label = target if target is not None else y
     own = logits.gather(1, label[:, None]).squeeze(1)
-    other = _without(logits, label).amax(1)
+    other = logits.scatter(1, label[:, None], -torch.inf).amax(1)
     return own - other if target is not None else other - own
 
 
 def dlr(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
     """Difference of logits ratio (Croce and Hein 2020, eq. 6 and 7), for any number of classes.
 
-    The paper's denominators need three classes, or four with a target; with a target among three
-    the two smaller logits are used, and with two classes, where the ratio would be constant, the
-    margin alone.
+    The paper's denominators need three classes, or four with a target; with a target among three the two
+    smaller logits are used, and with two classes, where the ratio would be constant, the margin alone.
     """
-    classes = logits.shape[1]
-    if classes == 2:
+    if logits.shape[1] == 2:
         return margin(logits, y, target)
     ordered = logits.sort(dim=1, descending=True).values
     tiny = torch.finfo(logits.dtype).tiny
     if target is None:
-        scale = ordered[:, 0] - ordered[:, 2]
-        return margin(logits, y) / scale.clamp_min(tiny)
+        return margin(logits, y) / (ordered[:, 0] - ordered[:, 2]).clamp_min(tiny)
     # The third and fourth logit; of three, the second and third: the third twice would make the
     # ratio to the smallest logit constant, and its gradient zero.
     scale = ordered[:, 0] - ordered[:, :4][:, -2:].mean(1)

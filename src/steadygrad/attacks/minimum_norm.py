@@ -12,10 +12,8 @@ from torch import Tensor
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
-from steadygrad.errors import UsageError, at_least_one
+from steadygrad.registry import Count, Fraction, Positive
 from steadygrad.threat import Threat, per_sample
-
-__all__ = ["DDN", "FMN"]
 
 
 def _cosine(start: float, end: float, i: int, steps: int) -> float:
@@ -40,7 +38,6 @@ class DDN(Attack):
     """Decoupled direction and norm: the nearest wrong point in l2.
 
     Args:
-        steps: gradient steps.
         gamma: share by which the radius changes in each step.
         radius: the first radius, as a share of the range of the inputs.
         loss: what is ascended; "soft" does not depend on the scale of the logits, "ce" is the paper's.
@@ -49,16 +46,11 @@ class DDN(Attack):
     0.05
     """
 
-    steps: int = 100
-    gamma: float = 0.05
-    radius: float = 1.0
+    steps: Count = 100
+    gamma: Fraction = 0.05
+    radius: Positive = 1.0
     loss: LossName = "soft"
     minimum_norm: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        _check(self.steps, self.gamma)
-        if not self.radius > 0:
-            raise UsageError(f"radius must be positive (a share of the range of the inputs), got {self.radius}")
 
     def search(self, run: Run) -> Tensor | None:
         low, high = run.threat.bounds
@@ -88,7 +80,6 @@ class FMN(Attack):
     """Fast minimum-norm attack: the nearest wrong point in linf, l2, l1 or l0.
 
     Args:
-        steps: gradient steps.
         step: length of the first step in l2, as a share of the range of the inputs; falls to `last`.
         gamma: share by which the radius changes at first; falls to gamma_last.
         loss: what is ascended; "margin" is the paper's, None means that for l0 and "soft" otherwise.
@@ -97,20 +88,13 @@ class FMN(Attack):
     1.0
     """
 
-    steps: int = 100
-    step: float = 1.0
-    last: float = 1e-5
-    gamma: float = 0.05
-    gamma_last: float = 1e-3
+    steps: Count = 100
+    step: Positive = 1.0
+    last: Positive = 1e-5
+    gamma: Fraction = 0.05
+    gamma_last: Fraction = 1e-3
     loss: LossName | None = None
     minimum_norm: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        _check(self.steps, self.gamma)
-        if not 0 < self.gamma_last < 1:
-            raise UsageError(f"gamma_last must be within (0, 1), got {self.gamma_last}")
-        if not self.step > 0 or not self.last > 0:
-            raise UsageError(f"step and last must be positive, got {self.step} and {self.last}")
 
     def search(self, run: Run) -> Tensor | None:
         low, high = run.threat.bounds
@@ -152,15 +136,5 @@ def _to_boundary(ball: Threat, gap: Tensor, slope: Tensor) -> Tensor:
     width = ball.bounds[1] - ball.bounds[0]
     flat, gap = slope.flatten(1).double(), gap.abs().double()
     dual = {"linf": 1, "l2": 2, "l1": math.inf, "l0": math.inf}[ball.norm]
-    size = torch.linalg.vector_norm(flat, ord=dual, dim=1).clamp_min(torch.finfo(torch.float64).tiny)
-    if ball.norm == "l0":
-        ahead: Tensor = (gap / (size * width)).ceil().clamp_min(1)
-    else:
-        ahead = (gap / size).clamp_min(1e-6 * width)
-    return ahead
-
-
-def _check(steps: int, gamma: float) -> None:
-    at_least_one(steps=steps)
-    if not 0 < gamma < 1:
-        raise UsageError(f"gamma must be within (0, 1), got {gamma}")
+    size: Tensor = torch.linalg.vector_norm(flat, ord=dual, dim=1).clamp_min(torch.finfo(torch.float64).tiny)
+    return (gap / (size * width)).ceil().clamp_min(1) if ball.norm == "l0" else (gap / size).clamp_min(1e-6 * width)

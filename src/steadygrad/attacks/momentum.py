@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from steadygrad import randomness
-from steadygrad.attacks.base import ATTACKS, Attack, check_step
+from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
-from steadygrad.errors import UsageError, at_least_one
+from steadygrad.errors import UsageError
+from steadygrad.registry import Count, Limit, NotNegative, Positive, Share
 
-__all__ = ["MIFGSM"]
+_Probability = Annotated[float, Limit("a probability within [0, 1]", lambda value: 0 <= value <= 1)]
+_Side = Annotated[
+    int, Limit("an odd side of the kernel, or 0 for none", lambda value: value == 0 or (value > 0 and value % 2 == 1))
+]
 
 
 @ATTACKS.register(
@@ -45,25 +50,13 @@ class MIFGSM(Attack):
     1.0
     """
 
-    steps: int = 10
-    step: float | None = None
-    decay: float = 1.0
+    steps: Count = 10
+    step: Positive | None = None
+    decay: NotNegative = 1.0
     loss: LossName = "margin"
-    diversity: float = 0.0
-    shrink: float = 0.9
-    translation: int = 0
-
-    def __post_init__(self) -> None:
-        at_least_one(steps=self.steps)
-        check_step(self.step)
-        if not self.decay >= 0:
-            raise UsageError(f"decay must not be negative, got {self.decay}")
-        if not 0 <= self.diversity <= 1:
-            raise UsageError(f"diversity must be a probability within [0, 1], got {self.diversity}")
-        if not 0 < self.shrink <= 1:
-            raise UsageError(f"shrink must be a share of the side within (0, 1], got {self.shrink}")
-        if self.translation < 0 or (self.translation and self.translation % 2 == 0):
-            raise UsageError(f"translation must be an odd side of the kernel, or 0 for none, got {self.translation}")
+    diversity: _Probability = 0.0
+    shrink: Share = 0.9
+    translation: _Side = 0
 
     def search(self, run: Run) -> Tensor | None:
         if (self.diversity or self.translation) and run.x.ndim != 4:
@@ -71,7 +64,7 @@ class MIFGSM(Attack):
                 f"diversity and translation are for images (N, C, H, W), got inputs of shape {tuple(run.x.shape)}"
             )
         length = self.step or 1 / self.steps
-        points, average = run.x, _wide(torch.zeros_like(run.x))
+        points, average = run.x, torch.zeros_like(run.x, dtype=torch.promote_types(run.x.dtype, torch.float32))
         for i in range(self.steps):
             slope = self._slope(run, points, i)
             points, average, slope = run.drop_solved(points, average, slope)
@@ -86,20 +79,16 @@ class MIFGSM(Attack):
         if self.diversity:
             down, across = _views(run.seeds, points, self.diversity, self.shrink, i)
             low = run.threat.bounds[0]
-            _, slope = run.gradient(_apply(down, points - low, across) + low)
-            slope = _apply(down.mT, slope, across.mT)
+            _, slope = run.gradient(down @ (points - low) @ across + low)
+            slope = down.mT @ slope @ across.mT
         else:
             _, slope = run.gradient(points)
         return _smoothed(slope, self.translation) if self.translation else slope
 
 
-def _wide(values: Tensor) -> Tensor:
-    return values.float() if values.dtype.itemsize < 4 else values
-
-
 def _normalized(slope: Tensor) -> Tensor:
-    """Slopes (N, *) whose absolute entries sum to 1, each sample by itself."""
-    flat = _direction(_wide(slope)).flatten(1)
+    """Slopes (N, *) whose absolute entries sum to 1, each sample by itself; at least in float32."""
+    flat = _direction(slope.to(torch.promote_types(slope.dtype, torch.float32))).flatten(1)
     return (flat / flat.abs().sum(1, keepdim=True).clamp_min(1)).view_as(slope)
 
 
@@ -130,10 +119,6 @@ def _resize(side: int, share: Tensor, at: Tensor) -> Tensor:
     weight = (1 - (source[:, :, None] - index).abs()).clamp_min(0)  # (N, S, S)
     within = (row >= 0) & (row < size)
     return torch.where(within[:, :, None], weight, 0.0)[:, None]
-
-
-def _apply(down: Tensor, images: Tensor, across: Tensor) -> Tensor:
-    return down @ images @ across
 
 
 def _smoothed(slope: Tensor, side: int) -> Tensor:

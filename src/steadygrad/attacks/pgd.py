@@ -6,15 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from steadygrad.attacks.base import ATTACKS, Attack, check_step
+from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
-from steadygrad.errors import at_least_one
+from steadygrad.registry import Count, Positive
 
-__all__ = ["PGD"]
-
-# Of the entries, moved by the first step in l1.
-_WIDEST = 0.1
+_WIDEST = 0.1  # share of the entries moved by the first step in l1
 
 
 @ATTACKS.register(
@@ -28,8 +25,7 @@ class PGD(Attack):
     """Ascends the loss within the ball from `restarts` random points.
 
     Args:
-        steps: gradient steps per restart.
-        step: length of the first step in radii; the others fall linearly to zero, so that early
+        step: length of the first of `steps` steps in radii; the others fall linearly to zero, so that early
             steps cross the ball and late ones settle. Default max(0.25, 5 / (steps + 1)), for l1 1.
         restarts: a later restart runs only the samples that resisted the earlier ones.
         random_start: begin at a random point of the ball rather than at the clean input.
@@ -45,15 +41,11 @@ class PGD(Attack):
     10
     """
 
-    steps: int = 40
-    step: float | None = None
-    restarts: int = 1
+    steps: Count = 40
+    step: Positive | None = None
+    restarts: Count = 1
     random_start: bool = True
     loss: LossName = "soft"
-
-    def __post_init__(self) -> None:
-        at_least_one(steps=self.steps, restarts=self.restarts)
-        check_step(self.step)
 
     def search(self, run: Run) -> Tensor | None:
         points: Tensor | None = None

@@ -7,12 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from steadygrad.attacks.base import ATTACKS, Attack, check_step
+from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
-from steadygrad.errors import at_least_one
-
-__all__ = ["BIM", "FGSM", "RandomNoise"]
+from steadygrad.registry import Count, Positive
 
 
 @ATTACKS.register(
@@ -31,11 +29,8 @@ class RandomNoise(Attack):
     5
     """
 
-    draws: int = 10
+    draws: Count = 10
     needs_gradient: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        at_least_one(draws=self.draws)
 
     def search(self, run: Run) -> Tensor | None:
         points = run.threat.random(run.x, run.seeds)
@@ -85,13 +80,9 @@ class BIM(Attack):
     5
     """
 
-    steps: int = 10
-    step: float | None = None
+    steps: Count = 10
+    step: Positive | None = None
     loss: LossName = "soft"
-
-    def __post_init__(self) -> None:
-        at_least_one(steps=self.steps)
-        check_step(self.step)
 
     def search(self, run: Run) -> Tensor | None:
         length = self.step or 1 / self.steps

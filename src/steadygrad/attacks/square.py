@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -13,10 +13,8 @@ from steadygrad import randomness
 from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import attack_loss
-from steadygrad.errors import UsageError, at_least_one
+from steadygrad.registry import Count, Share
 from steadygrad.threat import per_sample
-
-__all__ = ["Square"]
 
 # The share of the image that a square covers is halved at these queries of 10,000.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -46,19 +44,11 @@ class Square(Attack):
     0.8
     """
 
-    queries: int = 5000
-    share: float = 0.8
+    queries: Count = 5000
+    share: Share = 0.8
     needs_gradient: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        at_least_one(queries=self.queries)
-        if not 0 < self.share <= 1:
-            raise UsageError(f"share must be within (0, 1], got {self.share}")
-
-    def search(self, run: Run) -> Tensor | None:
-        return self.climb(run)
-
-    def climb(self, run: Run, bar: Tensor | None = None, optimism: float = 0.0) -> Tensor | None:
+    def search(self, run: Run, bar: Tensor | None = None, optimism: float = 0.0) -> Tensor | None:
         """The search; with a bar (A,), samples leave in which it is far behind and has no prospects.
 
         At query 128, 256, 512, ... a sample leaves if its margin is below the bar and would stay below
@@ -91,7 +81,7 @@ class Square(Attack):
                 earlier = value
         return best if run.goal == "strongest" else None
 
-    def _propose(self, run: Run, best: Tensor, shape: tuple[int, int, int], numbers: Tensor, query: int) -> Tensor:
+    def _propose(self, run: Run, best: Tensor, shape: tuple[int, ...], numbers: Tensor, query: int) -> Tensor:
         """The best points (A, *) with one more square changed; `numbers` (A, 5 + C) are uniform."""
         _, height, width = shape
         share = self.share / 2 ** sum(query * 10_000 > bar * self.queries for bar in _HALVINGS)
@@ -107,19 +97,19 @@ class Square(Attack):
             return moved.clamp(*run.threat.bounds).view_as(best)
         second = _cover(numbers[:, 2:4], tall, wide, shape)
         pattern = _bumps(tall, wide, best)
-        bumps = torch.where(numbers[:, 4, None, None] < 0.5, pattern, _turned(pattern))  # (A, tall, wide)
+        # Of a window that is no square the turned pattern would not fit: its sign is turned instead.
+        turned = pattern.t() if tall == wide else -pattern
+        bumps = torch.where(numbers[:, 4, None, None] < 0.5, pattern, turned)  # (A, tall, wide)
         bumps = bumps.flatten(1).gather(1, first.clamp_min(0).flatten(1)).view_as(first)
         delta = images - run.x.reshape(images.shape)
         moved = _shift_mass(run, delta, first >= 0, second >= 0, signs * bumps[:, None])
         return _fill(run, moved).view_as(best)
 
 
-def _image(x: Tensor) -> tuple[int, int, int]:
+def _image(x: Tensor) -> tuple[int, ...]:
     """Channels, height and width under which inputs (N, *) are seen."""
-    if x.ndim == 4:
-        return x.shape[1], x.shape[2], x.shape[3]
     channels = 1 if x.ndim == 2 else x.shape[1]
-    return channels, 1, x[0].numel() // channels
+    return (channels, *x.shape[2:]) if x.ndim == 4 else (channels, 1, x[0].numel() // channels)
 
 
 def _window(share: float, height: int, width: int, least: int) -> tuple[int, int]:
@@ -131,7 +121,7 @@ def _window(share: float, height: int, width: int, least: int) -> tuple[int, int
     return min(side, height), min(side, width)
 
 
-def _cover(numbers: Tensor, tall: int, wide: int, shape: tuple[int, int, int]) -> Tensor:
+def _cover(numbers: Tensor, tall: int, wide: int, shape: tuple[int, ...]) -> Tensor:
     """For each pixel (A, H, W) its index within a square at a random place, -1 outside."""
     _, height, width = shape
 
@@ -144,28 +134,29 @@ def _cover(numbers: Tensor, tall: int, wide: int, shape: tuple[int, int, int]) -
     return torch.where((rows >= 0) & (columns >= 0), rows * wide + columns, -1)
 
 
-def _stripes(run: Run, shape: tuple[int, int, int]) -> Tensor:
+def _stripes(run: Run, shape: tuple[int, ...]) -> Tensor:
     """The first points in linf: vertical stripes of full size and random sign."""
-    channels, _, width = shape
-    like = torch.empty(len(run.x), channels, 1, width, device=run.x.device)
-    signs = torch.where(randomness.uniform(run.seeds, like) < 0.5, -1.0, 1.0).to(run.x.dtype)
-    images = run.x.reshape(-1, *shape) + signs * run.threat.radius(run.x).view(-1, 1, 1, 1)
+    images = run.x.reshape(-1, *shape) + _signs(run, shape[0], 1, shape[2]) * run.threat.radius(run.x).view(-1, 1, 1, 1)
     return images.clamp(*run.threat.bounds).view_as(run.x)
 
 
-def _patches(run: Run, shape: tuple[int, int, int]) -> Tensor:
+def _patches(run: Run, shape: tuple[int, ...]) -> Tensor:
     """The first points in l2 and l1: a grid of patches with a bump and a dent each, of random sign."""
     channels, height, width = shape
     tall, wide = max(height // 5, 1), max(width // 5, 1)
     down, across = height // tall, width // wide
     pattern = _bumps(tall, wide, run.x).repeat(down, across)
-    like = torch.empty(len(run.x), channels, down, across, device=run.x.device)
-    signs = torch.where(randomness.uniform(run.seeds, like) < 0.5, -1.0, 1.0).to(run.x.dtype)
-    signs = signs.repeat_interleave(tall, 2).repeat_interleave(wide, 3)
+    signs = _signs(run, channels, down, across).repeat_interleave(tall, 2).repeat_interleave(wide, 3)
     delta = run.x.new_zeros(len(run.x), *shape)
     top, left = (height - down * tall) // 2, (width - across * wide) // 2
     delta[:, :, top : top + down * tall, left : left + across * wide] = signs * pattern
     return _fill(run, delta).view_as(run.x)
+
+
+def _signs(run: Run, *shape: int) -> Tensor:
+    """Random signs (A, *shape) by the seeds of the samples."""
+    like = torch.empty(len(run.x), *shape, device=run.x.device)
+    return torch.where(randomness.uniform(run.seeds, like) < 0.5, -1.0, 1.0).to(run.x.dtype)
 
 
 def _bumps(tall: int, wide: int, like: Tensor) -> Tensor:
@@ -174,8 +165,7 @@ def _bumps(tall: int, wide: int, like: Tensor) -> Tensor:
         return _bumps(wide, 1, like).t() if wide > 1 else like.new_ones(1, 1)
     half = tall // 2
     pattern = torch.cat([_bump(half, wide, like), -_bump(tall - half, wide, like)])
-    size: Tensor = torch.linalg.vector_norm(pattern)
-    return pattern / size
+    return pattern / cast(Tensor, torch.linalg.vector_norm(pattern))
 
 
 def _bump(tall: int, wide: int, like: Tensor) -> Tensor:
@@ -186,13 +176,7 @@ def _bump(tall: int, wide: int, like: Tensor) -> Tensor:
         rows = slice(max(top - ring, 0), min(top + ring + 1, tall))
         columns = slice(max(left - ring, 0), min(left + ring + 1, wide))
         bump[rows, columns] += 1 / (ring + 1) ** 2
-    size: Tensor = torch.linalg.vector_norm(bump)
-    return bump / size
-
-
-def _turned(pattern: Tensor) -> Tensor:
-    # Of a window that is no square the turned pattern would not fit: its sign is turned instead.
-    return pattern.t() if pattern.shape[0] == pattern.shape[1] else -pattern
+    return bump / cast(Tensor, torch.linalg.vector_norm(bump))
 
 
 def _shift_mass(run: Run, delta: Tensor, first: Tensor, second: Tensor, bumps: Tensor) -> Tensor:

@@ -15,9 +15,7 @@ from steadygrad.attacks.engine import Case, Run
 from steadygrad.attacks.fab import FAB
 from steadygrad.attacks.losses import attack_loss
 from steadygrad.attacks.square import Square
-from steadygrad.errors import UsageError, at_least_one
-
-__all__ = ["Standard"]
+from steadygrad.registry import Count, Positive
 
 _BAR_STEPS = 20
 
@@ -30,7 +28,7 @@ _BAR_STEPS = 20
 )
 @dataclass(frozen=True)
 class Standard(Attack):
-    """Runs its members in order, each on the samples that stood up to those before it.
+    """Runs its members in order, each on the samples that stood up to those before it; see also `losses.dlr`.
 
     Args:
         steps: gradient steps per start and class.
@@ -40,25 +38,17 @@ class Standard(Attack):
             break it; Square does so where it is also behind the margin that gradients reached, so that
             masked gradients always meet all queries. None runs both to the end, as the paper does.
 
-    With fewer than four classes the targeted loss falls back as in `losses.dlr`.
-
     >>> [name for name, _ in Standard().members()]
     ['apgd-ce', 'apgd-t', 'fab-t', 'square']
     """
 
-    steps: int = 100
-    queries: int = 5000
-    targets: int = 9
-    optimism: float | None = 2.0
+    steps: Count = 100
+    queries: Count = 5000
+    targets: Count = 9
+    optimism: Positive | None = 2.0
     needs_gradient: ClassVar[bool] = False  # its last member does without
 
-    def __post_init__(self) -> None:
-        at_least_one(steps=self.steps, queries=self.queries, targets=self.targets)
-        if self.optimism is not None and not self.optimism > 0:
-            raise UsageError(f"optimism must be positive, or None to never give up, got {self.optimism}")
-
     def members(self) -> tuple[tuple[str, Attack], ...]:
-        """The attacks by name, in the order in which they run."""
         return (
             ("apgd-ce", APGD(steps=self.steps, loss="ce")),
             ("apgd-t", APGD(steps=self.steps, loss="dlr-targets", targets=self.targets)),
@@ -82,7 +72,7 @@ class Standard(Attack):
         return total
 
     def search(self, run: Run) -> Tensor | None:
-        """The points of the first member: what a run that nobody judges asks for."""
+        # What a run that nobody judges asks for: the points of the first member.
         return self.members()[0][1].search(run)
 
 
@@ -96,5 +86,5 @@ def _square(attack: Square, case: Case, optimism: float) -> AttackResult:
     run = Run(case)
     run.charge(raw)
     run.begin()
-    attack.climb(run, bar[run.index], optimism)
+    attack.search(run, bar[run.index], optimism)
     return run.result()

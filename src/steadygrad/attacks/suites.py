@@ -12,8 +12,6 @@ from steadygrad.errors import UsageError, one_of
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
-__all__ = ["LEAD", "SUITES", "suite_of"]
-
 LEAD = PGD(steps=30, restarts=5, loss="rivals")
 """The attack that leads a suite: it draws curves and pictures, and is what the checks test."""
 

@@ -8,12 +8,11 @@ from torch import Tensor
 from steadygrad import randomness
 from steadygrad.errors import UsageError, unknown_name
 
-__all__ = ["TARGETS", "check_target", "resolve_target"]
-
 TARGETS = ("least-likely", "second-best", "random")
+Target = Tensor | str | None
 
 
-def resolve_target(target: Tensor | str | None, logits: Tensor, y: Tensor, seeds: Tensor) -> Tensor | None:
+def resolve_target(target: Target, logits: Tensor, y: Tensor, seeds: Tensor) -> Tensor | None:
     """Target labels (N,): given ones checked, or chosen by rule from the clean logits (N, K).
 
     "least-likely" and "second-best" never choose the true label; "random" draws another class
@@ -42,7 +41,5 @@ def resolve_target(target: Tensor | str | None, logits: Tensor, y: Tensor, seeds
 def check_target(target: Tensor, y: Tensor) -> None:
     """Refuse target labels that are not integers (N,)."""
     if target.shape != y.shape or target.is_floating_point() or target.dtype == torch.bool:
-        raise UsageError(
-            f"target must hold integer labels of shape {tuple(y.shape)}, got {target.dtype} of shape "
-            f"{tuple(target.shape)}"
-        )
+        got = f"{target.dtype} of shape {tuple(target.shape)}"
+        raise UsageError(f"target must hold integer labels of shape {tuple(y.shape)}, got {got}")

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from steadygrad.attacks.base import ATTACKS, Attack, check_step
+from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
-from steadygrad.attacks.losses import LossName
 from steadygrad.attacks.targets import resolve_target
 from steadygrad.classifier import frozen
-from steadygrad.errors import UsageError, at_least_one
+from steadygrad.errors import UsageError
+from steadygrad.registry import Count, Positive
 from steadygrad.threat import Threat, per_sample
-
-__all__ = ["Universal"]
 
 # Cross-entropies: of a label that is far from predicted, and of one with half of the probability.
 _CERTAIN, _LIKELY = 2.0, 0.7
@@ -33,15 +31,12 @@ _CERTAIN, _LIKELY = 2.0, 0.7
 class Universal(Attack):
     """Ascends the mean of min(loss, clip) over the inputs, with respect to one perturbation for all.
 
-    `fit` finds it on a data set, in batches; other inputs are judged by adding it to them. As an
-    attack it is found on the given batch, clean mistakes apart, and judged on each sample of it: what
-    happens to a sample then depends on the others in its batch, as for no other attack. A radius per
-    sample scales the one perturbation for each.
+    `fit` finds it on a data set, in batches. As an attack it is found on the given batch, clean mistakes apart,
+    and judged on each sample of it: what happens to a sample then depends on the others, as for no other
+    attack. A radius per sample scales the one perturbation for each.
 
     Args:
-        steps: gradient steps, each on one batch.
-        step: length of the first step in radii; the others fall linearly to zero.
-        loss: what is ascended.
+        step: length of the first of `steps` steps in radii; the others fall linearly to zero.
         clip: the loss from which on a sample counts no more, so that a few very wrong ones do not
             outweigh the rest. By default the end of the margin, 0; for "ce" 2, with a target -0.7.
         batch_size: samples per step in `fit`.
@@ -50,28 +45,14 @@ class Universal(Attack):
     False
     """
 
-    steps: int = 50
-    step: float = 0.25
-    loss: LossName = "margin"
+    steps: Count = 50
+    step: Positive = 0.25
+    loss: Literal["soft", "margin", "dlr", "ce"] = "margin"
     clip: float | None = None
-    batch_size: int = 256
+    batch_size: Count = 256
     per_sample: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        at_least_one(steps=self.steps, batch_size=self.batch_size)
-        check_step(self.step)
-        if self.loss in ("kl", "rivals"):
-            raise UsageError(f"loss must be margin, dlr or ce, got {self.loss}")
-
-    def fit(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        y: Tensor,
-        threat: Threat,
-        *,
-        target: Tensor | None = None,
-    ) -> Tensor:
+    def fit(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, target: Tensor | None = None) -> Tensor:
         """The perturbation (1, *) within the threat for inputs x (N, *) with labels y (N,).
 
         Add it to any input and clip to the bounds: `threat.constrain(x, x + found)`.

@@ -17,8 +17,6 @@ from steadygrad.derivatives import math_attention
 from steadygrad.errors import Failure, UsageError
 from steadygrad.registry import Method, Registry, check_settings
 
-__all__ = ["ATTRIBUTIONS", "Attribution", "Forward", "Of", "score"]
-
 Of = Literal["logit", "log_probability", "probability", "loss", "log_odds"]
 Forward = Callable[[Tensor], Tensor]
 
@@ -47,7 +45,7 @@ def score(logits: Tensor, target: Tensor, of: Of) -> Tensor:
 
 @dataclass(frozen=True)
 class Attribution(Method, abc.ABC):
-    """A way to explain a prediction; the fields are its settings.
+    """A way to explain a prediction.
 
     By default the model runs in evaluation mode and is left as it was, after errors too, and the maps carry no
     graph. With `create_graph=True` the maps can be differentiated with respect to the weights and, if x requires
@@ -84,13 +82,18 @@ class Attribution(Method, abc.ABC):
         else:
             with frozen(model):
                 maps = self.maps(forward, x, target, create_graph=False)
-        finite = torch.isfinite(maps.detach()).flatten(1).all(1)
-        if not bool(finite.all()):
-            raise Failure(
-                f"{type(self).__name__} gives NaN or infinite maps for {int((~finite).sum())} of {len(maps)} "
-                "inputs: the gradient of the model is not finite there"
-            )
+        self.check_finite(maps.detach())
         return maps
+
+    def check_finite(self, maps: Tensor) -> None:
+        """Refuse NaN and infinite maps (N, *)."""
+        finite = torch.isfinite(maps).flatten(1).all(1)
+        if not bool(finite.all()):
+            count = f"{int((~finite).sum())} of {len(maps)} inputs"
+            name = type(self).__name__
+            raise Failure(
+                f"{name} gives NaN or infinite maps for {count}: the gradient of the model is not finite there"
+            )
 
     @abc.abstractmethod
     def maps(self, forward: Forward, x: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:

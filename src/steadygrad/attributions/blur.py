@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["blurred"]
-
 
 def blurred(x: Tensor, sigma: float) -> Tensor:
     """Images (N, C, H, W) under a Gaussian blur of standard deviation sigma pixels.

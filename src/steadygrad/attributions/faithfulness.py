@@ -16,20 +16,7 @@ from steadygrad.attributions.perturbation import BlurSaliency
 from steadygrad.attributions.pixels import over_largest, pixel_maps
 from steadygrad.attributions.salient import most_salient
 from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen, predict
-from steadygrad.errors import UsageError
-
-__all__ = [
-    "MEASURES",
-    "RANGES",
-    "Curve",
-    "deletion",
-    "energy_inside",
-    "faithfulness",
-    "gini",
-    "insertion",
-    "pointing",
-    "scores",
-]
+from steadygrad.errors import UsageError, at_least_one
 
 MEASURES = {"energy inside": True, "agreement": True, "gini": True, "deletion": False, "insertion": True}
 """The measures of `faithfulness`, and whether more is better."""
@@ -70,8 +57,7 @@ def deletion(
     among equals the lower index comes first. Costs steps + 1 forwards per sample; leaves no trace.
 
     Args:
-        x: inputs (N, *).
-        maps: of the shape of x, or (N, H, W) for images.
+        maps: of the shape of x (N, *), or (N, H, W) for images.
         target: classes (N,); None for the predicted ones.
         steps: between no and all pixels.
         fill: what replaces a pixel: a value in units of the inputs, or "blur" for the blurred image.
@@ -105,19 +91,10 @@ def insertion(
 
 
 def _curve(
-    model: nn.Module,
-    x: Tensor,
-    maps: Tensor,
-    target: Tensor | None,
-    steps: int,
-    fill: Fill,
-    sigma: float,
-    *,
-    insert: bool,
+    model: nn.Module, x: Tensor, maps: Tensor, target: Tensor | None, steps: int, fill: Fill, sigma: float, insert: bool
 ) -> Curve:
     check_inputs(x, target, bounds_of(model) or (-torch.inf, torch.inf))
-    if steps < 1:
-        raise UsageError(f"steps must be at least 1, got {steps}")
+    at_least_one(steps=steps)
     values = pixel_maps(maps.detach())
     pixels = x.shape[-2] * x.shape[-1] if x.ndim == 4 else x[0].numel()
     if maps.shape[-2:] != x.shape[-2:] or values.shape != (len(x), pixels):
@@ -152,11 +129,10 @@ def energy_inside(maps: Tensor, region: Tensor) -> Tensor:
     >>> energy_inside(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[True, False]]]))
     tensor([0.3600])
     """
-    if region.dtype != torch.bool or region.shape != (len(maps), *maps.shape[-2:]):
-        raise UsageError(
-            f"region must be bool of shape {(len(maps), *maps.shape[-2:])} for maps {tuple(maps.shape)}, "
-            f"got {region.dtype} of shape {tuple(region.shape)}"
-        )
+    wanted = (len(maps), *maps.shape[-2:])
+    if region.dtype != torch.bool or region.shape != wanted:
+        got = f"{region.dtype} of shape {tuple(region.shape)}"
+        raise UsageError(f"region must be bool of shape {wanted} for maps {tuple(maps.shape)}, got {got}")
     # Divided by the largest entry first: the squares of small gradients underflow in float32.
     squares = over_largest(maps.abs()).square()
     squares = squares.sum(1) if maps.ndim == 4 else squares  # (N, H, W)
@@ -196,10 +172,8 @@ def pointing(maps: Tensor, boxes: list[Tensor], tolerance: int = 0) -> Tensor:
     tensor([True])
     """
     if len(boxes) != len(maps) or not all(b.ndim == 2 and b.shape[1] == 4 and len(b) for b in boxes):
-        raise UsageError(
-            f"boxes must be {len(maps)} tensors (B, 4) with at least one box each, "
-            f"got shapes {[tuple(b.shape) for b in boxes]}"
-        )
+        got = [tuple(b.shape) for b in boxes]
+        raise UsageError(f"boxes must be {len(maps)} tensors (B, 4) with at least one box each, got shapes {got}")
     values = pixel_maps(maps)
     largest = values.argmax(1).tolist()
     hits = []
@@ -227,13 +201,11 @@ def faithfulness(
     "deletion" and "insertion" areas under curves. Leaves no trace.
 
     Args:
-        x: images (N, C, H, W).
         attribution: what is judged; None for the gradient of the log odds, which has the direction of that
             of the log probability and does not vanish where the model is certain.
         reference: made of perturbations; None for `BlurSaliency()`.
         target: classes (N,); None for the predicted ones.
         share: of the pixels that count as salient.
-        steps: of the curves.
     """
     target = predict(model, x)[0] if target is None else target
     maps = (attribution or Saliency(of="log_odds"))(model, x, target)
@@ -252,10 +224,7 @@ def scores(
     steps: int = 20,
     fill: Fill = 0.0,
 ) -> dict[str, Tensor]:
-    """The `MEASURES` (N,) of maps (N, C, H, W), given the maps (N, C, H, W) of a perturbation saliency.
-
-    Arguments as for `faithfulness`; `fill` is that of `deletion`.
-    """
+    """`faithfulness` of maps (N, C, H, W), given those of a perturbation saliency; `fill` is that of `deletion`."""
     return {
         "energy inside": energy_inside(maps, most_salient(salience, share)),
         "agreement": similarity.spearman(maps, salience),

@@ -17,9 +17,6 @@ from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forwa
 from steadygrad.classifier import frozen
 from steadygrad.registry import Count, Limit
 
-__all__ = ["GradientAttribution", "InputXGradient", "IntegratedGradients", "Saliency", "SmoothGrad", "gauss_legendre"]
-
-
 Value = Annotated[float, Limit("a finite number in units of the inputs", math.isfinite)]
 _Sigma = Annotated[float, Limit("finite and positive, in units of the inputs", lambda value: 0 < value < math.inf)]
 
@@ -30,10 +27,7 @@ class GradientAttribution(Attribution):
     of: Of
 
     def require_curvature(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
-        """Refuse a score without second derivative (a logit of an all-ReLU network), leaving no trace.
-
-        Costs one forward and two backwards of at most four samples, in evaluation mode.
-        """
+        """Refuse a score without second derivative (a logit of an all-ReLU network), by four samples; no trace."""
         with frozen(model):
             derivatives.require_curvature(lambda p: score(model(p), target[: len(p)], self.of), x)
 
@@ -46,7 +40,6 @@ class GradientAttribution(Attribution):
     summary="gradient of the score",
     reference="Simonyan et al. 2014, arXiv:1312.6034",
     cost="1 forward + 1 backward",
-    order=1,
 )
 @dataclass(frozen=True)
 class Saliency(GradientAttribution):
@@ -70,15 +63,10 @@ class Saliency(GradientAttribution):
     summary="input times the gradient of the score",
     reference="Shrikumar et al. 2016, arXiv:1605.01713",
     cost="1 forward + 1 backward",
-    order=1,
 )
 @dataclass(frozen=True)
 class InputXGradient(GradientAttribution):
-    """Input times gradient, element by element; pixels at 0 get nothing.
-
-    Args:
-        of: the score: "logit", "log_probability", "probability", "loss" or "log_odds".
-    """
+    """Input times gradient, element by element; pixels at 0 get nothing. Arguments as for `Saliency`."""
 
     of: Of = "logit"
 
@@ -116,11 +104,10 @@ class _Averaged(GradientAttribution):
     summary="input minus baseline, times the mean gradient on the line between them",
     reference="Sundararajan et al. 2017, arXiv:1703.01365",
     cost="`steps` forwards + `steps` backwards",
-    order=1,
 )
 @dataclass(frozen=True)
 class IntegratedGradients(_Averaged):
-    """Integrated gradients: (x - b) times the mean of the gradients at b + a (x - b), a in [0, 1].
+    """(x - b) times the mean of the gradients at b + a (x - b), a in [0, 1].
 
     The mean is a Gauss-Legendre sum: its weights are positive and sum to 1, it is exact for polynomials
     in a of degree 2 steps - 1. On a network with kinks it errs by about 1 / steps; `delta` says how much.
@@ -128,7 +115,7 @@ class IntegratedGradients(_Averaged):
     Args:
         steps: points on the path.
         baseline: the value of every entry of b, in units of the inputs.
-        of: the score: "logit", "log_probability", "probability", "loss" or "log_odds".
+        of: the score, as for `Saliency`.
         chunk: points (of all samples together) in one pass; bounds the memory, changes no value.
 
     Source: Sundararajan et al. 2017, equation 1.
@@ -149,10 +136,7 @@ class IntegratedGradients(_Averaged):
         return self.baseline + nodes.view(-1, *[1] * x.ndim) * (x - self.baseline)
 
     def delta(self, model: nn.Module, x: Tensor, target: Tensor, maps: Tensor) -> Tensor:
-        """Completeness error (N,) of maps (N, *): their sum minus (F(x) - F(baseline)), ideally 0.
-
-        Two forwards per sample; leaves no trace.
-        """
+        """Completeness error (N,) of maps (N, *): their sum minus (F(x) - F(baseline)); two forwards, no trace."""
         with frozen(model), torch.no_grad():
             ends = [score(model(p), target.to(x.device), self.of) for p in (x, torch.full_like(x, self.baseline))]
         return maps.detach().flatten(1).sum(1) - (ends[0] - ends[1])
@@ -163,7 +147,6 @@ class IntegratedGradients(_Averaged):
     summary="mean gradient of the score under Gaussian noise",
     reference="Smilkov et al. 2017, arXiv:1706.03825",
     cost="`samples` forwards + `samples` backwards",
-    order=1,
 )
 @dataclass(frozen=True)
 class SmoothGrad(_Averaged):
@@ -176,9 +159,7 @@ class SmoothGrad(_Averaged):
     Args:
         samples: noisy copies per input.
         sigma: standard deviation of the noise, absolute, in units of the inputs.
-        seed: decides the noise.
-        of: the score: "logit", "log_probability", "probability", "loss" or "log_odds".
-        chunk: noisy points (of all samples together) in one pass; bounds the memory, changes no value.
+        of, chunk: as for `IntegratedGradients`.
         antithetic: use n and -n in turn, which cancels the error of first order in sigma.
 
     Source: Smilkov et al. 2017, section 3.
@@ -196,11 +177,9 @@ class SmoothGrad(_Averaged):
         return self._average(forward, x, target, [1 / self.samples] * self.samples, create_graph)
 
     def _points(self, x: Tensor, which: range) -> Tensor:
-        return x + self.sigma * torch.stack([self._noise(x, j) for j in which])
-
-    def _noise(self, x: Tensor, j: int) -> Tensor:
-        draw, sign = (j // 2, 1 - 2 * (j % 2)) if self.antithetic else (j, 1)
-        return sign * randomness.normal(torch.tensor([self.seed]), x[:1].detach(), draw)  # (1, *)
+        draws = [(j // 2, 1 - 2 * (j % 2)) if self.antithetic else (j, 1) for j in which]
+        seed, like = torch.tensor([self.seed]), x[:1].detach()
+        return x + self.sigma * torch.stack([sign * randomness.normal(seed, like, draw) for draw, sign in draws])
 
 
 @functools.cache

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -16,19 +15,13 @@ from steadygrad.attributions.blur import blurred
 from steadygrad.attributions.gradients import Value
 from steadygrad.derivatives import in_chunks
 from steadygrad.errors import UsageError
-from steadygrad.registry import Count, Limit, Positive
-
-__all__ = ["SARFA", "BlurSaliency", "Occlusion", "PerturbationAttribution"]
-
-
-_Side = Annotated[float, Limit("a share of the side in (0, 1]", lambda value: 0 < value <= 1)]
+from steadygrad.registry import Count, Positive, Share
 
 
 class PerturbationAttribution(Attribution):
-    """How the output changes when one window of the image at a time is replaced.
+    """How the output changes when one window of the image, a row by a column, at a time is replaced.
 
-    A window is the product of a row and a column, which saves memory, and at most `chunk` perturbed inputs exist
-    at a time. The value of a pixel is shared evenly by its channels.
+    At most `chunk` perturbed inputs exist at a time. The value of a pixel is shared evenly by its channels.
     """
 
     chunk: Count
@@ -41,9 +34,8 @@ class PerturbationAttribution(Attribution):
                 "call it without create_graph, or take an attribution made of gradients, such as Saliency"
             )
         if x.ndim != 4:
-            raise UsageError(
-                f"{type(self).__name__} explains images (N, C, H, W), got inputs of shape {tuple(x.shape)}"
-            )
+            name, got = type(self).__name__, tuple(x.shape)
+            raise UsageError(f"{name} explains images (N, C, H, W), got inputs of shape {got}")
         with torch.no_grad():
             values = in_chunks(functools.partial(self._chunk_maps, forward), self.chunk, x.detach(), target)
         return (values[:, None] / x.shape[1]).expand_as(x).contiguous()
@@ -182,22 +174,20 @@ class Occlusion(PerturbationAttribution):
         window: side of the square, as a share of the shorter side of the image (at least one pixel).
         stride: from one square to the next, likewise; the last one ends at the border.
         baseline: the value that covers, in units of the inputs.
-        of: the score: "logit", "log_probability", "probability", "loss" or "log_odds".
-        chunk: perturbed inputs in one pass; bounds the memory, changes no value.
+        of, chunk: as for `Saliency` and `BlurSaliency`.
 
     Source: Zeiler and Fergus 2014, section 4.2.
     """
 
-    window: _Side = 1 / 4
-    stride: _Side = 1 / 8
+    window: Share = 1 / 4
+    stride: Share = 1 / 8
     baseline: Value = 0.0
     of: Of = "logit"
     chunk: Count = 128
 
     def _windows(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         side, step = (max(1, round(share * min(height, width))) for share in (self.window, self.stride))
-        rows, columns = (_intervals(size, side, step) for size in (height, width))
-        return rows, columns
+        return _intervals(height, side, step), _intervals(width, side, step)
 
     def _replacement(self, x: Tensor) -> Tensor:
         return torch.full_like(x, self.baseline)

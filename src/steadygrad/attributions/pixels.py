@@ -10,24 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from steadygrad.errors import UsageError
-
-__all__ = [
-    "check_shapes",
-    "constant",
-    "count_of",
-    "float_array",
-    "image_array",
-    "magnitude",
-    "over_largest",
-    "pair",
-    "pictures",
-    "pixel_maps",
-    "plane_of",
-    "settle",
-    "top",
-    "unit",
-    "zero",
-]
+from steadygrad.threat import per_sample
 
 
 def pixel_maps(maps: Tensor, name: str = "maps") -> Tensor:
@@ -106,7 +89,7 @@ def unit(maps: Tensor) -> Tensor:
 
 def over_largest(values: Tensor) -> Tensor:
     """Values (N, *) that are not negative, divided by the largest of their sample; zeros stay zeros."""
-    largest = values.flatten(1).amax(1).view(-1, *[1] * (values.ndim - 1))
+    largest = per_sample(values.flatten(1).amax(1), values)
     return values / torch.where(largest > 0, largest, 1.0)
 
 
@@ -134,9 +117,4 @@ def plane_of(x: Tensor) -> tuple[int, int]:
 def image_array(x: Tensor) -> NDArray[Any]:
     """Inputs (N, *) as pictures (N, C, H, W) of float32."""
     x = x if x.ndim == 4 else x.flatten(1)[:, None, None]
-    return float_array(x)
-
-
-def float_array(x: Tensor) -> NDArray[Any]:
-    """A tensor as an array of float32."""
     return x.detach().cpu().numpy().astype(np.float32)

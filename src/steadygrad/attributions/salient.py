@@ -9,8 +9,6 @@ from steadygrad.attributions.attribution import Attribution
 from steadygrad.attributions.pixels import count_of, pictures, top
 from steadygrad.classifier import frozen
 
-__all__ = ["most_salient", "salient"]
-
 
 def salient(model: nn.Module, x: Tensor, target: Tensor | None, saliency: Attribution, share: float) -> Tensor:
     """The `most_salient` pixels (N, H, W) of images (N, C, H, W) by the saliency of a class; leaves no trace.

@@ -16,8 +16,6 @@ from steadygrad.errors import UsageError
 from steadygrad.models.architectures import seeded
 from steadygrad.randomness import seed_of
 
-__all__ = ["Randomization", "parameter_randomization"]
-
 
 @dataclass(frozen=True)
 class Randomization:
@@ -63,9 +61,8 @@ def parameter_randomization(
     try:
         changed = copy.deepcopy(model)
     except (RuntimeError, TypeError) as error:
-        raise UsageError(
-            f"{type(model).__name__} cannot be copied, so its layers cannot be randomized: {error}"
-        ) from error
+        name = type(model).__name__
+        raise UsageError(f"{name} cannot be copied, so its layers cannot be randomized: {error}") from error
     names = _layers(changed, x[:1])
     if not names:
         raise UsageError(f"{type(model).__name__} has no layer with weights to randomize")

@@ -22,29 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steadygrad.attributions.pixels import constant, count_of, pair, pixel_maps, settle, top, unit, zero
+from steadygrad.attributions.pixels import constant, count_of, pair, settle, top, unit, zero
+from steadygrad.attributions.pixels import pixel_maps as pixel_maps
 from steadygrad.attributions.structure import local_top_k_intersection, mass_center_displacement, ssim
-
-__all__ = [
-    "SIMILARITIES",
-    "Similarity",
-    "cosine",
-    "euclidean",
-    "kendall",
-    "local_top_k_intersection",
-    "mass_center_displacement",
-    "pixel_maps",
-    "spearman",
-    "ssim",
-    "top_k_intersection",
-]
 
 
 def top_k_intersection(a: Tensor, b: Tensor, k: float = 0.1) -> Tensor:
-    """Share (N,) of the top k pixels of a that are among the top k of b, in [0, 1].
-
-    Args:
-        k: share of the pixels, in (0, 1], rounded to whole pixels.
+    """Share (N,) of the top k pixels, a share in (0, 1], of a that are among the top k of b, in [0, 1].
 
     Source: Ghorbani et al. 2019, arXiv:1710.10547, section 3.
 
@@ -102,18 +86,15 @@ def euclidean(a: Tensor, b: Tensor, normalize: bool = True) -> Tensor:
     """Euclidean distance (N,) between the pixel maps; differentiable; smaller is more similar.
 
     Args:
-        normalize: divide each pixel map by its l2 norm first, which gives a distance in [0, sqrt(2)];
-            otherwise the distance is in units of the maps, of zero maps too.
+        normalize: divide each pixel map by its l2 norm first, for a distance in [0, sqrt(2)]; otherwise the
+            distance is in units of the maps, of zero maps too.
 
     >>> euclidean(torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 4.0]]), normalize=False)
     tensor([5.])
     """
     a, b = pair(a, b)
-    if not normalize:
-        plain: Tensor = torch.linalg.vector_norm(a - b, dim=1)
-        return plain
-    distance = torch.linalg.vector_norm(unit(a) - unit(b), dim=1)
-    return settle(distance, zero(a), zero(b), same=0.0, different=math.sqrt(2))
+    distance: Tensor = torch.linalg.vector_norm(unit(a) - unit(b) if normalize else a - b, dim=1)
+    return settle(distance, zero(a), zero(b), same=0.0, different=math.sqrt(2)) if normalize else distance
 
 
 @dataclass(frozen=True)
@@ -143,14 +124,8 @@ SIMILARITIES: dict[str, Similarity] = {
         Similarity(cosine, _SHARE, True, "cosine of the pixel maps"),
         Similarity(euclidean, (0.0, math.sqrt(2)), False, "distance between the maps at unit l2 norm"),
         Similarity(ssim, _CORRELATION, True, "mean structural similarity of the maps at largest value 1", True),
-        Similarity(
-            *(mass_center_displacement, _SHARE, False),
-            *("distance between the centers of mass, as a share of the diagonal", True),
-        ),
-        Similarity(
-            *(local_top_k_intersection, _SHARE, True),
-            *("share of the top 10 % of pixels with one of the other map's beside it", True),
-        ),
+        Similarity(mass_center_displacement, _SHARE, False, "distance of the centers of mass, in diagonals", True),
+        Similarity(local_top_k_intersection, _SHARE, True, "share of top pixels with one of the other's near", True),
     )
 }
 

@@ -10,10 +10,8 @@ from torch import Tensor, nn
 
 from steadygrad import randomness
 from steadygrad.attributions.attribution import Attribution
-from steadygrad.errors import UsageError
+from steadygrad.errors import at_least_one
 from steadygrad.threat import Threat
-
-__all__ = ["StabilityEstimate", "local_lipschitz", "max_sensitivity"]
 
 
 @dataclass(frozen=True)
@@ -36,18 +34,16 @@ def max_sensitivity(
     relative: bool = True,
     generator: randomness.Seeds = None,
 ) -> StabilityEstimate:
-    """Largest l2 distance of the maps of random allowed points from the clean map; maps are signed.
+    """Largest l2 distance of the maps of random points of the threat from the clean map; maps are signed.
 
     Costs 1 + draws maps per sample; leaves no trace. Raises as the attribution does, and for a threat without
     a radius.
 
     Args:
         target: classes (N,) to explain.
-        threat: where the points come from.
         draws: random points per sample.
         relative: in units of the clean map's l2 norm (infinite where only that map is zero); otherwise
             in units of the maps.
-        generator: gives one seed per sample.
 
     Source: Yeh et al. 2019, arXiv:1901.09392, definition 2.
 
@@ -57,8 +53,8 @@ def max_sensitivity(
     tensor([0., 0., 0.])
     """
 
-    def ratio(moved: Tensor, clean: Tensor, _: Tensor) -> Tensor:
-        return _over(_size(moved - clean), _size(clean)) if relative else _size(moved - clean)
+    def ratio(far: Tensor, clean: Tensor, _: Tensor) -> Tensor:
+        return _over(far, clean) if relative else far
 
     return _largest(attribution, model, x, target, threat, draws, generator, ratio)
 
@@ -86,11 +82,7 @@ def local_lipschitz(
     >>> torch.allclose(value, model.weight[[0, 1, 0], 0].abs(), rtol=1e-3)
     True
     """
-
-    def ratio(moved: Tensor, clean: Tensor, change: Tensor) -> Tensor:
-        return _over(_size(moved - clean), _size(change))
-
-    return _largest(attribution, model, x, target, threat, draws, generator, ratio)
+    return _largest(attribution, model, x, target, threat, draws, generator, lambda far, _, change: _over(far, change))
 
 
 def _largest(
@@ -103,8 +95,8 @@ def _largest(
     generator: randomness.Seeds,
     ratio: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> StabilityEstimate:
-    if draws < 1:
-        raise UsageError(f"draws must be at least 1, got {draws}")
+    """The largest ratio of the distance of two maps, the size of the clean one and that of the change, all (N,)."""
+    at_least_one(draws=draws)
     x = x.detach()
     threat.radius(x)  # refuses a threat without one
     clean = attribution(model, x, target)
@@ -112,7 +104,8 @@ def _largest(
     value = torch.zeros(len(x), dtype=clean.dtype, device=clean.device)
     for draw in range(draws):
         points = threat.random(x, seeds, draw)
-        value = torch.maximum(value, ratio(attribution(model, points, target), clean, points - x))
+        far = _size(attribution(model, points, target) - clean)
+        value = torch.maximum(value, ratio(far, _size(clean), _size(points - x)))
     return StabilityEstimate(value, draws)
 
 

@@ -14,8 +14,6 @@ from torch import Tensor
 from steadygrad.attributions.pixels import check_shapes, constant, count_of, over_largest, pictures, settle, top, zero
 from steadygrad.errors import UsageError
 
-__all__ = ["center_of_mass", "local_top_k_intersection", "mass_center_displacement", "ssim"]
-
 _K1, _K2, _SIGMA, _WINDOW = 0.01, 0.03, 1.5, 11
 
 
@@ -74,8 +72,7 @@ def center_of(picture: Tensor) -> Tensor:
 def mass_center_displacement(a: Tensor, b: Tensor, pixels: bool = False) -> Tensor:
     """Distance (N,) between the centers of mass of the pixel maps; differentiable; smaller is more similar.
 
-    Args:
-        pixels: in pixels rather than as a share of the diagonal, which is in [0, 1].
+    With `pixels` in pixels, otherwise as a share of the diagonal, in [0, 1].
 
     Source: Ghorbani et al. 2019, arXiv:1710.10547, section 3.
 
@@ -96,12 +93,8 @@ def mass_center_displacement(a: Tensor, b: Tensor, pixels: bool = False) -> Tens
 def local_top_k_intersection(a: Tensor, b: Tensor, k: float = 0.1, radius: int = 1) -> Tensor:
     """Share (N,) of top k pixels with one of the other map's within `radius` rows and columns, in [0, 1].
 
-    The mean of both directions: top pixels of a near one of b, and of b near one of a. With radius 0
-    it is `top_k_intersection`, which counts a shift by one pixel like one across the picture.
-
-    Args:
-        k: share of the pixels, in (0, 1], rounded to whole pixels.
-        radius: of the square neighborhood, in pixels.
+    The mean of both directions: top pixels of a near one of b, and of b near one of a; k is a share in (0, 1].
+    With radius 0 it is `top_k_intersection`, which counts a shift by one pixel like one across the picture.
 
     Source: Kamath et al. 2024, arXiv:2312.10534, section 3 (LENS precision and recall at k).
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from steadygrad.audit.result import Audit, Facts
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import atomic, key, output_folder, read_toml, write_json
-from steadygrad.measuring.runner import Runner, SavedTables
+from steadygrad.measuring.runner import Runner, SavedTables, Tables
 from steadygrad.measuring.sources import weights_key
 from steadygrad.measuring.store import Store, place_of
 from steadygrad.measuring.table import Array, Table
@@ -80,7 +79,7 @@ def audit(
         {name: about_model(model, weights[name], (files or {}).get(name)) for name, model in judged.items()},
         {**about, "classes": list(data.classes), "shape": list(data.shape), "labels": data.labels.tolist()},
         command,
-        kinds(plan.corruptions) if plan.corruptions else [],
+        {} if plan.corruptions is None else kinds(plan.corruptions, plan.samples),
     )
     if folder is not None:
         write_json(folder / TABLES / FACTS, dataclasses.asdict(facts))
@@ -120,10 +119,12 @@ def _audited(
     from steadygrad.audit.schema import Summary
     from steadygrad.audit.summary import summarize
 
-    source = None
-    if isinstance(tables, Runner) and plan.corruptions is not None:
-        source = functools.partial(corrupted, tables, plan.corruptions, count=plan.samples)
-    found, attacked = summarize(tables, plan, facts, _as_read(config), shared, source)
+    def on_corrupted(kind: str) -> Tables:
+        if isinstance(tables, Runner):
+            return corrupted(tables, str(plan.corruptions), kind, plan.samples)
+        return SavedTables(tables.folder, facts.corrupted[kind])
+
+    found, attacked = summarize(tables, plan, facts, _as_read(config), shared, on_corrupted)
     summary = Summary.model_validate(found.summary)
     if folder is not None:
         summary.write(folder / Summary.FILE)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from steadygrad.data.corruptions import SEVERITIES, corruptions_in, load_corrupted
+from steadygrad.data.corruptions import SEVERITIES, corruptions_in, load_corrupted, open_array
 from steadygrad.measuring.measures.predicted import Predicted
 from steadygrad.measuring.runner import Runner, Tables
 from steadygrad.measuring.statistics import share_of
 
 
-def kinds(path: str | Path) -> list[str]:
-    """The corruptions in a folder in the layout of CIFAR-10-C, at every severity, such as "fog 3"."""
-    return [f"{name} {severity}" for name in corruptions_in(path) for severity in range(1, SEVERITIES + 1)]
+def kinds(path: str | Path, count: int | None) -> dict[str, int]:
+    """The corruptions in a folder in the layout of CIFAR-10-C, such as "fog 3": how many images, at most `count`."""
+    found: dict[str, int] = {}
+    for name in corruptions_in(path):
+        images = len(open_array(Path(path) / f"{name}.npy")) // SEVERITIES
+        size = images if count is None else min(count, images)
+        found |= {f"{name} {severity}": size for severity in range(1, SEVERITIES + 1)}
+    return found
 
 
 def corrupted(runner: Runner, path: str | Path, kind: str, count: int | None) -> Runner:
@@ -25,7 +30,7 @@ def corrupted(runner: Runner, path: str | Path, kind: str, count: int | None) ->
     return dataclasses.replace(runner, data=data)
 
 
-def corruptions(tables: Callable[[str], Tables], kinds: Sequence[str], model: str) -> dict[str, Any]:
+def corruptions(tables: Callable[[str], Tables], kinds: Iterable[str], model: str) -> dict[str, Any]:
     """The accuracy of a model under each kind, and the mean of 1 - accuracy, not divided by that of another model.
 
     Args:

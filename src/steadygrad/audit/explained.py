@@ -21,7 +21,6 @@ from steadygrad.measuring.statistics import mean, quantile_intervals, share_of
 from steadygrad.measuring.table import Array, Table
 from steadygrad.registry import label_of
 
-LEVELS = (0.05, 0.5, 0.95)
 _ARRAYS = {
     "shown": "adversarial",
     "map_clean": "map_clean",
@@ -141,7 +140,7 @@ def _deviation(table: Table, distance: str) -> dict[str, Any]:
         found[kind] = {
             "bound": _median(upper[there]),
             "count": int(there.sum()),
-            "ratio": quantile_intervals(ratio, LEVELS) if len(ratio) else None,
+            "ratio": quantile_intervals(ratio) if len(ratio) else None,
             "largest": float(ratio.max()) if len(ratio) else None,
             "points": int(table["points"][there].sum()),
             "over": int(table[f"over_{distance}_{kind}"].sum()),

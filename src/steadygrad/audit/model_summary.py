@@ -205,8 +205,5 @@ class ModelSummary:
             for way in WAYS:
                 for name in SIMILARITY_OF_MAPS:
                     found = mean(table[f"{way}: {name}"])
-                    rows.append(
-                        {"attribution": label_of(attribution), "under": way, "measure": name}
-                        | {"mean": found.value, "low": found.low, "high": found.high, "count": found.count}
-                    )
+                    rows.append({"attribution": label_of(attribution), "under": way, "measure": name} | found.plain())
         return rows

@@ -22,7 +22,7 @@ class AuditPlan(Plan):
     """Everything that an audit's numbers depend on besides models and data, and how it is computed.
 
     >>> AuditPlan(eps="8/255", attacks=["fgsm"]).suite_of_attacks()
-    (FGSM(loss='soft', confidence=0.0),)
+    (FGSM(loss='soft'),)
     """
 
     what: ClassVar[str] = "an audit"
@@ -100,6 +100,13 @@ class AuditPlan(Plan):
     def _checked(self) -> AuditPlan:
         suite = self.suite_of_attacks()
         Curve(suite[0], self.threat, self.grid)
+        for part, word in (("explanation", "explanations"), ("neuron", "neurons")):
+            for name in type(self).model_fields if not getattr(self, word) else ():
+                if name.startswith(f"{part}_") and getattr(self, name) != type(self).model_fields[name].default:
+                    flag = f"--{name.replace('_', '-')}"
+                    raise UsageError(
+                        f"{name} ({flag}) changes nothing unless {word} are measured: add {word}=True (--{word})"
+                    )
         if self.explanations and self.norm not in ("linf", "l2"):
             raise UsageError(f"explanations are attacked and bounded within linf or l2, not within {self.norm}")
         if self.neurons and self.norm not in self.neuron_attack.norms:

@@ -17,13 +17,13 @@ class Facts:
         models: by name: file, architecture, draws, parameters, weights.
         data: name, split, samples, classes, shape, fingerprint, and the label of each sample.
         command: that makes the run again.
-        corrupted: kinds of corrupted data that are measured on too, such as "fog 3".
+        corrupted: kinds of corrupted data that are measured on too, such as "fog 3", and how many images of each.
     """
 
     models: dict[str, dict[str, Any]]
     data: dict[str, Any]
     command: str = ""
-    corrupted: list[str] = field(default_factory=list)
+    corrupted: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

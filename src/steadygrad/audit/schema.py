@@ -8,33 +8,32 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, MinLen
-from pydantic import Field, Strict, model_validator
+from annotated_types import MinLen
+from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from steadygrad.audit.schema_maps import Explained, Neurons
 from steadygrad.audit.schema_values import (
     AttackVerdict,
     Count,
-    Data,
     Difference,
-    DistanceQuantiles,
     Document,
     Estimate,
     Flag,
-    Machine,
     Mean,
     Number,
+    Pair,
     Part,
+    Passes,
     Positive,
+    QuantileIntervals,
     Quantiles,
     Share,
-    Threat,
+    Some,
+    Triple,
+    at_most,
+    square,
 )
-
-__all__ = ["HardenSummary", "Model", "Summary"]
-
-TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\+00:00|Z)$"
 
 
 class Check(Part):
@@ -60,28 +59,16 @@ class Verdict(AttackVerdict):
         return self
 
 
-class Eligibility(Part):
-    """What RobustBench asks of a defense, as far as the [checks](concepts/validity.md) see it; null: not seen."""
-
-    deterministic: Flag | None = Field(description="the same input gives the same output")
-    gradients: Flag | None = Field(description="gradients are not zero")
-    no_optimization: Flag | None = Field(description="the forward pass solves no optimization problem")
-
-
-class AttackRow(Part):
+class AttackRow(Passes):
     """One attack of the suite on one model."""
 
     name: str = Field(description="name in the registry")
     label: str = Field(description="the name that is shown")
     settings: dict[str, Any] = Field(description="its settings")
     accuracy: Estimate = Field(description="accuracy under this attack alone")
-    success_rate: Estimate | None = Field(
-        description="share that it turned of the correctly classified samples; null where there are none"
-    )
+    success_rate: Estimate | None = Field(description="share that it turned of those right before; null for none")
     after_rounding: Estimate = Field(description="accuracy when the inputs are rounded to 8 bits")
     zero_gradient: Share = Field(description="share of the samples on which it saw no gradient")
-    forwards: Positive = Field(description="mean forward passes per sample")
-    backwards: Positive = Field(description="mean backward passes per sample")
     median_distance: Positive | None = Field(description="median size of its changes; null where half found nothing")
     verdict: AttackVerdict = Field(description="whether its number may be believed by itself")
 
@@ -93,12 +80,7 @@ class BrokenBy(Part):
     member: str | None = Field(description="null, or the member; members run one after the other")
     samples: Count = Field(description="samples that it broke")
     alone: Count = Field(description="those of them that no other attack of the suite broke")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.alone > self.samples:
-            raise ValueError(f"alone: expected at most samples, {self.samples}, found {self.alone}")
-        return self
+    _alone = at_most("alone", "samples")
 
 
 class Point(Part):
@@ -129,13 +111,8 @@ class Distances(Part):
     count: Count = Field(description="samples among the checked ones that were right before")
     censored: Count = Field(description="those of them for which nothing was found at any size up to `limit`")
     limit: Positive = Field(description="the whole range of the inputs")
-    quantiles: DistanceQuantiles = Field(description="null is beyond `limit`, never 0")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.censored > self.count:
-            raise ValueError(f"censored: expected at most count, {self.count}, found {self.censored}")
-        return self
+    quantiles: QuantileIntervals = Field(description="null is beyond `limit`, never 0")
+    _censored = at_most("censored", "count")
 
 
 class Rho2(Part):
@@ -147,35 +124,19 @@ class Rho2(Part):
     turned: Estimate = Field(description="share of predictions that the changes turned")
 
 
-class GradientNorm(Part):
-    """The l2 norm of the loss's input gradient, clean inputs."""
-
-    quantiles: Quantiles = Field(description="for the class of the label")
-    next_class: Quantiles = Field(description="for the class after the label")
-
-
-class Confidence(Part):
-    """The probability of the prediction."""
-
-    clean: Quantiles = Field(description="without attack")
-    adversarial: Quantiles = Field(description="under attack")
-
-
 class Noise(Part):
     """The change of the loss under uniform noise."""
 
     eps: Positive = Field(description="half width of the noise: the radius of the audit")
     draws: Count = Field(description="noisy points per sample")
-    insensitivity: Mean = Field(
-        description="mean of |loss(x) - loss(x')| / ||x - x'||, linf (Zhang et al. 2021); smaller is steadier"
-    )
+    insensitivity: Mean = Field(description="mean of |loss(x) - loss(x')| / ||x - x'||, linf (Zhang et al. 2021)")
 
 
 class Corrupted(Part):
     """One kind of corrupted data."""
 
     corruption: str = Field(description="what was done to the images")
-    severity: Annotated[int, Strict(), Ge(1)] = Field(description="how strongly, from 1 to 5")
+    severity: Some = Field(description="how strongly, from 1 to 5")
     accuracy: Estimate = Field(description="accuracy on them")
 
 
@@ -186,22 +147,12 @@ class Corruptions(Part):
     rows: list[Corrupted] = Field(description="each kind at each severity")
 
 
-class MapSimilarity(Part):
-    """How alike maps are before and after a change of the input, mean with its 95 % interval."""
+class MapSimilarity(Mean):
+    """How alike maps are before and after a change of the input, 1 for equal maps: a mean with its 95 % interval."""
 
     attribution: str = Field(description="label of the attribution")
     under: Literal["attack on the prediction", "random noise"] = Field(description="what changed the input")
     measure: str = Field(description="name of the similarity")
-    mean: Number = Field(description="the mean, 1 for equal maps")
-    low: Number = Field(description="lower end of the interval")
-    high: Number = Field(description="upper end of the interval")
-    count: Count = Field(description="samples behind it")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not self.low <= self.mean <= self.high:
-            raise ValueError(f"expected low <= mean <= high, found {self.low}, {self.mean}, {self.high}")
-        return self
 
 
 class Model(Part):
@@ -210,27 +161,28 @@ class Model(Part):
     name: str = Field(description="the name that is shown")
     file: str | None = Field(description="where it came from, or null")
     architecture: dict[str, Any] | None = Field(description='{"name", ...}, or null for a module of your own')
-    draws: Annotated[int, Strict(), Ge(1)] = Field(
-        description="1; for a model that draws random numbers the draws over which its logits were averaged, clean and "
-        "under attack"
-    )
+    draws: Some = Field(description="over which the logits of a model that draws random numbers were averaged, or 1")
     parameters: Count = Field(description="how many it has")
     weights: str = Field(description="hash of the weights")
     samples: Count = Field(description="samples that it was audited on")
     clean: Estimate = Field(description="accuracy without attack")
-    robust: Estimate = Field(
-        description="share of samples that neither an attack of the suite nor the search of the curve changed (worst "
-        "case per sample)"
-    )
+    robust: Estimate = Field(description="samples that neither an attack nor the curve's search changed: worst case")
     verdict: Verdict = Field(description="whether the robust accuracy may be believed")
-    eligibility: Eligibility = Field(description="what RobustBench asks of a defense")
+    eligibility: Triple[Literal["deterministic", "gradients", "no_optimization"], Flag | None] = Field(
+        description="what RobustBench asks of a defense, as far as the [checks](concepts/validity.md) see it: the same "
+        "output for the same input, gradients that are not zero, no optimization in the forward pass; null: not seen"
+    )
     attacks: Annotated[list[AttackRow], MinLen(1)] = Field(description="the suite, the leading attack first")
     broken_by: list[BrokenBy] = Field(description="what each attack, or member of a suite, broke")
     curve: Curve | None = Field(description="accuracy against the radius")
     distances: Distances | None = Field(description="the smallest changes found")
     rho2: Rho2 | None = Field(description="the mean relative size of DeepFool's change")
-    gradient_norm: GradientNorm | None = Field(description="the size of input gradients")
-    confidence: Confidence | None = Field(description="the probability of the prediction")
+    gradient_norm: Pair[Literal["quantiles", "next_class"], Quantiles] | None = Field(
+        description="l2 norm of the loss's input gradient, clean: for the class of the label, and the class after it"
+    )
+    confidence: Pair[Literal["clean", "adversarial"], Quantiles] | None = Field(
+        description="probability of the prediction, without and under attack"
+    )
     noise: Noise | None = Field(description="how the loss takes noise; null for norms other than linf")
     corruptions: Corruptions | None = Field(description="null, or what `--corruptions` found")
     explanations: list[MapSimilarity] = Field(description="how far explanations move with the prediction's attack")
@@ -238,8 +190,9 @@ class Model(Part):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         counted = {"clean": self.clean, "robust": self.robust}
-        counted |= {f"attacks[{i}].accuracy": attack.accuracy for i, attack in enumerate(self.attacks)}
-        counted |= {f"attacks[{i}].after_rounding": attack.after_rounding for i, attack in enumerate(self.attacks)}
+        for i, attack in enumerate(self.attacks):
+            counted[f"attacks[{i}].accuracy"] = attack.accuracy
+            counted[f"attacks[{i}].after_rounding"] = attack.after_rounding
         for name, found in counted.items():
             if found.count != self.samples:
                 raise ValueError(f"{name}.count: expected samples, {self.samples}, found {found.count}")
@@ -263,9 +216,7 @@ class Transfer(Part):
 
     @model_validator(mode="after")
     def _square(self) -> Self:
-        size = len(self.names)
-        if [len(row) for row in self.accuracy] != [size] * size:
-            raise ValueError(f"accuracy: expected {size} rows of {size} estimates")
+        square("accuracy", self.accuracy, len(self.names))
         return self
 
 
@@ -293,9 +244,7 @@ class Grid(Part):
 
     @model_validator(mode="after")
     def _square(self) -> Self:
-        size = len(self.classes)
-        if [len(row) for row in self.success] != [size] * size:
-            raise ValueError(f"success: expected {size} rows of {size}, one for each class")
+        square("success", self.success, len(self.classes))
         if any((flag is None) != (r == k) for r, row in enumerate(self.success) for k, flag in enumerate(row)):
             raise ValueError("success: expected null on the diagonal, true or false elsewhere")
         return self
@@ -315,15 +264,8 @@ class Summary(Document):
     FILE: ClassVar[str] = "summary.json"
     AGAIN: ClassVar[str] = "run the audit again"
 
-    schema_: Literal[1] = Field(alias="schema", description="1; a change that breaks readers raises it")
-    version: str = Field(description="version of steadygrad")
-    created: str = Field(description="UTC time, ISO 8601", pattern=TIME)
-    machine: Machine = Field(description="where the numbers were computed")
     seconds: Positive = Field(description="run time")
-    command: str = Field(description="the command line that makes this folder again; empty from Python")
     config: dict[str, Any] = Field(description="the resolved settings, as in `config.toml`")
-    data: Data = Field(description="the samples")
-    threat: Threat = Field(description="the allowed changes")
     models: Annotated[list[Model], MinLen(1)] = Field(description="one entry per model")
     transfer: Transfer | None = Field(description="null for a single model")
     explained: Explained | None = Field(description="null, or what `--explanations` found")
@@ -333,26 +275,22 @@ class Summary(Document):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         names = [model.name for model in self.models]
-        if self.transfer is not None:
-            _same_names("transfer.names", self.transfer.names, names)
-        if self.explained is not None:
-            _same_names("explained.models", self.explained.models, names)
-        if self.neurons is not None:
-            _same_names("neurons.models", self.neurons.models, names)
+        named: dict[str, Iterable[str]] = {
+            "transfer.names": self.transfer.names if self.transfer is not None else names,
+            "explained.models": self.explained.models if self.explained is not None else names,
+            "neurons.models": self.neurons.models if self.neurons is not None else names,
+        }
+        for where, found in named.items():
+            if list(found) != names:
+                raise ValueError(f"{where}: expected {', '.join(names)}")
         for name, rows in self.gallery.models.items() if self.gallery is not None else ():
             if name not in names:
                 raise ValueError(f"gallery.models: expected {', '.join(names)}, found {name}")
             for place, row in enumerate(rows):
                 for key in ("label", "clean_prediction", "adversarial_prediction"):
-                    if getattr(row, key) not in self.data.classes:
-                        found = getattr(row, key)
-                        raise ValueError(f"gallery.models.{name}[{place}].{key}: {found!r} is no class of the data")
+                    if (value := getattr(row, key)) not in self.data.classes:
+                        raise ValueError(f"gallery.models.{name}[{place}].{key}: {value!r} is no class of the data")
         return self
-
-
-def _same_names(where: str, found: Iterable[str], names: list[str]) -> None:
-    if list(found) != names:
-        raise ValueError(f"{where}: expected {', '.join(names)}")
 
 
 class Side(Part):
@@ -363,22 +301,6 @@ class Side(Part):
     median_distance: Positive | None = Field(description="median smallest change; null is beyond reach")
     distances: Count = Field(description="samples on which smallest changes were looked for")
     verdict: AttackVerdict = Field(description="whether the robust accuracy may be believed")
-
-
-class Differences(Part):
-    """The paired differences."""
-
-    clean: Difference = Field(description="of clean accuracy (Tango's score interval)")
-    robust: Difference = Field(description="of robust accuracy (likewise)")
-    distance: Difference = Field(description="of the smallest changes: the median of the samples' own differences")
-
-
-class Hardened(Part):
-    """The model that was hardened."""
-
-    name: str = Field(description="its name")
-    file: str = Field(description="where it came from")
-    hardened: str = Field(description="where the hardened one lies")
 
 
 class Training(Part):
@@ -400,20 +322,16 @@ class HardenSummary(Document):
     FILE: ClassVar[str] = "harden.json"
     AGAIN: ClassVar[str] = "run the hardening again"
 
-    schema_: Literal[1] = Field(alias="schema", description="1; a change that breaks readers raises it")
-    version: str = Field(description="version of steadygrad")
-    created: str = Field(description="UTC time, ISO 8601", pattern=TIME)
-    machine: Machine = Field(description="where the numbers were computed")
-    command: str = Field(description="the command line that makes this folder again; empty from Python")
-    model: Hardened = Field(description="which model")
-    threat: Threat = Field(description="the changes that both audits allow")
-    data: Data = Field(description="the samples of both audits")
+    model: Triple[Literal["name", "file", "hardened"], str] = Field(
+        description="its name, where it came from, and where the hardened one lies"
+    )
     training: Training = Field(description="how it was trained")
     outcome: Literal["better", "worse", "not shown", "not trustworthy"] = Field(
-        description='"better" or "worse" where robust accuracy is shown to differ, "not shown" where the interval of '
-        'its difference includes zero, "not trustworthy" where a check failed on either side'
+        description='"not shown": the interval of the difference includes zero; "not trustworthy": a check failed'
     )
     text: str = Field(description="the verdict in one sentence")
     before: Side = Field(description="the model as it was")
     after: Side = Field(description="the hardened model")
-    difference: Differences = Field(description="after minus before")
+    difference: Triple[Literal["clean", "robust", "distance"], Difference] = Field(
+        description="after minus before: accuracies (Tango's score interval), the median of the distances' differences"
+    )

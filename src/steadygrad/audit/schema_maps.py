@@ -4,16 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from annotated_types import Gt, MinLen
-from pydantic import Discriminator, Field, Strict, Tag, model_validator
+from annotated_types import MinLen
+from pydantic import Discriminator, Field, Tag, model_validator
 from typing_extensions import Self
 
-from steadygrad.audit.schema_values import Count, Estimate, Mean, Median, Number, Part, Positive, Share, Threat
-
-__all__ = ["AttackedMap", "Explained", "Neurons", "RefusedMap"]
+from steadygrad.audit.schema_values import (
+    Count,
+    Estimate,
+    Mean,
+    Median,
+    Number,
+    Pair,
+    Part,
+    Passes,
+    Positive,
+    QuantileIntervals,
+    Share,
+    Some,
+    Threat,
+    Triple,
+    at_most,
+)
 
 Way = Literal["attack", "noise", "own_attack", "own_noise"]
 Kind = Literal["linearized", "certified"]
+Choice = Literal["most", "random", "least"]
 
 
 class AttackedSample(Part):
@@ -36,29 +51,16 @@ class Surrogate(Part):
     alike: Mean = Field(description="share of the top pixels in common")
 
 
-class Ratios(Part):
-    """Quantiles over the samples of attack / bound."""
-
-    q05: Median = Field(alias="0.05", description="5 % of the samples lie at or below it")
-    q50: Median = Field(alias="0.5", description="half: the median")
-    q95: Median = Field(alias="0.95", description="95 %")
-
-
 class Bound(Part):
     """How far maps can move at most, by one kind of bound."""
 
     bound: Median = Field(description="median over the samples that have the bound; null: it is not finite")
     count: Count = Field(description="samples that have the bound")
-    ratio: Ratios | None = Field(description="attack / bound; null where every bound is 0")
+    ratio: QuantileIntervals | None = Field(description="attack / bound; null where every bound is 0")
     largest: Number | None = Field(description="the largest of these ratios")
     points: Count = Field(description="points that were compared with the bound")
     over: Count = Field(description="how many of them lie above it: for certified bounds 0, or a defect")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.over > self.points:
-            raise ValueError(f"over: expected at most points, {self.points}, found {self.over}")
-        return self
+    _over = at_most("over", "points")
 
 
 class Deviation(Part):
@@ -67,7 +69,7 @@ class Deviation(Part):
     attack: Median = Field(description="median over the samples of what attacks reached")
     linearized: Bound | None = Field(description="an upper bound to first order, or null")
     certified: Bound | None = Field(description="a bound that holds for every point, or null")
-    values: dict[Literal["attack", "linearized", "certified"], list[Number | None]] = Field(
+    values: dict[Kind | Literal["attack"], list[Number | None]] = Field(
         description="one number per sample, for the attack and for each bound there is"
     )
 
@@ -79,32 +81,11 @@ class Deviations(Part):
     cosine: Deviation = Field(description="1 - cosine, at most 2")
 
 
-class Why(Part):
-    """Why there is no bound of a kind; null where there is one."""
-
-    linearized: str | None = Field(description="about the bound to first order")
-    certified: str | None = Field(description="about the certified one")
-
-
 class Certain(Part):
     """Top pixels that no allowed change can drive out of the top."""
 
     mean: Mean = Field(description="such pixels per sample")
     any: Estimate = Field(description="share of the samples that have any")
-
-
-class Scored(Part):
-    """A measure of faithfulness."""
-
-    map: Mean = Field(description="of clean maps of the model itself")
-    chance: Mean = Field(description="of maps of random numbers")
-
-
-class Passes(Part):
-    """What attacks cost, as means per sample."""
-
-    forwards: Positive = Field(description="forward passes")
-    backwards: Positive = Field(description="backward passes")
 
 
 class Randomization(Part):
@@ -113,8 +94,7 @@ class Randomization(Part):
     refused: str | None = Field(description="null, or why that could not be done")
     layers: list[str] = Field(description="names, from the output down; none where refused")
     similarity: list[Mean] = Field(
-        description="rank correlation with the map of the trained model after each layer; where it stays near 1, the "
-        "map explains the input and not the model"
+        description="rank correlation with the trained model's map after each; near 1 it explains the input alone"
     )
 
     @model_validator(mode="after")
@@ -139,24 +119,17 @@ class AttackedMap(Part):
     name: str = Field(description="label of the attribution")
     refused: None = Field(description="null: it was measured")
     similarity: dict[str, dict[Way, Mean]] = Field(
-        description="by similarity: the worst per sample over all attacks (`attack`), or over the random points "
-        "(`noise`), then the mean. `own_attack` and `own_noise`, for a surrogate only: of the maps of the model itself "
-        "at the same points, where it keeps its prediction too"
+        description="the worst per sample over all attacks (`attack`) or random points (`noise`), then the mean; "
+        "`own_attack`, `own_noise`: of maps of the model itself where a surrogate was attacked"
     )
-    moved: dict[Way, Estimate] = Field(
-        description="by `attack` and `noise`: share of the samples of which at least one top pixel was replaced while "
-        "the prediction stayed"
-    )
+    moved: dict[Way, Estimate] = Field(description="samples of which a top pixel was replaced, the prediction not")
     surrogate: Surrogate | None = Field(description="the surrogate against the model; null where there is none")
-    points: Count = Field(
-        description="points of unchanged prediction that attacks, random noise and the searches of the bounds left, "
-        "over all samples"
-    )
+    points: Count = Field(description="points of unchanged prediction that all attacks and searches left")
     deviation: Deviations = Field(description="how far the signed maps move")
-    why: Why = Field(description="why there is no bound")
+    why: Pair[Kind, str | None] = Field(description="why there is no bound of a kind; null where there is one")
     certain: Certain | None = Field(description="pixels that are certain to stay; null where nothing is certified")
-    faithful: dict[str, Scored] | None = Field(
-        description="by measure of [faithfulness](concepts/faithfulness.md); null for what is no image"
+    faithful: dict[str, Pair[Literal["map", "chance"], Mean]] | None = Field(
+        description="[faithfulness](concepts/faithfulness.md) of clean maps, and of random ones; null for no image"
     )
     passes: Passes = Field(description="of all attacks and random points")
     randomization: Randomization = Field(description="the maps of a model with random layers")
@@ -169,8 +142,8 @@ class AttackedMap(Part):
             if set(found) != ways:
                 raise ValueError(f"similarity.{name}: expected {', '.join(sorted(ways))}, found {', '.join(found)}")
         for name, deviation in self.deviation:
-            for kind in ("linearized", "certified"):
-                if (getattr(deviation, kind) is None) != (getattr(self.why, kind) is not None):
+            for kind, why in self.why.items():
+                if (getattr(deviation, kind) is None) != (why is not None):
                     raise ValueError(f"deviation.{name}.{kind} and why.{kind}: expected exactly one of them to be null")
         return self
 
@@ -183,10 +156,7 @@ def _member(row: Any) -> str:
 class AttackedMaps(Part):
     """The attributions of one model."""
 
-    beta: Number | None = Field(
-        description="null, or that of the softplus surrogate of a network of rectifiers, which all numbers of its rows "
-        "are of, unless they say `own`"
-    )
+    beta: Number | None = Field(description="null, or that of the softplus surrogate that was attacked")
     attributions: list[
         Annotated[
             Annotated[AttackedMap, Tag("(measured)")] | Annotated[RefusedMap, Tag("(refused)")],
@@ -202,19 +172,12 @@ class AttackedMaps(Part):
         return self
 
 
-class Pixels(Part):
-    """The size of a map."""
-
-    all: Count = Field(description="pixels of a map")
-    top: Count = Field(description="how many of them are its top 10 %")
-
-
 class Explained(Part):
     """Explanations under attack: how far maps can be moved while the prediction stays."""
 
     threat: Threat = Field(description="the allowed changes; the prediction must stay")
     samples: Count = Field(description="the first so many samples")
-    pixels: Pixels = Field(description="the size of a map")
+    pixels: Pair[Literal["all", "top"], Count] = Field(description="of a map, and of its top 10 %")
     goals: list[str] = Field(description="what the attacks raise")
     steps: Count = Field(description="steps of each attack")
     restarts: Count = Field(description="starts of each attack")
@@ -243,24 +206,18 @@ class Neuron(Part):
     sensitivity: Positive = Field(description="its mean change")
 
 
-class Held(Part):
-    """Shares of the judged samples that are right again with neurons held at their clean values."""
-
-    most: Estimate = Field(description="the most sensitive ones held")
-    random: Estimate = Field(description="random ones, mean over the draws")
-    least: Estimate = Field(description="the least sensitive ones")
-
-
 class Layer(Part):
     """One layer under attack. The neurons are chosen on the other half of the samples."""
 
     name: str = Field(description="name of the activation module")
-    neurons: Annotated[int, Strict(), Gt(0)] = Field(description="how many it has")
-    held: Annotated[int, Strict(), Gt(0)] = Field(description="how many of them are held")
+    neurons: Some = Field(description="how many it has")
+    held: Some = Field(description="how many of them are held")
     change: Mean = Field(description="mean sensitivity: how far outputs move between a sample and its partner")
     relative: Mean | None = Field(description="the change over the mean size of the output; null for a silent layer")
     most: Annotated[list[Neuron], MinLen(1)] = Field(description="the five most sensitive neurons")
-    restored: Held | None = Field(description="samples that are right again; null where no judged sample was turned")
+    restored: Triple[Choice, Estimate] | None = Field(
+        description="judged samples that are right again with neurons held; null where none was turned"
+    )
     gain: Mean | None = Field(description="most minus random, paired by sample; null likewise")
 
     @model_validator(mode="after")
@@ -277,9 +234,7 @@ class ModelNeurons(Part):
 
     refused: str | None = Field(description="null, or why nothing could be measured")
     fooled: Count | None = Field(description="samples that the attack turned; null where refused")
-    judged: Count | None = Field(
-        description="those of them, of every other sample of the data, on which neurons were held; null where refused"
-    )
+    judged: Count | None = Field(description="those of them on which neurons were held; null where refused")
     layers: list[Layer] = Field(description="in the order of the network; none where refused")
 
     @model_validator(mode="after")
@@ -288,7 +243,7 @@ class ModelNeurons(Part):
         if {self.fooled is not None, self.judged is not None, bool(self.layers)} != {measured}:
             raise ValueError("expected either a refusal, or fooled, judged and layers")
         for layer in self.layers:
-            if (layer.restored.most.count if layer.restored is not None else 0) != self.judged:
+            if (layer.restored["most"].count if layer.restored is not None else 0) != self.judged:
                 raise ValueError(f"layers.{layer.name}.restored: expected shares of the {self.judged} judged samples")
         return self
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar, cast
 
-from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
+from annotated_types import Ge, Le, MinLen
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 from typing_extensions import Self
 
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import write_json
 
-__all__ = ["Data", "Document", "Estimate", "Mean", "Median", "Part", "Quantiles", "Threat", "wrong_key"]
-
 Flag = Annotated[bool, Strict()]
-Whole = Annotated[int, Strict()]
 Count = Annotated[int, Strict(), Ge(0)]
+Some = Annotated[int, Strict(), Ge(1)]
 Number = Annotated[float, Strict()]
 Positive = Annotated[float, Strict(), Ge(0)]
 Share = Annotated[float, Strict(), Ge(0), Le(1)]
@@ -38,39 +37,22 @@ class Part(BaseModel):
         return self.model_dump(mode="json", by_alias=True)
 
 
-class Document(Part):
-    """A whole JSON file of a run folder."""
+def at_most(part: str, whole: str) -> Any:
+    """A validator: the first count is at most the second one."""
 
-    FILE: ClassVar[str]
-    AGAIN: ClassVar[str]
-    """What replaces a damaged file."""
+    def check(found: Any) -> Any:
+        most, value = getattr(found, whole), getattr(found, part)
+        if value > most:
+            raise ValueError(f"{part}: expected at most {whole}, {most}, found {value}")
+        return found
 
-    @classmethod
-    def read(cls, folder: str | Path) -> Self:
-        """Read the file of a run folder.
+    return model_validator(mode="after")(check)
 
-        Raises:
-            UsageError: the folder or the file does not exist.
-            Failure: the file is damaged, incomplete or of another schema; names the first key that is wrong.
-        """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise UsageError(f"there is no run folder {folder}: give the --out folder of an audit")
-        path = folder / cls.FILE
-        if not path.is_file():
-            raise UsageError(f"there is no {cls.FILE} in {folder}: run `steadygrad audit` with --out {folder} first")
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
-        except (ValueError, OSError) as error:
-            raise Failure(f"cannot read {path}: {error}; {cls.AGAIN} to replace it") from error
-        try:
-            return cls.model_validate(found)
-        except ValidationError as error:
-            raise Failure(f"{path}: {wrong_key(error)}; {cls.AGAIN}") from error
 
-    def write(self, path: str | Path) -> None:
-        """Write the file, whole or not at all."""
-        write_json(path, self.plain())
+def square(name: str, rows: Sequence[Sequence[Any]], size: int) -> None:
+    """Refuse a matrix that has not as many rows and columns as there are names."""
+    if [len(row) for row in rows] != [size] * size:
+        raise ValueError(f"{name}: expected {size} rows of {size}")
 
 
 def _no_constant(name: str) -> float:
@@ -110,25 +92,34 @@ def _place(steps: list[int | str]) -> str:
     return "".join(words).removeprefix(".")
 
 
-class Interval(Part):
-    """A value between the ends of its interval."""
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Ends(Part, Generic[Value]):
+    """A value and the ends of its interval."""
+
+    value: Value = Field(description="the value")
+    low: Value = Field(description="lower end of its interval")
+    high: Value = Field(description="upper end of its interval")
+
+
+class Interval(Ends[Value]):
+    """A value between the ends of its interval; null is beyond all."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        found = tuple(getattr(self, name) for name in ("low", "value", "high"))
-        low, value, high = (math.inf if end is None else end for end in found)
+        found = (self.low, self.value, self.high)
+        low, value, high = (math.inf if end is None else float(cast(float, end)) for end in found)
         if not low - _ROUNDING <= value <= high + _ROUNDING:
             raise ValueError(f"expected low <= value <= high, found {', '.join(map(str, found))}")
         return self
 
 
-class Estimate(Interval):
-    """A share of samples with its 95 % Wilson interval."""
+class Estimate(Interval[Share]):
+    """A share of samples, from 0 to 1, with its 95 % Wilson interval."""
 
-    value: Share = Field(description="the share that was counted, from 0 to 1")
-    low: Share = Field(description="lower end of the interval")
-    high: Share = Field(description="upper end of the interval")
-    count: Annotated[int, Strict(), Gt(0)] = Field(description="samples behind it")
+    count: Some = Field(description="samples behind it")
 
     @model_validator(mode="after")
     def _wide(self) -> Self:
@@ -137,41 +128,35 @@ class Estimate(Interval):
         return self
 
 
-class Mean(Interval):
+class Mean(Interval[Number]):
     """A mean over samples with its 95 % interval by Student's t, cut off where the values end."""
 
-    value: Number = Field(description="the mean")
-    low: Number = Field(description="lower end of the interval")
-    high: Number = Field(description="upper end of the interval")
-    count: Annotated[int, Strict(), Gt(0)] = Field(description="samples behind it")
+    count: Some = Field(description="samples behind it")
 
 
-class Median(Interval):
+class Median(Interval[Number | None]):
     """A quantile, most often the median, with its 95 % interval by order statistics.
 
     A null is beyond what was looked for; for `high` also: the samples are too few for an upper end. It is never 0.
     """
 
-    value: Number | None = Field(description="the quantile, or null")
-    low: Number | None = Field(description="lower end of the interval, or null")
-    high: Number | None = Field(description="upper end of the interval, or null")
+
+def _rising(levels: dict[str, float | None]) -> dict[str, float | None]:
+    found = [value for _, value in sorted(levels.items()) if value is not None]
+    if found != sorted(found):
+        raise ValueError(f"expected quantiles that rise, found {found}")
+    return levels
 
 
-class Quantiles(Part):
-    """Quantiles of one number per sample; null where the quantile lies among what was not found."""
-
-    q05: Number | None = Field(alias="0.05", description="5 % of the samples lie at or below it")
-    q25: Number | None = Field(alias="0.25", description="a quarter")
-    q50: Number | None = Field(alias="0.5", description="half: the median")
-    q75: Number | None = Field(alias="0.75", description="three quarters")
-    q95: Number | None = Field(alias="0.95", description="95 %")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        found = [q for q in (self.q05, self.q25, self.q50, self.q75, self.q95) if q is not None]
-        if found != sorted(found):
-            raise ValueError(f"expected quantiles that rise, found {found}")
-        return self
+Pair: TypeAlias = Annotated[dict[Key, Value], MinLen(2)]
+"""A value for each of two keys."""
+Triple: TypeAlias = Annotated[dict[Key, Value], MinLen(3)]
+"""A value for each of three keys."""
+_Level = Literal["0.05", "0.25", "0.5", "0.75", "0.95"]
+Quantiles: TypeAlias = Annotated[dict[_Level, Number | None], MinLen(5), AfterValidator(_rising)]
+"""Quantiles of one number per sample; null where the quantile lies among what was not found."""
+QuantileIntervals: TypeAlias = Annotated[dict[_Level, Median], MinLen(5)]
+"""Quantiles over samples, each with its interval."""
 
 
 class Threat(Part):
@@ -192,21 +177,18 @@ class Machine(Part):
     threads: Count = Field(description="threads of the processor")
 
 
+class Passes(Part):
+    """What attacks cost, as means per sample."""
+
+    forwards: Positive = Field(description="mean forward passes per sample")
+    backwards: Positive = Field(description="mean backward passes per sample")
+
+
 class AttackVerdict(Part):
     """Whether the number of one attack may be believed by itself."""
 
     trustworthy: Flag = Field(description="whether it may")
     text: str = Field(description="why, in one sentence")
-
-
-class DistanceQuantiles(Part):
-    """Quantiles over samples of the smallest change found."""
-
-    q05: Median = Field(alias="0.05", description="5 % of the samples lie at or below it")
-    q25: Median = Field(alias="0.25", description="a quarter")
-    q50: Median = Field(alias="0.5", description="half: the median")
-    q75: Median = Field(alias="0.75", description="three quarters")
-    q95: Median = Field(alias="0.95", description="95 %")
 
 
 class Data(Part):
@@ -220,13 +202,53 @@ class Data(Part):
     fingerprint: str = Field(description="hash of the samples")
 
 
-class Difference(Part):
+class Difference(Ends[Number | None]):
     """After minus before, paired by sample, with its 95 % interval; null is beyond what was looked for."""
 
-    value: Number | None = Field(description="the difference")
-    low: Number | None = Field(description="lower end of the interval")
-    high: Number | None = Field(description="upper end of the interval")
     count: Count = Field(description="pairs")
     gained: Count = Field(description="samples that moved up")
     lost: Count = Field(description="samples that moved down")
     p: Share = Field(description="exact two-sided probability of so uneven a split, were both as likely")
+
+
+class Document(Part):
+    """A whole JSON file of a run folder."""
+
+    FILE: ClassVar[str]
+    AGAIN: ClassVar[str]
+    """What replaces a damaged file."""
+
+    schema_: Literal[1] = Field(alias="schema", description="1; a change that breaks readers raises it")
+    version: str = Field(description="version of steadygrad")
+    created: str = Field(description="UTC time, ISO 8601", pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\+00:00|Z)$")
+    machine: Machine = Field(description="where the numbers were computed")
+    command: str = Field(description="the command line that makes this folder again; empty from Python")
+    data: Data = Field(description="the samples")
+    threat: Threat = Field(description="the allowed changes")
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Self:
+        """Read the file of a run folder.
+
+        Raises:
+            UsageError: the folder or the file does not exist.
+            Failure: the file is damaged, incomplete or of another schema; names the first key that is wrong.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise UsageError(f"there is no run folder {folder}: give the --out folder of an audit")
+        path = folder / cls.FILE
+        if not path.is_file():
+            raise UsageError(f"there is no {cls.FILE} in {folder}: run `steadygrad audit` with --out {folder} first")
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        except (ValueError, OSError) as error:
+            raise Failure(f"cannot read {path}: {error}; {cls.AGAIN} to replace it") from error
+        try:
+            return cls.model_validate(found)
+        except ValidationError as error:
+            raise Failure(f"{path}: {wrong_key(error)}; {cls.AGAIN}") from error
+
+    def write(self, path: str | Path) -> None:
+        """Write the file, whole or not at all."""
+        write_json(path, self.plain())

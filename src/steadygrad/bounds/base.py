@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
-from dataclasses import dataclass
-from typing import Any, get_args
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +14,13 @@ from steadygrad.attributions import Attribution, Saliency
 from steadygrad.bounds.path import path_of
 from steadygrad.bounds.result import DeviationBound, Distance
 from steadygrad.classifier import check_inputs
-from steadygrad.errors import UsageError, unknown_name
-from steadygrad.registry import Method, Registry
+from steadygrad.errors import UsageError
+from steadygrad.registry import Count, Limit, Method, Registry
 from steadygrad.threat import Threat
-
-__all__ = ["BOUNDS", "Bound"]
 
 BOUNDS: Registry[Bound] = Registry("bound")
 
-_LEAST = {"exact": 0, "restarts": 1, "chunk": 1, "rank": 1, "steps": 0, "units": 0}
+Whole = Annotated[int, Limit("at least 0", lambda value: value >= 0)]
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Bound(Method, abc.ABC):
 
     Args:
         attribution: g: `Saliency`, `InputXGradient` or `IntegratedGradients`.
-        distance: D, "euclidean" or "cosine" (1 - cos of the signed maps).
+        distance: D; a cosine distance is 1 - cos of the signed maps.
         exact: inputs with at most so many entries get their exact Jacobian, of one backward pass per entry.
         restarts: starts of the search for a lower value.
         chunk: points (samples times path nodes) in one pass; bounds the memory, changes no value.
@@ -42,16 +39,12 @@ class Bound(Method, abc.ABC):
 
     attribution: Attribution = Saliency()
     distance: Distance = "euclidean"
-    exact: int = 256
-    restarts: int = 8
-    chunk: int = 128
+    exact: Whole = 256
+    restarts: Count = 8
+    chunk: Count = 128
 
     def __post_init__(self) -> None:
-        if self.distance not in get_args(Distance):
-            raise unknown_name("distance", self.distance, get_args(Distance))
-        for name, least in _LEAST.items():
-            if getattr(self, name, least) < least:
-                raise UsageError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        super().__post_init__()
         path_of(self.attribution)
 
     def __call__(
@@ -74,17 +67,14 @@ class Bound(Method, abc.ABC):
         radius = threat.radius(x)
         seeds = randomness.sample_seeds(len(x), generator)
         self.check_model(model, x, target)
-        parts = []
         size = max(1, self.chunk // len(path_of(self.attribution).nodes))
-        for first in range(0, len(x), size):
-            some = slice(first, first + size)
-            parts.append(self.bound_batch(model, x[some], target[some], threat.at(radius[some]), seeds[some]))
-        joined: dict[str, Any] = {
-            field.name: torch.cat([getattr(p, field.name) for p in parts])
-            for field in dataclasses.fields(DeviationBound)
-            if isinstance(getattr(parts[0], field.name), Tensor)
-        }
-        return dataclasses.replace(parts[0], **joined)
+        parts = [
+            self.bound_batch(model, x[some], target[some], threat.at(radius[some]), seeds[some])
+            for some in (slice(first, first + size) for first in range(0, len(x), size))
+        ]
+        tensors = [name for name, value in vars(parts[0]).items() if isinstance(value, Tensor)]
+        joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in tensors}
+        return replace(parts[0], **joined)
 
     def check_model(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
         """Refuse classes, an output or a model that this bound does not exist for."""

@@ -16,26 +16,16 @@ from steadygrad.attributions.attribution import Attribution, Of
 from steadygrad.attributions.gradients import InputXGradient, IntegratedGradients, Saliency, gauss_legendre
 from steadygrad.errors import UsageError
 
-__all__ = ["Path", "path_of"]
-
 
 @dataclass(frozen=True)
 class Path:
-    """An attribution as a weighted sum of gradients at points between a baseline and the input.
+    """An attribution as a weighted sum of gradients at points between a baseline and the input."""
 
-    Args:
-        of: the score F.
-        nodes: where the points lie, a_k in [0, 1]; 1 is the input itself.
-        weights: w_k.
-        baseline: b, the value of every entry.
-        scaled: whether the sum is multiplied by x - b.
-    """
-
-    of: Of
-    nodes: tuple[float, ...] = (1.0,)
-    weights: tuple[float, ...] = (1.0,)
-    baseline: float = 0.0
-    scaled: bool = False
+    of: Of  # the score F
+    nodes: tuple[float, ...] = (1.0,)  # where the points lie, a_k in [0, 1]; 1 is the input itself
+    weights: tuple[float, ...] = (1.0,)  # w_k
+    baseline: float = 0.0  # b, the value of every entry
+    scaled: bool = False  # whether the sum is multiplied by x - b
 
     def points(self, x: Tensor) -> Tensor:
         """The points (K, N, *) of inputs (N, *)."""
@@ -48,11 +38,7 @@ class Path:
 
 
 def path_of(attribution: Attribution) -> Path:
-    """The path of an attribution that has bounds.
-
-    Raises:
-        UsageError: another attribution, with those that have bounds, or the log odds.
-    """
+    """The path of an attribution that has bounds; UsageError for any other, and for the log odds."""
     kind = type(attribution)
     if getattr(attribution, "of", None) == "log_odds":
         raise UsageError("there are no bounds for of='log_odds': take 'log_probability', whose maps point the same way")
@@ -63,6 +49,5 @@ def path_of(attribution: Attribution) -> Path:
     if isinstance(attribution, IntegratedGradients) and kind is IntegratedGradients:
         nodes, weights = gauss_legendre(attribution.steps)
         return Path(attribution.of, tuple(nodes), tuple(weights), attribution.baseline, True)
-    raise UsageError(
-        f"there are no bounds for {kind.__name__}: they exist for Saliency, InputXGradient and IntegratedGradients"
-    )
+    known = "they exist for Saliency, InputXGradient and IntegratedGradients"
+    raise UsageError(f"there are no bounds for {kind.__name__}: {known}")

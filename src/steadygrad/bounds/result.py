@@ -8,9 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from steadygrad.attributions.pixels import count_of, magnitude
 from steadygrad.errors import UsageError
-
-__all__ = ["DeviationBound", "Distance", "Kind", "deviation"]
 
 Distance = Literal["euclidean", "cosine"]
 Kind = Literal["linearized", "certified"]
@@ -25,8 +24,6 @@ class DeviationBound:
         lower: (N,); what an allowed input reaches, by the same standard: on the tangent, or on the model.
         attack: (N,); what the model's own map moves by at `inputs`.
         inputs: (N, *); allowed inputs, the best that were found.
-        kind: "linearized" or "certified".
-        distance: "euclidean" or "cosine" (1 - cos, in [0, 2]).
         residual: (N,); the share of `upper` (before it becomes a cosine) that makes up for singular values
             that are known up to a residual only; 0 where the Jacobian is exact and for certified bounds.
         remainder: (N,); || g(inputs) - g(x) - J (inputs - x) ||: what the first order leaves out there. None
@@ -41,7 +38,7 @@ class DeviationBound:
     attack: Tensor
     inputs: Tensor
     kind: Kind
-    distance: Distance
+    distance: Distance  # a cosine distance is 1 - cos, in [0, 2]
     residual: Tensor
     forwards: Tensor
     backwards: Tensor
@@ -55,29 +52,22 @@ class DeviationBound:
         return torch.where(self.upper == self.lower, 1.0, self.upper / self.lower)
 
     def certain_top_k(self, k: float = 0.1) -> Tensor:
-        """Pixels (N, P) that are among the top k for every allowed input.
+        """Pixels (N, P) that are among the top k, a share in (0, 1], for every allowed input.
 
         Pixels are compared as in `attributions.similarity`: by the sum of absolute values over the channels.
         A pixel is certain if fewer than k others can come up to the least that it can be.
-
-        Args:
-            k: share of the pixels, in (0, 1], rounded to whole pixels; at least one.
 
         Raises:
             UsageError: a linearized bound, or k out of range.
         """
         if self.low is None or self.high is None:
             raise UsageError("only a certified bound proves pixels: use CertifiedDeviation")
-        if not 0 < k <= 1:
-            raise UsageError(f"k must be a share of the pixels in (0, 1], got {k}")
-        least = torch.maximum(self.low, -self.high).clamp_min(0)
-        most = torch.maximum(self.high.abs(), self.low.abs())
-        least, most = (t.sum(1).flatten(1) if t.ndim == 4 else t.flatten(1) for t in (least, most))
-        count = max(1, round(k * least.shape[1]))
+        least = magnitude(torch.maximum(self.low, -self.high).clamp_min(0))
+        most = magnitude(torch.maximum(self.high.abs(), self.low.abs()))
         # How many pixels can reach each one's least value: itself is among them.
         ordered = most.sort(dim=1).values
         reaching = least.shape[1] - torch.searchsorted(ordered, least.contiguous(), side="left")
-        return reaching <= count
+        return reaching <= count_of(k, least.shape[1])
 
 
 def deviation(distance: Distance, before: Tensor, after: Tensor) -> Tensor:
@@ -98,12 +88,10 @@ def deviation(distance: Distance, before: Tensor, after: Tensor) -> Tensor:
 
 
 def cosine_bound(norm: Tensor, across: Tensor, along: Tensor, total: Tensor | None = None) -> Tensor:
-    """The largest 1 - cos (N,) between a map of this norm and one that differs by a bounded vector.
+    """The largest 1 - cos (N,) between a map of length `norm` (N,) and one that differs by a bounded vector.
 
     Args:
-        norm: length (N,) of the map.
-        across: bound (N,) on the part of the difference at right angles to the map.
-        along: bound (N,) on the part parallel to it.
+        across, along: bounds (N,) on the parts of the difference at right angles and parallel to the map.
         total: bound (N,) on the difference, if it is less than both together give.
     """
     total = torch.hypot(across, along) if total is None else total

@@ -1,4 +1,4 @@
-"""The flags of a command from the fields of the plan that it fills: names, types, limits and help stand there only."""
+"""The flags of a command from the fields of the plan that it fills: names, types and help stand there only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-from annotated_types import Ge, Gt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -58,13 +57,9 @@ def _option(name: str, field: FieldInfo, flag: str, default: Any) -> inspect.Par
     help_ = str(field.description)
     if kind is bool:
         flags = [word] if not field.default else [f"{word}/--no-{flag.replace('_', '-')}"]
-        option = typer.Option(*flags, help=help_, metavar="", show_default=False)
+        option = typer.Option(*flags, help=help_, metavar="", show_default="yes" if field.default else False)
     else:
-        least = [m for m in field.metadata if isinstance(m, Ge | Gt)] if kind is int else []
-        limit = {"min": int(least[0].ge)} if least and isinstance(least[0], Ge) else {}  # type: ignore[call-overload]
-        option = typer.Option(
-            word, help=help_, show_default=shown, **({"metavar": "N", **limit} if kind is int else {})
-        )
+        option = typer.Option(word, help=help_, show_default=shown, metavar="N" if kind is int else None)
     hint = list[str] if several else kind
     return inspect.Parameter(
         name,

@@ -18,7 +18,8 @@ def listing(
     kind: Annotated[
         str,
         typer.Argument(
-            help="attacks, attribution-attacks, attributions, bounds, defenses, models, data, recipes or papers",
+            help="attacks, attribution-attacks, attributions, bounds, defenses, measures, models, data, recipes or "
+            "papers",
             show_default=False,
         ),
     ],
@@ -53,9 +54,10 @@ def listing(
 
 def _rows(kind: str) -> list[dict[str, Any]]:
     from steadygrad import data, models, papers, recipes
+    from steadygrad.measuring.measures import MEASURES
     from steadygrad.registry import registries
 
-    methods = registries()
+    methods = {**registries(), "measures": MEASURES}
     if kind in methods:
         return [
             {**{c: getattr(row, c) for c in _METHODS if row.norms or c != "norms"}, "settings": _text(row.settings)}

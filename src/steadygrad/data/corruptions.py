@@ -58,7 +58,7 @@ def load_corrupted(
         raise unknown_name("corruption", corruption, known)
     if not 1 <= severity <= SEVERITIES:
         raise UsageError(f"severity must be within 1..{SEVERITIES}, got {severity}")
-    images, labels = (_array(folder / f"{name}.npy") for name in (corruption, "labels"))
+    images, labels = (open_array(folder / f"{name}.npy") for name in (corruption, "labels"))
     each, rest = divmod(len(images), SEVERITIES)
     if images.ndim not in (3, 4) or images.dtype != np.uint8 or rest or not each:
         raise UsageError(
@@ -85,7 +85,8 @@ def load_corrupted(
     )
 
 
-def _array(path: Path) -> np.ndarray[Any, Any]:
+def open_array(path: Path) -> np.ndarray[Any, Any]:
+    """The array of a NumPy file, of which only what is asked for is read."""
     try:
         found: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

@@ -1,4 +1,4 @@
-"""Pixels: decoding image files, grey and color, sizes, and putting them into one tensor."""
+"""Pixels: decoding image files, gray and color, sizes, and putting them into one tensor."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Form:
 
 
 def decode(source: bytes | Path, form: Form, where: str) -> np.ndarray[Any, Any]:
-    """One image file as (H, W, C) uint8, or float32 in [0, 1] for 16-bit grey; alpha is dropped.
+    """One image file as (H, W, C) uint8, or float32 in [0, 1] for 16-bit gray; alpha is dropped.
 
     Raises:
         Failure: the file `where` is truncated or is not an image.
@@ -130,7 +130,7 @@ def _check_alike(image: Tensor, other: Tensor, where: str, first: str) -> None:
 
 
 def reshape(images: Tensor, form: Form) -> Tensor:
-    """Images (N, C, H, W) in the wanted form: grey by luma, then resized bilinearly with antialiasing.
+    """Images (N, C, H, W) in the wanted form: gray by luma, then resized bilinearly with antialiasing.
 
     Raises:
         UsageError: a size or color is asked of features (N, D).

@@ -34,10 +34,10 @@ class Source:
 
 
 DATASETS: tuple[Source, ...] = (
-    Source("digits", "", "bundled with scikit-learn: 1,297 + 500 handwritten digits, 8 x 8 grey, 10 classes"),
-    Source("mnist", "ylecun/mnist", "60,000 + 10,000 handwritten digits, 28 x 28 grey, 10 classes"),
-    Source("fashion_mnist", "zalando-datasets/fashion_mnist", "60,000 + 10,000 garments, 28 x 28 grey, 10 classes"),
-    Source("notmnist", "anubhavmaity/notMNIST", "letters A to J from many fonts, 28 x 28 grey, 10 classes"),
+    Source("digits", "", "bundled with scikit-learn: 1,297 + 500 handwritten digits, 8 x 8 gray, 10 classes"),
+    Source("mnist", "ylecun/mnist", "60,000 + 10,000 handwritten digits, 28 x 28 gray, 10 classes"),
+    Source("fashion_mnist", "zalando-datasets/fashion_mnist", "60,000 + 10,000 garments, 28 x 28 gray, 10 classes"),
+    Source("notmnist", "anubhavmaity/notMNIST", "letters A to J from many fonts, 28 x 28 gray, 10 classes"),
     Source("cifar10", "uoft-cs/cifar10", "50,000 + 10,000 small photos, 32 x 32 color, 10 classes"),
     Source("cifar100", "uoft-cs/cifar100", "50,000 + 10,000 small photos, 32 x 32 color, 100 fine classes"),
     Source(
@@ -129,7 +129,7 @@ def _load_digits(split: str, form: Form) -> Dataset:
     from sklearn.datasets import load_digits
 
     bundle = load_digits()
-    # 17 grey levels, 0 to 16: sixteenths are exact in float32.
+    # 17 gray levels, 0 to 16: sixteenths are exact in float32.
     images = torch.from_numpy(bundle.images).to(torch.float32).unsqueeze(1) / 16  # (N, 1, 8, 8)
     labels = torch.from_numpy(bundle.target).to(torch.int64)
     keep = holdout(labels.tolist(), split, per_class=_DIGITS_TEST_PER_CLASS)

@@ -16,7 +16,7 @@ def place_of(name: str, title: str) -> str:
     """The folder of a table below that of the store: readable, and safe whatever the names are.
 
     >>> place_of("my cnn", "PGD, 30 steps")
-    'my-cnn-50d8a7/PGD-30-steps-0f7bf2'
+    'my-cnn-638df7/PGD-30-steps-80f519'
     """
     return "/".join(f"{re.sub('[^A-Za-z0-9]+', '-', text)[:60].strip('-')}-{key(text)[:6]}" for text in (name, title))
 

@@ -141,7 +141,7 @@ def nin(shape: tuple[int, ...], classes: int, *, dropout: float = 0.5) -> nn.Mod
     smallest=2,
 )
 def digits_cnn(shape: tuple[int, ...], classes: int, *, width: int = 32) -> nn.Module:
-    """A CNN for very small grey images with `width` and 2 `width` channels."""
+    """A CNN for very small gray images with `width` and 2 `width` channels."""
     height, breadth = (s // 2 for s in shape[1:])
     return nn.Sequential(
         *(nn.Conv2d(shape[0], width, 3, padding=1), relu()),

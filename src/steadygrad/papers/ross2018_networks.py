@@ -178,7 +178,7 @@ def left_out(study: Study) -> list[str]:
         lines.append(f"The paper has no {data}: weights from MNIST, and no published numbers beside ours.")
     if data == "svhn":
         lines.append(
-            "SVHN: grey pixels in [0, 1] with epsilon in mean standard deviations of an image; the paper standardizes "
+            "SVHN: gray pixels in [0, 1] with epsilon in mean standard deviations of an image; the paper standardizes "
             "images first and adds a local contrast normalization inside the network, which is not done here."
         )
     return lines

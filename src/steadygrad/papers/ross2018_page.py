@@ -298,7 +298,7 @@ def targets(found: Found, tables: Mapping[str, Mapping[str, Measurements]], clas
         places = [labels.index(c) for c in range(len(classes)) if c in labels][:10]  # one image of each class
         text = (
             f"{kind}: originals of class {', '.join(classes[labels[p]] for p in places)} by row, targets "
-            f"{', '.join(classes)} by column; the diagonal holds the original, a grey cell a target that was not "
+            f"{', '.join(classes)} by column; the diagonal holds the original, a gray cell a target that was not "
             "reached."
         )
         rows = [(LABELS[name], [pictures(kind, name, places)]) for name in MODELS]

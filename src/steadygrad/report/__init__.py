@@ -3,5 +3,3 @@
 from steadygrad.report.page import render as render
 from steadygrad.report.page import tables as tables
 from steadygrad.report.page import write as write
-
-__all__ = ["render", "tables", "write"]

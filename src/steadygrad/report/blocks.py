@@ -269,6 +269,12 @@ def mark(good: bool | None, text: Inline) -> Markup:
     return html('<span class="{}"><span aria-hidden="true">{}</span> {}</span>', kind, sign, text)
 
 
+def legend(mark: str, text: Inline, color: str = "") -> Markup:
+    """An entry of a legend: a mark, by its class of the style sheet and perhaps its color, and what it stands for."""
+    style = html(' style="background: {}"', color) if color else ""
+    return html('<span class="{}"{} aria-hidden="true"></span> {}', mark, style, text)
+
+
 def missing(text: Inline = NOT_MEASURED) -> Markup:
     """Words in the place of a number."""
     return html('<span class="none">{}</span>', text)

@@ -1,17 +1,17 @@
-"""Cells that several sections share: estimates, numbers with intervals, and names of models that are in doubt."""
+"""Cells and tables that sections and papers share: numbers with their intervals, verdicts, a row per model."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from steadygrad.report.blocks import Cell, Inline, html, mark, missing
+from steadygrad.report.blocks import Cell, Inline, Table, html, mark, missing
 from steadygrad.report.wording import between, interval, percent
 
 if TYPE_CHECKING:
     from steadygrad.audit.schema import Model
-    from steadygrad.audit.schema_values import AttackVerdict, Estimate, Mean, Median
-
-__all__ = ["DASH", "judged", "named", "plain", "ranged", "share"]
+    from steadygrad.audit.schema_values import AttackVerdict, Ends, Estimate
+    from steadygrad.measuring import statistics
 
 DASH = Cell(missing("–"))
 
@@ -23,17 +23,29 @@ def share(value: Estimate | None, stands: bool = True, **more: Any) -> Cell:
     return Cell(percent(value.value), interval(value), struck=not stands, **more)
 
 
-def plain(value: Mean | None, form: str = ".2f", scale: float = 1.0, **more: Any) -> Cell:
-    """A number with its interval, all of one form."""
+def ranged(
+    value: Ends[Any] | statistics.Estimate | None, form: str = "", scale: float = 1.0, unit: str = "", **more: Any
+) -> Cell:
+    """A number with its interval, in one form, or with three significant digits; a dash for None.
+
+    >>> from steadygrad.measuring.statistics import Estimate
+    >>> ranged(Estimate(0.5, 0.25, 0.75), ".1f", 100).below
+    '[25.0, 75.0]'
+    """
     if value is None:
         return DASH
-    text, low, high = (format(scale * end, form) for end in (value.value, value.low, value.high))
-    return Cell(text, f"[{low}, {high}]", **more)
+    ends = (value.value, value.low, value.high)
+    if not form:
+        text, below = between(*ends)
+    else:
+        text, low, high = ("beyond" if end is None else format(scale * end, form) for end in ends)
+        below = f"[{low}, {high}]"
+    return Cell(text + unit, below, **more)
 
 
-def ranged(value: Mean | Median, **more: Any) -> Cell:
-    """A number with its interval, each with three significant digits."""
-    return Cell(*between(value.value, value.low, value.high), **more)
+def percentage(value: statistics.Estimate, digits: int = 1, **more: Any) -> Cell:
+    """A share in percent with its interval, in a column whose head says so."""
+    return ranged(value, f".{digits}f", 100, **more)
 
 
 def judged(verdict: AttackVerdict, **more: Any) -> Cell:
@@ -44,3 +56,15 @@ def judged(verdict: AttackVerdict, **more: Any) -> Cell:
 def named(model: Model) -> Inline:
     """The name of a model, and a warning where its number does not stand."""
     return model.name if model.verdict.trustworthy else html("{} {}", model.name, mark(False, "not trustworthy"))
+
+
+def by_model(
+    models: Sequence[Model],
+    caption: Inline,
+    columns: Mapping[Inline, Callable[[Any], Cell]],
+    name: Callable[[Model], Inline] = named,
+    **more: Any,
+) -> Table:
+    """A table with a row per model, and the cell of each column made from the model."""
+    rows = [(name(model), [cell(model) for cell in columns.values()]) for model in models]
+    return Table(caption, ["Model", *columns], rows, **more)

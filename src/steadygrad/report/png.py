@@ -1,4 +1,4 @@
-"""Small pictures as PNG data URIs: grey and color images, signed changes, maps on a color scale."""
+"""Small pictures as PNG data URIs: gray and color images, signed changes, maps on a color scale."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CHANGE", "MAP", "Array", "Arrays", "Picture", "change", "image", "indexed", "map_", "reduce", "tiled"]
-
 Array: TypeAlias = npt.NDArray[np.float64]
 Arrays: TypeAlias = dict[str, Array]
 
 CHANGE = "RdBu_r"  # blue: darker, white: unchanged, red: brighter; told apart with any color vision
-MAP = "magma_r"  # light: nothing, dark: much; monotone in lightness, so it survives a grey printer
+MAP = "magma_r"  # light: nothing, dark: much; monotone in lightness, so it survives a gray printer
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Picture:
 
 
 def image(pixels: Array, low: float = 0.0, high: float = 1.0) -> str:
-    """A PNG of an image (C, H, W) whose values lie in [low, high]; grey for any C other than 3."""
+    """A PNG of an image (C, H, W) whose values lie in [low, high]; gray for any C other than 3."""
     scaled = np.clip((pixels - low) / max(high - low, 1e-12), 0.0, 1.0)
     return _png(_channels(scaled))
 
@@ -39,7 +37,7 @@ def image(pixels: Array, low: float = 0.0, high: float = 1.0) -> str:
 def change(delta: Array, scale: float) -> str:
     """A PNG of a signed change (C, H, W) on a scale symmetric about 0.
 
-    One channel: `CHANGE` from -scale to scale. Three: each channel about middle grey.
+    One channel: `CHANGE` from -scale to scale. Three: each channel about middle gray.
     """
     scaled = np.clip(0.5 + delta / (2 * scale), 0.0, 1.0) if scale > 0 else np.full_like(delta, 0.5)
     picture = _channels(scaled)
@@ -69,7 +67,7 @@ def reduce(pixels: Array, factor: int) -> Array:
 
 
 def tiled(images: Array, gaps: Array, pad: int = 2) -> Array:
-    """One image (C, H, W) of a grid of images (R, K, C, h, w); where `gaps` (R, K) the cell stays grey."""
+    """One image (C, H, W) of a grid of images (R, K, C, h, w); where `gaps` (R, K) the cell stays gray."""
     rows, columns, channels, height, width = images.shape
     out = np.ones((channels, rows * (height + pad) - pad, columns * (width + pad) - pad))
     for r in range(rows):

@@ -11,8 +11,6 @@ from steadygrad.report.png import Arrays
 if TYPE_CHECKING:
     from steadygrad.audit.schema import HardenSummary, Summary
 
-__all__ = ["Run", "read"]
-
 
 @dataclass(frozen=True)
 class Run:

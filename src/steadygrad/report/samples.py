@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +16,6 @@ from steadygrad.report.wording import number, percent, spaced
 if TYPE_CHECKING:
     from steadygrad.audit.schema import PicturedSample, Summary
     from steadygrad.audit.schema_maps import AttackedSample
-
-__all__ = ["GOALS", "MARKS", "attacked_maps", "attacked_samples", "planes", "reduction", "scale"]
 
 GOALS = {
     "top-k": "the loss of the top 10\N{NO-BREAK SPACE}%",
@@ -44,12 +43,45 @@ def reduction(arrays: Arrays) -> int:
 
 def scale(arrays: Arrays, model: int) -> float:
     """The largest change of any pixel in a model's pictures: the end of its symmetric scale."""
-    return float(np.abs(arrays[f"adversarial_{model}"] - arrays[f"clean_{model}"]).max(initial=0.0))
+    return _largest(arrays[f"adversarial_{model}"] - arrays[f"clean_{model}"])
 
 
 def planes(values: Array, dimensions: int) -> Array:
     """A sample as (C, H, W), or a map as (H, W); features without a plane, (D,), are one row of pixels."""
     return values if values.ndim == dimensions else values.reshape(*[1] * (dimensions - 1), -1)
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """The pictures of one sample, the one at a place of the arrays, in groups with a caption and a second line."""
+
+    arrays: Arrays
+    place: int
+    row: PicturedSample | AttackedSample
+    bounds: tuple[float, float]
+    groups: list[tuple[str, str, list[Picture]]] = field(default_factory=list)
+
+    def values(self, name: str, dimensions: int = 2) -> Array:
+        return planes(self.arrays[name][self.place], dimensions)
+
+    def reduced(self, values: Array) -> Array:
+        return png.reduce(values, reduction(self.arrays))
+
+    def picture(self, source: str, words: str) -> Picture:
+        return Picture(source, f"Sample {self.row.id}, labeled {self.row.label}{words}")
+
+    def add(self, title: str, below: str, source: str, words: str) -> None:
+        self.groups.append((title, below, [self.picture(source, words)]))
+
+    def image(self, title: str, name: str, below: str) -> None:
+        source = png.image(self.reduced(self.values(name, 3)), *self.bounds)
+        self.add(title, below, source, f", {title}: predicted {below}")
+
+    def change(self, title: str, below: str, values: Array, top: float, words: str) -> None:
+        self.add(title, below, png.change(self.reduced(values), top), f": {words}")
+
+    def sample(self, outcome: str, changed: bool) -> Sample:
+        return Sample(f"{self.row.id}, label {self.row.label}", outcome, changed, self.groups)
 
 
 def attacked_samples(summary: Summary, arrays: Arrays, model: int) -> list[Sample]:
@@ -60,36 +92,24 @@ def attacked_samples(summary: Summary, arrays: Arrays, model: int) -> list[Sampl
 
 def _attacked(summary: Summary, arrays: Arrays, model: int, place: int, row: PicturedSample) -> Sample:
     assert summary.gallery is not None
-    factor, top = reduction(arrays), scale(arrays, model)
-    clean, adversarial = (planes(arrays[f"{state}_{model}"][place], 3) for state in ("clean", "adversarial"))
-    delta = adversarial - clean
-    largest = number(_largest(delta))
-    who = f"Sample {row.id}, labeled {row.label}"
-    groups = []
-    for title, pixels, prediction, confidence in (
-        ("clean", clean, row.clean_prediction, row.clean_confidence),
-        ("perturbed", adversarial, row.adversarial_prediction, row.adversarial_confidence),
-    ):
-        said = f"{prediction} · {percent(confidence)}"
-        shown = png.image(png.reduce(pixels, factor), *summary.threat.bounds)
-        groups.append((title, said, [Picture(shown, f"{who}, {title}: predicted {said}")]))
-    alt = f"{who}: perturbation, largest change of a pixel {largest}, drawn from -{number(top)} to {number(top)}"
-    shown = png.change(png.reduce(delta, factor), top)
-    groups.append(("perturbation", f"up to ±{largest}" if delta.any() else "none", [Picture(shown, alt)]))
+    strip, top = _Strip(arrays, place, row, summary.threat.bounds), scale(arrays, model)
+    delta = strip.values(f"adversarial_{model}", 3) - strip.values(f"clean_{model}", 3)
+    largest, end = number(_largest(delta)), number(top)
+    strip.image("clean", f"clean_{model}", f"{row.clean_prediction} · {percent(row.clean_confidence)}")
+    sure = percent(row.adversarial_confidence)
+    strip.image("perturbed", f"adversarial_{model}", f"{row.adversarial_prediction} · {sure}")
+    words = f"perturbation, largest change of a pixel {largest}, drawn from -{end} to {end}"
+    strip.change("perturbation", f"up to ±{largest}" if delta.any() else "none", delta, top, words)
     for index, name in enumerate(map(spaced, summary.gallery.attributions)):
-        maps = [planes(arrays[f"map_{state}_{model}_{index}"][place], 2) for state in ("clean", "adversarial")]
-        end = max(map(_largest, maps))
-        pictures = [
-            Picture(
-                png.map_(png.reduce(values, factor), end),
-                f"{who}: {name} {when} the attack, largest value {number(_largest(values))}, "
-                f"drawn from 0 to {number(end)}",
-            )
-            for values, when in zip(maps, ("before", "after"), strict=True)
-        ]
-        groups.append((f"{name}, before → after", f"scale 0 to {number(end)}", pictures))
+        maps = [strip.values(f"map_{state}_{model}_{index}") for state in ("clean", "adversarial")]
+        top = max(map(_largest, maps))
+        shown = []
+        for values, when in zip(maps, ("before", "after"), strict=True):
+            ends = f"largest value {number(_largest(values))}, drawn from 0 to {number(top)}"
+            shown.append(strip.picture(png.map_(strip.reduced(values), top), f": {name} {when} the attack, {ends}"))
+        strip.groups.append((f"{name}, before → after", f"scale 0 to {number(top)}", shown))
     changed = row.clean_prediction != row.adversarial_prediction
-    return Sample(f"{row.id}, label {row.label}", _outcome(row, changed), changed, groups)
+    return strip.sample(_outcome(row, changed), changed)
 
 
 def _outcome(row: PicturedSample, changed: bool) -> str:
@@ -108,38 +128,29 @@ def attacked_maps(summary: Summary, arrays: Arrays, model: int, place: int, rows
 
 def _attacked_map(summary: Summary, arrays: Arrays, name: str, place: int, row: AttackedSample) -> Sample:
     assert summary.explained is not None
-    factor = reduction(arrays)
-    before, after = (planes(arrays[f"map_{state}_{name}"][place], 2) for state in ("clean", "adversarial"))
-    marks = planes(arrays[f"map_marks_{name}"][place], 2).round()
+    strip = _Strip(arrays, place, row, summary.explained.threat.bounds)
+    before, after = (strip.values(f"map_{state}_{name}") for state in ("clean", "adversarial"))
     top = max(_largest(before), _largest(after))
-    who = f"Sample {row.id}, labeled {row.label}"
-    groups = []
-    for title, key, said in (
-        ("image", "clean_explained", f"{row.prediction} · {percent(row.clean_confidence)}"),
-        ("attacked", f"adversarial_{name}", f"still {row.prediction} · {percent(row.adversarial_confidence)}"),
-    ):
-        pixels = planes(arrays[key][place], 3)
-        shown = png.image(png.reduce(pixels, factor), *summary.explained.threat.bounds)
-        groups.append((title, said, [Picture(shown, f"{who}, {title}: predicted {said}")]))
+    end = number(top)
+    strip.image("image", "clean_explained", f"{row.prediction} · {percent(row.clean_confidence)}")
+    sure = percent(row.adversarial_confidence)
+    strip.image("attacked", f"adversarial_{name}", f"still {row.prediction} · {sure}")
     for title, values in (("map before", before), ("map after", after), ("difference", after - before)):
-        shown = png.change(png.reduce(values, factor)[None], top)
-        largest = number(_largest(values))
-        alt = f"{who}: {title}, largest value {largest}, drawn from -{number(top)} to {number(top)}"
-        groups.append((title, f"±{number(top)}", [Picture(shown, alt)]))
+        words = f"{title}, largest value {number(_largest(values))}, drawn from -{end} to {end}"
+        strip.change(title, f"±{end}", values[None], top, words)
     if f"map_salience_{name}" in arrays:
-        salience = planes(arrays[f"map_salience_{name}"][place], 2)
-        end = _largest(salience)
-        shown = png.change(png.reduce(salience, factor)[None], end)
-        alt = f"{who}: what blurring each place does to the logits of the model itself, largest value {number(end)}"
-        groups.append(("model blurred", f"up to {number(end)}", [Picture(shown, alt)]))
+        salience = strip.values(f"map_salience_{name}")
+        top = _largest(salience)
+        words = f"what blurring each place does to the logits of the model itself, largest value {number(top)}"
+        strip.change("model blurred", f"up to {number(top)}", salience[None], top, words)
+    marks, factor = strip.values(f"map_marks_{name}").round(), reduction(arrays)
     certain, stay, leave = (int((marks == mark).sum()) for mark in (4, 3, 2))
     total = certain + stay + leave
     text = f"{certain + stay} of {total} stay" + ("" if row.certain is None else f", {row.certain} for certain")
-    shown = png.indexed(marks[::factor, ::factor], (_GROUND, *(color for color, _ in reversed(MARKS))))
-    alt = f"{who}: the {total} largest pixels of the map, {text}"
-    groups.append(("top 10 %", text, [Picture(shown, alt)]))
+    source = png.indexed(marks[::factor, ::factor], (_GROUND, *(color for color, _ in reversed(MARKS))))
+    strip.add("top 10 %", text, source, f": the {total} largest pixels of the map, {text}")
     outcome = f"predicted {row.prediction} before and after; moved by the attack that raises {GOALS[row.goal]}"
-    return Sample(f"{row.id}, label {row.label}", outcome, leave > 0, groups)
+    return strip.sample(outcome, leave > 0)
 
 
 def _largest(values: Array) -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from steadygrad.report.style import INK, MUTED, PAPER, SERIES, bare, drawing, logarithmic, svg
+from steadygrad.report.style import INK, MUTED, PAPER, SERIES, bare, logarithmic, plot
 
-__all__ = ["Values", "limits", "scatter"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Values: TypeAlias = Mapping[Any, Sequence[float | None]]
 _MARKS = {"linearized": ("o", SERIES[0], SERIES[0]), "certified": ("s", PAPER, SERIES[1])}
@@ -32,35 +33,26 @@ def scatter(values: Values, decades: tuple[int, int, int, int], title: str) -> s
     Filled dots are linearized bounds, hollow squares certified ones. On the line the attack reaches the bound;
     a point above it exceeds the bound. What an attack did not move at all lies on the lower edge.
     """
-    from matplotlib.figure import Figure as Canvas
-
     left, right, low, high = decades
-    width, height = 350, 210
-    with drawing(11.0):
-        figure = Canvas(figsize=(width / 72, height / 72))
-        axes = figure.add_axes((46 / width, 40 / height, 1 - 60 / width, 1 - 62 / height))
+
+    def draw(axes: Axes) -> None:
         ends = (10.0 ** min(left, low), 10.0 ** max(right, high))
         axes.plot(ends, ends, color=MUTED, linewidth=1, zorder=1)
         for kind, (mark, face, edge) in _MARKS.items():
             points = [(x, max(y, 10.0**low)) for x, y in _points(values, kind) if x > 0]
             if points:
                 axes.plot(
-                    *zip(*points, strict=True),
-                    linestyle="none",
-                    marker=mark,
-                    markersize=4.5,
-                    markerfacecolor=face,
-                    markeredgecolor=edge,
-                    alpha=0.8,
-                    clip_on=False,
-                )
+                    *zip(*points, strict=True), linestyle="none", marker=mark, markersize=4.5, markerfacecolor=face,
+                    markeredgecolor=edge, alpha=0.8, clip_on=False,
+                )  # fmt: skip
         axes.set_xlim(10.0**left, 10.0**right)
         axes.set_ylim(10.0**low, 10.0**high)
         logarithmic(axes, "x", "y")
         bare(axes, "both", ("left", "bottom"))
         axes.set_xlabel("bound, in lengths of the map")
         axes.set_title("attack", loc="left", fontsize="medium", color=INK, x=-0.12)
-        return svg(figure, title)
+
+    return plot(draw, title)
 
 
 def _points(values: Values, kind: str) -> list[tuple[float, float]]:

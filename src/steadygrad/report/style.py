@@ -9,7 +9,7 @@ import math
 import re
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from markupsafe import Markup
@@ -19,21 +19,6 @@ from steadygrad.report.wording import number
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-__all__ = [
-    "GRID",
-    "INK",
-    "MARKERS",
-    "MUTED",
-    "PAPER",
-    "SERIES",
-    "bare",
-    "drawing",
-    "drawn",
-    "inline",
-    "logarithmic",
-    "svg",
-]
 
 INK, MUTED, GRID, PAPER = "#1c2024", "#5a6169", "#dfe2e5", "#fefefe"
 # Told apart with any color vision, and at least 4.5:1 on white; markers say it a second time.
@@ -48,7 +33,6 @@ _VARIABLES = {
 }
 _SPACE = "http://www.w3.org/2000/svg"
 _LINK = "{http://www.w3.org/1999/xlink}href"
-_REFERENCE = re.compile(r"#([\w-]+)")
 _RULES: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "steadygrad",
@@ -92,7 +76,7 @@ def logarithmic(axes: Axes, *sides: Literal["x", "y"]) -> None:
         steps = (1.0, 2.0, 5.0) if high - low < 2 else (1.0,)
         axis.set_major_locator(LogLocator(subs=steps, numticks=7))
         axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(_plain))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: number(value).removeprefix("1·")))
 
 
 def bare(axes: Axes, grid: Literal["x", "y", "both"] | None = "y", keep: tuple[str, ...] = ("bottom",)) -> None:
@@ -102,10 +86,6 @@ def bare(axes: Axes, grid: Literal["x", "y", "both"] | None = "y", keep: tuple[s
     axes.set_axisbelow(True)
     axes.spines[[side for side in ("top", "right", "left", "bottom") if side not in keep]].set_visible(False)
     axes.tick_params(length=0, pad=5)
-
-
-def _plain(value: float, _: object = None) -> str:
-    return number(value) if 1e-3 <= value <= 1e3 else number(value).removeprefix("1·")
 
 
 def svg(figure: Figure, title: str) -> str:
@@ -122,18 +102,24 @@ def _finish(text: str, title: str) -> str:
     """A standalone SVG with a title; ids that nothing refers to are dropped, the others made unique by content."""
     root = ET.fromstring(text)
     prefix = "f" + hashlib.sha256(text.encode() + title.encode()).hexdigest()[:8]
-    used: set[str] = set()
-    for element in root.iter():
-        element.tag = element.tag.replace(f"{{{_SPACE}}}", "")
-        if _LINK in element.attrib:
-            element.set("href", element.attrib.pop(_LINK))
-        for name, value in element.attrib.items():
-            if name == "href" or "url(" in value:
-                used |= set(_REFERENCE.findall(value))
-    for metadata in root.findall("metadata"):
+    used = set(re.findall(r'(?:xlink:href="|url\()#([\w-]+)', text))
+    for metadata in root.findall(f"{{{_SPACE}}}metadata"):
         root.remove(metadata)
     for element in root.iter():
-        _rename(element, used, prefix)
+        element.tag = element.tag.replace(f"{{{_SPACE}}}", "")
+        for name, value in list(element.attrib.items()):
+            if name == "id":
+                del element.attrib[name]
+                if value in used:
+                    element.set(name, f"{prefix}-{value}")
+            elif name == _LINK:
+                del element.attrib[name]
+                element.set("href", value.replace("#", f"#{prefix}-", 1))
+            elif name == "style":
+                # The page's font, not the one Matplotlib measured with.
+                element.set(name, re.sub(r"(font: [\d.]+px) [^;]+", r"\1 sans-serif", value))
+            if "url(#" in value:
+                element.set(name, value.replace("url(#", f"url(#{prefix}-"))
     width, height = root.get("viewBox", "0 0 1 1").split()[2:]
     root.attrib.update({"width": width, "height": height, "role": "img", "aria-label": title})
     root.set("xmlns", _SPACE)
@@ -141,21 +127,6 @@ def _finish(text: str, title: str) -> str:
     caption.text = title
     root.insert(0, caption)
     return ET.tostring(root, encoding="unicode")
-
-
-def _rename(element: ET.Element, used: set[str], prefix: str) -> None:
-    if "id" in element.attrib:
-        name = element.attrib.pop("id")
-        if name in used:
-            element.set("id", f"{prefix}-{name}")
-    for name, value in list(element.attrib.items()):
-        if name == "href":
-            element.set(name, value.replace("#", f"#{prefix}-", 1))
-        elif "url(#" in value:
-            element.set(name, value.replace("url(#", f"url(#{prefix}-"))
-        elif name == "style":
-            # The page's font, not the one Matplotlib measured with.
-            element.set(name, re.sub(r"(font: [\d.]+px) [^;]+", r"\1 sans-serif", value))
 
 
 def inline(svg: str) -> Markup:
@@ -170,6 +141,24 @@ def inline(svg: str) -> Markup:
 
     # The SVG was serialized by an XML writer, so every name in it is escaped already.
     return Markup(re.sub(r'style="[^"]*"', themed, svg))
+
+
+def plot(
+    draw: Callable[[Axes], None],
+    title: str,
+    size: tuple[int, int] = (350, 210),
+    margins: tuple[int, int, int, int] = (46, 40, 14, 22),
+    font: float = 11.0,
+) -> str:
+    """A figure of one pair of axes as SVG text; its size, and the margins left, below, right and above, in points."""
+    from matplotlib.figure import Figure
+
+    (width, height), (left, below, right, above) = size, margins
+    with drawing(font):
+        figure = Figure(figsize=(width / 72, height / 72))
+        inner = (left / width, below / height, 1 - (left + right) / width, 1 - (below + above) / height)
+        draw(figure.add_axes(inner))
+        return svg(figure, title)
 
 
 def drawn(figure: Figure, title: str) -> Markup:

@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from steadygrad.report.blocks import Cell, Inline
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
-__all__ = ["listed"]
 
-
-def listed(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table whose first two columns are text and whose others are numbers; equal first cells stand once."""
+def listed(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Inline | Cell]],
+    title: str | None = None,
+    words: tuple[int, ...] = (0, 1),
+) -> Table:
+    """A table whose columns in `words` are text, all others numbers; equal first cells stand once."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
-    from rich.text import Text
 
     built = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for place, name in enumerate(columns):
-        built.add_column(name, justify="left" if place < 2 else "right", no_wrap=place > 1, overflow="fold")
-    last = None
+        number = place not in words
+        built.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    last: Inline | Cell | None = None
     for row in rows:
-        built.add_row(*(Text("" if place == 0 and cell == last else cell) for place, cell in enumerate(row)))
+        built.add_row(*(_text("" if place == 0 and cell == last else cell) for place, cell in enumerate(row)))
         last = row[0]
     return built
+
+
+def _text(cell: Inline | Cell) -> Text:
+    # No markup: a name such as "[red]" is printed as it is.
+    from rich.text import Text
+
+    if isinstance(cell, str):
+        return Text(cell)
+    if cell.good is not None:
+        return Text(f"{'✓' if cell.good else '✗'} {cell.text}", style="green" if cell.good else "red")
+    # Intervals are padded to their longest form, so that the numbers of a column stand under each other.
+    text = cell.text.striptags() if isinstance(cell.text, Markup) else cell.text
+    text = f"{text} {cell.below:<13}" if cell.below else text
+    return Text(text, style="strike dim" if cell.struck else "bold" if "main" in cell.kind else "")

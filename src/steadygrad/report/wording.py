@@ -6,23 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from steadygrad.audit.schema_values import AttackVerdict, Estimate, Median, Threat
-
-__all__ = [
-    "NOT_MEASURED",
-    "between",
-    "budget",
-    "distance",
-    "duration",
-    "estimate",
-    "interval",
-    "norm",
-    "number",
-    "percent",
-    "spaced",
-    "threat",
-    "verdict",
-]
+    from steadygrad.audit.schema_values import Estimate, Threat
 
 NOT_MEASURED = "not measured"
 _NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1", "l0": "ℓ0"}
@@ -82,17 +66,6 @@ def between(value: float | None, low: float | None, high: float | None, digits: 
     return number(value, digits), f"[{number(low, digits)}, {'∞)' if high is None else number(high, digits) + ']'}"
 
 
-def distance(row: Median, limit: float) -> tuple[str, str]:
-    """A quantile of distances and its interval; what was not found lies beyond the limit.
-
-    >>> from steadygrad.audit.schema_values import Median
-    >>> distance(Median(value=None, low=0.2, high=None), 1.0)
-    ('beyond 1', '[0.2, ∞)')
-    """
-    value, ends = between(row.value, row.low, row.high)
-    return (f"beyond {number(limit)}" if row.value is None else value), ends
-
-
 def duration(seconds: float) -> str:
     """A run time in the largest fitting units.
 
@@ -130,11 +103,6 @@ def threat(value: Threat) -> str:
     """
     low, high = value.bounds
     return f"{norm(value.norm)} ≤ {budget(value.eps)}, values in [{number(low)}, {number(high)}]"
-
-
-def verdict(found: AttackVerdict) -> str:
-    """A verdict with its symbol: ✓ trustworthy."""
-    return f"{'✓' if found.trustworthy else '✗'} {found.text}"
 
 
 def spaced(name: str) -> str:

@@ -269,7 +269,7 @@ def test_rectifiers_are_refused_and_smoothed():
         ({"distance": "cosin"}, "did you mean 'cosine'"),
         ({"exact": -1}, "exact must be"),
         ({"rank": 0}, "rank must be at least 1"),
-        ({"tolerance": 1.0}, "tolerance must be between"),
+        ({"tolerance": 1.0}, r"tolerance must be within \(0, 1\)"),
         ({"attribution": SmoothGrad()}, "no bounds for SmoothGrad"),
         ({"attribution": Saliency("log_odds")}, "take 'log_probability', whose maps point the same way"),
     ],

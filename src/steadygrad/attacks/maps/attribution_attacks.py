@@ -4,40 +4,35 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.attacks.base import check_norm, check_step
-from steadygrad.attacks.engine import check_threat
+from steadygrad.attacks.base import check_call
 from steadygrad.attacks.maps.map_losses import check_reference
 from steadygrad.attacks.maps.map_run import AttributionResult, ExplanationRun
 from steadygrad.attributions import Attribution, Saliency
-from steadygrad.classifier import check_inputs, frozen
+from steadygrad.classifier import frozen
 from steadygrad.derivatives import smooth
-from steadygrad.errors import UsageError, at_least_one, one_of
-from steadygrad.registry import Method, Registry
+from steadygrad.errors import UsageError
+from steadygrad.registry import Count, Limit, Method, Positive, Registry
 from steadygrad.threat import Threat, per_sample
 
-__all__ = ["ATTRIBUTION_ATTACKS", "IFIA", "AttributionNoise", "AttributionPGD", "ExplanationAttack"]
-
-Goal = Literal["top-k", "mass-center", "target-map"]
-Distance = Literal["euclidean", "cosine"]
 Objective = Literal["top-k", "mass-center", "target-map", "euclidean", "cosine"]
 
 ATTRIBUTION_ATTACKS: Registry[ExplanationAttack] = Registry("attribution attack", soundness="attack")
 
 # The points of the baseline and those where a search begins must not be the same.
 _OTHER_DRAWS = 1000
+_Draws = Annotated[int, Limit("at least 0 (0 leaves the baseline out)", lambda value: value >= 0)]
 
 
 @dataclass(frozen=True)
 class ExplanationAttack(Method, abc.ABC):
     """Searches for allowed inputs that keep the prediction and change its map.
 
-    `attack(model, x, target, threat)` returns what was found as judged by the engine, with random
-    noise of the same threat beside it. Subclasses name their `objective` and write `search`.
+    Random noise of the same threat is run beside it. Subclasses name their `objective` and write `search`.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
@@ -79,26 +74,19 @@ class ExplanationAttack(Method, abc.ABC):
         """Attack the maps of inputs x (N, *) under a threat with a radius; the model is left as it was.
 
         Args:
-            model: maps inputs to logits (N, K).
-            x: inputs within the bounds.
             target: classes (N,) to explain; None means the predicted ones. Whichever is explained,
                 it is the prediction that must not change.
-            threat: the allowed changes, linf or l2.
             aim: maps (N, *) or (*) to lead to, for the goal "target-map".
-            generator: gives one seed per sample, in order; or the seeds (N,) themselves; None means
-                seed 0.
+            generator: gives one seed per sample, in order; or the seeds (N,) themselves; None means seed 0.
 
         Raises:
             UsageError: inputs, classes, threat, aim or the model's output are not as expected; the
                 maps of the model cannot be moved by following derivatives (an all-ReLU network).
             Failure: clean maps that are not finite.
         """
-        check_norm(self, threat)
+        check_call(self, model, x, target, threat)
         if threat.eps is None:
             raise UsageError("an attack on an explanation needs a radius: give the threat an eps")
-        check_threat(model, threat)
-        check_inputs(x, target, threat.bounds)
-        threat.radius(x)
         aim = check_reference(self.objective, x, self.top_share, aim)
         seeds = randomness.sample_seeds(len(x), generator)
         beside = self.noise(model, x, target, threat, aim=aim, generator=seeds) if self.noise is not None else None
@@ -119,9 +107,7 @@ class AttributionNoise(ExplanationAttack):
     """The worst map among `draws` uniform random points of unchanged prediction.
 
     Args:
-        attribution: what explains.
-        measure: what worst means: "top-k", "mass-center", "target-map", "euclidean" or "cosine".
-        draws: points per sample.
+        measure: what worst means, a name in `MAP_LOSSES`.
         k: share of the pixels, for "top-k".
 
     >>> AttributionNoise(draws=3).objective
@@ -129,12 +115,8 @@ class AttributionNoise(ExplanationAttack):
     """
 
     measure: Objective = "top-k"
-    draws: int = 10
+    draws: Count = 10
     k: float = 0.1
-
-    def __post_init__(self) -> None:
-        one_of("measure", self.measure, get_args(Objective))
-        at_least_one(draws=self.draws)
 
     @property
     def objective(self) -> Objective:
@@ -149,18 +131,11 @@ class AttributionNoise(ExplanationAttack):
 class _Ascent(ExplanationAttack):
     """Steps of falling length along the slope of the loss, from random points, with a baseline beside."""
 
-    steps: int = 40
-    step: float | None = None
-    restarts: int = 3
-    beta: float | None = None
-    noise_draws: int = 10
-
-    def __post_init__(self) -> None:
-        at_least_one(steps=self.steps)
-        at_least_one(restarts=self.restarts)
-        check_step(self.step)
-        if self.noise_draws < 0:
-            raise UsageError(f"noise_draws must be at least 0 (0 leaves the baseline out), got {self.noise_draws}")
+    steps: Count = 40
+    step: Positive | None = None
+    restarts: Count = 3
+    beta: Positive | None = None
+    noise_draws: _Draws = 10
 
     @property
     def noise(self) -> AttributionNoise | None:
@@ -198,13 +173,11 @@ class IFIA(_Ascent):
     """Moves what the map calls important while the prediction stays.
 
     Args:
-        attribution: what explains.
         goal: "top-k" lowers the mass in the clean top k; "mass-center" moves the center of mass;
             "target-map" raises the cosine to the pixel map of `aim`.
         k: share of the pixels, for "top-k".
-        steps: steps per restart.
-        step: length of the first step in radii; the others fall linearly to zero. Default
-            max(0.25, 5 / (steps + 1)).
+        step: length of the first of `steps` steps in radii, by default max(0.25, 5 / (steps + 1)); the others
+            fall linearly to zero.
         restarts: random points to begin at; the best point of all is kept.
         beta: follow the derivatives of `sg.smooth(model, beta)`, which an all-ReLU network needs; what
             counts are the maps of the model itself. None follows the model.
@@ -217,12 +190,8 @@ class IFIA(_Ascent):
     10
     """
 
-    goal: Goal = "top-k"
+    goal: Literal["top-k", "mass-center", "target-map"] = "top-k"
     k: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("goal", self.goal, get_args(Goal))
 
     @property
     def objective(self) -> Objective:
@@ -241,20 +210,14 @@ class AttributionPGD(_Ascent):
     """Raises the distance of the map from the clean one while the prediction stays.
 
     Args:
-        attribution: what explains.
-        distance: "euclidean", in units of the maps, or "cosine", 1 - cosine in [0, 2]; of the signed
-            maps.
+        distance: of the signed maps: "euclidean", in units of the maps, or "cosine", 1 - cosine in [0, 2].
         steps, step, restarts, beta, noise_draws: as for `IFIA`.
 
     >>> AttributionPGD(distance="cosine").objective
     'cosine'
     """
 
-    distance: Distance = "euclidean"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("distance", self.distance, get_args(Distance))
+    distance: Literal["euclidean", "cosine"] = "euclidean"
 
     @property
     def objective(self) -> Objective:

@@ -1,9 +1,8 @@
 """What an attack on an attribution raises, and what it is judged by: one number per sample.
 
-A measure compares maps with those of the clean input. Its deviation is 0 for the clean map and
-grows as the map moves away. Top k, center of mass and target map compare pixel maps (absolute
-values summed over channels, `attributions.similarity`); the Euclidean and the cosine distance
-compare the signed maps as they are, in their own units, as the bounds on them do.
+Top k, center of mass and target map compare pixel maps (absolute values summed over channels,
+`attributions.similarity`); the Euclidean and the cosine distance compare the signed maps as they are, in
+their own units, as the bounds on them do.
 """
 
 from __future__ import annotations
@@ -19,22 +18,14 @@ from steadygrad.attributions.pixels import constant, count_of, magnitude, settle
 from steadygrad.attributions.structure import center_of
 from steadygrad.errors import UsageError
 
-__all__ = ["MAP_LOSSES", "MapLoss", "Reference", "check_reference"]
-
 
 @dataclass(frozen=True)
 class Reference:
-    """What the maps of changed inputs are compared with.
+    """What the maps of changed inputs are compared with: maps (N, *)."""
 
-    Args:
-        clean: maps (N, *) of the clean inputs.
-        k: share of the pixels, for "top-k".
-        aim: maps (N, *) that "target-map" leads to.
-    """
-
-    clean: Tensor
-    k: float = 0.1
-    aim: Tensor | None = None
+    clean: Tensor  # of the clean inputs
+    k: float = 0.1  # share of the pixels, for "top-k"
+    aim: Tensor | None = None  # that "target-map" leads to
 
     def rows(self, rows: slice | Tensor) -> Reference:
         """The reference of some samples."""
@@ -48,17 +39,15 @@ Score = Callable[[Tensor, Reference], Tensor]
 class MapLoss:
     """One way to say how far maps (N, *) are from where they were, as numbers (N,).
 
-    Args:
+    Attributes:
         loss: what an attack raises; differentiable.
         deviation: what is reported, 0 for the clean map.
         rank: which of two points is kept, the larger; breaks the ties of the deviation.
-        summary: the deviation in words.
     """
 
     loss: Score
     deviation: Score
     rank: Score
-    summary: str
 
 
 def _mass_in_top(maps: Tensor, reference: Reference) -> Tensor:
@@ -78,12 +67,14 @@ def _common(maps: Tensor, reference: Reference) -> Tensor:
 
 
 def _lost_top(maps: Tensor, reference: Reference) -> Tensor:
+    """Share (N,) of the top k pixels that are lost."""
     before, after = magnitude(reference.clean), magnitude(maps)
     share = _common(maps, reference) / count_of(reference.k, before.shape[1])
     return 1 - settle(share, constant(before), constant(after))
 
 
 def _displacement(maps: Tensor, reference: Reference) -> Tensor:
+    """Distance (N,) of the centers of mass, as a share of the diagonal."""
     before, after = (magnitude(m).view(len(m), *m.shape[-2:]) for m in (reference.clean, maps))
     diagonal = math.hypot(*(n - 1 for n in before.shape[1:])) or 1.0
     distance: Tensor = torch.linalg.vector_norm(center_of(after) - center_of(before), dim=1)
@@ -91,6 +82,7 @@ def _displacement(maps: Tensor, reference: Reference) -> Tensor:
 
 
 def _approach(maps: Tensor, reference: Reference) -> Tensor:
+    """Gain (N,) in cosine to the target map."""
     assert reference.aim is not None
     aim = unit(magnitude(reference.aim))
     return ((unit(magnitude(maps)) - unit(magnitude(reference.clean))) * aim).sum(1)
@@ -114,14 +106,11 @@ MAP_LOSSES: dict[str, MapLoss] = {
         _lost_top,
         # Whole pixels first; the mass, a number below 1, decides among equals.
         lambda maps, reference: -_common(maps, reference) - _mass_in_top(maps, reference),
-        "share of the top k pixels that are lost",
     ),
-    "mass-center": MapLoss(
-        _displacement, _displacement, _displacement, "distance of the centers of mass, as a share of the diagonal"
-    ),
-    "target-map": MapLoss(_approach, _approach, _approach, "gain in cosine to the target map"),
-    "euclidean": MapLoss(_euclidean, _euclidean, _euclidean, "l2 distance of the signed maps, in units of the maps"),
-    "cosine": MapLoss(_cosine, _cosine, _cosine, "1 - cosine of the signed maps, in [0, 2]"),
+    "mass-center": MapLoss(_displacement, _displacement, _displacement),
+    "target-map": MapLoss(_approach, _approach, _approach),
+    "euclidean": MapLoss(_euclidean, _euclidean, _euclidean),
+    "cosine": MapLoss(_cosine, _cosine, _cosine),
 }
 
 

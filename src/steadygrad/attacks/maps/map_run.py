@@ -1,9 +1,4 @@
-"""One attack on the attributions of one batch: passes, the best point of each sample, and the verdict.
-
-An attack asks for slopes and looks at points of its choice. The run keeps, of the allowed points
-that leave the prediction as it was, the one whose map has moved furthest, and at the end explains
-and classifies it again in another batch composition.
-"""
+"""One attack on the attributions of one batch: passes, the best point of each sample, and the verdict."""
 
 from __future__ import annotations
 
@@ -19,13 +14,11 @@ from steadygrad.attacks.maps.map_losses import MAP_LOSSES, Reference
 from steadygrad.attributions import ATTRIBUTIONS
 from steadygrad.classifier import check_inputs, check_logits
 from steadygrad.derivatives import math_attention
-from steadygrad.errors import Failure, UsageError
+from steadygrad.errors import UsageError
 from steadygrad.threat import Threat, per_sample
 
 if TYPE_CHECKING:
     from steadygrad.attacks.maps.attribution_attacks import ExplanationAttack
-
-__all__ = ["AttributionResult", "ExplanationRun"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +31,7 @@ class AttributionResult:
         moved: (N,) bool; the map moved while the prediction did not.
         prediction: (N,) the class predicted for the clean and for the changed input.
         target: (N,) the class explained.
-        maps: (N, *) of the changed inputs.
-        clean_maps: (N, *) of the clean inputs.
+        maps, clean_maps: (N, *) of the changed and of the clean inputs.
         distance: (N,) between the inputs, in the threat's norm.
         forwards, backwards: (N,) passes spent on each sample, the judge's included; the check of the
             curvature, on at most four samples, is not.
@@ -66,7 +58,12 @@ class AttributionResult:
 
 
 class ExplanationRun:
-    """The state of one attack on one batch; `followed` is the model whose derivatives lead the way."""
+    """The state of one attack on one batch; `followed` is the model whose derivatives lead the way.
+
+    An attack asks for slopes and looks at points of its choice. The run keeps, of the allowed points that leave
+    the prediction as it was, the one whose map has moved furthest, and at the end explains and classifies it
+    again in another batch composition.
+    """
 
     def __init__(
         self,
@@ -86,29 +83,21 @@ class ExplanationRun:
         self.found = x.clone()
         # Methods made of gradients go back through the model once for each forward; others do not.
         self._order = next((row.order for row in ATTRIBUTIONS if row.method is type(self.attribution)), 1)
-        self._begin(target, attack.top_share, aim)
-        self.followed = attack.follow(model, x, self.target)
-
-    def _begin(self, target: Tensor | None, k: float, aim: Tensor | None) -> None:
         with torch.no_grad():
-            logits = self.model(self.x)
-        check_logits(logits, len(self.x))
-        check_inputs(self.x, target, self.threat.bounds, logits.shape[1])
+            logits = model(x)
+        check_logits(logits, len(x))
+        check_inputs(x, target, threat.bounds, logits.shape[1])
         self.prediction = logits.argmax(1)
-        self.target = self.prediction if target is None else target.to(self.x.device, torch.int64)
-        clean, _, passes = self._explain(self.model, self.x, self.target)
+        self.target = self.prediction if target is None else target.to(x.device, torch.int64)
+        clean, _, passes = self._explain(model, x, self.target)
         self._count(1 + passes, passes)
         # A graph holds the points of its samples: as many samples at once as the attribution's chunk allows.
         chunk = getattr(self.attribution, "chunk", None)
-        self._group = len(self.x) if chunk is None else max(1, chunk // max(1, passes))
-        finite = torch.isfinite(clean).flatten(1).all(1)
-        if not bool(finite.all()):
-            raise Failure(
-                f"{type(self.attribution).__name__} gives NaN or infinite maps for {int((~finite).sum())} of "
-                f"{len(clean)} clean inputs: the gradient of the model is not finite there"
-            )
-        self.reference = Reference(clean, k, aim)
+        self._group = len(x) if chunk is None else max(1, chunk // max(1, passes))
+        self.attribution.check_finite(clean)
+        self.reference = Reference(clean, attack.top_share, aim)
         self.best = self.objective.rank(clean, self.reference)
+        self.followed = attack.follow(model, x, self.target)
 
     def _count(self, forwards: int, explained: int, rows: slice | Tensor = slice(None), *, graph: bool = False) -> None:
         """Passes of some samples: their forwards, of which `explained` were the attribution's."""
@@ -175,10 +164,8 @@ class ExplanationRun:
                 forwards += 1
             self._count(forwards, passes, rows, graph=True)
             if not maps.requires_grad:
-                raise UsageError(
-                    f"{type(self.attribution).__name__} gives maps without a graph to the input: an attack that "
-                    "follows gradients needs a differentiable attribution"
-                )
+                refused = f"{type(self.attribution).__name__} gives maps without a graph to the input"
+                raise UsageError(f"{refused}: an attack that follows gradients needs a differentiable attribution")
             loss = self.objective.loss(maps, self.reference.rows(rows))
             changed = logits.argmax(1) != self.prediction[rows]
             # A sum: a mean would tie the samples of a batch together.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,28 +19,18 @@ from steadygrad.derivatives import has_rectifiers
 from steadygrad.errors import UsageError, one_of
 from steadygrad.threat import Threat
 
-__all__ = ["WorstSimilarity", "explanation_suite", "worst_similarity"]
-
 BETA = 50.0
 
 
 @dataclass(frozen=True)
 class WorstSimilarity:
-    """The least similar maps that a suite of attacks found, per sample, with unchanged predictions.
-
-    Attributes:
-        attacks: the suite, in order.
-        worst: similarity name -> (N,), the least similar over the attacks.
-        noise: the same over the random points beside them.
-        by: similarity name -> (N,) number of the attack that was worst.
-        results: of each attack, with inputs and maps.
-    """
+    """The least similar maps that a suite of attacks found, per sample, with unchanged predictions."""
 
     attacks: tuple[ExplanationAttack, ...]
-    worst: Mapping[str, Tensor]
-    noise: Mapping[str, Tensor]
-    by: Mapping[str, Tensor]
-    results: tuple[AttributionResult, ...]
+    worst: Mapping[str, Tensor]  # similarity name -> (N,), the least similar over the attacks
+    noise: Mapping[str, Tensor]  # the same over the random points beside them
+    by: Mapping[str, Tensor]  # similarity name -> (N,) number of the attack that was worst
+    results: tuple[AttributionResult, ...]  # of each attack
 
     def example(self, name: str, sample: int) -> tuple[Tensor, Tensor, Tensor]:
         """Changed input, clean map and changed map of one sample, where a similarity is worst."""
@@ -63,10 +54,10 @@ def explanation_suite(
     >>> [attack.objective for attack in explanation_suite(Saliency())]
     ['top-k', 'mass-center', 'cosine']
     """
-    common = {"attribution": attribution, "steps": steps, "restarts": restarts, "beta": beta}
-    top = IFIA(**common, goal="top-k", k=k, noise_draws=noise_draws)  # type: ignore[arg-type]
-    center = IFIA(**common, goal="mass-center", noise_draws=noise_draws)  # type: ignore[arg-type]
-    angle = AttributionPGD(**common, distance="cosine", noise_draws=noise_draws)  # type: ignore[arg-type]
+    common: dict[str, Any] = {"steps": steps, "restarts": restarts, "beta": beta, "noise_draws": noise_draws}
+    top = IFIA(attribution, goal="top-k", k=k, **common)
+    center = IFIA(attribution, goal="mass-center", **common)
+    angle = AttributionPGD(attribution, distance="cosine", **common)
     return (top, center, angle) if pictures else (top, angle)
 
 
@@ -87,14 +78,10 @@ def worst_similarity(
     derivatives of its softplus(50) twin, any other along its own.
 
     Args:
-        model: maps inputs to logits (N, K); left as it was.
-        x: inputs (N, *).
         target: classes (N,) to explain; None means the predicted ones.
         threat: linf or l2, with a radius.
-        attribution: what explains.
         attacks: a suite on this attribution, with baselines; default `explanation_suite`.
         similarities: names in `similarity.SIMILARITIES`.
-        generator: gives one seed per sample.
 
     Raises:
         UsageError: unknown similarities, attacks on another attribution or without a baseline; as for

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.attributions.attribution import Forward
-from steadygrad.bounds.base import BOUNDS, Bound
+from steadygrad.bounds.base import BOUNDS, Bound, Whole
 from steadygrad.bounds.certified.crown import Ball
 from steadygrad.bounds.certified.intervals import Interval
 from steadygrad.bounds.certified.remainder import map_intervals
@@ -20,9 +20,7 @@ from steadygrad.bounds.path import path_of
 from steadygrad.bounds.result import DeviationBound, cosine_bound, deviation
 from steadygrad.classifier import frozen
 from steadygrad.derivatives import math_attention
-from steadygrad.threat import Threat
-
-__all__ = ["CertifiedDeviation"]
+from steadygrad.threat import Threat, per_sample
 
 _GUIDE = 50.0  # beta of the smoothed network that leads the search where there is no curvature
 
@@ -61,9 +59,9 @@ class CertifiedDeviation(Bound):
     True
     """
 
-    exact: int = 1024
-    steps: int = 10
-    units: int = 2048
+    exact: Whole = 1024
+    steps: Whole = 10
+    units: Whole = 2048
 
     def bound_batch(self, model: nn.Module, x: Tensor, target: Tensor, threat: Threat, seeds: Tensor) -> DeviationBound:
         path = path_of(self.attribution)
@@ -141,11 +139,11 @@ class CertifiedDeviation(Bound):
             nonlocal best, far, taken
             moved = deviation(self.distance, before, maps(judge, points, target, create_graph=False))
             better = moved > far
-            best = torch.where(better.view(-1, *[1] * (x.ndim - 1)), points, best)
+            best = torch.where(per_sample(better, x), points, best)
             far = torch.maximum(far, moved)
             taken += 1
 
-        eps = threat.radius(x).view(-1, *[1] * (x.ndim - 1))
+        eps = per_sample(threat.radius(x), x)
         for points in starts:
             look(points)
             for step in range(self.steps):
@@ -176,7 +174,7 @@ def _ball(x: Tensor, threat: Threat) -> Ball:
     ulp = 2 * torch.finfo(x.dtype).eps if x.dtype != torch.float64 else 2.0**-50
     most = torch.maximum(inputs.abs(), torch.maximum(low.abs(), high.abs()))
     slack = ulp * most.flatten(1).amax(1)
-    place = slack.view(-1, *[1] * (x.ndim - 1))
+    place = per_sample(slack, x)
     radius = None
     if threat.norm == "l2":
         radius = threat.radius(inputs) * (1 + ulp) + slack * math.sqrt(x[0].numel())

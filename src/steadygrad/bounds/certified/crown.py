@@ -18,8 +18,6 @@ from steadygrad.bounds.certified.intervals import UNIT, Interval
 from steadygrad.bounds.certified.layers import nonlinear
 from steadygrad.bounds.certified.network import Network
 
-__all__ = ["Ball", "value_intervals"]
-
 _ENTRIES = 2**22  # of the linear functions that are taken back at once
 
 
@@ -52,8 +50,7 @@ class Ball:
         size = torch.maximum(low.abs(), high.abs())
         if self.radius is not None:
             size = size + self.radius[:, None]
-            inside = (flat * center).sum(2) + self.radius * torch.linalg.vector_norm(flat, dim=2)
-            best = torch.minimum(best, inside)
+            best = torch.minimum(best, (flat * center).sum(2) + self.radius * torch.linalg.vector_norm(flat, dim=2))
         slack = 8 * (flat.shape[2] + 8) * UNIT
         return best + slack * (flat.abs() * size).sum(2)
 
@@ -73,8 +70,7 @@ def value_intervals(network: Network, ball: Ball, units: int) -> list[Interval]:
 
 
 def _tightened(network: Network, ball: Ball, intervals: list[Interval], place: int) -> Interval:
-    interval = intervals[place]
-    shape = interval.center.shape
+    interval, shape = intervals[place], intervals[place].center.shape
     low, high = interval.low.flatten(1).clone(), interval.high.flatten(1).clone()
     entries = low.shape[1]
     widest = max(s.center[0].numel() for s in intervals[: place + 1])
@@ -84,8 +80,7 @@ def _tightened(network: Network, ball: Ball, intervals: list[Interval], place: i
         unit = torch.zeros(len(which), entries, dtype=low.dtype, device=low.device)
         unit[torch.arange(len(which)), which] = 1
         rows = torch.cat([unit, -unit])[:, None].expand(-1, len(low), -1).reshape(-1, *shape)
-        most = _largest(network, ball, intervals, place, rows)  # (2 R, N)
-        up, down = most.chunk(2)
+        up, down = _largest(network, ball, intervals, place, rows).chunk(2)  # (R, N)
         high[:, which] = torch.minimum(high[:, which], up.T)
         low[:, which] = torch.maximum(low[:, which], -down.T)
     return Interval(interval.center, low.view(shape), torch.maximum(high, low).view(shape), interval.rest)

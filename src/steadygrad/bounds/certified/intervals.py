@@ -12,26 +12,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-__all__ = ["TINY", "UNIT", "Interval", "dot", "product", "total"]
-
 UNIT = 2.0**-53
 TINY = 1e-300
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Numbers (N, *) over a set of inputs, with what they are at its center.
+    """Numbers (N, *) over a set of inputs, with what they are at its center."""
 
-    Attributes:
-        center: the values at the center.
-        low, high: every value lies between them, for every input.
-        rest: bound on | value - center - first-order change |, for every input.
-    """
-
-    center: Tensor
-    low: Tensor
+    center: Tensor  # the values at the center
+    low: Tensor  # every value lies between low and high, for every input
     high: Tensor
-    rest: Tensor
+    rest: Tensor  # bound on | value - center - first-order change |, for every input
 
     @property
     def radius(self) -> Tensor:
@@ -43,14 +35,9 @@ class Interval:
         """The largest absolute value."""
         return torch.maximum(self.low.abs(), self.high.abs())
 
-    @property
-    def fields(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """center, low, high, rest."""
-        return self.center, self.low, self.high, self.rest
-
     def map(self, function: Callable[[Tensor], Tensor]) -> Interval:
         """The same function of all four: reshaping, selecting."""
-        return Interval(*map(function, self.fields))
+        return Interval(*map(function, (self.center, self.low, self.high, self.rest)))
 
     def exact(self) -> Interval:
         """The same as if its first-order change were all."""
@@ -76,7 +63,7 @@ def total(intervals: Sequence[Interval], weights: Sequence[float] | None = None)
     """The sum of intervals of one shape, with weights that are not negative."""
     weights = weights if weights is not None else [1.0] * len(intervals)
     size = torch.stack([w * i.size for i, w in zip(intervals, weights)]).sum(0) * (4 * len(intervals) * UNIT)
-    parts = [[w * field for field in i.fields] for i, w in zip(intervals, weights)]
+    parts = [(w * i.center, w * i.low, w * i.high, w * i.rest) for i, w in zip(intervals, weights)]
     center, low, high, rest = (torch.stack(p).sum(0) for p in zip(*parts))
     return Interval(center, low - size, high + size, rest * (1 + 4 * len(intervals) * UNIT) + size)
 

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from steadygrad.bounds.certified.intervals import TINY, UNIT, Interval, dot, product, total
 
-__all__ = ["Add", "Affine", "Layer", "MaxPool", "Rectifier", "nonlinear"]
-
 # softplus is linear where beta x > 20 in PyTorch: its value and its slope are off by less than this there.
 _SNAP = 2.1e-9
 # 1 - s loses its digits where s is near 1.

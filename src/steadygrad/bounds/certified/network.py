@@ -11,8 +11,6 @@ from torch import Tensor
 
 from steadygrad.bounds.certified.layers import Affine, Layer, Rectifier
 
-__all__ = ["Builder", "Network", "Value"]
-
 
 @dataclass(frozen=True)
 class Network:

@@ -15,22 +15,16 @@ from steadygrad.bounds.certified.intervals import TINY, UNIT, Interval, product,
 from steadygrad.bounds.certified.layers import Affine
 from steadygrad.bounds.certified.network import Network
 
-__all__ = ["Propagation", "propagate", "slope_intervals"]
-
 
 @dataclass(frozen=True)
 class Propagation:
-    """Intervals of the values of a network (by place) and of the slopes of a score with respect to them.
-
-    `logit_slope` is the slope with respect to the logits, `exact_logit_slope` the same as if the logits
-    followed their first-order change.
-    """
+    """Intervals of the values of a network (by place) and of the slopes of a score with respect to them."""
 
     network: Network
     values: list[Interval]
     slopes: dict[int, Interval]
     logit_slope: Interval
-    exact_logit_slope: Interval
+    exact_logit_slope: Interval  # the same as if the logits followed their first-order change
 
 
 def propagate(network: Network, of: Of, ball: Ball, target: Tensor, units: int) -> Propagation:

@@ -22,8 +22,7 @@ from steadygrad.bounds.certified.layers import nonlinear
 from steadygrad.bounds.certified.network import Network
 from steadygrad.bounds.certified.propagation import Propagation, propagate, slope_intervals
 from steadygrad.bounds.path import Path
-
-__all__ = ["gradient_intervals", "map_intervals", "refined_gradient"]
+from steadygrad.threat import per_sample
 
 # Coefficients are rounded: by less than this share of what interval arithmetic makes of them.
 _ROUNDED = 1e-9
@@ -76,10 +75,7 @@ def refined_gradient(
 ) -> tuple[Interval, Tensor]:
     """A narrower interval (N, *) of the gradient over a ball, and the Hessian (N, D, D) at its center.
 
-    Args:
-        wide: what interval arithmetic says of all values and slopes.
-        rounding: what rounding leaves out of the gradient (N, *) at the center.
-        chunk: points in one pass.
+    `wide` is what interval arithmetic says, `rounding` what rounding leaves out of the gradient at the center.
     """
     every = _Coefficients(wide.network, of, ball.center, target, chunk)
     coefficients = list(every) if every.numel() <= _KEPT else every
@@ -173,7 +169,7 @@ class _FirstOrderChanges:
         shift, spread, square = self.sums[key]
         low, high = shift - spread, shift + spread
         if self.radius is not None:
-            far = self.radius.view(-1, *[1] * (shift.ndim - 1)) * square.sqrt()
+            far = per_sample(self.radius, shift) * square.sqrt()
             low, high = torch.maximum(low, -far), torch.minimum(high, far)
         return low, high
 
@@ -185,7 +181,7 @@ class _FirstOrderChanges:
 
 
 def _within(interval: Interval, change: tuple[Tensor, Tensor], slack: Tensor) -> Interval:
-    """The interval cut to its center plus first-order changes from low to high plus its rest."""
+    """The interval cut to its center plus first-order changes plus its rest."""
     rest = interval.rest + slack
     return interval.cut(interval.center + change[0] - rest, interval.center + change[1] + rest)
 

@@ -13,8 +13,6 @@ from steadygrad.bounds.certified.layers import Add, MaxPool
 from steadygrad.bounds.certified.network import Builder, Value
 from steadygrad.errors import UsageError
 
-__all__ = ["CALLS", "MODULES", "SUPPORTED"]
-
 SUPPORTED = (
     "Conv2d, Linear, ReLU, Softplus, AvgPool2d, AdaptiveAvgPool2d, MaxPool2d, BatchNorm in evaluation mode, Flatten, "
     "Dropout, means, sums of two values, and constants"

@@ -16,8 +16,6 @@ from steadygrad.classifier import Classifier, unwrap
 from steadygrad.derivatives import Smooth
 from steadygrad.errors import Failure, UsageError
 
-__all__ = ["trace"]
-
 
 def trace(model: nn.Module, x: Tensor, *, beta: float | None = None) -> Network:
     """The layers of a model in evaluation mode, checked against the model on inputs x (N, *).
@@ -39,8 +37,7 @@ def trace(model: nn.Module, x: Tensor, *, beta: float | None = None) -> Network:
             expected, got = model(x).double(), network(x.double())
         scale = 1 + float(expected.abs().max())
         error = float((got - expected).abs().max()) if got.shape == expected.shape else math.inf
-        # The model may run in single precision.
-        if not error <= 1e-3 * scale:
+        if not error <= 1e-3 * scale:  # the model may run in single precision
             raise Failure(
                 f"the layers read from {type(model).__name__} give other logits than the model (by {error:.3g}): "
                 "does its forward depend on the values or the shape of its input?"

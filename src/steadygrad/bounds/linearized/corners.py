@@ -15,8 +15,6 @@ from torch import Tensor
 from steadygrad import randomness
 from steadygrad.bounds.linearized import lanczos
 
-__all__ = ["FactoredMatrix", "best_corner", "longest", "relaxation_bound", "sign"]
-
 _ROUNDING = 1 + 1e-9
 _NOISE = 1e-9  # of the longest column: shorter ones are rounding
 _DENSE = 2048  # columns up to which the bound rests on all eigenvalues, computed
@@ -24,21 +22,13 @@ _DENSE = 2048  # columns up to which the bound rests on all eigenvalues, compute
 
 @dataclass(frozen=True)
 class FactoredMatrix:
-    """F = left^T rows + a diagonal next to a last column, in float64, for a batch; all but the rows may be missing.
+    """F = left^T rows + a diagonal next to a last column, in float64, for a batch; all but the rows may be missing."""
 
-    Args:
-        rows: (N, k, n).
-        left: (N, k, m), orthonormal; None for the identity (m = k).
-        diagonal: (N, n - 1), and
-        column: (N, n - 1), the last column beside it; then m = n - 1.
-        across: (N, m), unit vectors; only what is at right angles to them counts.
-    """
-
-    rows: Tensor
-    left: Tensor | None = None
-    diagonal: Tensor | None = None
-    column: Tensor | None = None
-    across: Tensor | None = None
+    rows: Tensor  # (N, k, n)
+    left: Tensor | None = None  # (N, k, m), orthonormal; None for the identity (m = k)
+    diagonal: Tensor | None = None  # (N, n - 1)
+    column: Tensor | None = None  # (N, n - 1), the last column beside the diagonal; then m = n - 1
+    across: Tensor | None = None  # (N, m), unit vectors; only what is at right angles to them counts
 
     def apply(self, s: Tensor) -> Tensor:
         """F s (N, p, m) of s (N, p, n)."""
@@ -58,9 +48,8 @@ class FactoredMatrix:
         return out
 
     def _cut(self, u: Tensor) -> Tensor:
-        if self.across is None:
-            return u
-        return u - (u * self.across[:, None]).sum(2, keepdim=True) * self.across[:, None]
+        unit = None if self.across is None else self.across[:, None]
+        return u if unit is None else u - (u * unit).sum(2, keepdim=True) * unit
 
     def at(self, keep: Tensor) -> FactoredMatrix:
         """The same for some of the batch."""
@@ -156,5 +145,4 @@ def sign(values: Tensor) -> Tensor:
 
 def _columns(vectors: Tensor) -> Tensor:
     size = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    even = torch.full_like(vectors, vectors.shape[1] ** -0.5)
-    return torch.where(size > 0, vectors / torch.where(size > 0, size, 1.0), even)
+    return torch.where(size > 0, vectors / torch.where(size > 0, size, 1.0), vectors.shape[1] ** -0.5)

@@ -1,8 +1,4 @@
-"""The Jacobian of an attribution without its entries: products with vectors.
-
-`Jacobian` takes any change of the input; `BallJacobian` takes unit vectors or corners, which stand for the allowed
-changes of a threat.
-"""
+"""The Jacobian of an attribution without its entries: products with vectors, or with the changes of a threat."""
 
 from __future__ import annotations
 
@@ -15,9 +11,7 @@ from torch import Tensor
 from steadygrad.attributions.attribution import Forward, score
 from steadygrad.bounds.path import Path
 from steadygrad.derivatives import gradient
-from steadygrad.threat import Threat
-
-__all__ = ["BallJacobian", "Jacobian", "allowed_box"]
+from steadygrad.threat import Threat, per_sample
 
 
 @dataclass
@@ -29,9 +23,6 @@ class Jacobian:
     anew, `chunk` points at a time, which bounds the memory.
 
     The model must be frozen and attention on the math kernel while this is in use.
-
-    Args:
-        hessian: M (N, D, D), if that has been computed.
     """
 
     forward: Forward
@@ -39,7 +30,7 @@ class Jacobian:
     x: Tensor
     target: Tensor
     chunk: int
-    hessian: Tensor | None = None
+    hessian: Tensor | None = None  # M (N, D, D), if that has been computed
 
     def __post_init__(self) -> None:
         path, self.x = self.path, self.x.detach()
@@ -57,8 +48,7 @@ class Jacobian:
 
     def passes(self, products: Tensor) -> tuple[Tensor, Tensor]:
         """Forwards and backwards (N,) that a sample needs for so many products (N,)."""
-        again = 0 if self._kept is not None else 1
-        nodes = len(self.path.nodes)
+        again, nodes = int(self._kept is None), len(self.path.nodes)
         return nodes * (1 + again * products), nodes * (1 + (1 + again) * products)
 
     def apply(self, u: Tensor) -> Tensor:
@@ -125,7 +115,7 @@ class Jacobian:
 
 def allowed_box(x: Tensor, threat: Threat) -> tuple[Tensor, Tensor]:
     """The smallest box (N, *), (N, *) around the allowed inputs: within eps of x and within the bounds."""
-    eps = threat.radius(x).view(-1, *[1] * (x.ndim - 1))
+    eps = per_sample(threat.radius(x), x)
     low, high = (torch.full_like(x, bound) for bound in threat.bounds)
     return torch.maximum(x - eps, low).minimum(x), torch.minimum(x + eps, high).maximum(x)
 
@@ -136,18 +126,13 @@ class BallJacobian:
 
     l2: v of length 1 stands for the change eps v. linf: signs (N, D + 1) stand for a corner of the box,
     s_last (center - x) + s radius: with the last sign 1 every corner, and by symmetry no more.
-
-    Args:
-        across: unit vectors (N, D); only the part of the changes at right angles to them is kept.
-        curvature: keep only what the curvature makes, diag(s) M.
-        outside: orthonormal vectors (N, k, D); only the part outside their span is kept.
     """
 
     jacobian: Jacobian
     threat: Threat
-    across: Tensor | None = None
-    curvature: bool = False
-    outside: Tensor | None = None
+    across: Tensor | None = None  # unit vectors (N, D); only the part of the changes at right angles to them is kept
+    curvature: bool = False  # keep only what the curvature makes, diag(s) M
+    outside: Tensor | None = None  # orthonormal vectors (N, k, D); only the part outside their span is kept
 
     def __post_init__(self) -> None:
         x = self.jacobian.x
@@ -173,8 +158,7 @@ class BallJacobian:
     def adjoint(self, u: Tensor) -> Tensor:
         """The transpose (N, columns) of `apply`, for u (N, D)."""
         u = self._cut(u)
-        w = self.jacobian.curvature_adjoint(u) if self.curvature else self.jacobian.adjoint(u)
-        return self._columns(w)
+        return self._columns(self.jacobian.curvature_adjoint(u) if self.curvature else self.jacobian.adjoint(u))
 
     def _columns(self, w: Tensor) -> Tensor:
         if self.threat.norm == "l2":

@@ -9,8 +9,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Bidiagonal", "Operator", "bidiagonalize", "largest"]
-
 
 class Operator(Protocol):
     """A batch of N linear maps from n to m entries."""
@@ -114,10 +112,9 @@ def largest(
 ) -> Bidiagonal:
     """Bidiagonalize until the residual of the largest singular value is at most tolerance times it.
 
-    Or until both together are at most `enough` (N,), below which nothing matters.
-
-    The residual says that a singular value lies so close to the one found. That it is the largest
-    rests on the start being random: a direction that it misses is missed.
+    Or until both together are at most `enough` (N,), below which nothing matters. The residual says that a
+    singular value lies so close to the one found. That it is the largest rests on the start being random: a
+    direction that it misses is missed.
     """
 
     def finished(rows: Tensor, left: Tensor, right: Tensor, band: Tensor) -> Tensor:

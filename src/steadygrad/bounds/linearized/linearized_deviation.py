@@ -17,10 +17,8 @@ from steadygrad.bounds.path import path_of
 from steadygrad.bounds.result import DeviationBound, cosine_bound, deviation
 from steadygrad.classifier import frozen
 from steadygrad.derivatives import math_attention
-from steadygrad.errors import UsageError
-from steadygrad.threat import Threat
-
-__all__ = ["LinearizedDeviation"]
+from steadygrad.registry import Count, Fraction
+from steadygrad.threat import Threat, per_sample
 
 
 @BOUNDS.register(
@@ -54,13 +52,8 @@ class LinearizedDeviation(Bound):
     True
     """
 
-    rank: int = 64
-    tolerance: float = 1e-3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.tolerance < 1:
-            raise UsageError(f"tolerance must be between 0 and 1, got {self.tolerance}")
+    rank: Count = 64
+    tolerance: Fraction = 1e-3
 
     def check_model(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
         super().check_model(model, x, target)
@@ -72,9 +65,8 @@ class LinearizedDeviation(Bound):
             jacobian = Jacobian(model, path, x, target, self.chunk)
             maps = jacobian.maps
             norm = torch.linalg.vector_norm(maps.double(), dim=1)
-            across = None
-            if self.distance == "cosine":
-                across = (maps / torch.where(norm > 0, norm, 1.0)[:, None]).to(maps.dtype)
+            unit = (maps / torch.where(norm > 0, norm, 1.0)[:, None]).to(maps.dtype)
+            across = unit if self.distance == "cosine" else None
             ball = BallJacobian(jacobian, threat, across)
             worst = self._largest_l2(ball, seeds) if threat.norm == "l2" else self._largest_linf(ball, seeds)
             upper = worst.bound
@@ -84,7 +76,7 @@ class LinearizedDeviation(Bound):
                 # A change that shortens the map turns it further than its opposite.
                 other = self._reached(ball, -worst.change)
                 better = other[2] > lower
-                inputs = torch.where(better.view(-1, *[1] * (x.ndim - 1)), other[0], inputs)
+                inputs = torch.where(per_sample(better, x), other[0], inputs)
                 first = torch.where(better[:, None], other[1], first)
                 lower = torch.maximum(lower, other[2])
             # Besides: the product at the point found, for a cosine those along the map and at its opposite.
@@ -160,9 +152,7 @@ class LinearizedDeviation(Bound):
         return _Worst(upper, residual, ball.change(best * best[:, -1:]), products)
 
     def _low_rank(self, ball: BallJacobian, seeds: Tensor) -> tuple[FactoredMatrix, Tensor, Tensor, Tensor]:
-        """The ball's Jacobian as low rank plus diagonal, the largest singular value (N,) of the rest, its
-        residual, and the products taken.
-        """
+        """The Jacobian as low rank plus diagonal; largest singular value (N,) of the rest, its residual, products."""
         jacobian, columns = ball.jacobian, ball.columns
         like = jacobian.x.flatten(1)[:, :1].expand(-1, columns)
         across = ball.across.double() if ball.across is not None else None
@@ -194,16 +184,9 @@ class LinearizedDeviation(Bound):
 
 
 class _Worst(NamedTuple):
-    """The largest first-order change of the maps over the ball.
+    """The largest first-order change of the maps over the ball."""
 
-    Attributes:
-        bound: (N,) an upper bound on its length.
-        residual: (N,) the share of the bound that is owed to the residual of singular values.
-        change: (N, D) the change of the input that comes closest.
-        products: (N,) taken with the Jacobian.
-    """
-
-    bound: Tensor
-    residual: Tensor
-    change: Tensor
-    products: Tensor
+    bound: Tensor  # (N,) an upper bound on its length
+    residual: Tensor  # (N,) the share of the bound that is owed to the residual of singular values
+    change: Tensor  # (N, D) the change of the input that comes closest
+    products: Tensor  # (N,) taken with the Jacobian

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING
 from steadygrad.report.blocks import Block, Cell, Group, Inline, Row, Table, html, mark, small, titled
 from steadygrad.report.cells import DASH, judged, share
 from steadygrad.report.run_folder import Run
-from steadygrad.report.sections import ReportSection
 from steadygrad.report.wording import number, percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from steadygrad.audit.schema import AttackRow, Model
-
-__all__ = ["SECTION"]
 
 
 def blocks(run: Run) -> list[Block]:
@@ -24,13 +21,9 @@ def blocks(run: Run) -> list[Block]:
     far = any(attack.median_distance is not None for model in models for attack in model.attacks)
     head = ["Attack", "Accuracy", "Success rate", "Accuracy after 8-bit rounding", "Zero gradient"]
     head += ["Passes forward, backward", *(["Median distance"] if far else []), "Verdict"]
-    every = Table(
-        "Every attack of the suite. Success is counted among the samples that were right before the attack. Passes are "
-        "means per sample.",
-        head,
-        words=(len(head) - 2,),
-        groups=[_group(model, far) for model in models],
-    )
+    caption = "Every attack of the suite. Success is counted among the samples that were right before the attack. "
+    groups = [_group(model, far) for model in models]
+    every = Table(f"{caption}Passes are means per sample.", head, words=(len(head) - 2,), groups=groups)
     return [every, *titled("Who broke what", _broken(models))]
 
 
@@ -46,14 +39,12 @@ def _group(model: Model, far: bool) -> Group:
 
 
 def _cells(model: Model, attack: AttackRow, far: bool, counted: bool) -> list[Cell]:
-    stands = attack.verdict.trustworthy
-    rate = attack.success_rate
-    note = f"of {rate.count:,} right before" if rate is not None and counted else ""
+    stands, rate = attack.verdict.trustworthy, attack.success_rate
     same = not stands and attack.verdict.text == model.verdict.text
     below = Cell(html("{} for the reason below", mark(False, "not trustworthy,")), kind="words")
     return [
         share(attack.accuracy, stands),
-        share(rate, stands, note=note),
+        share(rate, stands, note=f"of {rate.count:,} right before" if rate is not None and counted else ""),
         share(attack.after_rounding, stands),
         Cell(percent(attack.zero_gradient)),
         Cell(f"{attack.forwards:.1f}, {attack.backwards:.1f}"),
@@ -77,6 +68,3 @@ def _broken(models: Sequence[Model]) -> Table:
         ["Attack", *(model.name for model in models)],
         rows,
     )
-
-
-SECTION = ReportSection(20, "attacks", "Attacks", "Attack by attack", ("models.attacks", "models.broken_by"), blocks)

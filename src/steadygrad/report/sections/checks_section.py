@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from steadygrad.report.blocks import Block, Cell, Folded, Row, Table, Text, mark, missing
+from steadygrad.report.blocks import Block, Cell, Folded, Table, Text, mark, missing
+from steadygrad.report.cells import by_model
 from steadygrad.report.run_folder import Run
-from steadygrad.report.sections import ReportSection
 from steadygrad.report.wording import number, spaced
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from steadygrad.audit.schema import Model
-
-__all__ = ["SECTION"]
 
 
 def blocks(run: Run) -> list[Block]:
     """The checks of each model, opened where one failed, and the table of RobustBench."""
+    eligible = by_model(
+        run.summary.models,
+        "What RobustBench asks of a defense before it is listed, as far as these checks can see.",
+        {
+            "Deterministic": lambda m: _seen(
+                m.eligibility["deterministic"], f"mean of {m.draws} draws attacked" if m.draws > 1 else ""
+            ),
+            "Gradients not zero": lambda m: _seen(m.eligibility["gradients"]),
+            "No optimization in the forward": lambda m: _seen(m.eligibility["no_optimization"]),
+        },
+        lambda model: model.name,
+        words=(0, 1, 2),
+    )
     intro = "Each check looks for one way in which a robust accuracy can be an illusion. One failure is enough to "
-    return [
-        Text(f"{intro}refuse the number."),
-        *(_checks(model) for model in run.summary.models),
-        _eligible(run.summary.models),
-    ]
+    return [Text(f"{intro}refuse the number."), *map(_checks, run.summary.models), eligible]
 
 
 def _checks(model: Model) -> Folded:
-    rows: list[Row] = []
+    rows = []
     for check in model.verdict.checks:
         outcome = {True: "passed", False: "failed", None: "not applicable"}[check.passed]
         cells = [Cell(mark(check.passed, outcome), kind="outcome"), Cell(number(check.value))]
@@ -40,28 +45,6 @@ def _checks(model: Model) -> Folded:
     return Folded(model.name, [table], note, open=not model.verdict.trustworthy)
 
 
-def _eligible(models: Sequence[Model]) -> Table:
-    rows: list[Row] = []
-    for model in models:
-        cells = []
-        for name, value in model.eligibility:
-            text = missing("– not seen") if value is None else mark(value, "yes" if value else "no")
-            draws = f"mean of {model.draws} draws attacked" if name == "deterministic" and model.draws > 1 else ""
-            cells.append(Cell(text, note=draws, kind="text"))
-        rows.append((model.name, cells))
-    return Table(
-        "What RobustBench asks of a defense before it is listed, as far as these checks can see.",
-        ["Model", "Deterministic", "Gradients not zero", "No optimization in the forward"],
-        rows,
-        words=(0, 1, 2),
-    )
-
-
-SECTION = ReportSection(
-    50,
-    "checks",
-    "Checks",
-    "Checks behind the verdicts",
-    ("models.verdict", "models.eligibility", "models.draws"),
-    blocks,
-)
+def _seen(value: bool | None, note: str = "") -> Cell:
+    text: Any = missing("– not seen") if value is None else mark(value, "yes" if value else "no")
+    return Cell(text, note=note, kind="text")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steadygrad.report.blocks import Block, Figure, Folded, Table
 from steadygrad.report.cells import named, share
 from steadygrad.report.run_folder import Run
-from steadygrad.report.sections import ReportSection
-from steadygrad.report.style import INK, MARKERS, MUTED, PAPER, SERIES, bare, drawing, inline, svg
+from steadygrad.report.style import INK, MARKERS, MUTED, PAPER, SERIES, bare, inline, plot
 from steadygrad.report.wording import norm, number, percent
 
 if TYPE_CHECKING:
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from steadygrad.audit.schema import Model, Point, Summary
-
-__all__ = ["SECTION", "curves", "spread"]
 
 
 def blocks(run: Run) -> list[Block]:
@@ -34,17 +31,11 @@ def blocks(run: Run) -> list[Block]:
         cells = [share(each.get(eps), m.verdict.trustworthy) for m, each in zip(models, found, strict=True)]
         rows.append((number(eps), cells))
     caption = f"Accuracy at each size ε of the perturbation ({norm(run.summary.threat.norm)})"
-    table = Table(caption, ["ε", *(named(model) for model in models)], rows)
+    table = Table(caption, ["ε", *map(named, models)], rows)
     attacks = ", ".join(dict.fromkeys(model.curve.attack for model in models if model.curve is not None))
-    return [
-        Figure(
-            inline(curves(run.summary)),
-            f"Attack: {attacks}. Bands are 95 % intervals. A dashed line with hollow marks belongs to a number that "
-            "the checks refuse.",
-            inline(curves(run.summary, narrow=True)),
-        ),
-        Folded("The numbers of this figure", [table]),
-    ]
+    says = "Bands are 95 % intervals. A dashed line with hollow marks belongs to a number that the checks refuse."
+    wide, narrow = (inline(curves(run.summary, narrow=small)) for small in (False, True))
+    return [Figure(wide, f"Attack: {attacks}. {says}", narrow), Folded("The numbers of this figure", [table])]
 
 
 def _points(model: Model) -> Sequence[Point]:
@@ -56,32 +47,23 @@ def curves(summary: Summary, *, narrow: bool = False) -> str:
 
     A model whose number is not trustworthy is dashed with hollow markers. `narrow` is for a phone.
     """
-    from matplotlib.figure import Figure as Canvas
-
     drawn = [(i, model) for i, model in enumerate(summary.models) if _points(model)]
-    width, height = (350, 300) if narrow else (760, 360)
+    width, height, size = (350, 300, 11.0) if narrow else (760, 360, 12.0)
     height = max(height, 90 + (32 if narrow else 20) * len(drawn))
-    size = 11.0 if narrow else 12.0
-    with drawing(size):
-        figure = Canvas(figsize=(width / 72, height / 72))
-        left, right = (40 / width, 1 - 122 / width) if narrow else (52 / width, 1 - 190 / width)
-        axes = figure.add_axes((left, 46 / height, right - left, 1 - 70 / height))
+
+    def draw(axes: Axes) -> None:
         for index, model in drawn:
             _curve(axes, index, model)
         _set_axes(axes, summary)
         _end_labels(axes, drawn, 15 if narrow else 26, line=100 * 1.3 * size / (height - 70))
-        return svg(figure, _in_words(summary))
 
-
-def _in_words(summary: Summary) -> str:
-    """What the curves show, in words and numbers."""
     parts = []
-    for model in summary.models:
-        if points := _points(model):
-            doubt = "" if model.verdict.trustworthy else " (not trustworthy)"
-            ends = [f"{percent(p.accuracy.value)} at ε {number(p.eps)}" for p in dict.fromkeys((points[0], points[-1]))]
-            parts.append(f"{model.name}{doubt}: {', '.join(ends)}")
-    return "Accuracy against the size of the perturbation. " + "; ".join(parts) + "."
+    for _, model in drawn:
+        points, doubt = _points(model), "" if model.verdict.trustworthy else " (not trustworthy)"
+        ends = [f"{percent(p.accuracy.value)} at ε {number(p.eps)}" for p in dict.fromkeys((points[0], points[-1]))]
+        parts.append(f"{model.name}{doubt}: {', '.join(ends)}")
+    title = "Accuracy against the size of the perturbation. " + "; ".join(parts) + "."
+    return plot(draw, title, (width, height), (40, 46, 122, 24) if narrow else (52, 46, 190, 24), size)
 
 
 def _curve(axes: Axes, index: int, model: Model) -> None:
@@ -91,18 +73,10 @@ def _curve(axes: Axes, index: int, model: Model) -> None:
     low, middle, high = ([100 * getattr(p.accuracy, key) for p in points] for key in ("low", "value", "high"))
     axes.fill_between(eps, low, high, color=color, alpha=0.13, linewidth=0)
     axes.plot(
-        eps,
-        middle,
-        color=color,
-        linewidth=1.8,
-        linestyle="-" if stands else (0, (4, 2.5)),
-        marker=MARKERS[index % len(MARKERS)],
-        markersize=5,
-        markerfacecolor=color if stands else PAPER,
-        markeredgecolor=color,
-        clip_on=False,
-        zorder=3,
-    )
+        eps, middle, color=color, linewidth=1.8, linestyle="-" if stands else (0, (4, 2.5)),
+        marker=MARKERS[index % len(MARKERS)], markersize=5, markerfacecolor=color if stands else PAPER,
+        markeredgecolor=color, clip_on=False, zorder=3,
+    )  # fmt: skip
 
 
 def _set_axes(axes: Axes, summary: Summary) -> None:
@@ -130,18 +104,10 @@ def _end_labels(axes: Axes, drawn: list[tuple[int, Model]], wrap: int, line: flo
     ends = [(point.eps, 100 * point.accuracy.value) for point in last]
     places = spread([end[1] for end in ends], [line * (1 + name.count("\n")) for name in names])
     for (index, _), name, end, place in zip(drawn, names, ends, places, strict=True):
-        color = SERIES[index % len(SERIES)]
-        axes.annotate(
-            "",
-            xy=end,
-            xytext=(18, place),
-            textcoords=("offset points", "data"),
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 5},
-            annotation_clip=False,
-        )
-        axes.annotate(
-            name, (end[0], place), (21, place), textcoords=("offset points", "data"), va="center", annotation_clip=False
-        )
+        stroke = {"arrowstyle": "-", "color": SERIES[index % len(SERIES)], "linewidth": 0.9, "shrinkA": 0, "shrinkB": 5}
+        beside: dict[str, Any] = {"textcoords": ("offset points", "data"), "annotation_clip": False}
+        axes.annotate("", end, (18, place), arrowprops=stroke, **beside)
+        axes.annotate(name, (end[0], place), (21, place), va="center", **beside)
 
 
 def spread(places: list[float], heights: list[float], low: float = 0.0, high: float = 100.0) -> list[float]:
@@ -159,8 +125,3 @@ def spread(places: list[float], heights: list[float], low: float = 0.0, high: fl
     for upper, current in itertools.pairwise(reversed(order)):
         moved[current] = max(low, min(moved[current], moved[upper] - (heights[current] + heights[upper]) / 2))
     return moved
-
-
-SECTION = ReportSection(
-    40, "curves", "Curves", "Accuracy against the size of the perturbation", ("models.curve",), blocks
-)

@@ -5,17 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from steadygrad.report import png
-from steadygrad.report.blocks import Block, Folded, Heading, Items, Pictures, Samples, Text, html, small
+from steadygrad.report.blocks import Block, Folded, Heading, Items, Pictures, Samples, Text, legend, small
 from steadygrad.report.png import Picture
 from steadygrad.report.run_folder import Run
 from steadygrad.report.samples import attacked_samples, planes, reduction, scale
-from steadygrad.report.sections import ReportSection
 from steadygrad.report.wording import number
 
 if TYPE_CHECKING:
     from steadygrad.audit.schema import Grid
-
-__all__ = ["SECTION"]
 
 
 def blocks(run: Run) -> list[Block]:
@@ -37,22 +34,18 @@ def blocks(run: Run) -> list[Block]:
 
 
 def _key(run: Run, maps: bool) -> list[Block]:
-    text = (
-        "What an attack did to single samples, with the prediction and its confidence, and how the explanation of the "
-    )
-    text += "predicted class moved."
+    text = "What an attack did to single samples, with the prediction and its confidence"
+    text += ", and how the explanation of the predicted class moved."
     if (factor := reduction(run.arrays)) > 1:
-        text += (
-            f" Pictures are averaged over blocks of {factor} × {factor} pixels for this page; the run folder has the "
-        )
-        text += "full ones."
+        text += f" Pictures are averaged over blocks of {factor} × {factor} pixels for this page"
+        text += "; the run folder has the full ones."
     colors = "blue darker, white unchanged, red brighter; ends of the scale with each model."
     if run.summary.data.shape[0] == 3:
-        colors = "each color channel about middle grey (unchanged), ends of the scale with each model."
-    keys = [html('<span class="ramp change" aria-hidden="true"></span> Perturbation: {}', colors)]
+        colors = "each color channel about middle gray (unchanged), ends of the scale with each model."
+    keys = [legend("ramp change", f"Perturbation: {colors}")]
     if maps:
         words = "Explanation: light nothing, dark much; before and after on one scale, given below each pair."
-        keys.append(html('<span class="ramp map" aria-hidden="true"></span> {}', words))
+        keys.append(legend("ramp map", words))
     return [Text(text), Items(keys, "keys")]
 
 
@@ -76,6 +69,3 @@ def _grid(run: Run, grid: Grid) -> Pictures:
         [small("from \\ to"), *names],
         rows,
     )
-
-
-SECTION = ReportSection(70, "gallery", "Gallery", "Gallery", ("gallery",), blocks)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
 
-from steadygrad.report.blocks import Block, Cell, Group, Inline, Items, Panels, Row, Table, Text, html, missing, titled
+from steadygrad.report import blocks as page
+from steadygrad.report.blocks import Block, Cell, Inline, Row, Table, Text, html, legend, missing
+from steadygrad.report.cells import ranged
 from steadygrad.report.png import Array, Arrays
 from steadygrad.report.run_folder import Run
-from steadygrad.report.sections import ReportSection
-from steadygrad.report.style import INK, MUTED, SERIES, drawing, inline, svg
+from steadygrad.report.style import INK, MUTED, SERIES, inline, plot
 from steadygrad.report.wording import NOT_MEASURED, number, percent, spaced
 
 if TYPE_CHECKING:
@@ -22,53 +23,50 @@ if TYPE_CHECKING:
     from steadygrad.audit.schema import MapSimilarity, Model
     from steadygrad.audit.schema_values import Quantiles
 
-__all__ = ["SECTION", "confidences", "gradient_limits", "gradient_norms"]
-
-_FILLED = Markup('<span class="swatch filled" aria-hidden="true"></span> filled')
-_LINE = Markup('<span class="swatch line" aria-hidden="true"></span> line')
-
 
 def blocks(run: Run) -> list[Block]:
     """The two distributions of each model, and the similarity of maps before and after."""
-    norms = "<b>Gradient norm:</b> ℓ2 norm of the loss’s input gradient on clean inputs, logarithmic. "
-    norms += "{}: the class of the label; {}: the class after it."
-    sure = "<b>Confidence</b> of the prediction. {}: clean; {}: under attack. Heights are shares of the samples."
-    keys = [html(norms, _FILLED, _LINE), html(sure, _FILLED, _LINE)]
-    panels = [(model.name, _panels(run.arrays, index, model)) for index, model in enumerate(run.summary.models)]
+    words = (
+        "<b>Gradient norm:</b> ℓ2 norm of the loss’s input gradient on clean inputs, logarithmic. {}: the class of the "
+        "label; {}: the class after it.",
+        "<b>Confidence</b> of the prediction. {}: clean; {}: under attack. Heights are shares of the samples.",
+    )
+    swatches = [legend(f"swatch {kind}", kind) for kind in ("filled", "line")]
     return [
-        Items(keys, "keys"),
-        Panels(panels),
+        page.Items([html(text, *swatches) for text in words], "keys"),
+        page.Panels(
+            [(model.name, _panels(run.arrays, index, model)) for index, model in enumerate(run.summary.models)]
+        ),
         Text("In brackets the 5 % and 95 % quantiles.", "note"),
-        *titled("How far explanations move", _explanations(run)),
+        *page.titled("How far explanations move", _explanations(run)),
     ]
 
 
 def _panels(arrays: Arrays, index: int, model: Model) -> list[tuple[Markup | None, Inline]]:
-    norms = model.gradient_norm.quantiles if model.gradient_norm is not None else None
-    clean, attacked = (model.confidence.clean, model.confidence.adversarial) if model.confidence else (None, None)
-    titles = (
-        f"{model.name}: input-gradient norm, {_spread(norms, number)}",
-        f"{model.name}: confidence, clean {_spread(clean, percent)}; under attack {_spread(attacked, percent)}",
-    )
-    drawn = (gradient_norms(arrays, index, titles[0]), confidences(arrays, index, titles[1]))
+    norm_in_words = sure_in_words = NOT_MEASURED
     captions: list[Inline] = ["gradient norm", "confidence"]
-    if norms is not None:
-        ends = f"[{number(norms.q05)}, {number(norms.q95)}]"
-        captions[0] = html('gradient norm, median {} <span class="ci">{}</span>', number(norms.q50), ends)
-    if clean is not None and attacked is not None:
-        captions[1] = f"confidence, median {percent(clean.q50)}, under attack {percent(attacked.q50)}"
+    if model.gradient_norm is not None:
+        norms = model.gradient_norm["quantiles"]
+        norm_in_words = _spread(norms, number)
+        ends = f"[{number(norms['0.05'])}, {number(norms['0.95'])}]"
+        captions[0] = html('gradient norm, median {} <span class="ci">{}</span>', number(norms["0.5"]), ends)
+    if model.confidence is not None:
+        clean, attacked = model.confidence["clean"], model.confidence["adversarial"]
+        sure_in_words = f"clean {_spread(clean, percent)}; under attack {_spread(attacked, percent)}"
+        captions[1] = f"confidence, median {percent(clean['0.5'])}, under attack {percent(attacked['0.5'])}"
+    drawn = (
+        gradient_norms(arrays, index, f"{model.name}: input-gradient norm, {norm_in_words}"),
+        confidences(arrays, index, f"{model.name}: confidence, {sure_in_words}"),
+    )
     return [(None if figure is None else inline(figure), caption) for figure, caption in zip(drawn, captions)]
 
 
-def _spread(found: Quantiles | None, text: Callable[[float | None], str]) -> str:
-    if found is None:
-        return NOT_MEASURED
-    return f"median {text(found.q50)}, from {text(found.q05)} (5 %) to {text(found.q95)} (95 %)"
+def _spread(found: Quantiles, text: Callable[[float | None], str]) -> str:
+    return f"median {text(found['0.5'])}, from {text(found['0.05'])} (5 %) to {text(found['0.95'])} (95 %)"
 
 
 def _explanations(run: Run) -> Table:
-    every = [row for model in run.summary.models for row in model.explanations]
-    conditions = list(dict.fromkeys(row.under for row in every))
+    conditions = list(dict.fromkeys(row.under for model in run.summary.models for row in model.explanations))
     groups = []
     for model in run.summary.models:
         found: dict[tuple[str, str], dict[str, MapSimilarity]] = {}
@@ -76,20 +74,17 @@ def _explanations(run: Run) -> Table:
             found.setdefault((row.attribution, row.measure), {})[row.under] = row
         rows: list[Row] = []
         for (attribution, measure), under in found.items():
-            cells = [Cell(spaced(measure))]
-            for condition in conditions:
-                mean = under.get(condition)
-                ends = f"[{mean.low:.2f}, {mean.high:.2f}]" if mean is not None else ""
-                cells.append(Cell(missing() if mean is None else f"{mean.mean:.2f}", ends))
-            cells.append(Cell(", ".join(dict.fromkeys(str(row.count) for row in under.values()))))
-            rows.append((spaced(attribution), cells))
-        groups += [Group(model.name, rows)] if rows else []
-    return Table(
-        "Mean similarity of the explanation before and after (1: the same), with its 95 % interval.",
-        ["Explanation", "Similarity", *(f"under {condition}" for condition in conditions), "Samples"],
-        words=(0,),
-        groups=groups,
-    )
+            counts = ", ".join(dict.fromkeys(str(row.count) for row in under.values()))
+            means = [_mean(under.get(condition)) for condition in conditions]
+            rows.append((spaced(attribution), [Cell(spaced(measure)), *means, Cell(counts)]))
+        groups += [page.Group(model.name, rows)] if rows else []
+    caption = "Mean similarity of the explanation before and after (1: the same), with its 95 % interval."
+    head = ["Explanation", "Similarity", *(f"under {condition}" for condition in conditions), "Samples"]
+    return Table(caption, head, words=(0,), groups=groups)
+
+
+def _mean(row: MapSimilarity | None) -> Cell:
+    return Cell(missing()) if row is None else ranged(row, ".2f")
 
 
 def gradient_limits(arrays: Arrays) -> tuple[int, int]:
@@ -107,85 +102,48 @@ def gradient_norms(arrays: Arrays, model: int, title: str = "") -> str | None:
 
     Filled: class of the label; line: the class after it. Norms below the axis, zero among them, stand in a hatched bar.
     """
-    first, second = arrays.get(f"gradient_norms_{model}"), arrays.get(f"next_gradient_norms_{model}")
-    if first is None or not len(first):
-        return None
     low, high = gradient_limits(arrays)
-    bins = np.linspace(low, high, 4 * (high - low) + 1)
-    ticks = list(range(low, high + 1, max(1, (high - low) // 4)))
-    below = float(np.mean(first < 10.0**low))
+    found = [arrays.get(f"{name}_{model}", np.zeros(0)) for name in ("gradient_norms", "next_gradient_norms")]
+    below = float(np.mean(found[0] < 10.0**low)) if len(found[0]) else 0.0
 
-    def draw(axes: Axes) -> None:
-        _histogram(axes, np.log10(np.maximum(first, 10.0 ** (low - 1))), bins, SERIES[0], filled=True)
-        if second is not None and len(second):
-            _histogram(axes, np.log10(np.maximum(second, 10.0 ** (low - 1))), bins, SERIES[1], filled=False)
+    def finish(axes: Axes) -> None:
         if below > 0:
             axes.bar(low - 0.45, below, 0.5, facecolor="none", edgecolor=MUTED, hatch="////", linewidth=0.8)
             axes.annotate(
-                f"{percent(below)} below",
-                (low - 0.15, 1.0),
-                (3, 0),
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                va="top",
-                color=INK,
-            )
+                f"{percent(below)} below", (low - 0.15, 1.0), (3, 0), xycoords=("data", "axes fraction"),
+                textcoords="offset points", va="top", color=INK,
+            )  # fmt: skip
         axes.set_xlim(low - 0.8, high)
-        axes.set_xticks(ticks, [_decade(tick) for tick in ticks])
+        ticks = range(low, high + 1, max(1, (high - low) // 4))
+        axes.set_xticks(list(ticks), [number(10.0**tick).removeprefix("1·") for tick in ticks])
 
-    return _panel(draw, title)
+    logs = [np.log10(np.maximum(norms, 10.0 ** (low - 1))) for norms in found]
+    return _histograms(logs, np.linspace(low, high, 4 * (high - low) + 1), finish, title)
 
 
 def confidences(arrays: Arrays, model: int, title: str = "") -> str | None:
     """The distribution of a model's top probability, clean (filled) and under attack (line), as SVG."""
-    clean, attacked = arrays.get(f"confidence_clean_{model}"), arrays.get(f"confidence_adversarial_{model}")
-    if clean is None or not len(clean):
-        return None
-    bins = np.linspace(0.0, 1.0, 26)
+    found = [arrays.get(f"confidence_{state}_{model}", np.zeros(0)) for state in ("clean", "adversarial")]
 
-    def draw(axes: Axes) -> None:
-        _histogram(axes, clean, bins, SERIES[0], filled=True)
-        if attacked is not None and len(attacked):
-            _histogram(axes, attacked, bins, SERIES[1], filled=False)
+    def finish(axes: Axes) -> None:
         axes.set_xlim(0, 1.005)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
 
-    return _panel(draw, title)
+    return _histograms(found, np.linspace(0.0, 1.0, 26), finish, title)
 
 
-def _decade(power: int) -> str:
-    return number(10.0**power) if -2 <= power <= 3 else number(10.0**power).replace("1·", "")
+def _histograms(found: list[Array], bins: Array, finish: Callable[[Axes], None], title: str) -> str | None:
+    """The shares of two sets of values in bins: the first filled, the second as a line; None without the first."""
+    looks: tuple[dict[str, Any], ...] = ({"fill": True, "alpha": 0.35, "linewidth": 0}, {"linewidth": 1.5})
 
-
-def _histogram(axes: Axes, values: Array, bins: Array, color: str, *, filled: bool) -> None:
-    counts, _ = np.histogram(values, bins)
-    share = counts / max(len(values), 1)
-    if filled:
-        axes.stairs(share, bins, fill=True, color=color, alpha=0.35, linewidth=0)
-    else:
-        axes.stairs(share, bins, color=color, linewidth=1.5)
-
-
-def _panel(draw: Callable[[Axes], None], title: str) -> str:
-    from matplotlib.figure import Figure
-
-    width, height = 350, 108
-    with drawing(11.0):
-        figure = Figure(figsize=(width / 72, height / 72))
-        axes = figure.add_axes((14 / width, 24 / height, 1 - 32 / width, 1 - 32 / height))
-        draw(axes)
+    def draw(axes: Axes) -> None:
+        for values, color, look in zip(found, SERIES, looks):
+            if len(values):
+                axes.stairs(np.histogram(values, bins)[0] / len(values), bins, color=color, **look)
+        finish(axes)
         axes.set_ylim(0, max(0.05, 1.05 * axes.dataLim.y1))
         axes.set_yticks([])
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(length=3, pad=3)
-        return svg(figure, title)
 
-
-SECTION = ReportSection(
-    80,
-    "gradients",
-    "Gradients",
-    "Gradients, confidences, explanations",
-    ("models.gradient_norm", "models.confidence", "models.explanations"),
-    blocks,
-)
+    return plot(draw, title, (350, 108), (14, 24, 18, 8)) if len(found[0]) else None

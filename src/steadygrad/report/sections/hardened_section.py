@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from steadygrad.report import wording
-from steadygrad.report.blocks import Block, Cell, Row, Table, Text
+from steadygrad.report.blocks import Block, Cell, Inline, Row, Table, Text
+from steadygrad.report.cells import ranged, share
 from steadygrad.report.run_folder import Run
-from steadygrad.report.sections import ReportSection
+from steadygrad.report.terminal import listed
+from steadygrad.report.wording import number
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
     from steadygrad.audit.schema import HardenSummary, Training
-    from steadygrad.audit.schema_values import Difference
-
-__all__ = ["SECTION", "changes", "changes_table", "training"]
 
 _STYLES = {"better": "good", "worse": "bad", "not trustworthy": "bad", "not shown": "none"}
 
@@ -44,23 +42,14 @@ def blocks(run: Run) -> list[Block]:
 
 def changes(found: HardenSummary) -> list[Row]:
     """Each measure before and after, and the paired difference."""
-    rows: list[Row] = []
-    for name in ("clean", "robust"):
-        sides = [getattr(side, name) for side in (found.before, found.after)]
-        cells = [Cell(wording.percent(side.value), wording.interval(side)) for side in sides]
-        rows.append((f"{name} accuracy", [*cells, _signed(getattr(found.difference, name), 100, ".1f", " points")]))
-    medians = [side.median_distance for side in (found.before, found.after)]
-    cells = [Cell("beyond reach" if m is None else wording.number(m)) for m in medians]
-    rows.append(("median smallest change", [*cells, _signed(found.difference.distance, 1, ".3g", "")]))
-    return rows
-
-
-def _signed(difference: Difference, scale: float, form: str, unit: str) -> Cell:
-    value, low, high = (
-        "beyond" if end is None else format(scale * end, "+" + form)
-        for end in (difference.value, difference.low, difference.high)
-    )
-    return Cell(value + unit, f"[{low}, {high}]")
+    sides, gap = (found.before, found.after), found.difference
+    medians = [side.median_distance for side in sides]
+    far = [Cell("beyond reach" if median is None else number(median)) for median in medians]
+    return [
+        ("clean accuracy", [*(share(side.clean) for side in sides), ranged(gap["clean"], "+.1f", 100, " points")]),
+        ("robust accuracy", [*(share(side.robust) for side in sides), ranged(gap["robust"], "+.1f", 100, " points")]),
+        ("median smallest change", [*far, ranged(gap["distance"], "+.3g")]),
+    ]
 
 
 def training(found: Training) -> str:
@@ -80,20 +69,10 @@ def _in_words(value: Any) -> str:
 
 def changes_table(found: HardenSummary) -> RichTable:
     """The same changes for a Rich console."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table as RichTable
-
-    built = RichTable(box=SIMPLE_HEAD)
-    for title in ("", "before", "after", "difference"):
-        built.add_column(title, justify="right" if title else "left")
-    for name, cells in changes(found):
-        built.add_row(name, *(f"{cell.text}\n{cell.below}".strip() for cell in cells))
-    return built
+    rows: list[list[Inline | Cell]] = [[name, *cells] for name, cells in changes(found)]
+    return listed(["", "before", "after", "difference"], rows, words=(0,))
 
 
 def terminal(run: Run) -> RichTable | None:
     """The changes, where there was a hardening."""
     return None if run.hardened is None else changes_table(run.hardened)
-
-
-SECTION = ReportSection(0, "hardened", "Before and after", "Before and after hardening", ("harden",), blocks, terminal)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from steadygrad.report.blocks import Block, Cell, Table, Text, html
-from steadygrad.report.cells import judged, share
+from steadygrad.report.blocks import Block, Cell, Text, html
+from steadygrad.report.cells import by_model, judged, share
 from steadygrad.report.run_folder import Run
-from steadygrad.report.sections import ReportSection
-from steadygrad.report.wording import budget, estimate, interval, norm, percent, threat, verdict
+from steadygrad.report.terminal import listed
+from steadygrad.report.wording import budget, estimate, norm, threat
 
 if TYPE_CHECKING:
     from markupsafe import Markup
     from rich.table import Table as RichTable
 
     from steadygrad.audit.schema import Model, Summary
-    from steadygrad.audit.schema_values import Estimate
-
-__all__ = ["SECTION", "sentence", "terminal"]
 
 
 def sentence(summary: Summary) -> str:
@@ -42,74 +39,49 @@ def sentence(summary: Summary) -> str:
 
 def blocks(run: Run) -> list[Block]:
     """The table of the headline and how to read it."""
-    scale = html('<span aria-hidden="true" class="scale"><span>0</span><span>100 %</span></span>')
-    rows = []
-    for model in run.summary.models:
-        plot = Cell(_whisker(model), kind="plot")
-        robust = share(model.robust, model.verdict.trustworthy, kind="num main")
-        rows.append((model.name, [share(model.clean), robust, plot, judged(model.verdict)]))
-    return [
-        Table(
-            "Accuracy without attack, and robust accuracy: the share of samples that no attack of the suite changed, "
-            f"{threat(run.summary.threat)}. In brackets the 95 % interval.",
-            ["Model", "Clean accuracy", "Robust accuracy", scale, "Verdict"],
-            rows,
-            words=(2, 3),
-            style="headline",
-        ),
-        Text(
-            html(
-                "Dot and bar: robust accuracy with its interval; upright mark: clean accuracy. A hollow dot and a "
-                "struck number are not to be relied on. Attacks can only show that a model is <em>less</em> robust "
-                "than it looks: the true value is at most the number shown."
-            ),
-            "note",
-        ),
-    ]
+    table = by_model(
+        run.summary.models,
+        "Accuracy without attack, and robust accuracy: the share of samples that no attack of the suite changed, "
+        f"{threat(run.summary.threat)}. In brackets the 95 % interval.",
+        {
+            "Clean accuracy": lambda model: share(model.clean),
+            "Robust accuracy": _robust,
+            html('<span aria-hidden="true" class="scale"><span>0</span><span>100 %</span></span>'): _whisker,
+            "Verdict": lambda model: judged(model.verdict),
+        },
+        lambda model: model.name,
+        words=(2, 3),
+        style="headline",
+    )
+    key = html(
+        "Dot and bar: robust accuracy with its interval; upright mark: clean accuracy. A hollow dot and a struck "
+        "number are not to be relied on. Attacks can only show that a model is <em>less</em> robust than it looks: the "
+        "true value is at most the number shown."
+    )
+    return [table, Text(key, "note")]
 
 
-def _whisker(model: Model) -> Markup:
+def _robust(model: Model) -> Cell:
+    return share(model.robust, model.verdict.trustworthy, kind="num main")
+
+
+def _whisker(model: Model) -> Cell:
     """Robust accuracy with its interval as dot and bar, clean accuracy as an upright mark."""
     doubt = "" if model.verdict.trustworthy else " doubt"
     clean, low, high, middle = (
-        f"{100 * share:.2f}%" for share in (model.clean.value, model.robust.low, model.robust.high, model.robust.value)
+        f"{100 * end:.2f}%" for end in (model.clean.value, model.robust.low, model.robust.high, model.robust.value)
     )
-    return html(
+    drawn: Markup = html(
         '<svg class="whisker{}" aria-hidden="true" width="100%" height="18">'
         '<line class="axis" x1="0" x2="100%" y1="9" y2="9"/>'
         '<line class="clean" x1="{}" x2="{}" y1="3" y2="15"/>'
         '<line class="range" x1="{}" x2="{}" y1="9" y2="9"/><circle cx="{}" cy="9" r="4.5"/></svg>',
         *(doubt, clean, clean, low, high, middle),
     )
-
-
-def _aligned(value: Estimate) -> str:
-    # The interval is padded to its longest form, so that the numbers of a column stand under each other.
-    return f"{percent(value.value)} {interval(value):<13}"
+    return Cell(drawn, kind="plot")
 
 
 def terminal(run: Run) -> RichTable:
     """The headline for a Rich console; a refused number is struck out, and its reason stands beside it."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table as RichTable
-    from rich.text import Text as RichText
-
-    built = RichTable(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("model", "clean accuracy", "robust accuracy", "verdict"):
-        number = name.endswith("accuracy")
-        built.add_column(name, justify="right" if number else "left", no_wrap=number)
-    for model in run.summary.models:
-        stands = model.verdict.trustworthy
-        # RichText, not markup: a name such as "[red]" is printed as it is.
-        built.add_row(
-            RichText(model.name),
-            RichText(_aligned(model.clean)),
-            RichText(_aligned(model.robust), style="bold" if stands else "strike dim"),
-            RichText(verdict(model.verdict), style="green" if stands else "red"),
-        )
-    return built
-
-
-SECTION = ReportSection(
-    10, "result", "Result", "Result", ("models.clean", "models.robust", "models.verdict"), blocks, terminal
-)
+    rows = [(m.name, share(m.clean), _robust(m), judged(m.verdict)) for m in run.summary.models]
+    return listed(["model", "clean accuracy", "robust accuracy", "verdict"], rows, words=(0, 3))

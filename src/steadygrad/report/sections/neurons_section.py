@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from steadygrad.report.blocks import Block, Cell, Group, Items, Panels, Row, Table, Text, html, missing, small
-from steadygrad.report.cells import DASH, plain, ranged, share
+from steadygrad.report import blocks as page
+from steadygrad.report.blocks import Block, Cell, Inline, Row, Table, Text, html, legend, missing, small
+from steadygrad.report.cells import DASH, ranged, share
 from steadygrad.report.run_folder import Run
-from steadygrad.report.sections import ReportSection
-from steadygrad.report.style import INK, MARKERS, SERIES, bare, drawing, inline, svg
+from steadygrad.report.style import INK, MARKERS, SERIES, bare, inline, plot
 from steadygrad.report.terminal import listed
-from steadygrad.report.wording import NOT_MEASURED, estimate, number, percent, threat
+from steadygrad.report.wording import NOT_MEASURED, number, percent, threat
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from rich.table import Table as RichTable
 
-    from steadygrad.audit.schema_maps import Layer, ModelNeurons, Neurons
+    from steadygrad.audit.schema_maps import Choice, Layer, ModelNeurons, Neurons
     from steadygrad.audit.schema_values import Estimate, Mean
 
-__all__ = ["CHOICES", "SECTION", "figures", "numbered", "terminal"]
-
-CHOICES = {"most": "the most sensitive", "random": "random ones", "least": "the least sensitive"}
-_WIDTH, _HEIGHT = 350, 210
+CHOICES: dict[Choice, str] = {"most": "the most sensitive", "random": "random ones", "least": "the least sensitive"}
 _LABELED = 8
+_MARGINS = (40, 44, 16, 26)
 
 
 def blocks(run: Run) -> list[Block]:
@@ -35,13 +33,13 @@ def blocks(run: Run) -> list[Block]:
     if found is None:
         return []
     drawn = [(name, [(inline(figure), "") for figure in pair]) for name, *pair in figures(found)]
-    swatch = '<span class="swatch" style="background: var(--series-{})" aria-hidden="true"></span> {}'
+    choices = [legend("swatch", words, f"var(--series-{place})") for place, words in enumerate(CHOICES.values())]
     key = html(
         "<b>Left:</b> mean change of a layer’s output over its mean size, on one scale for all models. <b>Right:</b> "
         "right again with neurons held: {}. Lines are 95 % intervals.",
-        Markup(" &nbsp; ").join(html(swatch, place, words) for place, words in enumerate(CHOICES.values())),
+        Markup(" &nbsp; ").join(choices),
     )
-    shown: list[Block] = [Items([key], "keys"), Panels(drawn)] if drawn else []
+    shown: list[Block] = [page.Items([key], "keys"), page.Panels(drawn)] if drawn else []
     return [
         Text(
             "Sensitivity of a neuron: how far its output moves between a sample and its adversarial partner "
@@ -73,42 +71,38 @@ def _table(found: Neurons) -> Table:
     )
 
 
-def _group(name: str, model: ModelNeurons, samples: int) -> Group:
+def _group(name: str, model: ModelNeurons, samples: int) -> page.Group:
     if model.refused is not None:
         words = html("{} {}", missing("not measured:"), model.refused)
-        return Group(name, [("", [Cell(words, span=6, kind="words")])])
+        return page.Group(name, [("", [Cell(words, span=6, kind="words")])])
     rows: list[Row] = []
     for place, layer in enumerate(model.layers):
         first = f"{place + 1}. {layer.name}" if numbered(model.layers) else layer.name
         indices = ", ".join(str(neuron.neuron) for neuron in layer.most)
-        cells = [
-            Cell(f"{layer.neurons:,}", note=f"{layer.held:,} held"),
-            ranged(layer.relative, note=number(layer.change.value))
-            if layer.relative is not None
-            else Cell(missing("–"), note=number(layer.change.value)),
-        ]
-        held = layer.restored
-        cells += [DASH] * 3 if held is None else [share(getattr(held, choice)) for choice in CHOICES]
-        cells.append(plain(layer.gain, "+.1f", 100))
+        change = number(layer.change.value)
+        relative = Cell(missing("–"), note=change) if layer.relative is None else ranged(layer.relative, note=change)
+        cells, held = [Cell(f"{layer.neurons:,}", note=f"{layer.held:,} held"), relative], layer.restored
+        cells += [DASH] * 3 if held is None else [share(held[choice]) for choice in CHOICES]
+        cells.append(ranged(layer.gain, "+.1f", 100))
         rows.append((html("{}<br>{}", first, small(indices)), cells))
     turned = f"{model.fooled:,} of {samples:,} samples turned by the attack, {model.judged:,} of them judged"
-    return Group(html("{} {}", name, small(turned)), rows)
+    return page.Group(html("{} {}", name, small(turned)), rows)
 
 
 def terminal(run: Run) -> RichTable | None:
     """The layers of every model, and the shares that holding a few neurons restores."""
     if run.summary.neurons is None:
         return None
-    rows = []
+    rows: list[list[Inline | Cell]] = []
     for name, model in run.summary.neurons.models.items():
         if model.refused is not None:
             rows.append([name, NOT_MEASURED, "", "", ""])
         for layer in model.layers:
-            held = [estimate(getattr(layer.restored, which, None)) for which in ("most", "random")]
+            held = [share(layer.restored[choice] if layer.restored else None) for choice in ("most", "random")]
             relative = number(layer.relative.value) if layer.relative is not None else "silent"
             rows.append([name, layer.name, relative, *held])
     title = "Neurons under attack; with a few held, the turned samples right again"
-    return listed(title, ["model", "layer", "change / size", "most sensitive held", "random held"], rows)
+    return listed(["model", "layer", "change / size", "most sensitive held", "random held"], rows, title)
 
 
 def figures(found: Neurons) -> list[tuple[str, str, str]]:
@@ -126,44 +120,41 @@ def numbered(layers: Sequence[Layer]) -> bool:
 
 def _change(name: str, layers: Sequence[Layer], top: float) -> str:
     """The mean change of each layer over its mean size, on the scale of all models."""
-    from matplotlib.figure import Figure
 
-    with drawing(11.0):
-        figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72))
-        axes = _axes(figure, layers, "change / size of the output")
+    def draw(axes: Axes) -> None:
+        _prepare(axes, layers, "change / size of the output")
         _line(axes, [layer.relative for layer in layers], 0, 1.0)
         axes.set_ylim(0, top or 1.0)
         axes.locator_params(axis="y", nbins=5)
-        moved = [f"{row.name} {number(row.relative.value)}" for row in layers if row.relative is not None]
-        ends = moved[:1] + moved[1:][-1:]
-        return svg(figure, f"{name}: change of each layer over the size of its output. {' to '.join(ends)}.")
+
+    moved = [f"{row.name} {number(row.relative.value)}" for row in layers if row.relative is not None]
+    ends = " to ".join(moved[:1] + moved[1:][-1:])
+    return plot(draw, f"{name}: change of each layer over the size of its output. {ends}.", margins=_MARGINS)
 
 
 def _restored(name: str, layers: Sequence[Layer]) -> str:
     """The share of fooled samples that are right again, for the three choices of neurons."""
-    from matplotlib.figure import Figure
 
-    with drawing(11.0):
-        figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72))
-        axes = _axes(figure, layers, "right again, %")
+    def draw(axes: Axes) -> None:
+        _prepare(axes, layers, "right again, %")
         for place, choice in enumerate(CHOICES):
-            _line(axes, [getattr(layer.restored, choice, None) for layer in layers], place, 100.0)
+            _line(axes, [layer.restored[choice] if layer.restored else None for layer in layers], place, 100.0)
         axes.set_ylim(0, 100)
         axes.set_yticks([0, 25, 50, 75, 100])
-        return svg(figure, f"{name}: right again with neurons held. {_best(layers)}.")
+
+    return plot(draw, f"{name}: right again with neurons held. {_best(layers)}.", margins=_MARGINS)
 
 
 def _best(layers: Sequence[Layer]) -> str:
-    judged = [layer for layer in layers if layer.restored is not None]
+    judged = [(layer.name, layer.restored) for layer in layers if layer.restored is not None]
     if not judged:
         return "No sample was turned, so none could come back"
-    best = max(judged, key=lambda layer: layer.restored.most.value if layer.restored is not None else 0.0)
-    parts = [f"{words} {percent(getattr(best.restored, choice).value)}" for choice, words in CHOICES.items()]
-    return f"At best, in layer {best.name}: {', '.join(parts)}"
+    name, held = max(judged, key=lambda pair: pair[1]["most"].value)
+    parts = [f"{words} {percent(held[choice].value)}" for choice, words in CHOICES.items()]
+    return f"At best, in layer {name}: {', '.join(parts)}"
 
 
-def _axes(figure: Any, layers: Sequence[Layer], title: str) -> Axes:
-    axes: Axes = figure.add_axes((40 / _WIDTH, 44 / _HEIGHT, 1 - 56 / _WIDTH, 1 - 70 / _HEIGHT))
+def _prepare(axes: Axes, layers: Sequence[Layer], title: str) -> None:
     step = max(1, -(-len(layers) // _LABELED))
     places = range(0, len(layers), step)
     labels = [str(place + 1) if numbered(layers) else layers[place].name for place in places]
@@ -172,7 +163,6 @@ def _axes(figure: Any, layers: Sequence[Layer], title: str) -> Axes:
     axes.set_xlabel("layer")
     axes.set_title(title, loc="left", fontsize="medium", color=INK, x=-0.02)
     bare(axes)
-    return axes
 
 
 def _line(axes: Axes, values: Sequence[Estimate | Mean | None], series: int, scale: float) -> None:
@@ -183,6 +173,3 @@ def _line(axes: Axes, values: Sequence[Estimate | Mean | None], series: int, sca
     axes.plot(
         x, middle, color=SERIES[series], linewidth=1.4, marker=MARKERS[series], markersize=5, clip_on=False, zorder=3
     )
-
-
-SECTION = ReportSection(100, "neurons", "Neurons", "Which neurons the attack moves", ("neurons",), blocks, terminal)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steadygrad.report.blocks import Block, Cell, Code, Facts, Folded, Heading, Inline, Row, Table, Text, html, missing
+from steadygrad.report.cells import by_model
 from steadygrad.report.run_folder import Run
-from steadygrad.report.sections import ReportSection
 from steadygrad.report.wording import number
 
-__all__ = ["SECTION", "SOUNDNESS", "configuration"]
+if TYPE_CHECKING:
+    from steadygrad.audit.schema import Model
 
-SOUNDNESS = (
-    ("attack", "what was found is real: the true accuracy within the threat is at most this number"),
-    ("estimate", "may be off in either direction"),
-    ("linearized", "an upper bound to first order only"),
-    ("certified", "holds for every point of the ball"),
-)
+_SOUNDNESS = {
+    "attack": "what was found is real: the true accuracy within the threat is at most this number",
+    "estimate": "may be off in either direction",
+    "linearized": "an upper bound to first order only",
+    "certified": "holds for every point of the ball",
+}
 
 
 def blocks(run: Run) -> list[Block]:
@@ -28,12 +29,25 @@ def blocks(run: Run) -> list[Block]:
     facts += [("seed", str(summary.config["seed"]))] if "seed" in summary.config else []
     facts.append(("data fingerprint", html("<code>{}</code>", summary.data.fingerprint)))
     started = Text("This audit was started from Python: call it again with the configuration below.")
-    words = [html("<b>{}</b>: {}", word, meaning) for word, meaning in SOUNDNESS]
+    words = [html("<b>{}</b>: {}", word, meaning) for word, meaning in _SOUNDNESS.items()]
     intervals = "Intervals of shares are 95 % Wilson intervals; they cover the choice of samples, not of attacks."
+    models = by_model(
+        summary.models,
+        "The models",
+        {
+            "Architecture": _architecture,
+            "Parameters": lambda model: Cell(f"{model.parameters:,}"),
+            "Samples": lambda model: Cell(number(model.samples)),
+            "Weights": lambda model: _typed(model.weights),
+            "File": lambda model: Cell(missing("none")) if model.file is None else _typed(model.file),
+        },
+        lambda model: model.name,
+        words=(0, 3, 4),
+    )
     return [
         Code(summary.command, "Command") if summary.command else started,
         Facts(facts),
-        _models(run),
+        models,
         _attacks(run),
         configuration(summary.config),
         Heading("How sound a number is"),
@@ -47,37 +61,23 @@ def configuration(config: dict[str, Any]) -> Folded:
     return Folded("Exact configuration", [Code(text, "Exact configuration")])
 
 
-def _models(run: Run) -> Table:
-    rows: list[Row] = []
-    for model in run.summary.models:
-        named = dict(model.architecture or {})
-        parts = [str(named.pop("name", "unnamed")), *(f"{key} = {value}" for key, value in named.items())]
-        architecture = ", ".join(parts) if model.architecture is not None else missing("unknown")
-        file = missing("none") if model.file is None else html("<code>{}</code>", model.file)
-        cells = [Cell(architecture), Cell(f"{model.parameters:,}"), Cell(number(model.samples))]
-        rows.append((model.name, [*cells, Cell(html("<code>{}</code>", model.weights)), Cell(file)]))
-    head = ["Model", "Architecture", "Parameters", "Samples", "Weights", "File"]
-    return Table("The models", head, rows, words=(0, 3, 4))
+def _typed(text: str) -> Cell:
+    return Cell(html("<code>{}</code>", text))
+
+
+def _architecture(model: Model) -> Cell:
+    if model.architecture is None:
+        return Cell(missing("unknown"))
+    settings = {key: value for key, value in model.architecture.items() if key != "name"}
+    name = str(model.architecture.get("name", "unnamed"))
+    return Cell(", ".join([name, *(f"{key} = {value}" for key, value in settings.items())]))
 
 
 def _attacks(run: Run) -> Table:
     rows: dict[str, Row] = {}
     for attack in (attack for model in run.summary.models for attack in model.attacks):
         settings = ", ".join(f"{name} = {value}" for name, value in attack.settings.items())
-        cells = [Cell(html("<code>{}</code>", attack.name)), Cell(settings)]
+        cells = [_typed(attack.name), Cell(settings)]
         rows.setdefault(f"{attack.label} {attack.name} {settings}", (attack.label, cells))
     head = ["Attack", "Registered as", "Settings"]
     return Table("The attacks and their settings", head, list(rows.values()), words=(0, 1))
-
-
-SECTION = ReportSection(
-    110,
-    "reproduce",
-    "Reproduce",
-    "How to reproduce this page",
-    (
-        *("version", "machine", "command", "config", "data"),
-        *(f"models.{key}" for key in ("name", "file", "architecture", "parameters", "weights", "samples", "attacks")),
-    ),
-    blocks,
-)
