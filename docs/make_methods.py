@@ -65,7 +65,7 @@ def models() -> str:
     """The architectures."""
     body = [
         [code(row.name), row.summary, " x ".join(map(str, row.input_shape)), settings_of(row.settings), row.reference]
-        for row in sg.models.ARCHITECTURES
+        for row in sg.models.ARCHITECTURES.values()
     ]
     return f"## Models\n\n{table(['name', 'what it is', 'default input', 'settings', 'source'], body)}"
 

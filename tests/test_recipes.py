@@ -9,9 +9,10 @@ import pytest
 import fits
 from steadygrad import recipes
 from steadygrad.attacks import FGSM
-from steadygrad.defenses import DEFENSES, AdversarialTraining
+from steadygrad.defenses import AdversarialTraining
 from steadygrad.errors import UsageError
 from steadygrad.recipes import RECIPES
+from steadygrad.registry import describe
 from steadygrad.training import fit
 from steadygrad.training.plan import TrainPlan
 
@@ -29,7 +30,7 @@ def test_a_recipe_trains(recipe: recipes.Recipe) -> None:
 
 
 def test_the_common_defenses_have_a_recipe() -> None:
-    used = {DEFENSES.name_of(member) for r in RECIPES for member in TrainPlan.read(r.plan).objective().members}
+    used = {describe(member)["name"] for r in RECIPES for member in TrainPlan.read(r.plan).objective().members}
     assert used >= {"plain", "adversarial", "trades", "input_gradient", "distillation", "parseval", "deep_defense"}
 
 

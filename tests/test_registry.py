@@ -194,7 +194,7 @@ def test_rows_know_the_defaults(toys):
     assert [row.name for row in toys] == ["toy", "bare"]
     assert toys["toy"].settings == {"steps": 10, "loss": "margin", "sizes": (0.1, 0.2), "inner": None}
     assert toys["bare"].settings == {"width": "required", "names": ()}
-    assert toys.name_of(Toy()) == "toy"
+    assert registry.describe(Toy())["name"] == "toy"
 
 
 @pytest.mark.parametrize(

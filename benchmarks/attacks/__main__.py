@@ -11,7 +11,10 @@ from rich.console import Console
 
 from benchmarks.attacks import Pace, bench_attacks, table
 from steadygrad.cli import app
-from steadygrad.cli.common import Debug, Device, Json, Seed, emit, number, pick_device, shown
+from steadygrad.cli.common import Debug, Device, Json, Seed, emit, pick_device
+from steadygrad.errors import UsageError
+from steadygrad.progress import shown
+from steadygrad.registry import parse_value
 
 __all__ = ["main"]
 
@@ -59,7 +62,7 @@ def bench(
             out=out,
             model=model,
             samples=samples,
-            eps=number("--eps", eps),
+            eps=_radius(eps),
             against=chosen,
             only=task or None,
             pace=Pace(laps),
@@ -72,6 +75,13 @@ def bench(
         emit({**found, "out": str(out)})
         return
     _print(found, out)
+
+
+def _radius(text: str) -> float:
+    value = parse_value(text)
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise UsageError(f"--eps must be a positive number or a fraction such as 8/255, got {text!r}")
+    return float(value)
 
 
 def _at_hand() -> str:

@@ -12,9 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.errors import Failure, UsageError
-from steadygrad.files import write_tensors
-
-__all__ = ["Classifier", "bounds_of", "check_inputs", "check_logits", "evaluating", "frozen", "predict", "unwrap"]
+from steadygrad.files import read_tensors, write_tensors
 
 
 class Classifier(nn.Module):
@@ -125,8 +123,6 @@ class Classifier(nn.Module):
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and settings of a safetensors file; anything else is refused, nothing is unpickled."""
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"there is no weights file {path}")
@@ -138,12 +134,11 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} is a pickle: loading it could run any code. Convert it once, where you trust it: "
             "safetensors.torch.save_file(torch.load(path, weights_only=True), 'model.safetensors')"
         )
+    tensors, metadata = read_tensors(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            settings = json.loads((file.metadata() or {}).get("steadygrad", "{}"))
-            return {k: file.get_tensor(k) for k in file.keys()}, settings  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise Failure(f"{path} is not a readable safetensors file (truncated?): {error}") from error
+        return tensors, json.loads(metadata.get("steadygrad", "{}"))
+    except json.JSONDecodeError as error:
+        raise Failure(f"{path} has damaged metadata: {error}") from error
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -164,23 +159,19 @@ def frozen(model: nn.Module, seeds: Tensor | None = None) -> Iterator[nn.Module]
     Training flags, `requires_grad`, buffers and the global random state are restored; `.grad` is
     never touched, since gradients are taken with `torch.autograd.grad` for the inputs alone.
     """
-    modes = [(m, m.training) for m in model.modules()]
     # A module may write its buffers in evaluation mode too; a version tells, without a look at the values.
     buffers = [(b, b.clone(), b._version) for b in model.buffers()]
     gradients = [(p, p.requires_grad) for p in model.parameters()]
     devices = sorted({p.device.index for p, _ in gradients if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices, enabled=True):
+    with torch.random.fork_rng(devices, enabled=True), evaluating(model):
         try:
             if seeds is not None:
                 for generator in (torch.default_generator, *(torch.cuda.default_generators[d] for d in devices)):
                     generator.manual_seed(int(seeds[0]) if len(seeds) else 0)
-            model.eval()
             for parameter, _ in gradients:
                 parameter.requires_grad_(False)
             yield model
         finally:
-            for module, training in modes:
-                module.training = training
             for parameter, required in gradients:
                 parameter.requires_grad_(required)
             with torch.no_grad():
@@ -242,6 +233,26 @@ def check_inputs(x: Tensor, y: Tensor | None, bounds: tuple[float, float], class
         raise UsageError(
             f"labels must be within 0..{classes - 1} (the model has {classes} classes), "
             f"got {int(y.min())}..{int(y.max())}"
+        )
+
+
+def check_model(model: nn.Module, x: Tensor, classes: int, name: str) -> None:
+    """Refuse a model that does not give one finite logit per class for inputs x (N, *), whatever its code raises."""
+    try:
+        with frozen(model), torch.no_grad():
+            logits = model(x)
+    except (UsageError, Failure):
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{name} cannot take samples of shape {tuple(x.shape[1:])}: {type(error).__name__}: {error}; "
+            "give data of another size, or correct the model"
+        ) from error
+    check_logits(logits, len(x))
+    if logits.shape[1] != classes:
+        raise UsageError(
+            f"{name} gives {logits.shape[1]} logits, and the data have {classes} classes: "
+            "take the data that it was made for"
         )
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["Failure", "UsageError", "at_least_one", "one_of", "unknown_name"]
-
 
 class UsageError(ValueError):
     """The call is wrong: an argument, a name, a setting (exit code 2)."""

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from steadygrad.errors import Failure, UsageError
 
-__all__ = ["atomic", "key", "output_folder", "parse_toml", "read_toml", "write_json", "write_tensors", "write_text"]
-
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
@@ -79,6 +77,18 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Map
             save_file(plain, temporary, dict(metadata))
         except SafetensorError as error:  # how it reports a full disk
             raise OSError(str(error)) from error
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file; a Failure where it is none, or is truncated."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            # Clones: the file may be replaced while its memory is mapped.
+            return {k: file.get_tensor(k).clone() for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise Failure(f"{path} is not a readable safetensors file (truncated?): {error}") from error
 
 
 def key(*parts: Any) -> str:

@@ -9,36 +9,38 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from typing_extensions import Self
 
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.errors import UsageError, one_of, unknown_name
 from steadygrad.registry import build, parse, parse_value
 
-__all__ = ["Count", "Fraction", "Plan", "Radius", "Seed", "method", "methods"]
-
-Fraction = BeforeValidator(lambda value: parse_value(value) if isinstance(value, str) else value)
+AsNumber = BeforeValidator(lambda value: parse_value(value) if isinstance(value, str) else value)
 """Takes a text such as 8/255 as the number that it says."""
 Count = Annotated[int, Field(ge=1, strict=True)]
-Radius = Annotated[float, Fraction, Field(gt=0, allow_inf_nan=False)]
+Radius = Annotated[float, AsNumber, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
 
 
 def method(kind: str) -> BeforeValidator:
     """Takes a method of this kind as it is, as plain data with a name, or as written in a flag."""
-    return BeforeValidator(lambda value: _method(kind, value))
+    return BeforeValidator(lambda value: read_method(kind, value))
 
 
 def methods(kind: str) -> BeforeValidator:
     """Takes one or several methods, as `method` does."""
     return BeforeValidator(
-        lambda value: tuple(_method(kind, v) for v in (value if isinstance(value, list | tuple) else (value,)))
+        lambda value: tuple(read_method(kind, v) for v in (value if isinstance(value, list | tuple) else (value,)))
     )
 
 
-def _method(kind: str, value: Any) -> Any:
+def read_method(kind: str, value: Any) -> Any:
+    """A method from plain data with a name, or as written in a flag; any other value as it is."""
     if isinstance(value, str):
         return parse(kind, value)
-    if isinstance(value, Mapping):
-        return build(kind, str(value["name"]), {k: v for k, v in value.items() if k != "name"})
-    return value
+    if not isinstance(value, Mapping):
+        return value
+    settings = dict(value)
+    if "name" not in settings:
+        raise UsageError(f"the {kind} {settings} needs a name, e.g. name = 'NAME' (steadygrad list {kind}s)")
+    return build(kind, str(settings.pop("name")), settings)
 
 
 class Plan(BaseModel):
@@ -58,8 +60,7 @@ class Plan(BaseModel):
             UsageError: a setting that does not exist or does not fit, named with what came and what is expected.
         """
         for name in settings:
-            if name not in cls.model_fields:
-                raise unknown_name(f"key of {where}" if where else f"setting of {cls.what}", name, cls.model_fields)
+            one_of(f"key of {where}" if where else f"setting of {cls.what}", name, cls.model_fields)
         try:
             return cls.model_validate({k: v for k, v in settings.items() if v is not None})
         except ValidationError as error:

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
-__all__ = ["Advance", "shown", "task"]
-
 Advance = Callable[..., None]
 """`advance(steps=1, note="")`: this much more is done."""
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["machine", "now"]
-
 
 def machine(device: str = "cpu") -> dict[str, Any]:
     """The machine in plain data: platform, Python, torch, device and threads.

@@ -16,10 +16,6 @@ from torch import Tensor
 from steadygrad.errors import UsageError
 from steadygrad.files import key
 
-__all__ = ["Seeds", "exponential", "fresh", "normal", "replayed", "sample_seeds", "seed_of", "state_of", "uniform"]
-
-_SEED_RANGE = 2**62
-
 
 def fresh(seed: int = 0) -> torch.Generator:
     """A CPU generator with its own seed."""
@@ -44,7 +40,7 @@ def sample_seeds(count: int, generator: Seeds) -> Tensor:
             )
         return generator.cpu()
     generator = generator if generator is not None else fresh()
-    seeds = torch.randint(_SEED_RANGE, (count,), generator=generator, device=generator.device)
+    seeds = torch.randint(2**62, (count,), generator=generator, device=generator.device)
     return seeds.cpu()
 
 

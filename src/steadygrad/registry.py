@@ -15,30 +15,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.errors import UsageError, one_of
 from steadygrad.files import parse_toml
-
-__all__ = [
-    "BelowOne",
-    "Count",
-    "Fraction",
-    "Limit",
-    "Method",
-    "NotNegative",
-    "Positive",
-    "Registry",
-    "Row",
-    "Share",
-    "build",
-    "check_settings",
-    "configure",
-    "describe",
-    "label_of",
-    "parse",
-    "parse_settings",
-    "parse_value",
-    "registries",
-]
 
 
 class Method:
@@ -121,8 +99,8 @@ def check_settings(settings: Any, **words: str) -> None:
     """
     for name, hint in get_type_hints(type(settings), include_extras=True).items():
         value = getattr(settings, name)
-        if get_origin(hint) is Literal and value not in get_args(hint):
-            raise unknown_name(words.get(name, name), str(value), get_args(hint))
+        if get_origin(hint) is Literal:
+            one_of(words.get(name, name), value, get_args(hint))
         for part in (hint, *get_args(hint)):  # `Count | None` has its limit in a part
             for limit in getattr(part, "__metadata__", ()):
                 if isinstance(limit, Limit) and value is not None and not limit.holds(value):
@@ -176,13 +154,8 @@ class Registry(Generic[M]):
         return iter(self._rows.values())
 
     def __getitem__(self, name: str) -> Row[M]:
-        if name not in self._rows:
-            raise unknown_name(self.kind, name, self._rows)
+        one_of(self.kind, name, self._rows)
         return self._rows[name]
-
-    def name_of(self, method: Method) -> str:
-        """The registered name of a method (its class)."""
-        return next(row.name for row in self if row.method is type(method))
 
     def discover(self, package: str, folders: Iterable[str]) -> dict[str, type[M]]:
         """Import all files of a package, which register their methods; the methods there by class name."""
@@ -208,8 +181,7 @@ def configure(settings: type[T], name: str, values: Mapping[str, Any]) -> T:
     """Make a dataclass of settings from plain values, refusing unknown or ill-typed ones by name."""
     fields = {field.name for field in _fields(settings)}
     for key in values:
-        if key not in fields:
-            raise unknown_name(f"setting of {name}", key, fields)
+        one_of(f"setting of {name}", key, fields)
     from pydantic import TypeAdapter, ValidationError
 
     hints = get_type_hints(settings)
@@ -232,21 +204,18 @@ def _built(value: Any, hint: Any = None) -> Any:
         value = {"name": value}
     if isinstance(value, Mapping) and "name" in value:
         rest = {k: v for k, v in value.items() if k != "name"}
-        for kind, registry in _REGISTRIES.items():
-            if any(row.name == value["name"] for row in registry):
-                return build(kind, value["name"], rest)
-        known = [row.name for registry in _REGISTRIES.values() for row in registry]
-        raise unknown_name("method", str(value["name"]), known)
+        kinds = {row.name: registry.kind for registry in reversed(_REGISTRIES.values()) for row in registry}
+        one_of("method", value["name"], kinds)
+        return build(kinds[value["name"]], value["name"], rest)
     return tuple(map(_built, value)) if isinstance(value, list | tuple) else value
 
 
 def describe(method: Method) -> dict[str, Any]:
     """A method as plain data: its name and all its settings; `build` takes it back."""
-    for registry in _REGISTRIES.values():
-        for row in registry:
-            if row.method is type(method):
-                return {"name": row.name, **{f.name: _plain(getattr(method, f.name)) for f in _fields(method)}}
-    raise UsageError(f"{type(method).__name__} is not registered")
+    names = {row.method: row.name for registry in _REGISTRIES.values() for row in registry}
+    if type(method) not in names:
+        raise UsageError(f"{type(method).__name__} is not registered")
+    return {"name": names[type(method)], **{f.name: _plain(getattr(method, f.name)) for f in _fields(method)}}
 
 
 def _plain(value: Any) -> Any:
@@ -262,16 +231,13 @@ def label_of(method: Method) -> str:
     >>> label_of(PGD(steps=30, random_start=False, loss="ce"))
     'PGD ce, 30 steps, random_start=False'
     """
-    fields = dataclasses.fields(method)  # type: ignore[arg-type]
-    changed = {f.name: getattr(method, f.name) for f in fields if getattr(method, f.name) != f.default}
-    name = " ".join([type(method).__name__, *([str(changed.pop("loss"))] if "loss" in changed else [])])
-    return ", ".join([name, *(_setting(key, value) for key, value in changed.items())])
-
-
-def _setting(key: str, value: Any) -> str:
-    # "30 steps" reads as it is said; "loss of" and "False random_start" do not.
-    counts = isinstance(value, int) and not isinstance(value, bool) and key.endswith("s")
-    return f"{value} {key}" if counts else f"{key}={value}"
+    changed = {f.name: getattr(method, f.name) for f in _fields(method) if getattr(method, f.name) != f.default}
+    words = [f"{type(method).__name__} {changed.pop('loss', '')}".strip()]
+    for key, value in changed.items():
+        # "30 steps" reads as it is said; "False random_start" does not.
+        counted = type(value) is int and key.endswith("s")
+        words.append(f"{value} {key}" if counted else f"{key}={value}")
+    return ", ".join(words)
 
 
 def parse(kind: str, text: str) -> Any:

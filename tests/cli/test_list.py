@@ -17,7 +17,7 @@ KINDS = {
     "bounds": bounds.BOUNDS,
     "defenses": defenses.DEFENSES,
     "measures": MEASURES,
-    "models": models.ARCHITECTURES,
+    "models": models.ARCHITECTURES.values(),
     "data": data.DATASETS,
     "recipes": recipes.RECIPES,
 }

@@ -258,13 +258,13 @@ def test_flags_and_composition() -> None:
     [
         (lambda: IGNorm(weight=-1.0, eps=0.1), "weight must be at least 0"),
         (lambda: IGNorm(weight=1.0, eps=0.0), "eps must be positive"),
-        (lambda: IGNorm(weight=1.0, eps=0.1, norm="l1"), "sought in linf or l2, not in 'l1'"),
+        (lambda: IGNorm(weight=1.0, eps=0.1, norm="l1"), "norm must be linf or l2, .* sought, got 'l1'"),
         (lambda: IGNorm(weight=1.0, eps=0.1, kind="sum"), "did you mean 'sum-norm'"),  # type: ignore[arg-type]
         (lambda: IGNorm(weight=1.0, eps=0.1, steps=0), "steps must be at least 1"),
         (lambda: IGNorm(weight=1.0, eps=0.1, path=0), "path must be at least 1"),
         (lambda: AttributionCosine(weight=1.0, eps=0.1, norm="l0"), "PGD works for linf, l2, l1, not for 'l0'"),
         (lambda: AttributionCosine(weight=1.0, eps=-0.1), "eps must be positive"),
-        (lambda: AttributionAlignment(eps=0.1, norm="l0"), "sought in linf or l2"),
+        (lambda: AttributionAlignment(eps=0.1, norm="l0"), "norm must be linf or l2"),
         (lambda: AttributionAlignment(eps=0.1, weight=float("nan")), "weight must be at least 0"),
     ],
 )

@@ -214,10 +214,10 @@ def test_one_logit_is_not_enough():
         ({"weight": -1.0}, "weight must be at least 0"),
         ({"weight": 1.0, "correct": 0.0}, "correct must be positive"),
         ({"weight": 1.0, "wrong": float("inf")}, "wrong must be positive and finite"),
-        ({"weight": 1.0, "steps": 0}, "steps and candidates must be at least 1, got 0 and 3"),
+        ({"weight": 1.0, "steps": 0}, "steps must be at least 1, got 0"),
         ({"weight": 1.0, "overshoot": 1.0}, r"overshoot must be within \[0, 1\)"),
         ({"weight": 1.0, "limit": 0.0}, "limit must be positive"),
-        ({"weight": 1.0, "recompute": 0}, "recompute must be at least 1 sample"),
+        ({"weight": 1.0, "recompute": 0}, "recompute must be at least 1, got 0"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):

@@ -184,7 +184,7 @@ def test_gradients_go_where_the_masks_are() -> None:
         (lambda: JacobianPenalty(0.1, projections=0), "projections must be at least 1"),
         (lambda: JacobianPenalty(0.1, of="logit"), "there is no output 'logit'; did you mean 'logits'"),  # type: ignore[arg-type]
         (lambda: JacobianPenalty(-1.0), "weight must be at least 0"),
-        (lambda: SelectiveGradientPenalty(1.0, share=1.0), r"share must be a share of the pixels in \(0, 1\)"),
+        (lambda: SelectiveGradientPenalty(1.0, share=1.0), r"share must be within \(0, 1\)"),
         (lambda: SelectiveGradientPenalty(1.0, refresh=0), "refresh must be at least 1"),
         (lambda: SelectiveGradientPenalty(1.0, label="first"), "there is no label 'first'"),  # type: ignore[arg-type]
         (lambda: SelectiveGradientPenalty(1.0).loss(nn.Linear(3, 2), torch.rand(2, 3), Y[:2] * 0), "is for images"),

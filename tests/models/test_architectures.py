@@ -14,7 +14,7 @@ from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
 from steadygrad.models import ARCHITECTURES, build
 
-ROWS = list(ARCHITECTURES)
+ROWS = list(ARCHITECTURES.values())
 NAMES = [row.name for row in ROWS]
 # Narrow variants, where there is a width: the same structure in a fraction of the time.
 NARROW = {

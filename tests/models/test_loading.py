@@ -68,7 +68,7 @@ def batch(model, count=2):
 # Files
 
 
-@pytest.mark.parametrize("name", [row.name for row in ARCHITECTURES])
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
 def test_a_saved_model_comes_back_with_equal_logits(name, tmp_path):
     model = small(name)
     model.train()

@@ -136,10 +136,11 @@ def _model(index: int, name: str, rng: np.random.Generator) -> dict[str, Any]:
         },
         "gradient_norm": {"quantiles": quantiles(norms), "next_class": quantiles(next_norms)},
         "confidence": {"clean": quantiles(sure), "adversarial": quantiles(fooled_sure)},
-        "noise": {
-            "eps": 0.1,
-            "draws": 10,
-            "insensitivity": {"value": 0.3, "low": 0.25, "high": 0.35, "count": 200},
+        "further": {
+            "noise_insensitivity": {
+                "settings": {"eps": 0.1, "draws": 10},
+                "means": {"insensitivity": {"value": 0.3, "low": 0.25, "high": 0.35, "count": 200}},
+            },
         },
         "corruptions": {
             "mean_error": 0.25,
@@ -289,7 +290,7 @@ def minimal() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     model["rho2"] = None
     model["robust"] = model["attacks"][0]["accuracy"]
     model["explanations"] = []
-    model["noise"] = model["corruptions"] = None
+    model["further"], model["corruptions"] = {}, None
     model["curve"]["points"] = model["curve"]["points"][:1]
     arrays: dict[str, np.ndarray] = {}
     entries = _pictures(0, arrays, rng)

@@ -15,11 +15,12 @@ from steadygrad.audit.checks.validity import Subject, checks
 from steadygrad.audit.checks.verdict import attack_verdict, verdict
 from steadygrad.audit.plan import AuditPlan
 from steadygrad.audit.records import accuracy, fallen, records, records_of_curve, robust_accuracy, success_rate
+from steadygrad.measuring.measure import settings_of
+from steadygrad.measuring.measures import MEASURES
 from steadygrad.measuring.measures.attacked import Attacked, nearest
 from steadygrad.measuring.measures.curve import Curve
 from steadygrad.measuring.measures.gradients import GradientNorms
 from steadygrad.measuring.measures.map_stability import SIMILARITY_OF_MAPS, WAYS, MapStability
-from steadygrad.measuring.measures.noise import NoiseInsensitivity
 from steadygrad.measuring.measures.rho2 import Rho2, mean_ratio
 from steadygrad.measuring.runner import Tables
 from steadygrad.measuring.statistics import mean, quantile_intervals, quantiles, share_of
@@ -123,7 +124,7 @@ class ModelSummary:
             },
             "gradient_norm": {"quantiles": quantiles(norms["norm"]), "next_class": quantiles(norms["next_norm"])},
             "confidence": {"clean": quantiles(lead["clean_confidence"]), "adversarial": quantiles(lead["confidence"])},
-            "noise": self._noise(),
+            "further": self._further(),
             "explanations": self._stability(),
         }
         arrays = {
@@ -189,13 +190,16 @@ class ModelSummary:
         about = {"model": np.array([self.name] * len(rows)), "sample": self.leading["sample"][rows]}
         return Table({**about, "distance": sizes})
 
-    def _noise(self) -> dict[str, Any] | None:
-        """The change of the loss under noise as large as the threat, on the checked samples."""
-        if self.plan.norm != "linf":
-            return None
-        measure = NoiseInsensitivity(self.plan.eps)
-        table = self.tables.run(measure, self.name, rows=self.checked)
-        return {"eps": measure.eps, "draws": measure.draws, "insensitivity": mean(table["insensitivity"]).plain()}
+    def _further(self) -> dict[str, Any]:
+        """What measures of every audit say, by their registered name, each with its settings."""
+        found = {}
+        for row in MEASURES:
+            if (measure := row.method.for_audit(self.plan.threat)) is not None:
+                table = self.tables.run(measure, self.name, rows=self.checked)
+                means = {name: estimate.plain() for name, estimate in measure.summarize(table).items()}
+                settings = {k: v for k, v in settings_of(measure).items() if k != "name"}
+                found[row.name] = {"settings": settings, "means": means}
+        return found
 
     def _stability(self) -> list[dict[str, Any]]:
         rows, mapped = [], range(min(self.plan.mapped, int(self.data["samples"])))

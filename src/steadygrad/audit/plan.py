@@ -13,7 +13,7 @@ from steadygrad.attacks.suites import SUITES, suite_of
 from steadygrad.attributions import Attribution, IntegratedGradients, Saliency
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.measuring.measures.curve import GRID, Curve
-from steadygrad.plans import Count, Fraction, Plan, Radius, Seed, method, methods
+from steadygrad.plans import AsNumber, Count, Plan, Radius, Seed, method, methods
 from steadygrad.registry import describe
 from steadygrad.threat import Threat
 
@@ -57,7 +57,7 @@ class AuditPlan(Plan):
     explanation_beta: Radius = Field(50.0, description="Of the softplus that stands in for rectifiers.")
     neurons: bool = Field(False, description="Measure which neurons the attack moves, layer by layer.")
     neuron_samples: Annotated[int, Field(ge=2)] = Field(200, description="Samples whose neurons are looked at.")
-    neuron_share: Annotated[float, Fraction, Field(gt=0, le=1)] = Field(
+    neuron_share: Annotated[float, AsNumber, Field(gt=0, le=1)] = Field(
         0.1, description="Share of a layer that is held."
     )
     neuron_draws: Count = Field(5, description="Sets of random neurons that are held.")

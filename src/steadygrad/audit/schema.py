@@ -124,12 +124,11 @@ class Rho2(Part):
     turned: Estimate = Field(description="share of predictions that the changes turned")
 
 
-class Noise(Part):
-    """The change of the loss under uniform noise."""
+class Further(Part):
+    """What a measure of every audit adds by itself, on the checked samples."""
 
-    eps: Positive = Field(description="half width of the noise: the radius of the audit")
-    draws: Count = Field(description="noisy points per sample")
-    insensitivity: Mean = Field(description="mean of |loss(x) - loss(x')| / ||x - x'||, linf (Zhang et al. 2021)")
+    settings: dict[str, Any] = Field(description="its settings")
+    means: dict[str, Mean] = Field(description="means over samples, by name")
 
 
 class Corrupted(Part):
@@ -183,7 +182,9 @@ class Model(Part):
     confidence: Pair[Literal["clean", "adversarial"], Quantiles] | None = Field(
         description="probability of the prediction, without and under attack"
     )
-    noise: Noise | None = Field(description="how the loss takes noise; null for norms other than linf")
+    further: dict[str, Further] = Field(
+        description='further measures by their name in `steadygrad list measures`: "noise_insensitivity" (within linf)'
+    )
     corruptions: Corruptions | None = Field(description="null, or what `--corruptions` found")
     explanations: list[MapSimilarity] = Field(description="how far explanations move with the prediction's attack")
 

@@ -1,5 +1,3 @@
 """The command `steadygrad`: one file per subcommand."""
 
 from steadygrad.cli.app import main as main
-
-__all__ = ["main"]

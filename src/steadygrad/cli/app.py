@@ -12,8 +12,6 @@ from steadygrad.cli import audit, demo, harden, listing, reproduce, train
 from steadygrad.cli.common import command_line, typed
 from steadygrad.errors import Failure, UsageError
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     name="steadygrad",
     help="Audit an image classifier, harden it, and show the result so that nobody is misled.",

@@ -8,22 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from steadygrad.audit.plan import AuditPlan
-from steadygrad.cli.common import Debug, Device, Json, command_line, emit, pick_device, shown
+from steadygrad.cli.common import Debug, Device, Json, command_line, emit, pick_device
 from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.models import load_named
 from steadygrad.errors import Failure, UsageError
+from steadygrad.progress import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NAMES", "audit", "mean_training_image", "show"]
-
-NAMES = {"attacks": "attack", "attributions": "attribution", "neuron_layers": "neuron_layer"}
-"""Flags of fields that hold several values."""
 _MEAN_OF = 10_000
 
 
-@plan_flags(AuditPlan, without=("bounds", "device", "grid"), names=NAMES, samples=500)
+@plan_flags(AuditPlan, without=("bounds", "device", "grid"), samples=500)
 def audit(
     models: Annotated[
         list[str],

@@ -9,35 +9,22 @@ from typing import Annotated, Any
 import typer
 
 from steadygrad.cli.audit import show
-from steadygrad.cli.common import Debug, Device, Json, Seed, command_line, pick_device, shown
+from steadygrad.cli.common import Debug, Device, Json, Seed, command_line, pick_device
+from steadygrad.progress import shown
 from steadygrad.training.plan import TrainPlan
-
-__all__ = ["DEFENSES", "EPS", "demo"]
 
 EPS = 0.14
 """Radius of the audit: about where the plain model falls to 30 % on the validation samples."""
 
-_ATTACK = {"name": "pgd", "steps": 5, "loss": "ce"}
-_PENALTY = {"name": "input_gradient"}
+_PGD = "adversarial:eps=0.15,attack=pgd(steps=5,loss=ce)"
 
-DEFENSES: dict[str, dict[str, Any]] = {
-    "plain": {"name": "plain"},
-    "distilled": {"name": "distillation", "temperature": 50},
-    "FGSM-trained": {
-        "name": "adversarial",
-        "eps": 0.15,
-        "attack": {"name": "fgsm", "loss": "ce"},
-        "clean_weight": 0.5,
-    },
-    "PGD-trained": {"name": "adversarial", "eps": 0.15, "attack": _ATTACK},
-    "gradient-penalized": {**_PENALTY, "weight": 1.0},
-    "PGD + penalty": {
-        "name": "sum",
-        "parts": [
-            {"name": "adversarial", "eps": 0.15, "attack": _ATTACK},
-            {**_PENALTY, "weight": 0.01},
-        ],
-    },
+DEFENSES = {
+    "plain": "plain",
+    "distilled": "distillation:temperature=50",
+    "FGSM-trained": "adversarial:eps=0.15,attack=fgsm(loss=ce),clean_weight=0.5",
+    "PGD-trained": _PGD,
+    "gradient-penalized": "input_gradient:weight=1.0",
+    "PGD + penalty": f"{_PGD} + input_gradient:weight=0.01",
 }
 """Chosen on the validation split, but for the penalty within the sum, which was not searched."""
 

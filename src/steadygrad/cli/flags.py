@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
@@ -13,34 +13,38 @@ from pydantic.fields import FieldInfo
 
 from steadygrad.registry import Method, label_of
 
-__all__ = ["plan_flags"]
-
 
 def plan_flags(
-    plan: type[BaseModel], *, without: tuple[str, ...] = (), names: Mapping[str, str] | None = None, **defaults: Any
+    plan: type[BaseModel],
+    *,
+    into: str = "flags",
+    only: tuple[str, ...] | None = None,
+    without: tuple[str, ...] = (),
+    **defaults: Any,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A decorator that gives a command a flag for each field of a plan.
 
     The command gets what was given in its argument `flags`, by field; the plan itself refuses and completes it.
+    A field that holds several values has a flag that may be repeated, without the s at its end.
 
     Args:
+        into: another name of that argument, for a command that fills several plans.
+        only: fields that the command has a flag for; None for all.
         without: fields that the command has no flag for.
-        names: flags that are called otherwise than their field.
         defaults: of this command, where it is not that of the field.
     """
-    wanted = {name: field for name, field in plan.model_fields.items() if name not in without}
+    chosen = [name for name in (plan.model_fields if only is None else only) if name not in without]
+    wanted = {name: plan.model_fields[name] for name in chosen}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True).parameters
-        mine = [p for p in own.values() if p.name != "flags"]
-        options = [
-            _option(name, field, (names or {}).get(name, name), defaults.get(name)) for name, field in wanted.items()
-        ]
+        mine = [p for p in own.values() if p.name != into]
+        options = [_option(name, field, defaults.get(name)) for name, field in wanted.items()]
 
         def run(**values: Any) -> None:
             given = {name: values.pop(name) for name in wanted}
             filled = {**defaults, **{name: value for name, value in given.items() if value not in (None, [])}}
-            command(**values, flags=filled)
+            command(**values, **{into: filled})
 
         run.__doc__, run.__name__ = command.__doc__, command.__name__
         run.__signature__ = inspect.Signature([*mine, *options])  # type: ignore[attr-defined]
@@ -50,13 +54,14 @@ def plan_flags(
     return decorate
 
 
-def _option(name: str, field: FieldInfo, flag: str, default: Any) -> inspect.Parameter:
+def _option(name: str, field: FieldInfo, default: Any) -> inspect.Parameter:
     kind, several = _kind(field.annotation)
     shown = _shown(field.default if default is None else default)
-    word = f"--{flag.replace('_', '-')}"
+    flag = (name.removesuffix("s") if several else name).replace("_", "-")
+    word = f"--{flag}"
     help_ = str(field.description)
     if kind is bool:
-        flags = [word] if not field.default else [f"{word}/--no-{flag.replace('_', '-')}"]
+        flags = [word] if not field.default else [f"{word}/--no-{flag}"]
         option = typer.Option(*flags, help=help_, metavar="", show_default="yes" if field.default else False)
     else:
         option = typer.Option(word, help=help_, show_default=shown, metavar="N" if kind is int else None)

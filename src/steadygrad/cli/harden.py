@@ -8,18 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from steadygrad.audit.plan import AuditPlan
-from steadygrad.cli.audit import NAMES
-from steadygrad.cli.common import Debug, Device, Json, command_line, emit, pick_device, shown
+from steadygrad.cli.common import Debug, Device, Json, command_line, emit, pick_device
 from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.models import load_named
 from steadygrad.cli.train import Epochs, Set, settings_of
 from steadygrad.errors import UsageError
+from steadygrad.progress import shown
 from steadygrad.training.plan import TrainPlan
 
-__all__ = ["harden", "plan_of"]
 
-
-@plan_flags(AuditPlan, without=("bounds", "device", "grid", "transfer"), names=NAMES, samples=500)
+@plan_flags(AuditPlan, without=("bounds", "device", "grid", "transfer"), samples=500)
+@plan_flags(TrainPlan, into="training", only=("data", "size", "limit", "validation"))
 def harden(
     model: Annotated[
         str,
@@ -30,13 +29,7 @@ def harden(
         ),
     ],
     flags: dict[str, Any],
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="Data by name, hub:owner/name or path: trained on its split train, audited on test.",
-            show_default="digits",
-        ),
-    ] = None,
+    training: dict[str, Any],
     defense: Annotated[
         str | None, typer.Option(help="Way of training, e.g. trades:eps=0.1; a+b for a sum.", show_default=False)
     ] = None,
@@ -48,18 +41,15 @@ def harden(
     ] = None,
     set_: Set = None,
     epochs: Epochs = None,
-    validation: Annotated[
-        float | None, typer.Option(help="Share of the training data that chooses the epoch.", show_default="0.1")
-    ] = None,
     weights: Annotated[str | None, typer.Option(help="Safetensors file for module:callable.")] = None,
-    size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Side to which images are resized.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Train on so many samples only.")] = None,
     out: Annotated[Path, typer.Option(help="Folder; an interrupted run continues there.")] = Path("runs/harden"),
     device: Device = "auto",
     json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Fine-tune a trained model with a defense, and say what the same images show it to be worth.
+
+    It is trained on the split train of the data, and audited on test.
 
     Examples:
 
@@ -76,8 +66,8 @@ def harden(
 
     where = pick_device(device)
     audit = AuditPlan.read(flags)
-    given = {"data": data, "defense": defense, "validation": validation, "size": size, "limit": limit}
-    plan = plan_of(recipe, {**given, "seed": flags.get("seed"), "settings": settings_of(set_, epochs)}, audit.threat)
+    given = {**training, "defense": defense, "seed": flags.get("seed"), "settings": settings_of(set_, epochs)}
+    plan = plan_of(recipe, given, audit.threat)
     objective, settings = plan.objective(), plan.fitting(**usual_values(audit.threat))
     test = load(plan.data, "test", size=plan.size)
     named, files = load_named([model], weights, test)

@@ -9,8 +9,6 @@ import typer
 from steadygrad.cli.common import Debug, Json, emit
 from steadygrad.errors import unknown_name
 
-__all__ = ["listing"]
-
 _METHODS = ("name", "summary", "cost", "norms", "order", "soundness", "reference")
 
 
@@ -56,6 +54,7 @@ def _rows(kind: str) -> list[dict[str, Any]]:
     from steadygrad import data, models, papers, recipes
     from steadygrad.measuring.measures import MEASURES
     from steadygrad.registry import registries
+    from steadygrad.training.plan import TrainPlan
 
     methods = {**registries(), "measures": MEASURES}
     if kind in methods:
@@ -65,24 +64,21 @@ def _rows(kind: str) -> list[dict[str, Any]]:
         ]
     if kind == "models":
         columns = ("name", "summary", "reference", "input_shape", "settings")
-        return [{c: _text(getattr(row, c)) for c in columns} for row in models.ARCHITECTURES]
+        return [{c: _text(getattr(row, c)) for c in columns} for row in models.ARCHITECTURES.values()]
     if kind == "data":
         return [{"name": row.name, "hub": row.hub or "not needed", "summary": row.summary} for row in data.DATASETS]
     if kind == "recipes":
-        return [{"name": row.name, "summary": row.summary, **_flat(row.plan)} for row in recipes.RECIPES]
+        plans = [(row, TrainPlan.read(row.plan)) for row in recipes.RECIPES]
+        return [
+            {"name": row.name, "summary": row.summary, "defense": str(plan.objective()), "settings": plan.settings}
+            for row, plan in plans
+        ]
     if kind == "papers":
         columns = ("name", "summary", "reference", "data", "models")
         return [
             {c: _text(getattr(row, "says" if c == "summary" else c)) for c in columns} for row in papers.PAPERS.values()
         ]
     raise unknown_name("list", kind, [*methods, "models", "data", "recipes", "papers"])
-
-
-def _flat(plan: dict[str, Any]) -> dict[str, Any]:
-    """The defense of a recipe as a method prints itself, and its settings."""
-    from steadygrad.training.plan import TrainPlan
-
-    return {"defense": str(TrainPlan.read(plan).objective()), "settings": plan.get("settings", {})}
 
 
 def _text(value: Any) -> Any:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from steadygrad.errors import Failure, UsageError
-
-__all__ = ["load_named"]
+from steadygrad.errors import UsageError
 
 
 def load_named(models: list[str], weights: str | None, dataset: Any) -> tuple[dict[str, Any], dict[str, str]]:
@@ -16,7 +14,8 @@ def load_named(models: list[str], weights: str | None, dataset: Any) -> tuple[di
     Raises:
         UsageError: not a model, two of one name, random weights, or no logits for these data.
     """
-    from steadygrad.models import load
+    from steadygrad.classifier import check_model
+    from steadygrad.models import ARCHITECTURES, load
 
     if weights is not None and len(models) > 1:
         raise UsageError("--weights goes with a single model")
@@ -28,46 +27,16 @@ def load_named(models: list[str], weights: str | None, dataset: Any) -> tuple[di
             name, spec = "", text
         if not spec or (equals and not name and spec != text):
             raise UsageError(f"{text!r} is not a model: give MODEL or NAME=MODEL")
-        _trained(spec, weights)
+        head = spec.partition(":")[0]
+        if head in ARCHITECTURES and weights is None and not Path(spec).is_file():
+            raise UsageError(
+                f"{spec} is an architecture, and its weights would be random: train it first "
+                f"(steadygrad train --model {head} --out runs/{head}, then audit runs/{head}), or give --weights"
+            )
         classifier = load(spec, weights=weights, data=dataset)
-        _runs(classifier, spec, dataset)
+        check_model(classifier, dataset.batch(slice(0, 2))[0], len(dataset.classes), spec)
         name = name or (classifier.name if len(models) == 1 else Path(spec).stem)
         if name in named:
             raise UsageError(f"two models are called {name!r}: name them, e.g. first={spec}")
         named[name], files[name] = classifier, spec
     return named, files
-
-
-def _trained(spec: str, weights: str | None) -> None:
-    """Refuse to audit an architecture with the random weights that it starts from."""
-    from steadygrad.models import ARCHITECTURES
-
-    name = spec.partition(":")[0]
-    if name in ARCHITECTURES and weights is None and not Path(spec).is_file():
-        raise UsageError(
-            f"{spec} is an architecture, and its weights would be random: train it first "
-            f"(steadygrad train --model {name} --out runs/{name}, then audit runs/{name}), or give --weights"
-        )
-
-
-def _runs(classifier: Any, spec: str, dataset: Any) -> None:
-    """Refuse a model that does not give one finite logit per class of the data."""
-    import torch
-
-    from steadygrad.classifier import check_logits, frozen
-
-    x, _ = dataset.batch(slice(0, 2))
-    try:
-        with frozen(classifier), torch.no_grad():
-            logits = classifier(x)
-    except (UsageError, Failure):
-        raise
-    except Exception as error:  # the user's code may raise anything
-        text = f"{spec} cannot take inputs of shape {tuple(x.shape)}: {type(error).__name__}: {error}"
-        raise UsageError(f"{text}; give other --data or --size, or correct the model") from error
-    check_logits(logits, len(x))
-    if logits.shape[1] != len(dataset.classes):
-        raise UsageError(
-            f"{spec} gives {logits.shape[1]} logits, and {dataset.name} has {len(dataset.classes)} classes: "
-            "audit it on the data it was trained for"
-        )

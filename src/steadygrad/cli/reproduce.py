@@ -7,9 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from steadygrad.cli.common import Debug, Device, Json, Seed, emit, pick_device, shown
-
-__all__ = ["reproduce"]
+from steadygrad.cli.common import Debug, Device, Json, Seed, emit, pick_device
+from steadygrad.progress import shown
 
 
 def reproduce(
@@ -59,11 +58,10 @@ def reproduce(
     import torch
 
     from steadygrad import papers
-    from steadygrad.errors import unknown_name
+    from steadygrad.errors import one_of
     from steadygrad.papers.seeds import seeds_of
 
-    if paper not in papers.PAPERS:
-        raise unknown_name("paper", paper, papers.PAPERS)
+    one_of("paper", paper, papers.PAPERS)
     where = pick_device(device)
     if threads is not None:
         torch.set_num_threads(threads)

@@ -7,11 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from steadygrad.cli.common import Debug, Device, Json, emit, pick_device, shown
+from steadygrad.cli.common import Debug, Device, Json, emit, pick_device
 from steadygrad.cli.flags import plan_flags
+from steadygrad.progress import shown
 from steadygrad.training.plan import TrainPlan
-
-__all__ = ["Epochs", "Set", "settings_of", "train"]
 
 Set = Annotated[
     list[str] | None,

@@ -5,5 +5,3 @@ from steadygrad.data.dataset import Dataset as Dataset
 from steadygrad.data.loading import DATASETS as DATASETS
 from steadygrad.data.loading import Source as Source
 from steadygrad.data.loading import load as load
-
-__all__ = ["DATASETS", "Dataset", "Source", "from_arrays", "load"]

@@ -22,8 +22,6 @@ from steadygrad.data.images import Form, reshape
 from steadygrad.data.splits import holdout, missing_split, numbered
 from steadygrad.errors import Failure, UsageError
 
-__all__ = ["class_names", "from_arrays", "load_npz"]
-
 Array = Tensor | npt.NDArray[Any]
 
 

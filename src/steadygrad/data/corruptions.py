@@ -10,9 +10,7 @@ import numpy as np
 import torch
 
 from steadygrad.data.dataset import Dataset
-from steadygrad.errors import UsageError, unknown_name
-
-__all__ = ["SEVERITIES", "corruptions_in", "load_corrupted"]
+from steadygrad.errors import UsageError, one_of
 
 SEVERITIES = 5
 
@@ -54,8 +52,7 @@ def load_corrupted(
         UsageError: unknown names, or files of another form.
     """
     folder, known = Path(path), corruptions_in(path)
-    if corruption not in known:
-        raise unknown_name("corruption", corruption, known)
+    one_of("corruption", corruption, known)
     if not 1 <= severity <= SEVERITIES:
         raise UsageError(f"severity must be within 1..{SEVERITIES}, got {severity}")
     images, labels = (open_array(folder / f"{name}.npy") for name in (corruption, "labels"))

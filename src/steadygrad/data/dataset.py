@@ -15,8 +15,6 @@ from steadygrad.data.lazy import LazyImages
 from steadygrad.errors import UsageError
 from steadygrad.randomness import fresh
 
-__all__ = ["Dataset", "check_values", "two_classes"]
-
 _CHUNK = 128
 
 

@@ -11,8 +11,6 @@ from steadygrad.data.images import Form, stack
 from steadygrad.data.splits import holdout, missing_split
 from steadygrad.errors import UsageError
 
-__all__ = ["load_folder"]
-
 _ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 _SPLITS = frozenset({"train", "test", "validation", "valid", "val"})
 

@@ -16,8 +16,6 @@ from steadygrad.data.parquet import image_and_label
 from steadygrad.data.splits import numbered
 from steadygrad.errors import Failure, UsageError
 
-__all__ = ["load_hub"]
-
 
 def load_hub(repository: str, config: str | None, name: str, split: str, form: Form) -> Dataset:
     """A split of `owner/name` on the Hub, kept in the cache of the `datasets` library.

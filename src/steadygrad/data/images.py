@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 
 from steadygrad.data.lazy import LazyImages, loaded
-from steadygrad.errors import Failure, UsageError, unknown_name
-
-__all__ = ["Form", "decode", "reshape", "stack"]
+from steadygrad.errors import Failure, UsageError, one_of
 
 # ITU-R 601 luma in 16-bit fixed point, the integers Pillow uses: arrays and files convert alike.
 _LUMA = (19595, 38470, 7471)
@@ -34,8 +32,8 @@ class Form:
     @staticmethod
     def of(size: int | tuple[int, int] | None, color: str | None) -> Form:
         """Check the two options as a caller gives them; one number means a square."""
-        if color not in (None, "grey", "rgb"):
-            raise unknown_name("color", str(color), ["grey", "rgb"])
+        if color is not None:
+            one_of("color", color, ("grey", "rgb"))
         if size is None:
             return Form(None, color)
         pair = (size, size) if isinstance(size, int) else tuple(size)
@@ -59,7 +57,8 @@ def decode(source: bytes | Path, form: Form, where: str) -> np.ndarray[Any, Any]
             image = opened if opened.format == "PNG" else ImageOps.exif_transpose(opened)
             if image.mode.startswith(("I", "F")):
                 return _sixteen_bit(np.asarray(image), form, where)
-            mode = _mode(image.mode, form.color)
+            grey = form.color == "grey" if form.color is not None else image.mode in ("1", "L", "LA", "La")
+            mode = "L" if grey else "RGB"
             image = image if image.mode == mode else image.convert(mode)
             if form.size is not None and image.size != form.size[::-1]:
                 image = image.resize(form.size[::-1], Image.Resampling.BILINEAR)
@@ -67,12 +66,6 @@ def decode(source: bytes | Path, form: Form, where: str) -> np.ndarray[Any, Any]
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
         raise Failure(f"{where} is not a readable image (truncated?): {error}; replace or remove it") from error
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
-
-
-def _mode(mode: str, color: str | None) -> str:
-    if color is not None:
-        return "L" if color == "grey" else "RGB"
-    return "L" if mode in ("1", "L", "LA", "La") else "RGB"
 
 
 def _sixteen_bit(pixels: np.ndarray[Any, Any], form: Form, where: str) -> np.ndarray[Any, Any]:

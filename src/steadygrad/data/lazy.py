@@ -10,8 +10,6 @@ from torch import Tensor
 
 from steadygrad.progress import task
 
-__all__ = ["MOST_BYTES", "LazyImages", "loaded"]
-
 MOST_BYTES = 256 << 20
 """Decoded images that take more memory than this are not held, but decoded batch by batch."""
 _CHUNK = 1024

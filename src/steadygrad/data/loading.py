@@ -17,8 +17,6 @@ from steadygrad.data.parquet import load_parquet, parquet_files
 from steadygrad.data.splits import holdout, numbered
 from steadygrad.errors import UsageError, unknown_name
 
-__all__ = ["DATASETS", "Source", "load"]
-
 _FOLDER = "STEADYGRAD_DATA"
 _DIGITS_TEST_PER_CLASS = 50
 
@@ -44,7 +42,7 @@ DATASETS: tuple[Source, ...] = (
         "svhn",
         "ufldl-stanford/svhn",
         "73,257 + 26,032 house-number digits, 32 x 32 color, 10 classes",
-        config="cropped_digits",
+        "cropped_digits",
     ),
 )
 
@@ -80,26 +78,22 @@ def _load(name: str | Path, split: str, form: Form) -> Dataset:
     if isinstance(name, Path) or _is_path(name):
         path = Path(name).expanduser()
         return _load_path(path, path.resolve().name if path.is_dir() else path.stem, split, form)
-    return _load_name(name, split, form)
-
-
-def _is_path(name: str) -> bool:
-    return os.sep in name or "/" in name or name.startswith((".", "~")) or name.endswith((".npz", ".parquet"))
-
-
-def _load_name(name: str, split: str, form: Form) -> Dataset:
     if name == "digits":
         return _load_digits(split, form)
     local = _local_folder()
     if local is not None and name and (local / name).is_dir():
         return _load_path(local / name, name, split, form)
-    source = next((row for row in DATASETS if row.name == name), None)
-    if source is not None:
-        return load_hub(source.hub, source.config, name, split, form)
+    for source in DATASETS:
+        if source.name == name:
+            return load_hub(source.hub, source.config, name, split, form)
     if name and Path(name).exists():
         return _load_path(Path(name), Path(name).stem, split, form)
     found = [p.name for p in local.iterdir() if p.is_dir()] if local is not None else []
     raise unknown_name("data set, file or folder", name, {*(row.name for row in DATASETS), *found})
+
+
+def _is_path(name: str) -> bool:
+    return os.sep in name or "/" in name or name.startswith((".", "~")) or name.endswith((".npz", ".parquet"))
 
 
 def _local_folder() -> Path | None:

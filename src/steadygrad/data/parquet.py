@@ -20,8 +20,6 @@ from steadygrad.data.images import Form, stack
 from steadygrad.data.splits import holdout, missing_split, numbered
 from steadygrad.errors import Failure, UsageError
 
-__all__ = ["image_and_label", "load_parquet", "parquet_files"]
-
 _SHARD = re.compile(r"^(?P<split>.+?)[-_](?P<shard>\d+)(-of-(?P<total>\d+))?(-[0-9a-f]+)?$")
 _SPLITS = frozenset({"train", "test", "validation", "valid", "val", "extra", "unsupervised"})
 _MOST_BYTES = 64 << 20  # of encoded images that are kept

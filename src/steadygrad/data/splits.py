@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 
 from steadygrad.errors import UsageError
 
-__all__ = ["holdout", "missing_split", "numbered"]
-
 
 def numbered(prefix: str, rows: Iterable[int]) -> tuple[str, ...]:
     """Sample ids by position: prefix00017."""

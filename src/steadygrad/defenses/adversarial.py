@@ -14,15 +14,12 @@ from steadygrad.errors import UsageError
 from steadygrad.registry import BelowOne, Positive
 from steadygrad.threat import Norm
 
-__all__ = ["TRADES", "AdversarialTraining"]
-
 
 @DEFENSES.register(
     "adversarial",
     summary="cross-entropy at the points of an attack (FGSM, PGD, DeepFool, ...), with a share of the clean loss",
     reference="Madry et al. 2018, arXiv 1706.06083; half and half: Goodfellow et al. 2015, arXiv 1412.6572",
     cost="the attack + 1 forward + 1 backward, one more of both for a clean share",
-    order=1,
     norms=("linf", "l2", "l1", "l0"),
 )
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +72,6 @@ class AdversarialTraining(Defense):
     summary="cross-entropy plus the divergence of the worst prediction nearby from the clean one",
     reference="Zhang et al. 2019, arXiv 1901.08573",
     cost="the attack + 2 forwards + 2 backwards",
-    order=1,
     norms=("linf", "l2", "l1", "l0"),
 )
 @dataclass(frozen=True, kw_only=True)

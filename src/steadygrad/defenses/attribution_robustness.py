@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +18,10 @@ from steadygrad.attributions.gradients import gauss_legendre
 from steadygrad.attributions.pixels import unit
 from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step
 from steadygrad.derivatives import math_attention
-from steadygrad.errors import UsageError
-from steadygrad.registry import Count, NotNegative, Positive
+from steadygrad.registry import Count, Limit, NotNegative, Positive
 from steadygrad.threat import Norm
 
-__all__ = ["AttributionAlignment", "AttributionCosine", "IGNorm"]
+_Norm = Annotated[Norm, Limit("linf or l2, in which the worst point is sought", lambda norm: norm in ("linf", "l2"))]
 
 # Values (A,) of a model at points (A, *) with labels (A,), given the clean inputs (A, *).
 Objective = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
@@ -79,15 +78,11 @@ class IGNorm(Defense):
 
     weight: NotNegative
     eps: Positive
-    norm: Norm = "linf"
+    norm: _Norm = "linf"
     kind: Literal["norm", "sum-norm"] = "norm"
     steps: Count = 5
     path: Count = 4
     mixed_precision = SECOND_ORDER
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_norm(self.norm)
 
     @property
     def fits(self) -> bool:  # type: ignore[override]
@@ -188,14 +183,10 @@ class AttributionAlignment(Defense):
 
     eps: Positive
     weight: NotNegative = 0.5
-    norm: Norm = "linf"
+    norm: _Norm = "linf"
     steps: Count = 3
     fits = True
     mixed_precision = SECOND_ORDER
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_norm(self.norm)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         search = _Ascent(lambda model, x, points, y: _triplet(model, points, y)[0], self.steps)
@@ -219,8 +210,3 @@ def _triplet(model: nn.Module, points: Tensor, y: Tensor) -> tuple[Tensor, Tenso
     apart = torch.where(apart.abs() <= 8 * torch.finfo(apart.dtype).eps, 0.0, apart)
     # d(g_y) - d(g_i): the difference of the cosines, turned around.
     return F.softplus((apart * unit(points.flatten(1))).sum(1)), logits
-
-
-def _check_norm(norm: str) -> None:
-    if norm not in _Ascent.norms:
-        raise UsageError(f"the worst point is sought in linf or l2, not in {norm!r}")

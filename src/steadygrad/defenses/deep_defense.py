@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,7 @@ from torch import Tensor, nn
 from steadygrad.attacks.deepfool_change import deepfool_change, relative_distance
 from steadygrad.classifier import evaluating
 from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step
-from steadygrad.errors import UsageError
-from steadygrad.registry import BelowOne, Limit, NotNegative, Positive
-
-__all__ = ["DeepDefense"]
-
-
-_Samples = Annotated[int, Limit("at least 1 sample, or None", lambda value: value >= 1)]
+from steadygrad.registry import BelowOne, Count, NotNegative, Positive
 
 
 @DEFENSES.register(
@@ -57,17 +51,12 @@ class DeepDefense(Defense):
     correct: Positive = 25.0
     wrong: Positive = 5.0
     limit: Positive = 5.0
-    steps: int = 5
+    steps: Count = 5
     overshoot: BelowOne = 0.02
-    candidates: int | None = 3
+    candidates: Count | None = 3
     center: float = 0.0
-    recompute: _Samples | None = None
+    recompute: Count | None = None
     mixed_precision = SECOND_ORDER
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.steps < 1 or (self.candidates is not None and self.candidates < 1):
-            raise UsageError(f"steps and candidates must be at least 1, got {self.steps} and {self.candidates}")
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         with evaluating(step.model) as model:

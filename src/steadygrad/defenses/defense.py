@@ -28,8 +28,6 @@ from steadygrad.neurons import Layers, recorded
 from steadygrad.registry import Method, Positive, Registry, check_settings
 from steadygrad.threat import Norm, Threat
 
-__all__ = ["DEFENSES", "Defense", "Loss", "Plain", "State", "Step", "Sum", "parse"]
-
 DEFENSES: Registry[Defense] = Registry("defense")
 
 SECOND_ORDER = (
@@ -178,14 +176,9 @@ class Defense(Method, abc.ABC):
         Raises:
             UsageError: a defense with a teacher was given none.
         """
-        step = Step(
-            model,
-            x,
-            y,
-            state or State(),
-            input_gradients=any(d.input_gradients for d in self.members),
-            watched=[layers for d in self.members for layers in d.watched],
-        )
+        gradients = any(d.input_gradients for d in self.members)
+        watched = [layers for d in self.members for layers in d.watched]
+        step = Step(model, x, y, state or State(), input_gradients=gradients, watched=watched)
         terms: dict[str, Tensor] = {}
         if not any(d.fits for d in self.members):
             terms["cross_entropy"] = step.cross_entropy

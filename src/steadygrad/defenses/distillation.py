@@ -10,8 +10,6 @@ from steadygrad.defenses.defense import DEFENSES, Defense, Plain, Step
 from steadygrad.errors import UsageError
 from steadygrad.registry import Positive
 
-__all__ = ["Distillation"]
-
 
 @DEFENSES.register(
     "distillation",

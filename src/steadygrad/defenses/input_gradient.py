@@ -10,8 +10,6 @@ from torch import Tensor
 from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step
 from steadygrad.registry import NotNegative
 
-__all__ = ["InputGradientPenalty"]
-
 
 @DEFENSES.register(
     "input_gradient",

@@ -12,8 +12,6 @@ from steadygrad import randomness
 from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step
 from steadygrad.registry import Count, NotNegative, check_settings
 
-__all__ = ["JacobianPenalty"]
-
 
 @DEFENSES.register(
     "jacobian",

@@ -13,10 +13,7 @@ from steadygrad.defenses.defense import DEFENSES, Defense, Step
 from steadygrad.errors import UsageError
 from steadygrad.registry import NotNegative
 
-__all__ = ["Parseval", "frames"]
-
-_FORWARD = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @DEFENSES.register(
@@ -72,7 +69,7 @@ def frames(model: nn.Module) -> list[tuple[Tensor, int]]:
     for module in unwrap(model).modules():
         if isinstance(module, nn.Linear):
             weight, groups, entries = module.weight, 1, 1
-        elif isinstance(module, (*_FORWARD, *_TRANSPOSED)):
+        elif isinstance(module, _CONVOLUTIONS):
             weight, groups, entries = module.weight, module.groups, math.prod(module.kernel_size)
         else:
             continue

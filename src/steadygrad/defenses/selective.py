@@ -16,14 +16,9 @@ from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Plain, 
 from steadygrad.errors import UsageError
 from steadygrad.files import key
 from steadygrad.progress import task
-from steadygrad.registry import Count, Limit, NotNegative
-
-__all__ = ["SelectiveGradientPenalty"]
+from steadygrad.registry import Count, Fraction, Limit, NotNegative
 
 _GROUP = 256
-
-
-_Share = Annotated[float, Limit("a share of the pixels in (0, 1)", lambda value: 0 < value < 1)]
 _Epochs = Annotated[int, Limit("at least 0", lambda value: value >= 0)]
 
 
@@ -57,7 +52,7 @@ class SelectiveGradientPenalty(Defense):
     """
 
     weight: NotNegative
-    share: _Share = 0.2
+    share: Fraction = 0.2
     label: Literal["predicted", "true"] = "predicted"
     saliency: Attribution = BlurSaliency(grid=8)
     reference: Literal["self", "teacher"] = "self"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -15,15 +14,10 @@ from steadygrad.data import Dataset
 from steadygrad.defenses.defense import DEFENSES, Defense, State, Step
 from steadygrad.errors import UsageError
 from steadygrad.files import key
-from steadygrad.registry import Limit, NotNegative, Positive, describe
+from steadygrad.registry import Count, NotNegative, Positive, Share, describe
 from steadygrad.threat import Norm
 
-__all__ = ["StableNeurons"]
-
 _CHUNK = 256
-
-
-_Share = Annotated[float, Limit("within (0, 1]", lambda value: 0 < value <= 1)]
 
 
 @DEFENSES.register(
@@ -31,7 +25,6 @@ _Share = Annotated[float, Limit("within (0, 1]", lambda value: 0 < value <= 1)]
     summary="penalty on the change of each layer's most sensitive neurons from the clean input to an attacked one",
     reference="Zhang et al. 2021, arXiv 1909.06978",
     cost="the attack + 2 forwards + 2 backwards; every `refresh` epochs the attack and 2 forwards of `samples`",
-    order=1,
     norms=("linf", "l2", "l1", "l0"),
 )
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +60,14 @@ class StableNeurons(Defense):
     alpha: NotNegative = 1.0
     attack: Attack = PGD(steps=7, loss="ce")
     layers: tuple[str, ...] | None = None
-    share: _Share = 0.1
-    refresh: int = 1
-    samples: int = 512
+    share: Share = 0.1
+    refresh: Count = 1
+    samples: Count = 512
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.layers, str):
             raise UsageError(f"layers must be a tuple of patterns, got {self.layers!r}: write ({self.layers!r},)")
-        if self.refresh < 1 or self.samples < 1:
-            raise UsageError(f"refresh and samples must be at least 1, got {self.refresh} and {self.samples}")
 
     @property
     def watched(self) -> tuple[neurons.Layers, ...]:

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from steadygrad.errors import UsageError
 from steadygrad.measuring.sources import code_of
-from steadygrad.measuring.table import Array
+from steadygrad.measuring.statistics import Estimate
+from steadygrad.measuring.table import Array, Table
 from steadygrad.registry import Method, Registry, describe, label_of
+from steadygrad.threat import Threat
 
 MEASURES: Registry[Measure] = Registry("measure")
 Columns: TypeAlias = Mapping[str, "Tensor | ArrayLike"]
@@ -63,6 +65,15 @@ class Measure(Method, abc.ABC):
     """The title, with settings in braces, such as "curve of {attack}"; the label of the measure if empty."""
     may_refuse: ClassVar[bool] = False
     """Whether an error of a model that cannot be measured so is written down in place of the columns."""
+
+    @classmethod
+    def for_audit(cls, threat: Threat) -> Measure | None:
+        """The measure that every audit under a threat makes of its checked samples, if it is one of those."""
+        return None
+
+    def summarize(self, table: Table) -> dict[str, Estimate]:
+        """What its table says in a summary, for a measure of every audit: means with their intervals, by name."""
+        return {}
 
     @abc.abstractmethod
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:

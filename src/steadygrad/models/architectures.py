@@ -12,9 +12,7 @@ import torch
 from torch import nn
 
 from steadygrad.classifier import Classifier
-from steadygrad.errors import UsageError, unknown_name
-
-__all__ = ["ARCHITECTURES", "Architecture", "Architectures", "build", "seeded"]
+from steadygrad.errors import UsageError, one_of
 
 Builder = Callable[..., nn.Module]
 
@@ -46,8 +44,7 @@ class Architecture:
         for key, value in settings.items():
             if not values:
                 raise UsageError(f"{self.name} has no settings, got {key!r}")
-            if key not in values:
-                raise unknown_name(f"setting of {self.name}", key, values)
+            one_of(f"setting of {self.name}", key, values)
             values[key] = _valid(self.name, key, value, values[key])
         return values
 
@@ -80,36 +77,20 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-class Architectures:
-    """The architectures by name, in order of registration; iterating gives the rows."""
-
-    def __init__(self) -> None:
-        self._rows: dict[str, Architecture] = {}
-
-    def register(
-        self, name: str, *, summary: str, reference: str, input_shape: tuple[int, ...], smallest: int
-    ) -> Callable[[Builder], Builder]:
-        """Decorator: put a builder into the registry."""
-
-        def add(builder: Builder) -> Builder:
-            self._rows[name] = Architecture(name, builder, summary, reference, input_shape, smallest)
-            return builder
-
-        return add
-
-    def __iter__(self) -> Iterator[Architecture]:
-        return iter(self._rows.values())
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._rows
-
-    def __getitem__(self, name: str) -> Architecture:
-        if name not in self._rows:
-            raise unknown_name("architecture", name, self._rows)
-        return self._rows[name]
+ARCHITECTURES: dict[str, Architecture] = {}
+"""The architectures by name, in order of registration."""
 
 
-ARCHITECTURES = Architectures()
+def architecture(
+    name: str, *, summary: str, reference: str, input_shape: tuple[int, ...], smallest: int
+) -> Callable[[Builder], Builder]:
+    """Decorator: put a builder into `ARCHITECTURES`."""
+
+    def add(builder: Builder) -> Builder:
+        ARCHITECTURES[name] = Architecture(name, builder, summary, reference, input_shape, smallest)
+        return builder
+
+    return add
 
 
 @contextlib.contextmanager
@@ -127,8 +108,8 @@ def build(
     classes: int | Sequence[str],
     *,
     seed: int = 0,
-    mean: float | Sequence[float] | None = None,
-    std: float | Sequence[float] | None = None,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
     bounds: tuple[float, float] = (0.0, 1.0),
     **settings: Any,
 ) -> Classifier:
@@ -139,8 +120,8 @@ def build(
         input_shape: of one sample: (channels, height, width), or anything for `mlp`.
         classes: class names, or their number.
         seed: of the initial weights; the global random state is neither used nor changed.
-        mean: subtracted from the inputs, a number or one per channel; None for 0.
-        std: divides them after that, likewise; None for 1.
+        mean: subtracted from the inputs, a number or one per channel.
+        std: divides them after that, likewise.
         bounds: smallest and largest value of an input.
         settings: of the architecture, see `ARCHITECTURES[name].settings`.
 
@@ -151,6 +132,7 @@ def build(
     >>> model(torch.rand(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
+    one_of("architecture", name, ARCHITECTURES)
     row = ARCHITECTURES[name]
     shape = tuple(int(s) for s in input_shape)
     count = classes if isinstance(classes, int) else len(classes)
@@ -162,8 +144,8 @@ def build(
         module = row.builder(shape, count, **values)
     return Classifier(
         module,
-        mean=0.0 if mean is None else mean,
-        std=1.0 if std is None else std,
+        mean=mean,
+        std=std,
         bounds=bounds,
         classes=classes,
         input_shape=shape,

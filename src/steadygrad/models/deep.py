@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from steadygrad.models.architectures import ARCHITECTURES
-from steadygrad.models.small import he_initialize, relu
-
-__all__ = ["Residual", "alexnet", "resnet18", "vgg16"]
+from steadygrad.models.architectures import architecture
+from steadygrad.models.small import he_initialize
 
 # Channels in units of the width; 0 is max pooling.
 _VGG16 = (1, 1, 0, 2, 2, 0, 4, 4, 4, 0, 8, 8, 8, 0, 8, 8, 8, 0)
 
 
-@ARCHITECTURES.register(
+@architecture(
     "vgg16",
     summary="VGG-16 with batch norm and one linear layer",
     reference="Zhang et al., IEEE TIP 30, 2021",
@@ -26,14 +24,14 @@ def vgg16(shape: tuple[int, ...], classes: int, *, width: int = 64) -> nn.Module
     channels = shape[0]
     for factor in _VGG16:
         if factor:
-            layers += [nn.Conv2d(channels, factor * width, 3, padding=1), nn.BatchNorm2d(factor * width), relu()]
+            layers += [nn.Conv2d(channels, factor * width, 3, padding=1), nn.BatchNorm2d(factor * width), nn.ReLU()]
             channels = factor * width
         else:
             layers.append(nn.MaxPool2d(2))
     return he_initialize(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)))
 
 
-@ARCHITECTURES.register(
+@architecture(
     "alexnet",
     summary="AlexNet for small images: five convolutions, three poolings, two hidden linear layers, dropout",
     reference="Krizhevsky, Sutskever & Hinton, NeurIPS 2012",
@@ -46,17 +44,17 @@ def alexnet(
     """AlexNet with a 5x5 first convolution of stride 1; `width` channels first, 6 `width` at most."""
     height, breadth = (s // 8 for s in shape[1:])
     features = nn.Sequential(
-        *(nn.Conv2d(shape[0], width, 5, padding=2), relu(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(width, 3 * width, 5, padding=2), relu(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(3 * width, 6 * width, 3, padding=1), relu()),
-        *(nn.Conv2d(6 * width, 4 * width, 3, padding=1), relu()),
-        *(nn.Conv2d(4 * width, 4 * width, 3, padding=1), relu(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(shape[0], width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(width, 3 * width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(3 * width, 6 * width, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(6 * width, 4 * width, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(4 * width, 4 * width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
     )
     return nn.Sequential(
         *he_initialize(features).children(),
         nn.Flatten(),
-        *(nn.Dropout(dropout), nn.Linear(4 * width * height * breadth, hidden), relu()),
-        *(nn.Dropout(dropout), nn.Linear(hidden, hidden), relu()),
+        *(nn.Dropout(dropout), nn.Linear(4 * width * height * breadth, hidden), nn.ReLU()),
+        *(nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU()),
         nn.Linear(hidden, classes),
     )
 
@@ -67,14 +65,14 @@ class Residual(nn.Module):
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            *(nn.Conv2d(channels, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), relu()),
+            *(nn.Conv2d(channels, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()),
             *(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)),
         )
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels != width:
             self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
 
-        self.relu = relu()
+        self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, C, H, W) to (N, width, H / stride, W / stride)."""
@@ -82,7 +80,7 @@ class Residual(nn.Module):
         return out
 
 
-@ARCHITECTURES.register(
+@architecture(
     "resnet18",
     summary="ResNet-18 for small images: 3x3 first convolution, no first pooling",
     reference="He et al., CVPR 2016",
@@ -94,7 +92,7 @@ def resnet18(shape: tuple[int, ...], classes: int, *, width: int = 64) -> nn.Mod
     layers: list[nn.Module] = [
         nn.Conv2d(shape[0], width, 3, padding=1, bias=False),
         nn.BatchNorm2d(width),
-        relu(),
+        nn.ReLU(),
     ]
     channels = width
     for stage in range(4):

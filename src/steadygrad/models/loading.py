@@ -16,8 +16,6 @@ from steadygrad.models import sources
 from steadygrad.models.architectures import ARCHITECTURES, build
 from steadygrad.registry import parse_settings
 
-__all__ = ["load"]
-
 _FORMS = (
     "a model is a .safetensors file, a run folder, an architecture name, module:callable, "
     "timm:NAME, torchvision:NAME or hub:owner/name"
@@ -104,7 +102,7 @@ def _resolve(spec: str, given: _Given) -> Classifier:
         return _from_name(head, parse_settings(rest, repr(spec), "mlp:hidden=[500,150]"), given)
     if colon:
         return _with_weights(sources.from_callable(spec), spec, given.weights, {})
-    raise UsageError(f"{unknown_name('model', spec, [row.name for row in ARCHITECTURES])}; {_FORMS}")
+    raise UsageError(f"{unknown_name('model', spec, ARCHITECTURES)}; {_FORMS}")
 
 
 def _models_in(folder: Path) -> list[Path]:

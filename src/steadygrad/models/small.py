@@ -6,16 +6,9 @@ import math
 
 from torch import nn
 
-from steadygrad.models.architectures import ARCHITECTURES
-
-__all__ = ["convnet", "digits_cnn", "he_initialize", "lenet", "mlp", "nin", "relu", "ross_cnn"]
+from steadygrad.models.architectures import architecture
 
 _YAN = "Yan, Guo & Zhang, NeurIPS 2018"
-
-
-def relu() -> nn.ReLU:
-    """A rectifier that keeps its input, which second derivatives and hooks may need."""
-    return nn.ReLU(inplace=False)
 
 
 def he_initialize(module: nn.Module) -> nn.Module:
@@ -28,7 +21,7 @@ def he_initialize(module: nn.Module) -> nn.Module:
     return module
 
 
-@ARCHITECTURES.register(
+@architecture(
     "mlp",
     summary="fully connected 784-500-150-10, ReLU; inputs of any shape",
     reference=_YAN,
@@ -40,12 +33,12 @@ def mlp(shape: tuple[int, ...], classes: int, *, hidden: tuple[int, ...] = (500,
     width = math.prod(shape)
     layers: list[nn.Module] = [nn.Flatten()]
     for size in hidden:
-        layers += [nn.Linear(width, size), relu()]
+        layers += [nn.Linear(width, size), nn.ReLU()]
         width = size
     return nn.Sequential(*layers, nn.Linear(width, classes))
 
 
-@ARCHITECTURES.register(
+@architecture(
     "lenet",
     summary="two 5x5 convolutions (20, 50) with max pooling and no ReLU, linear 500",
     reference=_YAN,
@@ -62,12 +55,12 @@ def lenet(shape: tuple[int, ...], classes: int, *, hidden: int = 500) -> nn.Modu
         nn.MaxPool2d(2),
         nn.Flatten(),
         nn.Linear(50 * height * width, hidden),
-        relu(),
+        nn.ReLU(),
         nn.Linear(hidden, classes),
     )
 
 
-@ARCHITECTURES.register(
+@architecture(
     "ross_cnn",
     summary="two 5x5 convolutions (32, 64) with batch norm and max pooling, linear 1024, dropout",
     reference="Ross & Doshi-Velez, AAAI 2018",
@@ -78,15 +71,15 @@ def ross_cnn(shape: tuple[int, ...], classes: int, *, hidden: int = 1024, dropou
     """The CNN of the input-gradient regularization paper; same padding in both convolutions."""
     height, width = (s // 2 // 2 for s in shape[1:])
     return nn.Sequential(
-        *(nn.Conv2d(shape[0], 32, 5, padding=2), nn.BatchNorm2d(32), relu(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(32, 64, 5, padding=2), nn.BatchNorm2d(64), relu(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(shape[0], 32, 5, padding=2), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(32, 64, 5, padding=2), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2)),
         nn.Flatten(),
-        *(nn.Linear(64 * height * width, hidden), nn.BatchNorm1d(hidden), relu(), nn.Dropout(dropout)),
+        *(nn.Linear(64 * height * width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(dropout)),
         nn.Linear(hidden, classes),
     )
 
 
-@ARCHITECTURES.register(
+@architecture(
     "convnet",
     summary="three 5x5 convolutions (32, 32, 64) with pooling, one of 4x4, linear",
     reference=_YAN,
@@ -97,15 +90,15 @@ def convnet(shape: tuple[int, ...], classes: int) -> nn.Module:
     """The CIFAR-10 ConvNet; sizes that 8 does not divide are rounded up by the pooling."""
     height, width = (-(-s // 8) - 3 for s in shape[1:])
     features = nn.Sequential(
-        *(nn.Conv2d(shape[0], 32, 5, padding=2), nn.MaxPool2d(2, ceil_mode=True), relu()),
-        *(nn.Conv2d(32, 32, 5, padding=2), relu(), nn.AvgPool2d(2, ceil_mode=True)),
-        *(nn.Conv2d(32, 64, 5, padding=2), relu(), nn.AvgPool2d(2, ceil_mode=True)),
-        *(nn.Conv2d(64, 64, 4), relu()),
+        *(nn.Conv2d(shape[0], 32, 5, padding=2), nn.MaxPool2d(2, ceil_mode=True), nn.ReLU()),
+        *(nn.Conv2d(32, 32, 5, padding=2), nn.ReLU(), nn.AvgPool2d(2, ceil_mode=True)),
+        *(nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.AvgPool2d(2, ceil_mode=True)),
+        *(nn.Conv2d(64, 64, 4), nn.ReLU()),
     )
     return nn.Sequential(*he_initialize(features).children(), nn.Flatten(), nn.Linear(64 * height * width, classes))
 
 
-@ARCHITECTURES.register(
+@architecture(
     "nin",
     summary="network in network: three blocks of one spatial and two 1x1 convolutions, dropout",
     reference=_YAN,
@@ -118,9 +111,9 @@ def nin(shape: tuple[int, ...], classes: int, *, dropout: float = 0.5) -> nn.Mod
     def block(size: int, channels: tuple[int, int, int, int]) -> list[nn.Module]:
         first, second, third, last = channels
         return [
-            *(nn.Conv2d(first, second, size, padding=size // 2), relu()),
-            *(nn.Conv2d(second, third, 1), relu()),
-            *(nn.Conv2d(third, last, 1), relu()),
+            *(nn.Conv2d(first, second, size, padding=size // 2), nn.ReLU()),
+            *(nn.Conv2d(second, third, 1), nn.ReLU()),
+            *(nn.Conv2d(third, last, 1), nn.ReLU()),
         ]
 
     network = nn.Sequential(
@@ -133,7 +126,7 @@ def nin(shape: tuple[int, ...], classes: int, *, dropout: float = 0.5) -> nn.Mod
     return he_initialize(network)
 
 
-@ARCHITECTURES.register(
+@architecture(
     "digits_cnn",
     summary="two 3x3 convolutions, max pooling, linear: trains on the 8x8 digits in seconds",
     reference="the default of the demo",
@@ -144,8 +137,8 @@ def digits_cnn(shape: tuple[int, ...], classes: int, *, width: int = 32) -> nn.M
     """A CNN for very small gray images with `width` and 2 `width` channels."""
     height, breadth = (s // 2 for s in shape[1:])
     return nn.Sequential(
-        *(nn.Conv2d(shape[0], width, 3, padding=1), relu()),
-        *(nn.Conv2d(width, 2 * width, 3, padding=1), relu()),
+        *(nn.Conv2d(shape[0], width, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU()),
         nn.MaxPool2d(2),
         nn.Flatten(),
         nn.Linear(2 * width * height * breadth, classes),

@@ -20,8 +20,6 @@ from torch import nn
 from steadygrad.errors import Failure, UsageError
 from steadygrad.models.architectures import seeded
 
-__all__ = ["from_callable", "from_hub", "from_timm", "from_torchvision"]
-
 
 def _near(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=5, cutoff=0.4)

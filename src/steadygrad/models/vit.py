@@ -7,9 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadygrad.errors import UsageError
-from steadygrad.models.architectures import ARCHITECTURES
-
-__all__ = ["Block", "ViT", "vit"]
+from steadygrad.models.architectures import architecture
 
 
 class Block(nn.Module):
@@ -56,7 +54,7 @@ class ViT(nn.Module):
         return logits
 
 
-@ARCHITECTURES.register(
+@architecture(
     "vit",
     summary="tiny vision transformer: patches, attention, GELU; no rectifier, so it has curvature",
     reference="Dosovitskiy et al., ICLR 2021",

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.classifier import frozen
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.errors import UsageError, one_of
 from steadygrad.neurons.recording import by_neuron, recorded
 from steadygrad.neurons.sensitivity import CHUNK, changes
-
-__all__ = ["Movers", "movers"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +32,8 @@ class Movers:
         size = (self.boxes[:, 2:] - self.boxes[:, :2]).amax(0)
         corner = self.boxes[:, :2].minimum(torch.tensor(images.shape[2:]) - size)
         height, width = size.tolist()
-        return torch.stack(
-            [
-                images[i, :, top : top + height, left : left + width]
-                for i, (top, left) in zip(self.index.tolist(), corner.tolist(), strict=True)
-            ]
-        )
+        places = zip(self.index.tolist(), corner.tolist(), strict=True)
+        return torch.stack([images[i, :, top : top + height, left : left + width] for i, (top, left) in places])
 
 
 def movers(
@@ -61,16 +55,13 @@ def movers(
     if x.ndim != 4 or count < 1:
         raise UsageError(f"movers needs images (N, C, H, W) and a count of at least 1, got {tuple(x.shape)}, {count}")
     found = changes(model, x, x_adv, layers=(layer,), chunk=chunk)
-    if layer not in found:
-        raise unknown_name("layer", layer, found)
+    one_of("layer", layer, found)
     if not 0 <= neuron < found[layer].shape[1]:
         raise UsageError(f"neuron must be within 0..{found[layer].shape[1] - 1} in layer {layer!r}, got {neuron}")
     moved = found[layer][:, neuron]
     index = torch.sort(moved, descending=True, stable=True).indices[:count]
-    acting = torch.cat(
-        [_acting(model, x[part], x_adv[part], layer, neuron) for part in torch.split(index, chunk)]
-    )  # (K, H, W)
-    return Movers(index.cpu(), moved[index].cpu(), _boxes(acting.cpu()))
+    acting = [_acting(model, x[part], x_adv[part], layer, neuron) for part in torch.split(index, chunk)]
+    return Movers(index.cpu(), moved[index].cpu(), _boxes(torch.cat(acting).cpu()))
 
 
 def _acting(model: nn.Module, x: Tensor, x_adv: Tensor, layer: str, neuron: int) -> Tensor:

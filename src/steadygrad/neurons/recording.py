@@ -18,8 +18,6 @@ from torch.nn.modules import activation
 from steadygrad.classifier import Classifier, unwrap
 from steadygrad.errors import UsageError, unknown_name
 
-__all__ = ["Layers", "at_outputs", "by_neuron", "neuron_axis", "recorded"]
-
 Layers = tuple[str, ...] | None
 """Glob patterns of layer names, or None for all activation modules but one that gives the logits."""
 

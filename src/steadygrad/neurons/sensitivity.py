@@ -11,10 +11,8 @@ from torch import Tensor, nn
 
 from steadygrad import randomness
 from steadygrad.classifier import bounds_of, check_inputs, frozen
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.errors import UsageError, at_least_one, one_of
 from steadygrad.neurons.recording import Layers, by_neuron, recorded
-
-__all__ = ["change", "changes", "curve", "select", "sensitivity", "spectrum", "stream"]
 
 CHUNK = 256
 
@@ -83,8 +81,7 @@ def stream(
 def _parts(
     model: nn.Module, pairs: Iterable[tuple[Tensor, Tensor]], layers: Layers, chunk: int
 ) -> Iterator[dict[str, Tensor]]:
-    if chunk < 1:
-        raise UsageError(f"chunk must be at least 1 pair, got {chunk}")
+    at_least_one(chunk=chunk)
     for x, x_adv in pairs:
         if x.shape != x_adv.shape:
             raise UsageError(f"x and x_adv must be of one shape, got {tuple(x.shape)} and {tuple(x_adv.shape)}")
@@ -113,8 +110,7 @@ def select(
     """
     if not 0 < share <= 1:
         raise UsageError(f"share must be within (0, 1], got {share}")
-    if which not in ("most", "least", "random"):
-        raise unknown_name("choice of neurons", which, ("most", "least", "random"))
+    one_of("choice of neurons", which, ("most", "least", "random"))
     generator = randomness.fresh(seed)
     chosen = {}
     for name, values in sigma.items():

@@ -13,8 +13,6 @@ from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
 from steadygrad.neurons.recording import at_outputs, neuron_axis, recorded
 
-__all__ = ["patched", "switched_off"]
-
 
 @contextlib.contextmanager
 def switched_off(model: nn.Module, neurons: Mapping[str, Tensor]) -> Iterator[nn.Module]:

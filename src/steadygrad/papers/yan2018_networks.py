@@ -18,6 +18,7 @@ from steadygrad.papers.study import Study
 from steadygrad.papers.training import Training
 from steadygrad.registry import build, configure
 from steadygrad.training import FitSettings
+from steadygrad.training.plan import moments
 
 __all__ = ["LABELS", "METHODS", "RIVALS", "SCALES", "Recipe", "Scale", "left_out", "methods", "recipe_of"]
 
@@ -108,9 +109,7 @@ class Recipe:
         return Training(build("defense", way["defense"]["name"], settings), fitting, start, data)
 
     def _start(self, data: Dataset, seed: int) -> Classifier:
-        x, _ = data.take(10_000, seed=0).tensors()
-        rows = x.transpose(0, 1).flatten(1)
-        center, spread = rows.mean(1).tolist(), rows.std(1).clamp_min(1e-3).tolist()
+        center, spread = moments(data)
         return models.build(self.network, data.shape, data.classes, seed=seed, mean=center, std=spread)
 
 

@@ -9,8 +9,6 @@ from typing import Any
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.files import read_toml
 
-__all__ = ["RECIPES", "Recipe", "find", "retarget"]
-
 _FOLDER = Path(__file__).parent
 
 

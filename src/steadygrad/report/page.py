@@ -9,7 +9,7 @@ from steadygrad import files
 from steadygrad.report import blocks, run_folder
 from steadygrad.report.png import Arrays
 from steadygrad.report.run_folder import Run
-from steadygrad.report.sections import SECTIONS
+from steadygrad.report.sections import sections
 from steadygrad.report.sections.headline_section import sentence
 from steadygrad.report.wording import duration, threat
 
@@ -48,7 +48,7 @@ def render(summary: Summary, arrays: Arrays, hardened: HardenSummary | None = No
         ("Threat", threat(summary.threat)),
         ("Made", f"{made}, in {duration(summary.seconds)}"),
     ]  # fmt: skip
-    drawn = [(section, section.blocks(run)) for section in SECTIONS]
+    drawn = [(section, section.blocks(run)) for section in sections()]
     page = blocks.Page(
         title=f"Robustness audit: {names} on {data.name}",
         kicker="Robustness audit",
@@ -65,5 +65,5 @@ def render(summary: Summary, arrays: Arrays, hardened: HardenSummary | None = No
 def tables(summary: Summary, hardened: HardenSummary | None = None) -> list[Table]:
     """The tables of all sections that have one: the headline first, or before it what a hardening changed."""
     run = Run(summary, {}, hardened)
-    found = [section.terminal(run) for section in SECTIONS]
+    found = [section.terminal(run) for section in sections()]
     return [table for table in found if table is not None]

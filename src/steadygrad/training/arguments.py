@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
-from steadygrad.classifier import Classifier, check_logits, frozen
+from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.data.dataset import two_classes
 from steadygrad.defenses import Defense
 from steadygrad.errors import UsageError
 from steadygrad.training.settings import FitSettings
 from steadygrad.training.tracking import require_tensorboard
-
-__all__ = ["check_arguments", "check_model"]
 
 
 def check_arguments(
@@ -76,22 +72,4 @@ def _check_data(classifier: Classifier, data: Dataset, which: str) -> None:
         raise UsageError(
             f"{classifier.name} takes inputs within {classifier.bounds}, and the data lie within {data.bounds}: "
             "give the classifier these bounds, with mean and std instead"
-        )
-
-
-def check_model(classifier: Classifier, data: Dataset) -> None:
-    """Refuse a model that cannot be trained, or does not give one logit per class of the data."""
-    if not any(p.requires_grad for p in classifier.parameters()):
-        raise UsageError(f"{classifier.name} has no weights that require a gradient: nothing can be trained")
-    device = next(classifier.parameters()).device
-    x = data.batch(slice(0, 2))[0].to(device)
-    try:
-        with frozen(classifier), torch.no_grad():
-            logits = classifier(x)
-    except RuntimeError as error:
-        raise UsageError(f"{classifier.name} cannot take samples of shape {data.shape}: {error}") from error
-    check_logits(logits, len(x))
-    if logits.shape[1] != len(data.classes):
-        raise UsageError(
-            f"{classifier.name} gives {logits.shape[1]} logits, and the data have {len(data.classes)} classes"
         )

@@ -16,8 +16,6 @@ from torch import Tensor
 from steadygrad.data import Dataset
 from steadygrad.randomness import fresh, seed_of
 
-__all__ = ["Augment", "augmented", "on_device", "steps_of"]
-
 Augment = Literal["none", "flip", "crop_flip"]
 
 _MOST_BYTES = 4 << 30

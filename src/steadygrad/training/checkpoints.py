@@ -16,9 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.errors import Failure, UsageError
-from steadygrad.files import write_tensors
-
-__all__ = ["Progress", "fingerprint", "load", "remove_leftovers", "save"]
+from steadygrad.files import read_tensors, write_tensors
 
 NAME = "checkpoint.safetensors"
 
@@ -74,7 +72,10 @@ def load(
     path = folder / NAME
     if not path.exists():
         return None
-    tensors, metadata = _read(path)
+    try:
+        tensors, metadata = read_tensors(path)
+    except Failure as error:
+        raise Failure(f"the checkpoint {path} cannot be read ({error}): delete it to train from the start") from error
     if metadata.get("run") != run:
         raise UsageError(f"{path} is from another configuration: choose another --out, or delete it")
     module.load_state_dict(_under("model", tensors))
@@ -94,17 +95,6 @@ def load(
 def _like(weight: Tensor, tensor: Tensor) -> Tensor:
     """A tensor of an optimizer's state in the memory layout of its weight, which a fused optimizer relies on."""
     return torch.empty_like(weight, dtype=tensor.dtype).copy_(tensor) if tensor.shape == weight.shape else tensor
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            # Clones: the file may be replaced while its memory is mapped.
-            return {k: file.get_tensor(k).clone() for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise Failure(f"the checkpoint {path} cannot be read ({error}): delete it to train from the start") from error
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -24,8 +24,6 @@ from steadygrad.training.loop import Loop, Watch
 from steadygrad.training.processes import Processes
 from steadygrad.training.settings import FitSettings
 
-__all__ = ["FitResult", "fit"]
-
 _DEFAULTS = FitSettings()
 
 
@@ -78,14 +76,25 @@ def fit(
     """
     check_arguments(classifier, defense, train, validation, settings, out)
     processes = Processes(device)
-    folder = Path(out) if out is not None else None
+    folder, run = Path(out) if out is not None else None, ""
     if folder is not None:
-        config = _configuration(classifier, defense, train, validation, settings, seed)
+        # All on which the trained weights depend; an error names the keys that differ.
+        config = {
+            "classifier": classifier.settings,
+            "starting weights": checkpoints.fingerprint(classifier.module),
+            "model code": model_code(classifier.module),
+            "defense": registry.describe(defense),
+            "settings": settings.outcome,
+            "training data": train.fingerprint,
+            "validation data": validation.fingerprint if validation is not None else None,
+            "seed": seed,
+        }
+        # As in TOML, 1 and 1.0 are the same setting.
+        run = files.key(json.loads(json.dumps(config, default=str), parse_int=float))
         if processes.main:
             files.output_folder(folder, config)
             checkpoints.remove_leftovers(folder)
         processes.wait()
-    run = _key(config) if folder is not None else ""
     teacher: Classifier | None = None
     if defense.teacher is not None:
         inner = folder / "teacher" if folder is not None else None
@@ -98,32 +107,6 @@ def fit(
         loop.run()
     progress = loop.progress
     return FitResult(loop.result(), progress.history, progress.best_epoch or progress.epoch, progress.epoch)
-
-
-def _configuration(
-    classifier: Classifier,
-    defense: Defense,
-    train: Dataset,
-    validation: Dataset | None,
-    settings: FitSettings,
-    seed: int,
-) -> dict[str, Any]:
-    """All on which the trained weights depend; an error names the keys that differ."""
-    return {
-        "classifier": classifier.settings,
-        "starting weights": checkpoints.fingerprint(classifier.module),
-        "model code": model_code(classifier.module),
-        "defense": registry.describe(defense),
-        "settings": settings.outcome,
-        "training data": train.fingerprint,
-        "validation data": validation.fingerprint if validation is not None else None,
-        "seed": seed,
-    }
-
-
-def _key(config: dict[str, Any]) -> str:
-    # As in TOML, 1 and 1.0 are the same setting.
-    return files.key(json.loads(json.dumps(config, default=str), parse_int=float))
 
 
 @contextlib.contextmanager

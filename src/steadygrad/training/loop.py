@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from steadygrad import randomness
 from steadygrad.attacks import PGD
-from steadygrad.classifier import Classifier, frozen
+from steadygrad.classifier import Classifier, check_model, frozen
 from steadygrad.data import Dataset
 from steadygrad.defenses import Defense, State
 from steadygrad.errors import Failure, UsageError
@@ -23,13 +23,10 @@ from steadygrad.progress import Advance, task
 from steadygrad.randomness import seed_of
 from steadygrad.threat import Threat
 from steadygrad.training import checkpoints
-from steadygrad.training.arguments import check_model
 from steadygrad.training.batches import augmented, on_device, steps_of
 from steadygrad.training.processes import Processes
 from steadygrad.training.settings import FitSettings
 from steadygrad.training.tracking import tracker, write_history
-
-__all__ = ["Loop", "Watch"]
 
 Watch = Callable[[Classifier, int], None]
 """`watch(classifier, steps)` gets a copy of the model in evaluation mode, and how many steps it was trained."""
@@ -71,7 +68,10 @@ class Loop:
             raise UsageError("freeze_norms leaves no weight to train: batch normalization is all that can learn here")
         self.train = on_device(self.train, self.device)
         self.validation = on_device(self.validation, self.device) if self.validation is not None else None
-        check_model(self.model, self.train)
+        if not any(p.requires_grad for p in self.model.parameters()):
+            raise UsageError(f"{self.model.name} has no weights that require a gradient: nothing can be trained")
+        x, _ = self.train.batch(slice(0, 2))
+        check_model(self.model, x.to(self.device), len(self.train.classes), self.model.name)
         self.steps = len(steps_of(len(self.train), settings.batch_size, self.seed, 0))
         if len(self.train) // self.steps < processes.size:
             raise UsageError(f"batch_size={settings.batch_size} is too small for {processes.size} processes")

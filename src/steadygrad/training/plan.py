@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import torch
 from pydantic import Field
 
 from steadygrad import defenses, models, recipes
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset, load
 from steadygrad.defenses import Defense
-from steadygrad.errors import UsageError
 from steadygrad.files import read_toml
-from steadygrad.plans import Count, Plan, Seed
-from steadygrad.registry import build, configure
+from steadygrad.plans import Count, Plan, Seed, read_method
+from steadygrad.registry import configure
 from steadygrad.training.fit import FitResult, fit
 from steadygrad.training.settings import FitSettings
 
-__all__ = ["TrainPlan", "moments"]
+_CHUNK = 256
 
 
 class TrainPlan(Plan):
@@ -60,10 +60,7 @@ class TrainPlan(Plan):
         """The training objective."""
         if isinstance(self.defense, str):
             return defenses.parse(self.defense)
-        if "name" not in self.defense:
-            raise UsageError(f"the defense {self.defense} needs a name, e.g. name = 'input_gradient'")
-        rest = {k: v for k, v in self.defense.items() if k != "name"}
-        found: Defense = build("defense", str(self.defense["name"]), rest)
+        found: Defense = read_method("defense", self.defense)
         return found
 
     def fitting(self, **usual: Any) -> FitSettings:
@@ -80,10 +77,10 @@ class TrainPlan(Plan):
         classifier = models.load(self.model, data=training)
         if self.model.partition(":")[0] in models.ARCHITECTURES:
             settings = dict(classifier.architecture or {})
-            mean, std = moments(training) if self.normalize else (None, None)
-            classifier = models.build(
-                settings.pop("name"), training.shape, training.classes, seed=self.seed, mean=mean, std=std, **settings
-            )
+            if self.normalize:
+                settings["mean"], settings["std"] = moments(training)
+            name = settings.pop("name")
+            classifier = models.build(name, training.shape, training.classes, seed=self.seed, **settings)
         classifier.name = self.name or classifier.name
         return classifier
 
@@ -97,6 +94,12 @@ class TrainPlan(Plan):
 
 def moments(data: Dataset) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel, from at most 10,000 samples spread over the data."""
-    x, _ = data.take(10_000, seed=0).tensors()
-    rows = x.transpose(0, 1).flatten(1) if x.ndim == 4 else x.flatten()[None]
-    return rows.mean(1).tolist(), rows.std(1).clamp_min(1e-3).tolist()
+    drawn, count = data.take(10_000, seed=0), 0
+    total = squares = torch.zeros((), dtype=torch.float64)
+    for start in range(0, len(drawn), _CHUNK):
+        x = drawn.batch(slice(start, start + _CHUNK))[0].double()
+        rows = x.transpose(0, 1).flatten(1) if x.ndim == 4 else x.flatten()[None]  # (C, values)
+        count += rows.shape[1]
+        total, squares = total + rows.sum(1), squares + rows.square().sum(1)
+    variance = (squares - total.square() / count).clamp_min(0) / max(count - 1, 1)
+    return (total / count).tolist(), variance.sqrt().clamp_min(1e-3).tolist()

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from steadygrad.errors import UsageError
 
-__all__ = ["Processes", "resolve_device"]
-
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """The device of that name, if this machine has it.
@@ -36,7 +34,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if (chosen.index or 0) >= count[chosen.type]:
         found = f"{count[chosen.type]} {chosen.type} device(s) of this machine are visible to PyTorch"
         raise UsageError(
-            f"device {device!s} was asked for, but {found}: use device='cpu', or install a matching PyTorch"
+            f"device {device!s} was asked for, but {found}: use the device cpu, or install a matching PyTorch"
         )
     return chosen
 

@@ -11,8 +11,6 @@ from steadygrad.errors import UsageError
 from steadygrad.registry import BelowOne, Limit, NotNegative, Positive, check_settings
 from steadygrad.training.batches import Augment
 
-__all__ = ["FitSettings"]
-
 _Whole = Annotated[int, Limit("an integer of at least 1", lambda value: isinstance(value, int) and value >= 1)]
 _NO_EFFECT_ON_WEIGHTS = ("checkpoint_every", "checkpoint_steps", "tensorboard")
 

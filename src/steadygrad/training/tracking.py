@@ -10,8 +10,6 @@ from typing import Any
 from steadygrad.errors import UsageError
 from steadygrad.files import write_text
 
-__all__ = ["require_tensorboard", "tracker", "write_history"]
-
 
 def write_history(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write `history.csv`, one row per epoch, whole or not at all."""

@@ -14,7 +14,9 @@ from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen
 from steadygrad.derivatives import in_chunks
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
-from steadygrad.threat import linf, per_sample
+from steadygrad.measuring.statistics import Estimate, mean
+from steadygrad.measuring.table import Table
+from steadygrad.threat import Threat, linf, per_sample
 
 _BISECTIONS = 12
 
@@ -32,6 +34,15 @@ class NoiseInsensitivity(Measure):
 
     eps: float
     draws: int = 10
+
+    @classmethod
+    def for_audit(cls, threat: Threat) -> NoiseInsensitivity | None:
+        """With noise as large as the threat, if that is in linf."""
+        return cls(float(threat.eps)) if threat.norm == "linf" else None  # type: ignore[arg-type]
+
+    def summarize(self, table: Table) -> dict[str, Estimate]:
+        """The mean insensitivity."""
+        return {"insensitivity": mean(table["insensitivity"])}
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         found = noise_insensitivity(models[0], batch.x, batch.y, self.eps, draws=self.draws, generator=batch.seeds)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from steadygrad.report.blocks import Block, Cell, Group, Inline, Row, Table, html, mark, small, titled
 from steadygrad.report.cells import DASH, judged, share
 from steadygrad.report.run_folder import Run
+from steadygrad.report.sections import ReportSection
 from steadygrad.report.wording import number, percent
 
 if TYPE_CHECKING:
@@ -68,3 +69,6 @@ def _broken(models: Sequence[Model]) -> Table:
         ["Attack", *(model.name for model in models)],
         rows,
     )
+
+
+SECTION = ReportSection(20, "attacks", "Attacks", "Attack by attack", "models.attacks models.broken_by", blocks)

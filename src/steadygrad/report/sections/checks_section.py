@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from steadygrad.report.blocks import Block, Cell, Folded, Table, Text, mark, missing
 from steadygrad.report.cells import by_model
 from steadygrad.report.run_folder import Run
+from steadygrad.report.sections import ReportSection
 from steadygrad.report.wording import number, spaced
 
 if TYPE_CHECKING:
@@ -48,3 +49,8 @@ def _checks(model: Model) -> Folded:
 def _seen(value: bool | None, note: str = "") -> Cell:
     text: Any = missing("– not seen") if value is None else mark(value, "yes" if value else "no")
     return Cell(text, note=note, kind="text")
+
+
+SECTION = ReportSection(
+    50, "checks", "Checks", "Checks behind the verdicts", "models.verdict models.eligibility models.draws", blocks
+)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from steadygrad.report.blocks import Block, Figure, Folded, Table
 from steadygrad.report.cells import named, share
 from steadygrad.report.run_folder import Run
+from steadygrad.report.sections import ReportSection
 from steadygrad.report.style import INK, MARKERS, MUTED, PAPER, SERIES, bare, inline, plot
 from steadygrad.report.wording import norm, number, percent
 
@@ -125,3 +126,6 @@ def spread(places: list[float], heights: list[float], low: float = 0.0, high: fl
     for upper, current in itertools.pairwise(reversed(order)):
         moved[current] = max(low, min(moved[current], moved[upper] - (heights[current] + heights[upper]) / 2))
     return moved
+
+
+SECTION = ReportSection(40, "curves", "Curves", "Accuracy against the size of the perturbation", "models.curve", blocks)

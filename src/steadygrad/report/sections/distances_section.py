@@ -8,6 +8,7 @@ from typing import Any
 from steadygrad.report.blocks import Block, Cell
 from steadygrad.report.cells import by_model, ranged, share
 from steadygrad.report.run_folder import Run
+from steadygrad.report.sections import ReportSection
 from steadygrad.report.wording import between, norm, number
 
 _QUANTILES = {"5 %": "0.05", "25 %": "0.25", "half": "0.5", "75 %": "0.75", "95 %": "0.95"}
@@ -57,3 +58,8 @@ def _quantile(level: str, model: Any) -> Cell:
 def _relative(key: str, model: Any) -> Cell:
     found = getattr(model.rho2, key)
     return share(None) if found is None else ranged(found, ".3f", struck=not model.verdict.trustworthy)
+
+
+SECTION = ReportSection(
+    30, "distances", "Distances", "The smallest changes found", "models.distances models.rho2", blocks
+)

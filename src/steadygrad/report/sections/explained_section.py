@@ -13,6 +13,7 @@ from steadygrad.report.cells import DASH, ranged, share
 from steadygrad.report.run_folder import Run
 from steadygrad.report.samples import GOALS, MARKS, attacked_maps
 from steadygrad.report.scatter import limits, scatter
+from steadygrad.report.sections import ReportSection
 from steadygrad.report.style import inline
 from steadygrad.report.terminal import listed
 from steadygrad.report.wording import NOT_MEASURED, number, percent, spaced, threat
@@ -309,3 +310,8 @@ def terminal(run: Run) -> RichTable | None:
             rows.append([name, row.name, ranged(row.similarity["top_k_intersection"]["attack"], ".2f"), ratio])
     title = "Explanations moved by attacks, also as a share of the certified bound"
     return listed(["model", "explanation", "top 10 % kept", "of the bound"], rows, title)
+
+
+SECTION = ReportSection(
+    100, "explained", "Explanations", "How far explanations can be moved", "explained", blocks, terminal
+)

@@ -9,6 +9,7 @@ from steadygrad.report.blocks import Block, Folded, Heading, Items, Pictures, Sa
 from steadygrad.report.png import Picture
 from steadygrad.report.run_folder import Run
 from steadygrad.report.samples import attacked_samples, planes, reduction, scale
+from steadygrad.report.sections import ReportSection
 from steadygrad.report.wording import number
 
 if TYPE_CHECKING:
@@ -69,3 +70,6 @@ def _grid(run: Run, grid: Grid) -> Pictures:
         [small("from \\ to"), *names],
         rows,
     )
+
+
+SECTION = ReportSection(80, "gallery", "Gallery", "Gallery", "gallery", blocks)

@@ -14,6 +14,7 @@ from steadygrad.report.blocks import Block, Cell, Inline, Row, Table, Text, html
 from steadygrad.report.cells import ranged
 from steadygrad.report.png import Array, Arrays
 from steadygrad.report.run_folder import Run
+from steadygrad.report.sections import ReportSection
 from steadygrad.report.style import INK, MUTED, SERIES, inline, plot
 from steadygrad.report.wording import NOT_MEASURED, number, percent, spaced
 
@@ -147,3 +148,13 @@ def _histograms(found: list[Array], bins: Array, finish: Callable[[Axes], None],
         axes.tick_params(length=3, pad=3)
 
     return plot(draw, title, (350, 108), (14, 24, 18, 8)) if len(found[0]) else None
+
+
+SECTION = ReportSection(
+    90,
+    "gradients",
+    "Gradients",
+    "Gradients, confidences, explanations",
+    "models.gradient_norm models.confidence models.explanations",
+    blocks,
+)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from steadygrad.report.blocks import Block, Cell, Inline, Row, Table, Text
 from steadygrad.report.cells import ranged, share
 from steadygrad.report.run_folder import Run
+from steadygrad.report.sections import ReportSection
 from steadygrad.report.terminal import listed
 from steadygrad.report.wording import number
 
@@ -76,3 +77,6 @@ def changes_table(found: HardenSummary) -> RichTable:
 def terminal(run: Run) -> RichTable | None:
     """The changes, where there was a hardening."""
     return None if run.hardened is None else changes_table(run.hardened)
+
+
+SECTION = ReportSection(0, "hardened", "Before and after", "Before and after hardening", "harden", blocks, terminal)

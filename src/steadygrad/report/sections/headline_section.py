@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from steadygrad.report.blocks import Block, Cell, Text, html
 from steadygrad.report.cells import by_model, judged, share
 from steadygrad.report.run_folder import Run
+from steadygrad.report.sections import ReportSection
 from steadygrad.report.terminal import listed
 from steadygrad.report.wording import budget, estimate, norm, threat
 
@@ -85,3 +86,6 @@ def terminal(run: Run) -> RichTable:
     """The headline for a Rich console; a refused number is struck out, and its reason stands beside it."""
     rows = [(m.name, share(m.clean), _robust(m), judged(m.verdict)) for m in run.summary.models]
     return listed(["model", "clean accuracy", "robust accuracy", "verdict"], rows, words=(0, 3))
+
+
+SECTION = ReportSection(10, "result", "Result", "Result", "models.clean models.robust models.verdict", blocks, terminal)

@@ -11,6 +11,7 @@ from steadygrad.report import blocks as page
 from steadygrad.report.blocks import Block, Cell, Inline, Row, Table, Text, html, legend, missing, small
 from steadygrad.report.cells import DASH, ranged, share
 from steadygrad.report.run_folder import Run
+from steadygrad.report.sections import ReportSection
 from steadygrad.report.style import INK, MARKERS, SERIES, bare, inline, plot
 from steadygrad.report.terminal import listed
 from steadygrad.report.wording import NOT_MEASURED, number, percent, threat
@@ -173,3 +174,6 @@ def _line(axes: Axes, values: Sequence[Estimate | Mean | None], series: int, sca
     axes.plot(
         x, middle, color=SERIES[series], linewidth=1.4, marker=MARKERS[series], markersize=5, clip_on=False, zorder=3
     )
+
+
+SECTION = ReportSection(110, "neurons", "Neurons", "Which neurons the attack moves", "neurons", blocks, terminal)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from steadygrad.report.blocks import Block, Cell, Code, Facts, Folded, Heading, Inline, Row, Table, Text, html, missing
 from steadygrad.report.cells import by_model
 from steadygrad.report.run_folder import Run
+from steadygrad.report.sections import ReportSection
 from steadygrad.report.wording import number
 
 if TYPE_CHECKING:
@@ -81,3 +82,14 @@ def _attacks(run: Run) -> Table:
         rows.setdefault(f"{attack.label} {attack.name} {settings}", (attack.label, cells))
     head = ["Attack", "Registered as", "Settings"]
     return Table("The attacks and their settings", head, list(rows.values()), words=(0, 1))
+
+
+SECTION = ReportSection(
+    120,
+    "reproduce",
+    "Reproduce",
+    "How to reproduce this page",
+    "version machine command config data models.name models.file models.architecture models.parameters "
+    "models.weights models.samples models.attacks",
+    blocks,
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from steadygrad.report.blocks import Block, Table, Text
 from steadygrad.report.cells import named, share
 from steadygrad.report.run_folder import Run
+from steadygrad.report.sections import ReportSection
 from steadygrad.report.wording import budget, norm
 
 
@@ -24,3 +25,6 @@ def blocks(run: Run) -> list[Block]:
         "evidence: a low number shows damage, a high one shows nothing."
     )
     return [Text(found.note), Table(caption, ["Source", *map(named, run.summary.models)], rows, style="stacked")]
+
+
+SECTION = ReportSection(70, "transfer", "Transfer", "Transfer between models", "transfer", blocks)
