@@ -16,8 +16,7 @@ from steadygrad.data import load
 from steadygrad.defenses import Plain
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measures.attacked import radius_leaving
-from steadygrad.measuring.measures.moved_boxes import most_moved
-from steadygrad.measuring.measures.neuron_changes import NeuronChanges, by_layer
+from steadygrad.measuring.measures.neuron_changes import NeuronChanges, by_layer, most_moved
 from steadygrad.measuring.measures.neurons_held import WAYS, NeuronsHeld, shares_right
 from steadygrad.measuring.measures.predicted import Predicted
 from steadygrad.measuring.runner import Runner

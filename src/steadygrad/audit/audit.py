@@ -8,19 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from steadygrad.audit.corruptions import corrupted, kinds
-from steadygrad.audit.kept_inputs import write_inputs
 from steadygrad.audit.models import about_model, fitting, named_models
 from steadygrad.audit.result import Audit, Facts
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError
-from steadygrad.files import key, output_folder, read_toml, write_json
+from steadygrad.files import atomic, key, output_folder, read_toml, write_json
 from steadygrad.measuring.runner import Runner, SavedTables, Tables
 from steadygrad.measuring.sources import weights_key
-from steadygrad.measuring.store import Store
-from steadygrad.measuring.table import Array
+from steadygrad.measuring.store import Store, place_of
+from steadygrad.measuring.table import Array, Table
 from steadygrad.threat import Threat
 
 if TYPE_CHECKING:
@@ -124,14 +124,13 @@ def _audited(
             return corrupted(tables, str(plan.corruptions), kind, plan.samples)
         return SavedTables(tables.folder, facts.corrupted[kind])
 
-    source = on_corrupted if facts.corrupted else None
-    found, attacked = summarize(tables, plan, facts, _as_read(config), shared, source)
+    found, attacked = summarize(tables, plan, facts, _as_read(config), shared, on_corrupted)
     summary = Summary.model_validate(found.summary)
     if folder is not None:
         summary.write(folder / Summary.FILE)
         if plan.keep_inputs:
             for name, tables_of in attacked.items():
-                write_inputs(folder / "inputs", name, tables_of, facts.data["classes"])
+                _write_inputs(folder / "inputs", name, tables_of, facts.data["classes"])
     return dataclasses.replace(found, summary=summary.plain(), folder=folder)
 
 
@@ -140,3 +139,17 @@ def _as_read(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _as_read(inner) for name, inner in sorted(value.items()) if inner is not None}
     return [_as_read(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _write_inputs(folder: Path, model: str, attacked: Mapping[str, Table], classes: Sequence[str]) -> None:
+    """Write for each sample the nearest input that an attack found, or the clean one where none did.
+
+    They are `.npz` files that `steadygrad.data.load(path, "test")` reads.
+    """
+    tables = list(attacked.values())
+    distance = np.stack([np.where(table["success"], table["distance"], np.inf) for table in tables])  # (A, N)
+    inputs = np.stack([table.kept("input").values for table in tables])
+    # A sample that nothing changed has its clean input in every table.
+    nearest = inputs[distance.argmin(0), np.arange(distance.shape[1])]
+    with atomic(folder / f"{place_of(model, '').partition('/')[0]}.npz") as temporary:
+        np.savez_compressed(temporary, x_test=nearest, y_test=tables[0]["label"], classes=np.array(classes))

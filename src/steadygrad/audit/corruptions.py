@@ -38,12 +38,11 @@ def corruptions(tables: Callable[[str], Tables], kinds: Iterable[str], model: st
 
     Source: Hendrycks and Dietterich 2019, arXiv:1903.12261.
     """
-    rows: list[dict[str, Any]] = []
-    errors = []
+    rows, errors = [], []
     for kind in kinds:
         table = tables(kind).run(Predicted(), model, title=f"predictions under {kind}")
         name, _, severity = kind.rpartition(" ")
-        accuracy = share_of(table["prediction"] == table["label"])
+        accuracy = share_of(table["right"])
         rows.append({"corruption": name, "severity": int(severity), "accuracy": accuracy.plain()})
         errors.append(1 - accuracy.value)
     return {"mean_error": sum(errors) / len(errors), "rows": rows}

@@ -15,7 +15,7 @@ from steadygrad.attributions.similarity import SIMILARITIES
 from steadygrad.audit.plan import AuditPlan
 from steadygrad.measuring.measures.map_attacks import MapAttacks, similarities
 from steadygrad.measuring.measures.map_bounds import DISTANCES, KINDS, K
-from steadygrad.measuring.measures.randomization import RandomizedLayers
+from steadygrad.measuring.measures.map_faithfulness import RandomizedLayers
 from steadygrad.measuring.runner import Tables
 from steadygrad.measuring.statistics import mean, quantile_intervals, share_of
 from steadygrad.measuring.table import Array, Table
@@ -42,7 +42,8 @@ def explained(
         models: their names.
         data: `shape` of a sample, names of the `classes`, number of `samples`.
     """
-    threat = plan.threat if plan.explanation_eps is None else plan.threat.at(plan.explanation_eps)
+    eps = float(plan.eps if plan.explanation_eps is None else plan.explanation_eps)
+    threat = plan.threat.at(eps)
     shape, count = data["shape"], min(plan.explanation_samples, data["samples"])
     pictured = len(shape) in (2, 3)
     pixels = math.prod(shape[1:] if len(shape) == 3 else shape)
@@ -66,7 +67,7 @@ def explained(
                 arrays |= _pictures(table, f"explained_{index}_{place}")
             rows[name]["attributions"].append(row)
     plain = {
-        "threat": {"norm": threat.norm, "eps": float(threat.eps), "bounds": list(threat.bounds)},  # type: ignore[arg-type]
+        "threat": {"norm": plan.norm, "eps": eps, "bounds": list(plan.bounds)},
         "samples": count,
         "pixels": {"all": pixels, "top": count_of(K, pixels)},
         "goals": goals,

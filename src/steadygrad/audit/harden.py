@@ -156,9 +156,9 @@ def harden(
 
 def _classifier(model: nn.Module, data: Dataset, threat: Threat) -> Classifier:
     """A copy to compare with, in evaluation mode: the audit moves models between devices."""
-    if isinstance(model, Classifier):
-        return copy.deepcopy(model).eval()
-    module = copy.deepcopy(model)
+    module = copy.deepcopy(model).eval()
+    if isinstance(module, Classifier):
+        return module
     return Classifier(module, bounds=threat.bounds, classes=data.classes, input_shape=data.shape).eval()
 
 

@@ -147,9 +147,7 @@ class ModelSummary:
             "accuracy": accuracy(table).plain(),
             "success_rate": rate.plain() if rate is not None else None,
             "after_rounding": accuracy(table, "rounded_success").plain(),
-            "zero_gradient": float(table["zero_gradient"].mean()),
-            "forwards": float(table["forwards"].mean()),
-            "backwards": float(table["backwards"].mean()),
+            **{name: float(table[name].mean()) for name in ("zero_gradient", "forwards", "backwards")},
             "median_distance": quantiles(table["distance"], at=(0.5,))["0.5"],
             "verdict": {"trustworthy": judged.trustworthy, "text": judged.text},
         }
@@ -171,12 +169,11 @@ class ModelSummary:
     def _distances(self) -> dict[str, Any]:
         """Quantiles of the smallest changes found, among the checked samples that were right before."""
         threat, found = self.plan.threat, self.smallest()
-        attacks = nearest(threat.norm)
         rows = self.leading.select(self.checked)
         sizes = found["distance"][rows["clean_prediction"] == rows["label"]]
         limit = float(threat.largest(torch.empty(1, *self.data["shape"]))[0])
         return {
-            "attack": " and ".join(map(label_of, attacks)),
+            "attack": " and ".join(map(label_of, nearest(threat.norm))),
             "count": len(sizes),
             "censored": int(np.isinf(sizes).sum()),
             "limit": limit,

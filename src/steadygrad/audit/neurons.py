@@ -11,7 +11,7 @@ import torch
 
 from steadygrad.audit.plan import AuditPlan
 from steadygrad.errors import UsageError
-from steadygrad.measuring.measures.neuron_changes import NeuronChanges
+from steadygrad.measuring.measures.neuron_changes import NeuronChanges, by_layer
 from steadygrad.measuring.measures.neurons_held import CHOICES, NeuronsHeld
 from steadygrad.measuring.paired import mean_difference, ratio_values
 from steadygrad.measuring.runner import Tables
@@ -35,10 +35,10 @@ def neurons(tables: Tables, models: Sequence[str], plan: AuditPlan, data: Mappin
 
     Source: Zhang et al. 2021, arXiv 1909.06978, sections III and IV.
     """
-    threat, count = plan.threat, min(plan.neuron_samples, data["samples"])
+    count = min(plan.neuron_samples, data["samples"])
     return {
         "attack": label_of(plan.neuron_attack),
-        "threat": {"norm": threat.norm, "eps": float(threat.eps), "bounds": list(threat.bounds)},  # type: ignore[arg-type]
+        "threat": {"norm": plan.norm, "eps": float(plan.eps), "bounds": list(plan.bounds)},
         "samples": count,
         "share": plan.neuron_share,
         "draws": plan.neuron_draws,
@@ -58,9 +58,8 @@ def _model(tables: Tables, name: str, plan: AuditPlan, count: int) -> dict[str, 
     fooled = changes["fooled"]
     judged = np.flatnonzero(fooled[1::2])  # among every other sample
     layers = []
-    for layer in (c.removeprefix("change: ") for c in changes.columns if c.startswith("change: ")):
-        sigma = changes[f"change: {layer}"][::2].mean(0, dtype=np.float64)
-        held: Table | None = None
+    for layer, half in by_layer(changes.select(slice(None, None, 2))).items():
+        sigma, held = half["sigma"], None
         if len(judged):
             held = tables.run(
                 NeuronsHeld(layer, plan.neuron_share, plan.neuron_draws), name,

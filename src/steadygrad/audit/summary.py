@@ -32,8 +32,8 @@ def summarize(
     plan: AuditPlan,
     facts: Facts,
     config: Mapping[str, Any],
-    shared: Mapping[str, Array] | None = None,
-    corrupted: Callable[[str], Tables] | None = None,
+    shared: Mapping[str, Array],
+    corrupted: Callable[[str], Tables],
 ) -> tuple[Audit, dict[str, dict[str, Table]]]:
     """Ask for all tables of a plan, and say what they show; beside that the tables of each model's attacks, by label.
 
@@ -41,7 +41,7 @@ def summarize(
         tables: a runner, which measures what is missing, or the saved tables of a finished run.
         config: the resolved settings, which the summary repeats.
         shared: the mean training image as `center`, if there is one.
-        corrupted: where the tables of a kind of corrupted data come from; None where there are none.
+        corrupted: where the tables of a kind of corrupted data come from.
     """
     noting, names, arrays = _Noting(tables), list(facts.models), dict[str, Array]()
     labels, classes = facts.data["labels"], facts.data["classes"]
@@ -49,12 +49,12 @@ def summarize(
     models = {n: ModelSummary(noting, plan, n, facts.models[n], facts.data, tuple(keep)) for n in names}
 
     def of_kind(kind: str) -> Tables:
-        return _Noting(corrupted(kind), noting.seen)  # type: ignore[misc]
+        return _Noting(corrupted(kind), noting.seen)
 
     entries, captions = [], {}
     for index, (name, model) in enumerate(models.items()):
-        entry, drawn = model.summary(shared or {})
-        entry["corruptions"] = corruptions(of_kind, list(facts.corrupted), name) if facts.corrupted else None
+        entry, drawn = model.summary(shared)
+        entry["corruptions"] = corruptions(of_kind, facts.corrupted, name) if facts.corrupted else None
         entries.append(entry)
         arrays |= {f"{kind}_{index}": values for kind, values in drawn.items()}
         if plan.gallery:

@@ -82,7 +82,12 @@ class Measure(Method, abc.ABC):
     @property
     def title(self) -> str:
         """The name of the table; unique for a model."""
-        return re.sub(r"{(\w+)}", lambda found: _text(getattr(self, found[1])), self.titled) or label_of(self)
+
+        def text(found: re.Match[str]) -> str:
+            setting = getattr(self, found[1])
+            return label_of(setting) if isinstance(setting, Method) else str(setting)
+
+        return re.sub(r"{(\w+)}", text, self.titled) or label_of(self)
 
     @property
     def draws_as(self) -> Any:
@@ -92,10 +97,6 @@ class Measure(Method, abc.ABC):
     def note(self, columns: Mapping[str, Array]) -> str:
         """A word on what was found so far, for the progress bar."""
         return ""
-
-
-def _text(setting: Any) -> str:
-    return label_of(setting) if isinstance(setting, Method) else str(setting)
 
 
 def settings_of(value: Any) -> Any:
@@ -110,10 +111,8 @@ def settings_of(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.tolist()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            "name": _name(value),
-            **{f.name: settings_of(getattr(value, f.name)) for f in dataclasses.fields(value)},
-        }
+        settings = {f.name: settings_of(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"name": _name(value), **settings}
     if isinstance(value, list | tuple):
         return [settings_of(v) for v in value]
     return value

@@ -196,7 +196,8 @@ class _Job:
             ids, labels = self._samples(part)
             return Table({"sample": ids, "label": labels, REFUSED: np.array([str(error)] * len(ids))})
         except (RuntimeError, MemoryError) as error:
-            if size == 1 or not _is_memory(error):
+            text = f"{type(error).__name__}: {error}"  # also of accelerators' OutOfMemoryError
+            if size == 1 or not ("MemoryError" in text or "can't allocate memory" in text):
                 raise
         # Outside of the handler, which would keep the tensors of the failed call alive.
         logging.getLogger("steadygrad").warning("out of memory with %d samples at once: again with half of them", size)
@@ -264,8 +265,3 @@ def borrowed(models: Sequence[nn.Module], device: str | None) -> Iterator[torch.
     finally:
         for tensor, home in moved:
             tensor.data = tensor.data.to(home)
-
-
-def _is_memory(error: BaseException) -> bool:
-    text = f"{type(error).__name__}: {error}"
-    return any(sign in text for sign in ("MemoryError", "OutOfMemoryError", "can't allocate memory"))

@@ -29,7 +29,6 @@ _PROCESS = uuid.uuid4().hex
 _PACKAGE = __name__.partition(".")[0]
 _INSTALLED = [Path(sysconfig.get_paths()[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
 
-
 # What PyTorch keeps in every module, but for the hooks that take part in a forward; and names for the reader.
 _INCIDENTAL = {*vars(nn.Module()), "training", "name", "architecture"} - {"_forward_hooks", "_forward_pre_hooks"}
 

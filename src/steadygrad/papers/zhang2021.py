@@ -16,8 +16,7 @@ from steadygrad.data import Dataset
 from steadygrad.defenses import TRADES, AdversarialTraining, Defense, Plain, StableNeurons
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measures.attacked import radius_leaving
-from steadygrad.measuring.measures.moved_boxes import last_maps, most_moved
-from steadygrad.measuring.measures.neuron_changes import NeuronChanges, by_layer
+from steadygrad.measuring.measures.neuron_changes import NeuronChanges, by_layer, last_maps, most_moved
 from steadygrad.measuring.measures.neurons_held import NeuronsHeld, Way, shares_right
 from steadygrad.measuring.measures.predicted import Predicted
 from steadygrad.measuring.paired import mean_difference, ratio_values

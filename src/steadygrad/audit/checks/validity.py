@@ -92,10 +92,8 @@ class Subject:
         if not len(places):
             return 0
         rows = tuple(self.rows[i] for i in places) if self.rows else ()
-        found = self.run(
-            Attacked(attack, self.threat), rows, f"standing samples under {label_of(attack)}, {self.threat}"
-        )
-        return int(found["success"].sum())
+        title = f"standing samples under {label_of(attack)}, {self.threat}"
+        return int(self.run(Attacked(attack, self.threat), rows, title)["success"].sum())
 
     def percent(self, hits: int) -> str:
         """A share of the checked samples as text."""
@@ -168,12 +166,8 @@ def deterministic(s: Subject) -> Check:
             f"the prediction of {s.percent(flipped)} of the samples when drawn again"
         )
         return share_check(name, flipped, s.count, text)
-    text = (
-        f"the same input gives other logits for {s.percent(differing)} of the samples"
-        if differing
-        else "the same input gives the same logits each time"
-    )
-    return Check(name, differing == 0, differing / s.count, "no sample", text)
+    logits = f"other logits for {s.percent(differing)} of the samples" if differing else "the same logits each time"
+    return Check(name, differing == 0, differing / s.count, "no sample", f"the same input gives {logits}")
 
 
 def scale_of_logits(s: Subject) -> Check:
@@ -218,13 +212,8 @@ def unbounded_wins(s: Subject) -> Check:
     largest = float(s.threat.largest(torch.empty(1, *s.shape))[0])
     left = accuracy(s.attacked(factor=largest / s.eps)).value
     chance = 1 / max(2, s.classes)
-    return Check(
-        "unbounded attack wins",
-        left <= chance,
-        left,
-        f"at most chance ({100 * chance:.1f} %)",
-        f"an attack that may change everything leaves {100 * left:.1f} %",
-    )
+    text = f"an attack that may change everything leaves {100 * left:.1f} %"
+    return Check("unbounded attack wins", left <= chance, left, f"at most chance ({100 * chance:.1f} %)", text)
 
 
 def steps_suffice(s: Subject) -> Check:
@@ -294,9 +283,6 @@ def steady(s: Subject) -> Check:
 def no_derivative(s: Subject) -> Check:
     """Whether a prediction takes no derivatives itself."""
     seen = int(s.run(DerivativesTaken(), s.rows[:2])["derivatives"][0])
-    text = (
-        f"a prediction takes {seen} derivatives of its own: it may optimize against the attack"
-        if seen
-        else "a prediction takes no derivatives of its own"
-    )
+    why = ": it may optimize against the attack" if seen else ""
+    text = f"a prediction takes {seen or 'no'} derivatives of its own{why}"
     return Check("no derivative in the forward", seen == 0, float(seen), "none", text)

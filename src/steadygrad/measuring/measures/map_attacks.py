@@ -23,9 +23,9 @@ from steadygrad.derivatives import has_rectifiers, smooth
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
 from steadygrad.measuring.measures.map_bounds import DISTANCES, KINDS, K, MapBound, bounds_on_maps, length_of
+from steadygrad.measuring.measures.map_faithfulness import DRAWN_ANEW
 from steadygrad.threat import Threat, per_sample
 
-DRAWN_ANEW = "its predictions, and so its maps, are drawn anew in every call"
 _SIMILAR = ("top_k_intersection", "kendall", "cosine", "mass_center_displacement")
 
 

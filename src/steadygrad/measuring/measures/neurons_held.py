@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
@@ -73,18 +73,14 @@ class NeuronsHeld(Measure):
         sets["random"] = [neurons.select(sigma, self.share, "random", seed=seed) for seed in drawn]
         with frozen(model), torch.no_grad(), neurons.recorded(model, (self.layer,)) as outputs:
             model(batch.x)
-        clean = dict(outputs)
-        return {
-            choice: torch.stack([self._right(model, batch, clean, chosen) for chosen in several]).double().mean(0)
-            for choice, several in sets.items()
-        }
+        clean, points = dict(outputs), batch.x if self.way == "clean" else batch.of("input")
 
-    def _right(
-        self, model: nn.Module, batch: Batch, clean: Mapping[str, Tensor], chosen: Mapping[str, Tensor]
-    ) -> Tensor:
-        edited = neurons.patched(model, clean, chosen) if self.way == "patched" else neurons.switched_off(model, chosen)
-        with edited:
-            return predict(model, batch.x if self.way == "clean" else batch.of("input"))[0] == batch.y
+        def right(chosen: dict[str, Tensor]) -> Tensor:
+            patched = self.way == "patched"
+            with neurons.patched(model, clean, chosen) if patched else neurons.switched_off(model, chosen):
+                return predict(model, points)[0] == batch.y
+
+        return {choice: torch.stack(list(map(right, several))).double().mean(0) for choice, several in sets.items()}
 
 
 def shares_right(tables: Tables, model: str, pairs: Table, sigma: Array, measure: NeuronsHeld) -> dict[str, Array]:

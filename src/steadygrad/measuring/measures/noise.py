@@ -186,8 +186,7 @@ def boundary_distance(
         ways = torch.arange(count, device=x.device)
         for step in range(steps):
             sample, way = active.repeat_interleave(count), ways.repeat(len(active))
-            low, high = (torch.full((len(sample),), limit * s / steps, dtype=torch.float64) for s in (step, step + 1))
-            low, high = low.to(x.device), high.to(x.device)
+            low, high = (found.new_full((len(sample),), limit * s / steps) for s in (step, step + 1))
             out = in_chunks(leaves, chunk, sample, way, high)
             sample, way, low, high = (t[out] for t in (sample, way, low, high))
             for _ in range(_BISECTIONS if len(sample) else 0):

@@ -62,14 +62,13 @@ class Plant:
 def plant(model: nn.Module, x: Tensor, seeds: Tensor, threat: Threat) -> Plant:
     """Plant a wrong point within 0.7 radii of each input x (N, *).
 
-    For each input a random combination of the logits is drawn, a search without gradients (Square,
-    128 queries) raises it within 0.7 of the radius, and the class is made to change at nine tenths of
-    what that search gained. So a wrong point exists, by evaluation and not by hope: it is verified.
-    An attack with a useful gradient finds it, since at the full radius a gradient gains more than a
-    short blind search at 0.7 of it; chance does not, since the point is well beyond what random
-    points reach. All goes through the model's own logits, so whatever hides the gradients of the
-    model hides those of the plant: the binarization test of Zimmermann et al. 2022 (arXiv
-    2206.13991) with logits in place of features, which needs no access to layers.
+    For each input a random combination of the logits is drawn, a search without gradients (Square, 128 queries)
+    raises it within 0.7 of the radius, and the class is made to change at nine tenths of what that search gained.
+    So a wrong point exists, which is verified. An attack with a useful gradient finds it, since at the full radius
+    a gradient gains more than a short blind search at 0.7 of it; chance does not, since the point is well beyond
+    what random points reach. All goes through the model's own logits, so whatever hides the gradients of the model
+    hides those of the plant: the binarization test of Zimmermann et al. 2022 (arXiv 2206.13991) with logits in
+    place of features, which needs no access to layers.
 
     Raises:
         UsageError: no radius, or a norm that Square does not work for.
