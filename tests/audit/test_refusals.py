@@ -62,14 +62,14 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "an empty list": (list, {}, "models is empty"),
     "other bounds": (_right, {"threat": sg.linf(0.1, bounds=(-1.0, 1.0))}, "bounds"),
     "a grid that falls": (_right, {"grid": (1.0, 0.5)}, "positive and rising"),
-    "no samples": (_right, {"samples": 0}, r"samples: .*greater than or equal to 1 \(got 0\)"),
-    "nothing checked": (_right, {"checked": 0}, r"checked: .*greater than or equal to 1 \(got 0\)"),
+    "no samples": (_right, {"samples": 0}, "samples must be at least 1, got 0"),
+    "nothing checked": (_right, {"checked": 0}, "checked must be at least 1, got 0"),
     "an unknown setting": (
         _right,
         {"atacks": [FGSM()]},
         "there is no setting of an audit 'atacks'; did you mean 'attacks'",
     ),
-    "a seed below zero": (_right, {"seed": -1}, r"seed: .*greater than or equal to 0 \(got -1\)"),
+    "a seed below zero": (_right, {"seed": -1}, "seed must be at least 0, got -1"),
     "an attack for other norms": (
         _right,
         {"attacks": [DeepFool()], "threat": sg.l1(1.0)},
@@ -77,7 +77,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     ),
     "a center of another shape": (_right, {"center": torch.zeros(64)}, r"center must be .* got \(64,\)"),
     "no gradient": (_Detached, {}, "carries no gradient to its input"),
-    "a batch of none": (_right, {"batch_size": 0}, r"batch_size: .*greater than or equal to 1 \(got 0\)"),
+    "a batch of none": (_right, {"batch_size": 0}, "batch_size must be at least 1, got 0"),
 }
 
 
