@@ -19,7 +19,7 @@ import torch
 import steadygrad as sg
 from steadygrad import files, provenance, randomness
 from steadygrad.attacks import ATTACKS
-from steadygrad.measuring.sources import code_of
+from steadygrad.measuring.code_keys import code_of
 from steadygrad.measuring.statistics import wilson
 
 HEAD = ("attack", "norm", "eps", "forwards + backwards", "success", "median distance")

@@ -24,7 +24,7 @@ import steadygrad as sg
 from steadygrad import files, provenance, randomness
 from steadygrad.attacks import PGD, Standard
 from steadygrad.defenses import AdversarialTraining, Plain
-from steadygrad.measuring.sources import code_of
+from steadygrad.measuring.code_keys import code_of
 from steadygrad.measuring.statistics import wilson
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -58,11 +58,11 @@ def parse(line: str) -> None:
     """Read a command line as the command would, without running it: options, attacks, defenses, settings."""
     import typer.main
 
-    from steadygrad.audit.plan import AuditPlan
+    from steadygrad.audit.audit_plan import AuditPlan
     from steadygrad.cli.app import app
     from steadygrad.cli.listing import _rows
     from steadygrad.cli.train import settings_of
-    from steadygrad.training.plan import TrainPlan
+    from steadygrad.training.train_plan import TrainPlan
 
     words = shlex.split(line, comments=True)[1:]
     if words[0] == "-m":
@@ -159,7 +159,7 @@ def test_a_wrong_command_is_refused_in_words(line, capsys):
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p.read_text("utf-8"), "toml")], ids=_name)
 def test_configurations_are_read(page, tmp_path):
-    from steadygrad.training.plan import TrainPlan
+    from steadygrad.training.train_plan import TrainPlan
 
     for _, text in blocks(page.read_text("utf-8"), "toml"):
         file = tmp_path / "recipe.toml"

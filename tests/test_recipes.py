@@ -14,7 +14,7 @@ from steadygrad.errors import UsageError
 from steadygrad.recipes import RECIPES
 from steadygrad.registry import describe
 from steadygrad.training import fit
-from steadygrad.training.plan import TrainPlan
+from steadygrad.training.train_plan import TrainPlan
 
 NAMES = [recipe.name for recipe in RECIPES]
 

@@ -18,7 +18,7 @@ from benchmarks.attacks.subject import Subject, subject
 from benchmarks.attacks.tasks import OURS, Contender, ours, tasks
 from steadygrad import __version__, files
 from steadygrad.errors import UsageError, unknown_name
-from steadygrad.measuring.sources import weights_key
+from steadygrad.measuring.code_keys import weights_key
 from steadygrad.provenance import machine, now
 
 __all__ = ["bench_attacks"]

@@ -21,7 +21,7 @@ from benchmarks.attacks.subject import Subject
 from benchmarks.attacks.tasks import OURS, Contender, Task, ours
 from steadygrad import files, progress
 from steadygrad.attacks.attack_result import judge
-from steadygrad.measuring.sources import code_of, weights_key
+from steadygrad.measuring.code_keys import code_of, weights_key
 from steadygrad.measuring.statistics import wilson
 
 __all__ = ["Pace", "median_interval", "race"]

@@ -10,7 +10,7 @@ import gates
 import nets
 from oracles import minimum_norm as oracle
 from steadygrad.attacks import DDN, FMN, PGD
-from steadygrad.attacks.base import Attack
+from steadygrad.attacks.attack import Attack
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat
 

@@ -23,7 +23,7 @@ from steadygrad.attacks.suites import SUITES
 from steadygrad.attributions import Saliency
 from steadygrad.audit.audit import read
 from steadygrad.audit.checks.validity import validity
-from steadygrad.audit.result import Audit
+from steadygrad.audit.findings import Audit
 from steadygrad.audit.schema import Summary
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset

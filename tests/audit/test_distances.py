@@ -16,8 +16,8 @@ import steadygrad as sg
 from audit.victims import Halfspace, features
 from measuring.measures.test_smallest import BIAS, Unbreakable, W
 from steadygrad.attacks import FGSM, PGD, RandomNoise
+from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.audit.model_summary import ModelSummary
-from steadygrad.audit.plan import AuditPlan
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.measuring.measures.attacked import Attacked, nearest

@@ -18,8 +18,8 @@ from steadygrad.attacks import FGSM
 from steadygrad.attributions import Attribution, IntegratedGradients, Saliency, SmoothGrad
 from steadygrad.attributions.sanity import parameter_randomization
 from steadygrad.audit.audit import read
+from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.audit.explained import explained
-from steadygrad.audit.plan import AuditPlan
 from steadygrad.audit.schema_maps import Explained
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 import steadygrad as sg
 from oracles import intervals
 from steadygrad.attacks import JSMA, PGD, Expectation
+from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.audit.neurons import neurons
-from steadygrad.audit.plan import AuditPlan
 from steadygrad.audit.schema_maps import Neurons
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError

@@ -27,7 +27,7 @@ from oracles import intervals
 from steadygrad.attacks import BIM, FGSM, PGD, Attack, DeepFool, RandomNoise, Standard
 from steadygrad.attributions import Saliency
 from steadygrad.audit.audit import read
-from steadygrad.audit.result import Audit
+from steadygrad.audit.findings import Audit
 from steadygrad.data import Dataset
 from steadygrad.measuring.measure import settings_of
 from steadygrad.measuring.measures.attacked import Attacked

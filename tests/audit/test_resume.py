@@ -21,7 +21,7 @@ import steadygrad as sg
 from children import Parent, alive
 from steadygrad.attacks import FGSM, PGD, Attack
 from steadygrad.audit.audit import read
-from steadygrad.audit.result import Audit
+from steadygrad.audit.findings import Audit
 from steadygrad.audit.schema import Summary
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset

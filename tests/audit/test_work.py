@@ -16,9 +16,9 @@ import steadygrad as sg
 from audit import victims
 from steadygrad.attacks import FGSM, PGD
 from steadygrad.attributions import Saliency
-from steadygrad.audit.models import fitting
+from steadygrad.audit.audited_models import fitting
 from steadygrad.data import Dataset
-from steadygrad.measuring import sources
+from steadygrad.measuring import code_keys
 
 SETTINGS: dict[str, Any] = {
     "attacks": [PGD(steps=3), FGSM()], "attributions": (Saliency(),), "checked": 8, "gallery": 2, "grid": (0.5, 1.0)
@@ -79,7 +79,7 @@ def test_weights_are_read_at_most_three_times(
         read.append(model)
         return original(model)
 
-    for module in (sources, importlib.import_module("steadygrad.audit.audit")):
+    for module in (code_keys, importlib.import_module("steadygrad.audit.audit")):
         monkeypatch.setattr(module, "weights_key", counted)
     named = {"a": honest, "b": other} if models == 2 else {"a": honest}
     sg.audit(named, some, sg.linf(0.1), out=tmp_path / "run" if kept else None, **SETTINGS)

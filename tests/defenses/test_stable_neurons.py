@@ -19,7 +19,7 @@ from steadygrad.attacks import FGSM, PGD, RandomNoise
 from steadygrad.defenses import AdversarialTraining, Defense, InputGradientPenalty, StableNeurons, State, Step
 from steadygrad.errors import UsageError
 from steadygrad.training import FitSettings, fit
-from steadygrad.training.plan import TrainPlan
+from steadygrad.training.train_plan import TrainPlan
 
 X, Y = nets.inputs(5, dtype=torch.float64), torch.tensor([0, 2, 1, 1, 0])
 DATA = fits.dataset(40, shape=(1, 4, 4))

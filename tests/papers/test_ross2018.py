@@ -16,7 +16,7 @@ from steadygrad.attacks import BIM, JSMA
 from steadygrad.data import load
 from steadygrad.errors import UsageError
 from steadygrad.files import read_toml
-from steadygrad.measuring.measures.gradients import GradientNorms
+from steadygrad.measuring.measures.gradient_norms import GradientNorms
 from steadygrad.measuring.measures.pictured import EveryTarget
 from steadygrad.measuring.measures.predicted import LogProbabilities
 from steadygrad.measuring.measures.signed_steps import SignedSteps

@@ -1,9 +1,9 @@
 """Inputs that change the prediction, and in `maps` inputs that change its explanation."""
 
 from steadygrad.attacks.apgd import APGD as APGD
+from steadygrad.attacks.attack import ATTACKS as ATTACKS
+from steadygrad.attacks.attack import Attack as Attack
 from steadygrad.attacks.attack_result import AttackResult as AttackResult
-from steadygrad.attacks.base import ATTACKS as ATTACKS
-from steadygrad.attacks.base import Attack as Attack
 from steadygrad.attacks.carlini_wagner import CarliniWagner as CarliniWagner
 from steadygrad.attacks.deepfool import DeepFool as DeepFool
 from steadygrad.attacks.expectation import Expectation as Expectation

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from steadygrad.attacks.base import ATTACKS, Attack
+from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.engine import Run, inward
 from steadygrad.registry import Count
 from steadygrad.threat import Threat, per_sample

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from steadygrad import randomness
-from steadygrad.attacks.base import ATTACKS, Attack
+from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
 from steadygrad.errors import UsageError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from steadygrad.attacks.base import ATTACKS, Attack
+from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
 from steadygrad.registry import Count, Positive

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from steadygrad.attacks.apgd import APGD
+from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.attack_result import AttackResult
-from steadygrad.attacks.base import ATTACKS, Attack
 from steadygrad.attacks.engine import Case, Run
 from steadygrad.attacks.fab import FAB
 from steadygrad.attacks.losses import attack_loss

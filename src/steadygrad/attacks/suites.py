@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from steadygrad.attacks.base import ATTACKS, Attack
+from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.pgd import PGD
 from steadygrad.attacks.sign import FGSM, RandomNoise
 from steadygrad.attacks.standard import Standard

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from steadygrad.attacks.base import ATTACKS, Attack
+from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.targets import resolve_target
 from steadygrad.classifier import frozen

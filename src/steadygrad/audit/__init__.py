@@ -2,8 +2,8 @@
 
 from steadygrad.audit.audit import audit as audit
 from steadygrad.audit.checks.validity import validity as validity
+from steadygrad.audit.findings import Audit as Audit
 from steadygrad.audit.harden import Hardening as Hardening
 from steadygrad.audit.harden import harden as harden
 from steadygrad.audit.records import evaluate as evaluate
 from steadygrad.audit.records import robust_accuracy as robust_accuracy
-from steadygrad.audit.result import Audit as Audit

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
+from steadygrad.audit.audited_models import about_model, fitting, named_models
 from steadygrad.audit.corruptions import corrupted, kinds
-from steadygrad.audit.models import about_model, fitting, named_models
-from steadygrad.audit.result import Audit, Facts
+from steadygrad.audit.findings import Audit, Facts
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import atomic, key, output_folder, read_toml, write_json
+from steadygrad.measuring.code_keys import weights_key
 from steadygrad.measuring.runner import Runner, SavedTables, Tables
-from steadygrad.measuring.sources import weights_key
 from steadygrad.measuring.store import Store, place_of
 from steadygrad.measuring.table import Array, Table
 from steadygrad.threat import Threat
 
 if TYPE_CHECKING:
-    from steadygrad.audit.plan import AuditPlan
+    from steadygrad.audit.audit_plan import AuditPlan
 
 TABLES, FACTS = "tables", "facts.json"
 
@@ -60,7 +60,7 @@ def audit(
     >>> sg.audit(model, data, sg.linf(0.1), attacks=[sg.attacks.FGSM()], gallery=0).summary["schema"]
     1
     """
-    from steadygrad.audit.plan import AuditPlan
+    from steadygrad.audit.audit_plan import AuditPlan
 
     # All that can be refused is refused here, before there is a folder.
     plan, named = AuditPlan.of(threat, settings), named_models(models)
@@ -94,7 +94,7 @@ def read(folder: str | Path) -> Audit:
         UsageError: there is no run folder.
         Failure: a table is missing or damaged.
     """
-    from steadygrad.audit.plan import AuditPlan
+    from steadygrad.audit.audit_plan import AuditPlan
 
     folder = Path(folder)
     if not (folder / "config.toml").is_file():

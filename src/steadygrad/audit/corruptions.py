@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from steadygrad.data.corruptions import SEVERITIES, corruptions_in, load_corrupted, open_array
+from steadygrad.data.corrupted_images import SEVERITIES, corruptions_in, load_corrupted, open_array
 from steadygrad.measuring.measures.predicted import Predicted
 from steadygrad.measuring.runner import Runner, Tables
 from steadygrad.measuring.statistics import share_of

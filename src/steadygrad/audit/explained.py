@@ -12,7 +12,7 @@ from steadygrad.attributions import Saliency
 from steadygrad.attributions.faithfulness import MEASURES, RANGES
 from steadygrad.attributions.pixels import count_of
 from steadygrad.attributions.similarity import SIMILARITIES
-from steadygrad.audit.plan import AuditPlan
+from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.measuring.measures.map_attacks import MapAttacks, similarities
 from steadygrad.measuring.measures.map_bounds import DISTANCES, KINDS, K
 from steadygrad.measuring.measures.map_faithfulness import RandomizedLayers

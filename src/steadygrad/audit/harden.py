@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from steadygrad.audit.audit import audit
 from steadygrad.audit.comparison import Comparison, Side, compare
-from steadygrad.audit.result import Audit
+from steadygrad.audit.findings import Audit
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.defenses import Defense
@@ -108,7 +108,7 @@ def harden(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("harden audits in one process: train with several (steadygrad train), then audit both models")
-    from steadygrad.audit.plan import AuditPlan
+    from steadygrad.audit.audit_plan import AuditPlan
     from steadygrad.audit.schema import HardenSummary
 
     # What the audit would refuse is refused before the training.

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 
 from steadygrad.attacks import Attack
+from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.audit.checks.validity import Subject, checks
 from steadygrad.audit.checks.verdict import attack_verdict, verdict
-from steadygrad.audit.plan import AuditPlan
 from steadygrad.audit.records import accuracy, fallen, records, records_of_curve, robust_accuracy, success_rate
 from steadygrad.measuring.measure import settings_of
 from steadygrad.measuring.measures import MEASURES
 from steadygrad.measuring.measures.attacked import Attacked, nearest
 from steadygrad.measuring.measures.curve import Curve
-from steadygrad.measuring.measures.gradients import GradientNorms
+from steadygrad.measuring.measures.gradient_norms import GradientNorms
 from steadygrad.measuring.measures.map_stability import SIMILARITY_OF_MAPS, WAYS, MapStability
 from steadygrad.measuring.measures.rho2 import Rho2, mean_ratio
 from steadygrad.measuring.runner import Tables

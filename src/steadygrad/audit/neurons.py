@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from steadygrad.audit.plan import AuditPlan
+from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measures.neuron_changes import NeuronChanges, by_layer
 from steadygrad.measuring.measures.neurons_held import CHOICES, NeuronsHeld

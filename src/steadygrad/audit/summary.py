@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from steadygrad import __version__, provenance
+from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.audit.corruptions import corruptions
 from steadygrad.audit.explained import explained
+from steadygrad.audit.findings import Audit, Facts
 from steadygrad.audit.gallery import candidates, grid, pictures
 from steadygrad.audit.model_summary import ModelSummary
 from steadygrad.audit.neurons import neurons
-from steadygrad.audit.plan import AuditPlan
 from steadygrad.audit.records import accuracy
-from steadygrad.audit.result import Audit, Facts
 from steadygrad.measuring.measures.attacked import Transferred
 from steadygrad.measuring.runner import Tables
 from steadygrad.measuring.table import Array, Table

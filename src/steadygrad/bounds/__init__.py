@@ -3,8 +3,8 @@
 import importlib
 import pkgutil
 
-from steadygrad.bounds.base import BOUNDS as BOUNDS
-from steadygrad.bounds.base import Bound as Bound
+from steadygrad.bounds.bound import BOUNDS as BOUNDS
+from steadygrad.bounds.bound import Bound as Bound
 from steadygrad.bounds.certified import CertifiedDeviation as CertifiedDeviation
 from steadygrad.bounds.linearized import LinearizedDeviation as LinearizedDeviation
 from steadygrad.bounds.result import DeviationBound as DeviationBound

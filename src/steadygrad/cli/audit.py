@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from steadygrad.audit.plan import AuditPlan
+from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.cli.common import Debug, Device, Json, command_line, emit, pick_device
 from steadygrad.cli.flags import plan_flags
-from steadygrad.cli.models import load_named
+from steadygrad.cli.named_models import load_named
 from steadygrad.errors import Failure, UsageError
 from steadygrad.progress import shown
 

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from steadygrad.audit.plan import AuditPlan
+from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.cli.common import Debug, Device, Json, command_line, emit, pick_device
 from steadygrad.cli.flags import plan_flags
-from steadygrad.cli.models import load_named
+from steadygrad.cli.named_models import load_named
 from steadygrad.cli.train import Epochs, Set, settings_of
 from steadygrad.errors import UsageError
 from steadygrad.progress import shown
-from steadygrad.training.plan import TrainPlan
+from steadygrad.training.train_plan import TrainPlan
 
 
 @plan_flags(AuditPlan, without=("bounds", "device", "grid", "transfer"), samples=500)

@@ -54,7 +54,7 @@ def _rows(kind: str) -> list[dict[str, Any]]:
     from steadygrad import data, models, papers, recipes
     from steadygrad.measuring.measures import MEASURES
     from steadygrad.registry import registries
-    from steadygrad.training.plan import TrainPlan
+    from steadygrad.training.train_plan import TrainPlan
 
     methods = {**registries(), "measures": MEASURES}
     if kind in methods:

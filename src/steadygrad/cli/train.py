@@ -10,7 +10,7 @@ import typer
 from steadygrad.cli.common import Debug, Device, Json, emit, pick_device
 from steadygrad.cli.flags import plan_flags
 from steadygrad.progress import shown
-from steadygrad.training.plan import TrainPlan
+from steadygrad.training.train_plan import TrainPlan
 
 Set = Annotated[
     list[str] | None,

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from steadygrad.errors import UsageError
-from steadygrad.measuring.sources import code_of
+from steadygrad.measuring.code_keys import code_of
 from steadygrad.measuring.statistics import Estimate
 from steadygrad.measuring.table import Array, Table
 from steadygrad.registry import Method, Registry, describe, label_of

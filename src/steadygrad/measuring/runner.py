@@ -19,8 +19,8 @@ from steadygrad import __version__, progress, provenance
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import key
+from steadygrad.measuring.code_keys import ModelKey, model_key
 from steadygrad.measuring.measure import Batch, Measure, depends_on, settings_of
-from steadygrad.measuring.sources import ModelKey, model_key
 from steadygrad.measuring.store import Store, place_of
 from steadygrad.measuring.table import REFUSED, Array, Kept, Table
 

@@ -15,7 +15,7 @@ from steadygrad.attacks import BIM, FGSM, JSMA, PGD, Attack
 from steadygrad.data import Dataset
 from steadygrad.defenses import Defense, Plain
 from steadygrad.measuring.measures.attacked import Attacked
-from steadygrad.measuring.measures.gradients import GradientNorms, SummedGradient
+from steadygrad.measuring.measures.gradient_norms import GradientNorms, SummedGradient
 from steadygrad.measuring.measures.pictured import EveryTarget
 from steadygrad.measuring.measures.predicted import LogProbabilities, Predicted
 from steadygrad.measuring.measures.signed_steps import SignedSteps

@@ -15,7 +15,7 @@ from steadygrad.papers.study import Study, settings_of
 from steadygrad.papers.training import Training
 from steadygrad.registry import build, configure
 from steadygrad.training import FitSettings
-from steadygrad.training.plan import moments
+from steadygrad.training.train_plan import moments
 
 RIVALS = ("parseval", "adversarial_fgs", "adversarial_deepfool")
 METHODS = (*RIVALS, "deep_defense")

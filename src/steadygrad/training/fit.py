@@ -17,7 +17,7 @@ from steadygrad import files, registry
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.defenses import Defense
-from steadygrad.measuring.sources import model_code
+from steadygrad.measuring.code_keys import model_code
 from steadygrad.training import checkpoints
 from steadygrad.training.arguments import check_arguments
 from steadygrad.training.loop import Loop, Watch

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.attacks.base import check_call
+from steadygrad.attacks.attack import check_call
 from steadygrad.attacks.maps.map_losses import check_reference
 from steadygrad.attacks.maps.map_run import AttributionResult, ExplanationRun
 from steadygrad.attributions import Attribution, Saliency

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.attributions.attribution import Forward
-from steadygrad.bounds.base import BOUNDS, Bound, Whole
+from steadygrad.bounds.bound import BOUNDS, Bound, Whole
 from steadygrad.bounds.certified.crown import Ball
 from steadygrad.bounds.certified.intervals import Interval
 from steadygrad.bounds.certified.remainder import map_intervals

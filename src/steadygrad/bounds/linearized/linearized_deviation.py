@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.bounds.base import BOUNDS, Bound
+from steadygrad.bounds.bound import BOUNDS, Bound
 from steadygrad.bounds.linearized import corners, lanczos
 from steadygrad.bounds.linearized.corners import FactoredMatrix
 from steadygrad.bounds.linearized.jacobian import BallJacobian, Jacobian

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steadygrad.data import Dataset, load
 from steadygrad.data.lazy import LazyImages
-from steadygrad.training.plan import moments
+from steadygrad.training.train_plan import moments
 
 
 @pytest.mark.parametrize("features", [False, True])

@@ -20,8 +20,8 @@ import nets
 import steadygrad
 from audit import victims
 from steadygrad.classifier import Classifier
-from steadygrad.measuring import sources
-from steadygrad.measuring.sources import code_of, model_code, model_key, weights_key
+from steadygrad.measuring import code_keys
+from steadygrad.measuring.code_keys import code_of, model_code, model_key, weights_key
 
 NET = """
 import torch
@@ -43,13 +43,13 @@ class Net(nn.Module):
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Writes a module as a user's file and imports it afresh, as a new process would."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sources, "_STARTED", float("inf"))
+    monkeypatch.setattr(code_keys, "_STARTED", float("inf"))
     names: set[str] = set()
 
     def write(name: str, text: str) -> ModuleType:
         (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
         names.add(name)
-        for cached in (sources._parsed, sources._tree, sources._closure, sources._imported):
+        for cached in (code_keys._parsed, code_keys._tree, code_keys._closure, code_keys._imported):
             cached.cache_clear()
         for known in names:
             sys.modules.pop(known, None)
@@ -114,7 +114,7 @@ def test_what_a_measure_is_made_by_does_not_depend_on_the_loop_over_samples() ->
     loop = Path(runner.__file__).resolve()
     files = [path for path in Path(measures.__file__).resolve().parent.glob("*.py") if path.stem != "__init__"]
     assert len(files) > 15
-    assert [path.name for path in files if loop in sources._closure(frozenset({path}))] == []
+    assert [path.name for path in files if loop in code_keys._closure(frozenset({path}))] == []
 
 
 def test_what_runs_counts_where_the_file_was_edited_under_a_running_process(written, tmp_path: Path) -> None:
@@ -281,7 +281,9 @@ def test_an_edit_reaches_the_measures_that_depend_on_it_and_no_others(tmp_path: 
 def test_the_sources_of_a_method_reach_what_it_imports() -> None:
     from steadygrad.attacks import FGSM, PGD
 
-    files = {path.name for path in sources._closure(frozenset({Path(sys.modules[PGD.__module__].__file__).resolve()}))}  # type: ignore[arg-type]
+    files = {
+        path.name for path in code_keys._closure(frozenset({Path(sys.modules[PGD.__module__].__file__).resolve()}))
+    }  # type: ignore[arg-type]
     assert {"pgd.py", "engine.py", "threat.py", "classifier.py"} <= files
     assert not files & {"carlini_wagner.py", "runner.py", "audit.py"}
     assert code_of(PGD) != code_of(FGSM)

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from measuring.measures.test_map_stability import COUNT, _data, _model
-from steadygrad.measuring.measures.gradients import GradientNorms
+from steadygrad.measuring.measures.gradient_norms import GradientNorms
 from steadygrad.measuring.runner import Runner
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from steadygrad.data.corruptions import corruptions_in, load_corrupted
+from steadygrad.data.corrupted_images import corruptions_in, load_corrupted
 from steadygrad.errors import UsageError
 
 CLASSES = ("dark", "light")
