@@ -73,7 +73,7 @@ def test_weights_are_read_at_most_three_times(
     kept: bool,
 ) -> None:  # fmt: skip
     read: list[nn.Module] = []
-    original = sources.weights_key
+    original = code_keys.weights_key
 
     def counted(model: nn.Module) -> str:
         read.append(model)
