@@ -101,7 +101,7 @@ def test_npz_of_features_and_of_another_form(tmp_path):
     with pytest.raises(UsageError, match="size and color are for images"):
         data.load(path, size=4)
     np.savez(path, x=images(20, 6, 6, 3), y=labels())
-    assert data.load(path, size=(3, 2), color="grey").shape == (1, 3, 2)
+    assert data.load(path, size=(3, 2), color="gray").shape == (1, 3, 2)
 
 
 def save(path, **arrays):

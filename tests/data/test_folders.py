@@ -47,9 +47,9 @@ def test_size_and_color(root):
     with pytest.raises(UsageError, match=r"cat.1\.png has 3 channels, .*cat.0\.png has 1"):
         data.load(root, "test")
     with pytest.raises(UsageError, match=r"cat.1\.png is 4 x 9 pixels, .*cat.0\.png is 6 x 5: .*size=\(6, 5\)"):
-        data.load(root, "test", color="grey")
+        data.load(root, "test", color="gray")
     assert data.load(root, "test", color="rgb", size=(7, 8)).shape == (3, 7, 8)
-    assert data.load(root, "test", color="grey", size=7).shape == (1, 7, 7)
+    assert data.load(root, "test", color="gray", size=7).shape == (1, 7, 7)
 
 
 def test_a_truncated_image_is_named(root):

@@ -33,9 +33,9 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
         ("RGBA", None, 3),
         ("P", None, 3),
         ("L", "rgb", 3),
-        ("RGB", "grey", 1),
-        ("RGBA", "grey", 1),
-        ("P", "grey", 1),
+        ("RGB", "gray", 1),
+        ("RGBA", "gray", 1),
+        ("P", "gray", 1),
     ],
 )
 def test_every_mode_becomes_grey_or_color(mode, color, channels):
@@ -79,15 +79,15 @@ def test_arrays_turn_grey_exactly_as_files_do():
     rgb = colors(7, 9, 3)
     tensor = torch.from_numpy(rgb).permute(2, 0, 1)[None]
     wanted = torch.from_numpy(np.asarray(Image.fromarray(rgb).convert("L")).copy())
-    assert torch.equal(reshape(tensor, Form(None, "grey"))[0, 0], wanted)
-    grey = reshape(tensor / 255, Form(None, "grey"))[0, 0]
-    assert (grey - wanted / 255).abs().max() < 0.51 / 255
+    assert torch.equal(reshape(tensor, Form(None, "gray"))[0, 0], wanted)
+    gray = reshape(tensor / 255, Form(None, "gray"))[0, 0]
+    assert (gray - wanted / 255).abs().max() < 0.51 / 255
 
 
 def test_white_stays_white():
     white = torch.ones(1, 3, 5, 5)
-    assert reshape(white, Form((2, 2), "grey")).max() <= 1
-    assert torch.allclose(reshape(white, Form((2, 2), "grey")), torch.ones(1, 1, 2, 2))
+    assert reshape(white, Form((2, 2), "gray")).max() <= 1
+    assert torch.allclose(reshape(white, Form((2, 2), "gray")), torch.ones(1, 1, 2, 2))
 
 
 @pytest.mark.parametrize("size", [(4, 3), (20, 31)])
@@ -101,8 +101,8 @@ def test_arrays_are_resized_as_files_are(size):
 
 
 def test_grey_becomes_color_by_repetition():
-    grey = torch.rand(2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(reshape(grey, Form(None, "rgb")), grey.repeat(1, 3, 1, 1))
+    gray = torch.rand(2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(reshape(gray, Form(None, "rgb")), gray.repeat(1, 3, 1, 1))
 
 
 def test_unlike_images_are_named_with_the_way_out():
@@ -120,10 +120,10 @@ def test_unlike_images_are_named_with_the_way_out():
 
 
 def test_form_checks_its_options():
-    assert Form.of(7, "grey") == Form((7, 7), "grey")
+    assert Form.of(7, "gray") == Form((7, 7), "gray")
     assert Form.of((2, 3), None) == Form((2, 3))
     for size in (0, -1, (3,), (2, 0), (2, 3.5), "big"):
         with pytest.raises(UsageError, match="size must be a positive number"):
             Form.of(size, None)
-    with pytest.raises(UsageError, match="there is no color 'gray'; did you mean 'grey'"):
+    with pytest.raises(UsageError, match="there is no color 'gray'; did you mean 'gray'"):
         Form.of(None, "gray")

@@ -77,7 +77,7 @@ def test_svhn_is_read_in_grey(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) ->
     for name in ("svhn", "mnist"):
         with pytest.raises(UsageError, match="enough"):
             papers.reproduce("ross2018", papers.Request(data=name, out=tmp_path))
-    assert asked == [("svhn", "train", "grey"), ("mnist", "train", None)]
+    assert asked == [("svhn", "train", "gray"), ("mnist", "train", None)]
 
 
 def test_the_combined_loss_is_half_the_penalized_and_half_the_adversarial_one():

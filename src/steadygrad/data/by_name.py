@@ -58,7 +58,7 @@ def load(
             folder, a Parquet file or folder, or an `.npz` file.
         split: "train", "test", or another split that the source has.
         size: resize images to (height, width), or to a square; None keeps the size.
-        color: "grey" or "rgb" converts images; None keeps them as they are.
+        color: "gray" or "rgb" converts images; None keeps them as they are.
 
     Raises:
         UsageError: unknown name or split, missing path, columns or keys, images of unequal size,

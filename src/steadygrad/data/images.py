@@ -24,7 +24,7 @@ _CHUNK = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """The wanted form of images: height and width, and "grey" or "rgb"; None keeps what comes."""
+    """The wanted form of images: height and width, and "gray" or "rgb"; None keeps what comes."""
 
     size: tuple[int, int] | None = None
     color: str | None = None
@@ -33,7 +33,7 @@ class Form:
     def of(size: int | tuple[int, int] | None, color: str | None) -> Form:
         """Check the two options as a caller gives them; one number means a square."""
         if color is not None:
-            one_of("color", color, ("grey", "rgb"))
+            one_of("color", color, ("gray", "rgb"))
         if size is None:
             return Form(None, color)
         pair = (size, size) if isinstance(size, int) else tuple(size)
@@ -57,8 +57,8 @@ def decode(source: bytes | Path, form: Form, where: str) -> np.ndarray[Any, Any]
             image = opened if opened.format == "PNG" else ImageOps.exif_transpose(opened)
             if image.mode.startswith(("I", "F")):
                 return _sixteen_bit(np.asarray(image), form, where)
-            grey = form.color == "grey" if form.color is not None else image.mode in ("1", "L", "LA", "La")
-            mode = "L" if grey else "RGB"
+            gray = form.color == "gray" if form.color is not None else image.mode in ("1", "L", "LA", "La")
+            mode = "L" if gray else "RGB"
             image = image if image.mode == mode else image.convert(mode)
             if form.size is not None and image.size != form.size[::-1]:
                 image = image.resize(form.size[::-1], Image.Resampling.BILINEAR)
@@ -114,7 +114,7 @@ def _check_alike(image: Tensor, other: Tensor, where: str, first: str) -> None:
     if image.dtype != other.dtype:
         raise UsageError(f"{where} has another bit depth than {first}: save all images with 8 bits, or all with 16")
     if channels != wanted:
-        raise UsageError(f"{where} has {channels} channels, {first} has {wanted}: choose color='grey' or color='rgb'")
+        raise UsageError(f"{where} has {channels} channels, {first} has {wanted}: choose color='gray' or color='rgb'")
     if [height, width] != size:
         raise UsageError(
             f"{where} is {height} x {width} pixels, {first} is {size[0]} x {size[1]}: choose one size, such as "
@@ -134,7 +134,7 @@ def reshape(images: Tensor, form: Form) -> Tensor:
         return images
     if form.color == "rgb" and images.shape[1] == 1:
         images = images.expand(-1, 3, -1, -1).contiguous()
-    if form.color == "grey" and images.shape[1] == 3:
+    if form.color == "gray" and images.shape[1] == 3:
         images = _luma(images)
     if form.size is None or form.size == tuple(images.shape[2:]):
         return images

@@ -92,7 +92,7 @@ class Paper:
         plan: all that the numbers depend on besides data, scale and seed, as plain data for `config.toml`.
         measure: trains the networks and measures them; returns what `find` needs.
         find: results, claims and the page, from the tables alone.
-        colors: which data are read in "grey".
+        colors: which data are read in "gray".
     """
 
     name: str

@@ -84,9 +84,9 @@ def budget(eps: float) -> str:
     >>> budget(8 / 255), budget(0.1)
     ('8/255 (0.0314)', '0.1')
     """
-    grey = eps * 255
-    whole = 0 < grey <= 64 and abs(grey - round(grey)) < 1e-6
-    return f"{round(grey)}/255 ({number(eps)})" if whole else number(eps)
+    gray = eps * 255
+    whole = 0 < gray <= 64 and abs(gray - round(gray)) < 1e-6
+    return f"{round(gray)}/255 ({number(eps)})" if whole else number(eps)
 
 
 def norm(name: str) -> str:
