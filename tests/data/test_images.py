@@ -125,5 +125,5 @@ def test_form_checks_its_options():
     for size in (0, -1, (3,), (2, 0), (2, 3.5), "big"):
         with pytest.raises(UsageError, match="size must be a positive number"):
             Form.of(size, None)
-    with pytest.raises(UsageError, match="there is no color 'gray'; did you mean 'gray'"):
-        Form.of(None, "gray")
+    with pytest.raises(UsageError, match="there is no color 'grey'; did you mean 'gray'"):
+        Form.of(None, "grey")
