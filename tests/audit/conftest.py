@@ -13,5 +13,5 @@ from steadygrad.registry import Row
 def odd_attacks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The purpose-built attacks of `victims`, registered for one test."""
     for method in victims.ATTACKS:
-        row = Row(method.__name__.lower(), method, "", "", "", "attack", 1, ("linf", "l2", "l1"))
+        row = Row(method.__name__.lower(), method, "", "", "", "attack", 1)
         monkeypatch.setitem(ATTACKS._rows, row.name, row)

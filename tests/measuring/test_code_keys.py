@@ -235,12 +235,12 @@ import json, sys
 from steadygrad.attacks import PGD
 from steadygrad.attributions import Saliency
 from steadygrad.measuring.measure import MEASURES, depends_on
-from steadygrad.measuring.measures import attacked, behavior, curve, gradients, map_stability, planted, rho2
+from steadygrad.measuring.measures import attacked, behavior, curve, gradient_norms, map_stability, planted, rho2
 from steadygrad.threat import linf
 a, t = PGD(), linf(.1)
 named = dict(
     attacked=attacked.Attacked(a, t), curve=curve.Curve(a, t, (.1,)), rho2=rho2.Rho2(),
-    planted=planted.PlantedFound(a, t), gradients=gradients.GradientNorms(), behavior=behavior.Repeated(),
+    planted=planted.PlantedFound(a, t), gradients=gradient_norms.GradientNorms(), behavior=behavior.Repeated(),
     maps=map_stability.MapStability(Saliency(), a, t),
 )
 print(json.dumps({name: depends_on(measure) for name, measure in named.items()}))

@@ -119,7 +119,7 @@ class _Watch:
             return
         about = {
             "measure": {"name": "train"},
-            "seconds": round(self.spent + time.monotonic() - self.started, 1),
+            "seconds": round(self.spent + time.monotonic() - self.started, 3),
             "created": provenance.now(),
             "version": __version__,
             "machine": provenance.machine(self.device),

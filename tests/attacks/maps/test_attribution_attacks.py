@@ -449,7 +449,7 @@ def test_models_and_classes_that_do_not_fit_are_refused() -> None:
             return x.flatten(1)[:, :3].sqrt()
 
     x[2] = 0
-    with pytest.raises(Failure, match="infinite maps for 1 of 5 clean inputs"):
+    with pytest.raises(Failure, match="infinite maps for 1 of 5 inputs"):
         AttributionNoise()(Root(), x, None, linf(0.1))
 
 
