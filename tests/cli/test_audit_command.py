@@ -189,3 +189,15 @@ def test_neurons_are_looked_at_on_demand() -> None:
     assert model["layers"]
     assert "neurons under PGD" in whole.err
     assert 'id="neurons"' in Path("whole/report/index.html").read_text()
+
+
+def test_a_configuration_file_makes_the_same_audit_and_flags_win(trained: Path, tmp_path: Path) -> None:
+    settings = ("--attack", "fgsm", "--eps", "16/255", "--samples", "24", "--checked", "5", "--gallery", "0")
+    done("audit", trained, *settings, "--out", tmp_path / "a")
+    done("audit", trained, "--config", tmp_path / "a" / "config.toml", "--out", tmp_path / "b")
+    flagged = ("--samples", "20", "--out", tmp_path / "c")
+    done("audit", trained, "--config", tmp_path / "a" / "config.toml", *flagged)
+    first, second, third = (json.loads((tmp_path / n / "summary.json").read_text(encoding="utf-8")) for n in "abc")
+    assert second["config"] == first["config"]
+    assert second["models"] == first["models"]
+    assert (third["data"]["samples"], third["threat"]) == (20, first["threat"])

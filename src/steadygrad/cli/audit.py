@@ -17,10 +17,12 @@ from steadygrad.progress import shown
 if TYPE_CHECKING:
     from torch import Tensor
 
+SAMPLES = 500
+"""How many are audited where nothing else is said."""
 _MEAN_OF = 10_000
 
 
-@plan_flags(AuditPlan, without=("bounds", "device", "grid"), samples=500)
+@plan_flags(AuditPlan, without=("bounds", "device", "grid"), samples=SAMPLES)
 def audit(
     models: Annotated[
         list[str],
@@ -62,7 +64,8 @@ def audit(
     from steadygrad.files import read_toml
 
     file = {} if config is None else read_toml(config)
-    plan = AuditPlan.read({**{k: v for k, v in file.items() if k not in ("models", "data", "center")}, **flags})
+    file = {name: value for name, value in file.items() if name not in ("models", "data", "center")}
+    plan = AuditPlan.read({"samples": SAMPLES, **file, **flags})
     where = pick_device(device)
     dataset = load(data, split, size=size)
     center = mean_training_image(data, size)

@@ -31,7 +31,7 @@ def plan_flags(
         into: another name of that argument, for a command that fills several plans.
         only: fields that the command has a flag for; None for all.
         without: fields that the command has no flag for.
-        defaults: of this command, where it is not that of the field.
+        defaults: shown where the command fills in another default than that of the field.
     """
     chosen = [name for name in (plan.model_fields if only is None else only) if name not in without]
     wanted = {name: plan.model_fields[name] for name in chosen}
@@ -43,8 +43,7 @@ def plan_flags(
 
         def run(**values: Any) -> None:
             given = {name: values.pop(name) for name in wanted}
-            filled = {**defaults, **{name: value for name, value in given.items() if value not in (None, [])}}
-            command(**values, **{into: filled})
+            command(**values, **{into: {name: value for name, value in given.items() if value not in (None, [])}})
 
         run.__doc__, run.__name__ = command.__doc__, command.__name__
         run.__signature__ = inspect.Signature([*mine, *options])  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from steadygrad.audit.audit_plan import AuditPlan
+from steadygrad.cli.audit import SAMPLES
 from steadygrad.cli.common import Debug, Device, Json, command_line, emit, pick_device
 from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.named_models import load_named
@@ -17,7 +18,7 @@ from steadygrad.progress import shown
 from steadygrad.training.train_plan import TrainPlan
 
 
-@plan_flags(AuditPlan, without=("bounds", "device", "grid", "transfer"), samples=500)
+@plan_flags(AuditPlan, without=("bounds", "device", "grid", "transfer"), samples=SAMPLES)
 @plan_flags(TrainPlan, into="training", only=("data", "size", "limit", "validation"))
 def harden(
     model: Annotated[
@@ -65,7 +66,7 @@ def harden(
     from steadygrad.data import load
 
     where = pick_device(device)
-    audit = AuditPlan.read(flags)
+    audit = AuditPlan.read({"samples": SAMPLES, **flags})
     given = {**training, "defense": defense, "seed": flags.get("seed"), "settings": settings_of(set_, epochs)}
     plan = plan_of(recipe, given, audit.threat)
     objective, settings = plan.objective(), plan.fitting(**usual_values(audit.threat))
