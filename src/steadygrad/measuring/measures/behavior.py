@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ class Repeated(Measure):
 
     Only what differs between calls is seen: numbers drawn in a fixed order, or from the input, are not.
     """
+
+    titled: ClassVar[str] = "the same input again"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         model, x = models[0], batch.x
@@ -62,6 +64,8 @@ class NoiseTurned(Measure):
     size: float = 1e-3
     draws: int = 3
 
+    titled: ClassVar[str] = "tiny noise"
+
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         model, x, (low, high) = models[0], batch.x, self.bounds
         with frozen(model, batch.seeds), torch.no_grad():
@@ -87,6 +91,8 @@ class DerivativesTaken(Measure):
 
     Loops that optimize without derivatives, and models that run outside PyTorch, are not seen.
     """
+
+    titled: ClassVar[str] = "derivatives in the forward"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         watch = _Watch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 @dataclass(frozen=True)
 class GradientNorms(Measure):
     """Writes the columns `label` norm and `next`: of the cross-entropy of the label, and of the class after it."""
+
+    titled: ClassVar[str] = "input gradients"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         model, x, y = models[0], batch.x, batch.y

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,8 @@ class NoiseInsensitivity(Measure):
 
     eps: float
     draws: int = 10
+
+    titled: ClassVar[str] = "loss under noise"
 
     @classmethod
     def for_audit(cls, threat: Threat) -> NoiseInsensitivity | None:
