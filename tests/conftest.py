@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
+import numpy as np
 import pytest
 import torch
 
@@ -57,6 +58,21 @@ def honest() -> Classifier:
 def other() -> Classifier:
     """Another such model, for transfer."""
     return trained(hidden=(24,), seed=1)
+
+
+@pytest.fixture
+def corrupted_images(tmp_path: Path) -> Path:
+    """A folder like CIFAR-10-C, four images per severity; under fog s of them look like the other class."""
+    labels = np.tile([0, 1, 0, 1], 5)
+    generator = np.random.default_rng(0)
+    for name in ("fog", "snow"):
+        bright = labels.astype(bool).copy()
+        for severity in range(1, 5) if name == "fog" else ():
+            bright[4 * severity : 4 * severity + severity] ^= True
+        images = generator.integers(0, 100, (20, 6, 5, 3)) + 150 * bright[:, None, None, None]
+        np.save(tmp_path / f"{name}.npy", images.astype(np.uint8))
+    np.save(tmp_path / "labels.npy", labels)
+    return tmp_path
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,21 +17,6 @@ from steadygrad.measuring.runner import Runner, SavedTables
 from steadygrad.measuring.store import Store
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Four images per severity; under fog s of the four look like the other class, under snow none does."""
-    labels = np.tile([0, 1, 0, 1], 5)
-    generator = np.random.default_rng(0)
-    for name in ("fog", "snow"):
-        bright = labels.astype(bool).copy()
-        for severity in range(1, 5) if name == "fog" else ():
-            bright[4 * severity : 4 * severity + severity] ^= True
-        images = generator.integers(0, 100, (20, 6, 5, 3)) + 150 * bright[:, None, None, None]
-        np.save(tmp_path / f"{name}.npy", images.astype(np.uint8))
-    np.save(tmp_path / "labels.npy", labels)
-    return tmp_path
-
-
 class _Brightness(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         mean = x.mean((1, 2, 3))
@@ -44,37 +28,45 @@ def _runner(store: Path | None = None) -> Runner:
     return Runner({"m": _Brightness()}, data, Store(store), batch_size=3)
 
 
-def test_the_accuracy_of_each_corruption_and_severity(folder: Path, tmp_path: Path) -> None:
-    runner, names = _runner(tmp_path / "tables"), kinds(folder, None)
+def test_the_accuracy_of_each_corruption_and_severity(corrupted_images: Path, tmp_path: Path) -> None:
+    runner, names = _runner(tmp_path / "tables"), kinds(corrupted_images, None)
     assert list(names) == [f"{name} {severity}" for name in ("fog", "snow") for severity in range(1, 6)]
-    found = corruptions(lambda kind: corrupted(runner, folder, kind, None), names, "m")
+    found = corruptions(lambda kind: corrupted(runner, corrupted_images, kind, None), names, "m")
     table = {(row["corruption"], row["severity"]): row["accuracy"] for row in found["rows"]}
     assert [table["fog", s]["value"] for s in range(1, 6)] == [1.0, 0.75, 0.5, 0.25, 0.0]
     assert {table["snow", s]["value"] for s in range(1, 6)} == {1.0}
     assert found["mean_error"] == pytest.approx(0.25)
     assert table["fog", 1]["count"] == 4
     assert set(names.values()) == {4}
-    assert set(kinds(folder, 3).values()) == {3}
+    assert set(kinds(corrupted_images, 3).values()) == {3}
     computed = runner.store.computed
     assert computed == 10
-    assert corruptions(lambda kind: corrupted(runner, folder, kind, None), names, "m") == found
+    assert corruptions(lambda kind: corrupted(runner, corrupted_images, kind, None), names, "m") == found
     assert runner.store.computed == computed
     saved = SavedTables(tmp_path / "tables", 4)
     assert corruptions(lambda kind: saved, names, "m") == found
 
 
-def test_few_images(folder: Path) -> None:
+def test_few_images(corrupted_images: Path) -> None:
     runner = _runner()
-    found = corruptions(lambda kind: corrupted(runner, folder, kind, 1), ["fog 5"], "m")
+    found = corruptions(lambda kind: corrupted(runner, corrupted_images, kind, 1), ["fog 5"], "m")
     assert [row["accuracy"]["count"] for row in found["rows"]] == [1]
 
 
-def test_an_audit_measures_corruptions_and_its_page_is_drawn_from_the_tables(folder: Path, tmp_path: Path) -> None:
+def test_an_audit_measures_corruptions_and_its_page_is_drawn_from_the_tables(
+    corrupted_images: Path, tmp_path: Path
+) -> None:
     data = from_arrays(torch.rand(6, 3, 6, 5), torch.arange(6) % 2, ("dark", "light"))
-    settings = {"attacks": [FGSM()], "attributions": (), "gallery": 0, "checked": 4, "corruptions": str(folder)}
+    settings = {
+        "attacks": [FGSM()],
+        "attributions": (),
+        "gallery": 0,
+        "checked": 4,
+        "corruptions": str(corrupted_images),
+    }
     found = sg.audit({"m": _Brightness()}, data, sg.linf(0.05), out=tmp_path / "run", **settings)
     assert found.summary["models"][0]["corruptions"]["mean_error"] == pytest.approx(0.25)
-    for file in folder.glob("*.npy"):
+    for file in corrupted_images.glob("*.npy"):
         file.unlink()
     assert read(tmp_path / "run").summary == found.summary
     page = sg.report.write(tmp_path / "run").read_text(encoding="utf-8")
