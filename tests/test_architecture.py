@@ -55,10 +55,35 @@ def _loaded_by(statement: str, *paths: Path) -> set[str]:
 
 
 @pytest.mark.slow
-def test_the_import_needs_torch_and_numpy_only():
+def test_the_library_needs_torch_and_numpy_only():
     # torch may bring some of these along by itself.
-    added = _loaded_by("import steadygrad", PACKAGE.parent) - _loaded_by("import torch, numpy")
+    added = _loaded_by("from steadygrad import *", PACKAGE.parent) - _loaded_by("import torch, numpy")
     assert sorted(added & set(HEAVY)) == []
+
+
+def test_the_import_alone_loads_neither():
+    assert not {"torch", "numpy"} & _loaded_by("import steadygrad", PACKAGE.parent)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import steadygrad as sg; found = sg.audit",
+        "import steadygrad.audit.audit, steadygrad as sg; found = sg.audit",
+        "from steadygrad.audit.audit_plan import AuditPlan; from steadygrad import audit as found",
+        "from steadygrad import *; found = audit; found(linf, Classifier) if False else None",
+    ],
+)
+@pytest.mark.slow
+def test_the_function_keeps_its_name_whatever_is_imported_before(statement):
+    _loaded_by(f"{statement}; assert callable(found)", PACKAGE.parent)
+
+
+def test_the_names_of_the_face_are_told():
+    assert {"audit", "linf", "Classifier", "attacks"} <= set(dir(steadygrad))
+    assert set(steadygrad.__all__) <= set(dir(steadygrad))
+    with pytest.raises(AttributeError, match="no attribute 'audits'"):
+        _ = steadygrad.audits
 
 
 # The checks can fail

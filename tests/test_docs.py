@@ -195,6 +195,12 @@ def test_the_table_of_methods_is_the_registries():
     assert made == written, "run `python docs/make_methods.py > docs/methods.md`"
 
 
+def test_what_the_commands_print_is_what_plans_and_registries_hold():
+    made = _module(ROOT / "docs" / "make_known.py", "make_known").render()
+    written = (ROOT / "src" / "steadygrad" / "cli" / "known.json").read_text("utf-8")
+    assert made == written, "run `python docs/make_known.py`"
+
+
 def test_every_check_is_described():
     test = sg.data.load("digits", "test").take(4)
     model = sg.models.build("mlp", test.shape, test.classes, hidden=(4,))

@@ -1,33 +1,45 @@
 """Gradients that stay put: audit and harden the input gradients of PyTorch image classifiers."""
 
+import importlib.util
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
 
-# Loaded before `audit` becomes the name of the function: a later first import would rebind it to the package.
-import steadygrad.audit  # noqa: F401
-from steadygrad import attacks as attacks
-from steadygrad import attributions as attributions
-from steadygrad import bounds as bounds
-from steadygrad import data as data
-from steadygrad import defenses as defenses
-from steadygrad import measuring as measuring
-from steadygrad import models as models
-from steadygrad import neurons as neurons
-from steadygrad import recipes as recipes
-from steadygrad import report as report
-from steadygrad.audit import audit as audit
-from steadygrad.audit import evaluate as evaluate
-from steadygrad.audit import harden as harden
-from steadygrad.audit import robust_accuracy as robust_accuracy
-from steadygrad.audit import validity as validity
-from steadygrad.classifier import Classifier as Classifier
-from steadygrad.classifier import frozen as frozen
-from steadygrad.derivatives import smooth as smooth
-from steadygrad.errors import Failure as Failure
-from steadygrad.errors import UsageError as UsageError
-from steadygrad.threat import Threat as Threat
-from steadygrad.threat import l0 as l0
-from steadygrad.threat import l1 as l1
-from steadygrad.threat import l2 as l2
-from steadygrad.threat import linf as linf
-from steadygrad.training import FitSettings as FitSettings
-from steadygrad.training import fit as fit
+if TYPE_CHECKING:
+    from steadygrad.face import *  # noqa: F403
+
+
+class _Package(types.ModuleType):
+    """This package, whose names are loaded when they are asked for: help and version do without PyTorch."""
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
+            return importlib.import_module(f"{__name__}.{name}")
+        if not name.startswith("_") or name == "__all__":
+            from steadygrad import face
+
+            public = {name: value for name, value in vars(face).items() if not name.startswith("_")}
+            if name in public:
+                return public[name]
+            if name == "__all__":
+                return list(public)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return [*self.__all__, *(name for name in super().__dir__() if name.startswith("_"))]
+
+    @property
+    def audit(self) -> Any:
+        """The function. The room of the same name would be bound here whenever it is imported."""
+        from steadygrad import face
+
+        return face.audit
+
+    @audit.setter
+    def audit(self, room: types.ModuleType) -> None:
+        pass
+
+
+sys.modules[__name__].__class__ = _Package

@@ -170,7 +170,7 @@ def build(kind: str, name: str, settings: Mapping[str, Any] | None = None) -> An
 
     A setting that is itself a method is a mapping with a `name` key, or a name alone.
 
-    >>> import steadygrad
+    >>> import steadygrad.attacks
     >>> build("attack", "pgd", {"steps": 10}).steps
     10
     """
@@ -243,7 +243,7 @@ def label_of(method: Method) -> str:
 def parse(kind: str, text: str) -> Any:
     """Make a method from a flag such as `pgd`, `pgd:steps=10,loss=ce` or `adversarial:eps=8/255,attack=pgd(steps=10)`.
 
-    >>> import steadygrad
+    >>> import steadygrad.attacks
     >>> parse("attack", "fgsm:loss=ce").loss
     'ce'
     """

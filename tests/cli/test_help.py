@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -12,8 +13,10 @@ import pytest
 
 import steadygrad
 from benchmarks.attacks import __main__ as attacks
-from cli.commands import done
-from steadygrad.cli import main
+from cli.commands import call, done
+from steadygrad.attacks.suites import SUITES
+from steadygrad.cli import known, main, reproduce
+from steadygrad.papers.paper import SCALES
 
 COMMANDS = ("demo", "train", "audit", "harden", "reproduce", "list")
 # How it is called, and its help.
@@ -67,6 +70,77 @@ def test_defaults_are_shown() -> None:
     for default in ("digits_cnn", "digits", "plain", "0.1", "yes", "runs/train"):
         assert f"({default})" in text or default in text.partition("--out")[2]
     assert "bool" not in text.replace("--help", "").partition("--json")[2].partition("<bool>")[0]
+
+
+LIGHT = [
+    ("--help",),
+    ("--version",),
+    *((name, "--help") for name in COMMANDS),
+    *(("list", kind) for kind in known.kinds()),
+    ("list", "attacks", "--json"),
+    ("list", "attaks"),
+    ("adit",),
+    ("audit",),
+    ("audit", "a", "--sampels", "3"),
+]
+
+
+def test_what_only_prints_does_not_load_pytorch() -> None:
+    code = (
+        "import sys\nfrom steadygrad.cli import main\n"
+        f"for line in {LIGHT!r}:\n    try:\n        main(list(line))\n    except SystemExit:\n        pass\n"
+        "    print('loaded by', line, sorted({'torch', 'numpy'} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=_environment())
+    told = [line for line in run.stderr.splitlines() if line.startswith("loaded by")]
+    assert told == [f"loaded by {line!r} []" for line in LIGHT]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(steadygrad.__file__).parents[1])}
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("audit --nor", ["--norm"]),
+        ("audit a --norm l", ["linf", "l2", "l1", "l0"]),
+        ("audit a --suite s", ["standard"]),
+        ("audit a --attack pg", ["pgd"]),
+        ("audit a --attribution integ", ["integrated_gradients"]),
+        ("audit a --data mn", ["mnist"]),
+        ("audit a --device c", ["cpu", "cuda"]),
+        ("harden a --recipe trad", ["trades"]),
+        ("harden a --defense pars", ["parseval"]),
+        ("train pg", ["pgd"]),
+        ("train --model lene", ["lenet"]),
+        ("reproduce ross", ["ross2018"]),
+        ("reproduce ross2018 --scale s", ["smoke", "short"]),
+        ("list attribu", ["attributions", "attribution-attacks"]),
+        ("li", ["list"]),
+        ("audit a --norm x", []),
+    ],
+)
+def test_a_shell_completes(typed: str, offered: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_STEADYGRAD_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"steadygrad {typed}")
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
+    assert sorted(call().out.split()) == sorted(offered)
+
+
+def test_choices_are_shown() -> None:
+    text = _help("steadygrad audit")
+    for choices in ("linf|l2|l1|l0", "fast|standard"):
+        assert choices in text
+    assert "auto|cpu|cuda|mps" in text
+    assert known.flags("audit")["suite"]["choices"] == list(SUITES)
+    assert reproduce.SCALES == SCALES
+
+
+def test_the_command_as_a_module() -> None:
+    line = [sys.executable, "-m", "steadygrad", "--version"]
+    run = subprocess.run(line, capture_output=True, text=True, env=_environment(), check=True)
+    assert run.stdout == f"{steadygrad.__version__}\n"
 
 
 @pytest.mark.slow

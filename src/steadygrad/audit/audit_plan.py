@@ -31,7 +31,7 @@ class AuditPlan(Plan):
     eps: Radius = Field(8 / 255, description="Radius in units of the data (0 to 1), e.g. 0.1 or 8/255.")
     bounds: tuple[float, float] = Field((0.0, 1.0), description="Smallest and largest value of an input.")
     samples: Count | None = Field(None, description="Samples to attack, the first ones of the split; all if not given.")
-    suite: str = Field("fast", description="Attacks by the name of their suite: fast or standard.")
+    suite: Literal["fast", "standard"] = Field("fast", description="Attacks by the name of their suite.")
     attacks: Annotated[tuple[Attack, ...], methods("attack")] = Field(
         (), description="An attack instead of the suite, e.g. pgd:steps=100; may be repeated, the leading one first."
     )

@@ -15,7 +15,7 @@ from steadygrad.errors import Failure, UsageError
 app = typer.Typer(
     name="steadygrad",
     help="Audit an image classifier, harden it, and show the result so that nobody is misled.",
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from steadygrad.audit.audit_plan import AuditPlan
-from steadygrad.cli.common import Debug, Device, Json, command_line, emit, pick_device
+from steadygrad.cli.common import Data, Debug, Device, Json, command_line, emit, pick_device
 from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.named_models import load_named
 from steadygrad.errors import Failure, UsageError
@@ -22,7 +21,7 @@ SAMPLES = 500
 _MEAN_OF = 10_000
 
 
-@plan_flags(AuditPlan, without=("bounds", "device", "grid"), samples=SAMPLES)
+@plan_flags("audit", without=("bounds", "device", "grid"), samples=SAMPLES)
 def audit(
     models: Annotated[
         list[str],
@@ -36,7 +35,7 @@ def audit(
     config: Annotated[
         Path | None, typer.Option(help="TOML file with settings as in a run's config.toml; flags win.")
     ] = None,
-    data: Annotated[str, typer.Option(help="Data by name, hub:owner/name or path.")] = "digits",
+    data: Data = "digits",
     split: Annotated[str, typer.Option(help="Split of the data.")] = "test",
     weights: Annotated[
         str | None, typer.Option(help="Safetensors file for an architecture or module:callable.")
@@ -60,6 +59,7 @@ def audit(
       steadygrad audit runs/lenet --data mnist --eps 1/255 --explanations --neurons
     """
     from steadygrad.audit import audit
+    from steadygrad.audit.audit_plan import AuditPlan
     from steadygrad.data import load
     from steadygrad.files import read_toml
 

@@ -10,9 +10,22 @@ from typing import Annotated, Any
 
 import typer
 
+from steadygrad.cli import known
+
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object on stdout.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, metavar="N", help="Seed of everything random.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda|mps",
+        help="Where to compute; cuda:1 for the second GPU.",
+        autocompletion=known.completing(["auto", "cpu", "cuda", "mps"]),
+    ),
+]
+Data = Annotated[
+    str, typer.Option("--data", help="Data by name, hub:owner/name or path.", autocompletion=known.completing("data"))
+]
 Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")]
 
 typed: ContextVar[list[str] | None] = ContextVar("typed", default=None)

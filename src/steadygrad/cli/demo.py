@@ -11,7 +11,6 @@ import typer
 from steadygrad.cli.audit import show
 from steadygrad.cli.common import Debug, Device, Json, Seed, command_line, pick_device
 from steadygrad.progress import shown
-from steadygrad.training.train_plan import TrainPlan
 
 EPS = 0.14
 """Radius of the audit: about where the plain model falls to 30 % on the validation samples."""
@@ -51,6 +50,7 @@ def demo(
     from steadygrad.audit import audit
     from steadygrad.data import load
     from steadygrad.threat import linf
+    from steadygrad.training.train_plan import TrainPlan
 
     where = pick_device(device)
     test = load("digits", "test")

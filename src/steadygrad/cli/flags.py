@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import inspect
-import types
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Union
 
 import typer
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
-from steadygrad.registry import Method, label_of
+from steadygrad.cli import known
+
+_TYPES = {"switch": bool, "whole": int, "text": str, "texts": list[str]}
+_COMPLETED = {
+    "attacks": "attacks",
+    "neuron_attack": "attacks",
+    "attributions": "attributions",
+    "data": "data",
+    "defense": "defenses",
+    "model": "models",
+}
+"""What shells complete, by field."""
 
 
 def plan_flags(
-    plan: type[BaseModel],
+    plan: str,
     *,
     into: str = "flags",
     only: tuple[str, ...] | None = None,
     without: tuple[str, ...] = (),
     **defaults: Any,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A decorator that gives a command a flag for each field of a plan.
+    """A decorator that gives a command a flag for each field of a plan, "audit" or "train".
 
     The command gets what was given in its argument `flags`, by field; the plan itself refuses and completes it.
     A field that holds several values has a flag that may be repeated, without the s at its end.
@@ -33,13 +41,13 @@ def plan_flags(
         without: fields that the command has no flag for.
         defaults: shown where the command fills in another default than that of the field.
     """
-    chosen = [name for name in (plan.model_fields if only is None else only) if name not in without]
-    wanted = {name: plan.model_fields[name] for name in chosen}
+    fields = known.flags(plan)
+    wanted = [name for name in (fields if only is None else only) if name not in without]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True).parameters
         mine = [p for p in own.values() if p.name != into]
-        options = [_option(name, field, defaults.get(name)) for name, field in wanted.items()]
+        options = [_option({**fields[name], "default": defaults.get(name, fields[name]["default"])}) for name in wanted]
 
         def run(**values: Any) -> None:
             given = {name: values.pop(name) for name in wanted}
@@ -53,47 +61,23 @@ def plan_flags(
     return decorate
 
 
-def _option(name: str, field: FieldInfo, default: Any) -> inspect.Parameter:
-    kind, several = _kind(field.annotation)
-    shown = _shown(field.default if default is None else default)
-    flag = (name.removesuffix("s") if several else name).replace("_", "-")
-    word = f"--{flag}"
-    help_ = str(field.description)
-    if kind is bool:
-        flags = [word] if not field.default else [f"{word}/--no-{flag}"]
-        option = typer.Option(*flags, help=help_, metavar="", show_default="yes" if field.default else False)
+def _option(flag: known.Row) -> inspect.Parameter:
+    name, kind, default, choices = flag["field"], flag["kind"], flag["default"], flag.get("choices", [])
+    word = (name.removesuffix("s") if kind == "texts" else name).replace("_", "-")
+    if kind == "switch":
+        words = f"--{word}/--no-{word}" if default else f"--{word}"
+        option = typer.Option(words, help=flag["help"], metavar="", show_default="yes" if default else False)
     else:
-        option = typer.Option(word, help=help_, show_default=shown, metavar="N" if kind is int else None)
-    hint = list[str] if several else kind
+        option = typer.Option(
+            f"--{word}",
+            help=flag["help"],
+            show_default=False if default is None else str(default),
+            metavar="N" if kind == "whole" else "|".join(choices) or None,
+            autocompletion=known.completing(_COMPLETED.get(name) or choices),
+        )
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[Union[hint, None], option],  # noqa: UP007
+        annotation=Annotated[Union[_TYPES[kind], None], option],  # noqa: UP007
     )
-
-
-def _kind(hint: Any) -> tuple[type, bool]:
-    """The type that the command line reads, and whether a flag may be repeated."""
-    if get_origin(hint) in (Union, types.UnionType):
-        return _kind(next(part for part in get_args(hint) if part is not type(None)))
-    if get_origin(hint) is Annotated:
-        return _kind(get_args(hint)[0])
-    if get_origin(hint) is Literal:
-        return str, False
-    if get_origin(hint) is tuple:
-        return str, True
-    return (hint, False) if hint in (bool, int, str) else (str, False)
-
-
-def _shown(value: Any) -> Any:
-    if value is None or value in ((), ""):
-        return False
-    if isinstance(value, tuple):
-        return ", ".join(map(_shown, value))
-    if isinstance(value, Method):
-        return label_of(value)
-    if isinstance(value, float):
-        parts = value * 255
-        return f"{round(parts)}/255" if value < 0.1 and abs(parts - round(parts)) < 1e-9 else f"{value:g}"
-    return str(value)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from steadygrad.audit.audit_plan import AuditPlan
+from steadygrad.cli import known
 from steadygrad.cli.audit import SAMPLES
 from steadygrad.cli.common import Debug, Device, Json, command_line, emit, pick_device
 from steadygrad.cli.flags import plan_flags
@@ -15,11 +15,13 @@ from steadygrad.cli.named_models import load_named
 from steadygrad.cli.train import Epochs, Set, settings_of
 from steadygrad.errors import UsageError
 from steadygrad.progress import shown
-from steadygrad.training.train_plan import TrainPlan
+
+if TYPE_CHECKING:
+    from steadygrad.training.train_plan import TrainPlan
 
 
-@plan_flags(AuditPlan, without=("bounds", "device", "grid", "transfer"), samples=SAMPLES)
-@plan_flags(TrainPlan, into="training", only=("data", "size", "limit", "validation"))
+@plan_flags("audit", without=("bounds", "device", "grid", "transfer"), samples=SAMPLES)
+@plan_flags("train", into="training", only=("data", "size", "limit", "validation"))
 def harden(
     model: Annotated[
         str,
@@ -32,12 +34,19 @@ def harden(
     flags: dict[str, Any],
     training: dict[str, Any],
     defense: Annotated[
-        str | None, typer.Option(help="Way of training, e.g. trades:eps=0.1; a+b for a sum.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Way of training, e.g. trades:eps=0.1; a+b for a sum.",
+            show_default=False,
+            autocompletion=known.completing("defenses"),
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="A recipe by name, aimed at --norm and --eps, or a TOML file as it is; flags win.", show_default=False
+            help="A recipe by name, aimed at --norm and --eps, or a TOML file as it is; flags win.",
+            show_default=False,
+            autocompletion=known.completing("recipes"),
         ),
     ] = None,
     set_: Set = None,
@@ -62,6 +71,7 @@ def harden(
     """
     from steadygrad import report
     from steadygrad.audit import harden
+    from steadygrad.audit.audit_plan import AuditPlan
     from steadygrad.audit.harden import usual_values
     from steadygrad.data import load
 
@@ -98,6 +108,7 @@ def plan_of(recipe: str | None, flags: dict[str, Any], threat: Any) -> TrainPlan
     """What to train on and how: the recipe or file, with the threat where a recipe has a radius, then flags."""
     from steadygrad import recipes
     from steadygrad.files import read_toml
+    from steadygrad.training.train_plan import TrainPlan
 
     if recipe is None:
         if flags["defense"] is None:

@@ -6,19 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
+from steadygrad.cli import known
 from steadygrad.cli.common import Debug, Json, emit
-from steadygrad.errors import unknown_name
-
-_METHODS = ("name", "summary", "cost", "norms", "order", "soundness", "reference")
+from steadygrad.errors import one_of
 
 
 def listing(
     kind: Annotated[
         str,
         typer.Argument(
-            help="attacks, attribution-attacks, attributions, bounds, defenses, measures, models, data, recipes or "
-            "papers",
+            help=f"{', '.join(known.kinds()[:-1])} or {known.kinds()[-1]}.",
             show_default=False,
+            autocompletion=known.completing(known.kinds()),
         ),
     ],
     json: Json = False,
@@ -50,41 +49,9 @@ def listing(
                 console.print(Padding(line, (0, 0, 0, 4)))
 
 
-def _rows(kind: str) -> list[dict[str, Any]]:
-    from steadygrad import data, models, papers, recipes
-    from steadygrad.measuring.measures import MEASURES
-    from steadygrad.registry import registries
-    from steadygrad.training.train_plan import TrainPlan
-
-    methods = {**registries(), "measures": MEASURES}
-    if kind in methods:
-        return [
-            {**{c: getattr(row, c) for c in _METHODS if row.norms or c != "norms"}, "settings": _text(row.settings)}
-            for row in methods[kind]
-        ]
-    if kind == "models":
-        columns = ("name", "summary", "reference", "input_shape", "settings")
-        return [{c: _text(getattr(row, c)) for c in columns} for row in models.ARCHITECTURES.values()]
-    if kind == "data":
-        return [{"name": row.name, "hub": row.hub or "not needed", "summary": row.summary} for row in data.DATASETS]
-    if kind == "recipes":
-        plans = [(row, TrainPlan.read(row.plan)) for row in recipes.RECIPES]
-        return [
-            {"name": row.name, "summary": row.summary, "defense": str(plan.objective()), "settings": plan.settings}
-            for row, plan in plans
-        ]
-    if kind == "papers":
-        columns = ("name", "summary", "reference", "data", "models")
-        return [
-            {c: _text(getattr(row, "says" if c == "summary" else c)) for c in columns} for row in papers.PAPERS.values()
-        ]
-    raise unknown_name("list", kind, [*methods, "models", "data", "recipes", "papers"])
-
-
-def _text(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: v if isinstance(v, str | int | float | bool | None) else str(v) for k, v in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+def _rows(kind: str) -> list[known.Row]:
+    one_of("list", kind, known.kinds())
+    return known.rows(kind)
 
 
 def _cell(value: Any) -> str:

@@ -7,19 +7,34 @@ from typing import Annotated, Any
 
 import typer
 
-from steadygrad.cli.common import Debug, Device, Json, Seed, emit, pick_device
+from steadygrad.cli import known
+from steadygrad.cli.common import Data, Debug, Device, Json, Seed, emit, pick_device
 from steadygrad.progress import shown
+
+SCALES = ("smoke", "short", "paper")
 
 
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="A name from `steadygrad list papers`.", show_default=False)],
-    data: Annotated[str, typer.Option(help="Data by name, hub:owner/name or path.")] = "mnist",
+    paper: Annotated[
+        str,
+        typer.Argument(
+            help="A name from `steadygrad list papers`.",
+            show_default=False,
+            autocompletion=known.completing("papers"),
+        ),
+    ],
+    data: Data = "mnist",
     model: Annotated[
         str | None,
         typer.Option(help="Network, where the paper has several.", show_default="the paper's first"),
     ] = None,
     scale: Annotated[
-        str, typer.Option(help="smoke: does it run? short: do the signs hold? paper: its own lengths.")
+        str,
+        typer.Option(
+            metavar="|".join(SCALES),
+            help="smoke: does it run? short: do the signs hold? paper: its own lengths.",
+            autocompletion=known.completing(SCALES),
+        ),
     ] = "short",
     search: Annotated[
         bool, typer.Option("--search", metavar="", help="Choose weights and rates on validation data first.")

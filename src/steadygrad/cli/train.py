@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from steadygrad.cli import known
 from steadygrad.cli.common import Debug, Device, Json, emit, pick_device
 from steadygrad.cli.flags import plan_flags
 from steadygrad.progress import shown
-from steadygrad.training.train_plan import TrainPlan
 
 Set = Annotated[
     list[str] | None,
@@ -21,11 +21,15 @@ Set = Annotated[
 Epochs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Short for --set epochs=N.")]
 
 
-@plan_flags(TrainPlan, without=("settings",))
+@plan_flags("train", without=("settings",))
 def train(
     flags: dict[str, Any],
     config: Annotated[
-        Path | None, typer.Argument(help="TOML file, or a recipe by name; flags given beside it win.")
+        Path | None,
+        typer.Argument(
+            help="TOML file, or a recipe by name; flags given beside it win.",
+            autocompletion=known.completing("recipes"),
+        ),
     ] = None,
     set_: Set = None,
     epochs: Epochs = None,
@@ -52,6 +56,7 @@ def train(
     from steadygrad.measuring.measures.predicted import Predicted
     from steadygrad.measuring.runner import Runner
     from steadygrad.measuring.statistics import share_of
+    from steadygrad.training.train_plan import TrainPlan
 
     where = pick_device(device)
     plan = TrainPlan.resolve(config, {**flags, "settings": settings_of(set_, epochs)})

@@ -1,0 +1,5 @@
+"""The command as `python -m steadygrad`."""
+
+from steadygrad.cli import main
+
+main()
