@@ -18,8 +18,8 @@ from steadygrad.attacks.maps.attribution_attacks import IFIA, AttributionPGD, Ex
 from steadygrad.attributions import Attribution, InputXGradient, IntegratedGradients, Saliency
 from steadygrad.attributions import similarity as sim
 from steadygrad.attributions.attribution import Forward
-from steadygrad.derivatives import smooth
 from steadygrad.measuring.statistics import Estimate, mean
+from steadygrad.smoothing import smooth
 from steadygrad.threat import Threat, l2, linf
 
 EPS = {"linf": 0.05, "l2": 0.3}
@@ -102,7 +102,7 @@ def main(count: int = 100) -> None:
     """Print the tables."""
     net, x, y = network()
     accuracy = float((net(x).argmax(1) == y).float().mean())
-    model, x = smooth(net, BETA), x[:count]
+    model, x = smooth(net, BETA, pooling=False), x[:count]
     show(f"digits CNN, softplus({BETA:g}), test accuracy {accuracy:.3f}, n = {len(x)}, seed 0,")
     show(f"{STEPS} steps, {RESTARTS} start, 10 random points; torch {torch.__version__}, {platform.machine()} CPU")
     show("\nmean top-8 intersection with the clean map, 95 % interval")

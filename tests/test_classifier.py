@@ -24,8 +24,8 @@ from steadygrad.classifier import (
     read_weights,
     unwrap,
 )
-from steadygrad.derivatives import smooth
 from steadygrad.errors import Failure, UsageError
+from steadygrad.smoothing import smooth
 from steadygrad.threat import linf
 
 

@@ -7,18 +7,10 @@ depend on each other (a model in evaluation mode does not mix them).
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-
-from steadygrad import randomness
-from steadygrad.classifier import frozen
-from steadygrad.errors import UsageError
+from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
 
@@ -86,7 +78,7 @@ def jvp(function: Function, x: Tensor, u: Tensor) -> Tensor:
 def hvp(scalar: Function, x: Tensor, u: Tensor) -> Tensor:
     """Hessian times u (N, *) of a scalar function: one forward, two backwards.
 
-    Zero where the function is piecewise linear; see `require_curvature`.
+    Zero where the function is piecewise linear; see `curvature.require_curvature`.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -116,127 +108,3 @@ def in_chunks(function: Callable[..., Tensor], chunk: int | None, *tensors: Tens
     if chunk is None or count <= chunk:
         return function(*tensors)
     return torch.cat([function(*(t[i : i + chunk] for t in tensors)) for i in range(0, count, chunk)])
-
-
-class _Softplus(TorchFunctionMode):
-    """Replace rectifiers by softplus while the mode is on, in modules and functional calls alike."""
-
-    def __init__(self, beta: float) -> None:
-        super().__init__()
-        self.beta = beta
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func in _RECTIFIERS:
-            return _RECTIFIERS[func](self.beta, *args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def _relu(beta: float, input: Tensor, inplace: bool = False) -> Tensor:
-    return _put(input, F.softplus(input.clone() if inplace else input, beta=beta), inplace)
-
-
-def _hardtanh(beta: float, input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
-    x = input.clone() if inplace else input
-    value = min_val + F.softplus(x - min_val, beta=beta) - F.softplus(x - max_val, beta=beta)
-    return _put(input, value, inplace)
-
-
-def _relu6(beta: float, input: Tensor, inplace: bool = False) -> Tensor:
-    return _hardtanh(beta, input, 0.0, 6.0, inplace)
-
-
-def _leaky_relu(beta: float, input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    x = input.clone() if inplace else input
-    return _put(input, negative_slope * x + (1 - negative_slope) * F.softplus(x, beta=beta), inplace)
-
-
-def _put(target: Tensor, value: Tensor, inplace: bool) -> Tensor:
-    # An in-place function changes the tensor it is given; the caller may keep using that one.
-    return target.copy_(value) if inplace else value
-
-
-_RECTIFIERS: dict[Any, Callable[..., Tensor]] = {
-    **dict.fromkeys([torch.relu, F.relu, Tensor.relu], _relu),
-    **dict.fromkeys([torch.relu_, F.relu_, Tensor.relu_], functools.partial(_relu, inplace=True)),
-    F.relu6: _relu6,
-    # What nn.ReLU6 calls.
-    F.hardtanh: _hardtanh,
-    F.hardtanh_: functools.partial(_hardtanh, inplace=True),
-    F.leaky_relu: _leaky_relu,
-    F.leaky_relu_: functools.partial(_leaky_relu, inplace=True),
-}
-
-
-class Smooth(nn.Module):
-    """A model whose rectifiers act as softplus; `.model` is the original, with the same weights."""
-
-    same_inputs = True
-
-    def __init__(self, model: nn.Module, beta: float) -> None:
-        super().__init__()
-        self.model, self.beta = model, beta
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, K) of the smoothed model."""
-        with _Softplus(self.beta):
-            logits: Tensor = self.model(x)
-        return logits
-
-
-def smooth(model: nn.Module, beta: float = 50.0) -> Smooth:
-    """The model with ReLU, ReLU6, hard tanh and leaky ReLU as softplus(beta), sharing its parameters.
-
-    A piecewise linear network has no second derivative; softplus has one, and comes within log(2) / beta of the
-    rectifier. The original is untouched.
-
-    >>> smooth(nn.ReLU(), beta=1.0)(torch.zeros(1)).item() > 0.69
-    True
-    """
-    if not beta > 0:
-        raise UsageError(f"beta must be positive, got {beta}")
-    return Smooth(model, beta)
-
-
-class _Rectifiers(TorchFunctionMode):
-    """Notes whether one of the functions is called that `smooth` replaces."""
-
-    seen: bool = False
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        self.seen |= func in _RECTIFIERS
-        return func(*args, **(kwargs or {}))
-
-
-def has_rectifiers(model: nn.Module, x: Tensor) -> bool:
-    """Whether the model calls a function that `smooth` replaces, at the first of the inputs (N, *); one forward.
-
-    >>> has_rectifiers(nn.ReLU(), torch.ones(1, 2)), has_rectifiers(nn.Tanh(), torch.ones(1, 2))
-    (True, False)
-    """
-    # With a gradient to follow: without one, fused layers hide what they call.
-    watch = _Rectifiers()
-    with frozen(model), torch.enable_grad(), watch:
-        model(x[:1].detach().requires_grad_().clone())
-    return watch.seen
-
-
-def require_curvature(scalar: Function, x: Tensor) -> None:
-    """Refuse a scalar function whose second derivative with respect to x is zero everywhere, by four samples.
-
-    The gradient of such a function (a logit of an all-ReLU network) cannot be changed by following
-    derivatives, and explanations attacked so would seem robust.
-
-    Raises:
-        UsageError: with the way out, `sg.smooth(model, beta)`.
-    """
-    probe = x[:4].detach()
-    u = randomness.normal(randomness.sample_seeds(len(probe), None), probe)
-    if not bool(hvp(scalar, probe, u).abs().max() > 0):
-        raise UsageError(
-            "the second derivative of this function is zero everywhere (an all-ReLU network?), so its gradient "
-            "seems impossible to move: use sg.smooth(model, beta=50), or an activation with curvature"
-        )

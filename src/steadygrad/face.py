@@ -17,9 +17,9 @@ from steadygrad.audit import robust_accuracy as robust_accuracy
 from steadygrad.audit import validity as validity
 from steadygrad.classifier import Classifier as Classifier
 from steadygrad.classifier import frozen as frozen
-from steadygrad.derivatives import smooth as smooth
 from steadygrad.errors import Failure as Failure
 from steadygrad.errors import UsageError as UsageError
+from steadygrad.smoothing import smooth as smooth
 from steadygrad.threat import Threat as Threat
 from steadygrad.threat import l0 as l0
 from steadygrad.threat import l1 as l1

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import gates
 import nets
 from oracles import attributions as oracle
-from steadygrad import derivatives
+from steadygrad import smoothing
 from steadygrad.attributions import ATTRIBUTIONS, Attribution
 from steadygrad.errors import UsageError
 
@@ -117,7 +117,7 @@ def test_a_smoothed_network_passes_where_its_rectifiers_are_refused(name: str) -
     method = _method(name)
     with pytest.raises(UsageError, match=r"sg\.smooth"):
         method(model, x.clone().requires_grad_(), target, create_graph=True)
-    smooth = derivatives.smooth(model, beta=5.0)
+    smooth = smoothing.smooth(model, beta=5.0)
     gates.assert_gradient(lambda p: method(smooth, p, target, create_graph=True), x, rtol=1e-4)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import gates
 import nets
-from steadygrad import derivatives, registry
+from steadygrad import registry, smoothing
 from steadygrad.attributions import (
     ATTRIBUTIONS,
     Attribution,
@@ -180,9 +180,12 @@ def test_the_probe_disturbs_neither_the_mode_nor_the_callers_graph() -> None:
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_the_probability_of_a_rectifier_network_has_curvature() -> None:
+def test_the_probability_of_a_rectifier_network_has_curvature_where_that_is_smooth() -> None:
     model, x = nets.build("mlp", activation=nn.ReLU, dtype=torch.float64), nets.inputs(4, dtype=torch.float64)
-    gates.assert_gradient(lambda p: Saliency("probability")(model, p, TARGET, create_graph=True), x)
+    smooth = smoothing.smooth(model, 20.0)
+    gates.assert_gradient(lambda p: Saliency("probability")(smooth, p, TARGET, create_graph=True), x)
+    with pytest.raises(UsageError, match="relu in"):
+        Saliency("probability")(model, x.clone().requires_grad_(), TARGET, create_graph=True)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +205,7 @@ def test_wrong_targets_are_refused(target: Tensor, message: str) -> None:
 def test_wrong_inputs_are_refused() -> None:
     model = Classifier(nets.build("conv"), classes=3)
     x = nets.inputs(4)
-    for wrapped in (model, derivatives.smooth(model)):
+    for wrapped in (model, smoothing.smooth(model)):
         with pytest.raises(UsageError, match="did you normalize"):
             Saliency()(wrapped, 3 * x - 1, TARGET)
     with pytest.raises(UsageError, match="must lie within"):

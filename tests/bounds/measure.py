@@ -54,7 +54,7 @@ def show(what: str, method: Bound, model, x, target, threat) -> None:
 def lenet() -> None:
     model = trained_lenet()
     x, _ = sg.data.load("mnist", "test").take(20).tensors()
-    smooth, target = sg.smooth(model, 50.0), model(x).argmax(1)
+    smooth, target = sg.smooth(model, 50.0, pooling=False), model(x).argmax(1)
     for attribution in (IntegratedGradients(steps=8), Saliency()):
         for threat in (sg.linf(0.1), sg.l2(0.5)):
             name = f"{type(attribution).__name__}, LeNet softplus 50, {threat}"
@@ -67,7 +67,7 @@ def sizes() -> None:
         ("convnet", (3, 32, 32), {}),
         ("resnet18", (3, 224, 224), {"width": 8}),
     ):
-        model = sg.smooth(sg.models.build(name, shape, 10, **settings), 50.0)
+        model = sg.smooth(sg.models.build(name, shape, 10, **settings), 50.0, pooling=False)
         x = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
         for threat in (sg.l2(0.1), sg.linf(1 / 255)):
             show(
@@ -85,7 +85,7 @@ def certified() -> None:
     model = trained_lenet("digits", "digits_cnn", 1000)
     x, _ = sg.data.load("digits", "test").take(10).tensors()
     target = model(x).argmax(1)
-    for name, net in (("ReLU", model), ("softplus 10", sg.smooth(model, 10.0))):
+    for name, net in (("ReLU", model), ("softplus 10", sg.smooth(model, 10.0, pooling=False))):
         for eps in (1e-4, 1e-3, 1e-2):
             method = CertifiedDeviation(Saliency())
             show(f"digits CNN {name}, certified, linf {eps:g}", method, net, x, target, sg.linf(eps))

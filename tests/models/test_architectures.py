@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from steadygrad import derivatives
+from steadygrad import derivatives, smoothing
 from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
 from steadygrad.models import ARCHITECTURES, build
@@ -144,7 +144,7 @@ def test_a_batch_equals_its_samples_in_evaluation_mode(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_smoothed_model_has_the_second_derivative_of_finite_differences(name):
-    model = derivatives.smooth(narrow(name).double(), beta=20.0)
+    model = smoothing.smooth(narrow(name).double(), beta=20.0)
     x = images(model.model.input_shape, 2).double()
     u = torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 

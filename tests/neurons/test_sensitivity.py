@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import gates
 import nets
 from oracles import neurons as oracle
-from steadygrad import derivatives, neurons
+from steadygrad import neurons, smoothing
 from steadygrad.classifier import Classifier
 from steadygrad.errors import UsageError
 
@@ -104,7 +104,7 @@ def test_layers_are_chosen_by_pattern(layers: tuple[str, ...], names: list[str] 
 def test_names_are_those_of_the_network_in_any_wrapper() -> None:
     net = nets.build("mlp", dtype=torch.float64, activation=nn.ReLU)
     plain = neurons.sensitivity(net, **PAIR)
-    wrapped = neurons.sensitivity(derivatives.smooth(Classifier(net), beta=1e6), **PAIR)
+    wrapped = neurons.sensitivity(smoothing.smooth(Classifier(net), beta=1e6), **PAIR)
     assert list(plain) == list(wrapped) == ["2", "4"]
     assert torch.allclose(plain["4"], wrapped["4"], atol=1e-4)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from steadygrad import derivatives, randomness
+from steadygrad import curvature, derivatives, randomness
 from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, score
 from steadygrad.classifier import frozen
 from steadygrad.registry import Count, Limit
@@ -29,7 +29,7 @@ class GradientAttribution(Attribution):
     def require_curvature(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
         """Refuse a score without second derivative (a logit of an all-ReLU network), by four samples; no trace."""
         with frozen(model):
-            derivatives.require_curvature(lambda p: score(model(p), target[: len(p)], self.of), x)
+            curvature.require_curvature(model, lambda p: score(model(p), target[: len(p)], self.of), x)
 
     def _gradient(self, forward: Forward, x: Tensor, target: Tensor, create_graph: bool) -> Tensor:
         return derivatives.gradient(lambda p: score(forward(p), target, self.of), x, create_graph=create_graph)[1]

@@ -13,7 +13,7 @@ import digits_explanations
 import gates
 import nets
 from oracles import attribution_attacks as oracle
-from steadygrad import derivatives, registry
+from steadygrad import derivatives, registry, smoothing
 from steadygrad.attacks.maps.attribution_attacks import (
     ATTRIBUTION_ATTACKS,
     IFIA,
@@ -367,7 +367,7 @@ def test_an_all_relu_network_is_refused_or_smoothed(attack: ExplanationAttack) -
     model, x = _case(activation=nn.ReLU)
     with pytest.raises(UsageError, match=r"second derivative .*sg\.smooth"):
         attack(model, x, None, linf(0.1))
-    smooth = derivatives.smooth(model, 20.0)
+    smooth = smoothing.smooth(model, 20.0)
     assert bool(replace(attack, **SMALL)(smooth, x, None, linf(0.1)).moved.any())
 
 
@@ -439,7 +439,7 @@ def test_models_and_classes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UsageError, match=r"within 0\.\.2"):
         IFIA()(model, x, torch.full((5,), 3), linf(0.1))
     with pytest.raises(UsageError, match="the classifier"):
-        IFIA()(derivatives.smooth(Classifier(model, bounds=(-1.0, 1.0))), x, None, linf(0.1))
+        IFIA()(smoothing.smooth(Classifier(model, bounds=(-1.0, 1.0))), x, None, linf(0.1))
     flat = nn.Sequential(nn.Linear(4, 4), nn.Softplus(), nn.Linear(4, 2)).double()
     with pytest.raises(UsageError, match="center of mass needs"):
         IFIA(goal="mass-center")(flat, torch.rand(3, 4).double(), None, linf(0.1))
@@ -474,7 +474,7 @@ def test_feature_vectors_can_be_attacked_too() -> None:
 
 def test_the_right_gradient_beats_noise_and_the_one_without_second_order() -> None:
     net, x, _ = digits_explanations.network(epochs=6)
-    rows = digits_explanations.compare(derivatives.smooth(net, 50.0), x[:60], InputXGradient(), linf(0.05))
+    rows = digits_explanations.compare(smoothing.smooth(net, 50.0), x[:60], InputXGradient(), linf(0.05))
     attack = rows["attack"].double()
     for other in ("noise", "second order cut"):
         gain = rows[other].double() - attack

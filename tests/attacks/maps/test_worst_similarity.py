@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import gates
 import nets
-from steadygrad import derivatives
+from steadygrad import smoothing
 from steadygrad.attacks.maps.attribution_attacks import IFIA, AttributionPGD
 from steadygrad.attacks.maps.worst_similarity import WorstSimilarity, explanation_suite, worst_similarity
 from steadygrad.attributions import InputXGradient, Saliency
@@ -66,7 +66,7 @@ def test_rectifiers_are_followed_through_their_softplus_twin() -> None:
         assert [attack.beta for attack in found.attacks] == [beta] * 3  # type: ignore[attr-defined]
         result = found.results[0]
         torch.testing.assert_close(result.maps, Saliency()(model, result.inputs, result.target))
-    smooth = derivatives.smooth(model, 50.0)
+    smooth = smoothing.smooth(model, 50.0)
     assert worst_similarity(smooth, x[:1], None, linf(0.1), Saliency()).attacks[0].beta is None  # type: ignore[attr-defined]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import gates
 import nets
 from oracles import bounds as oracle
-from steadygrad import derivatives, randomness
+from steadygrad import randomness, smoothing
 from steadygrad.attributions import InputXGradient, IntegratedGradients, Saliency
 from steadygrad.attributions.similarity import pixel_maps
 from steadygrad.bounds import CertifiedDeviation, DeviationBound, deviation
@@ -133,7 +133,7 @@ def test_one_hidden_layer_equals_the_sum_over_its_units(norm, beta):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 3)).double()
-    model = net if beta is None else derivatives.smooth(net, beta)
+    model = net if beta is None else smoothing.smooth(net, beta)
     x, target = torch.rand(2, 6, generator=randomness.fresh(1), dtype=torch.float64), torch.tensor([0, 2])
     eps = 0.2
     threat = (linf if norm == "linf" else l2)(eps, bounds=(-9.0, 9.0))
@@ -173,7 +173,7 @@ def test_a_model_in_single_precision_is_within_rounding_of_the_bound():
 def test_the_layers_read_compute_the_model(kind):
     model, x = model_of(kind, nn.ReLU, seed=1), nets.inputs(3, dtype=torch.float64)
     torch.testing.assert_close(trace(model, x)(x), model(x), rtol=1e-8, atol=1e-8)  # softplus is cut at 20
-    smooth = derivatives.smooth(model, 7.0)
+    smooth = smoothing.smooth(model, 7.0)
     torch.testing.assert_close(trace(smooth, x)(x), smooth(x), rtol=1e-8, atol=1e-8)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 import gates
 import nets
 from oracles import bounds as oracle
-from steadygrad import derivatives, randomness, registry
+from steadygrad import randomness, registry, smoothing
 from steadygrad.attributions import InputXGradient, IntegratedGradients, Saliency, SmoothGrad
 from steadygrad.bounds import CertifiedDeviation, LinearizedDeviation, deviation
 from steadygrad.bounds.linearized import corners, lanczos
@@ -259,7 +259,7 @@ def test_rectifiers_are_refused_and_smoothed():
     method = LinearizedDeviation(Saliency())
     with pytest.raises(UsageError, match=r"sg\.smooth"):
         method(model, x, target, linf(0.01))
-    bound = method(derivatives.smooth(model, 5.0), x, target, linf(0.01))
+    bound = method(smoothing.smooth(model, 5.0), x, target, linf(0.01))
     assert (bound.upper > 0).all()
 
 

@@ -14,9 +14,9 @@ from steadygrad.attacks.maps.map_losses import check_reference
 from steadygrad.attacks.maps.map_run import AttributionResult, ExplanationRun
 from steadygrad.attributions import Attribution, Saliency
 from steadygrad.classifier import frozen
-from steadygrad.derivatives import smooth
 from steadygrad.errors import UsageError
 from steadygrad.registry import Count, Limit, Method, Positive, Registry
+from steadygrad.smoothing import smooth
 from steadygrad.threat import Threat, per_sample
 
 Objective = Literal["top-k", "mass-center", "target-map", "euclidean", "cosine"]
@@ -143,7 +143,7 @@ class _Ascent(ExplanationAttack):
         return AttributionNoise(*made) if self.noise_draws else None
 
     def follow(self, model: nn.Module, x: Tensor, target: Tensor) -> nn.Module:
-        followed = model if self.beta is None else smooth(model, self.beta)
+        followed = model if self.beta is None else smooth(model, self.beta, pooling=False)
         self.attribution.require_curvature(followed, x, target)
         return followed
 

@@ -15,8 +15,8 @@ from steadygrad.attacks.maps.map_run import AttributionResult
 from steadygrad.attributions import Attribution
 from steadygrad.attributions.similarity import SIMILARITIES
 from steadygrad.classifier import check_inputs
-from steadygrad.derivatives import has_rectifiers
 from steadygrad.errors import UsageError, one_of
+from steadygrad.smoothing import has_rectifiers
 from steadygrad.threat import Threat
 
 BETA = 50.0

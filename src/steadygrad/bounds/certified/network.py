@@ -41,9 +41,13 @@ class Value:
 
 @dataclass
 class Builder:
-    """Puts layers one after another; rectifiers become softplus with `beta` if that is given."""
+    """Puts layers one after another; rectifiers become softplus with `beta` if that is given.
+
+    With `soft_pools` maxima are smoothed too, of which there are no bounds.
+    """
 
     beta: float | None
+    soft_pools: bool = False
     steps: list[tuple[Layer, tuple[int, ...]]] = field(default_factory=list)
 
     def put(self, layer: Layer, *inputs: Value) -> Value:

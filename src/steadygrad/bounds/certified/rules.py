@@ -65,6 +65,10 @@ def _max_pool(
 ) -> Any:
     if return_indices:
         raise UsageError("there is no certified bound for a max pooling that returns indices")
+    if builder.soft_pools:
+        raise UsageError(
+            "there is no certified bound for max pooling as log-sum-exp: use sg.smooth(model, beta, pooling=False)"
+        )
     kernel, steps, padding, dilation = (_two(v) for v in (kernel_size, stride or kernel_size, padding, dilation))
     return builder.put(MaxPool(kernel, steps, padding, dilation, ceil_mode), x)
 

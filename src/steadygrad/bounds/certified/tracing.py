@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from steadygrad.bounds.certified.network import Builder, Network, Value
 from steadygrad.bounds.certified.rules import CALLS, MODULES, SUPPORTED
 from steadygrad.classifier import Classifier, unwrap
-from steadygrad.derivatives import Smooth
 from steadygrad.errors import Failure, UsageError
+from steadygrad.smoothing import Smooth
 
 
 def trace(model: nn.Module, x: Tensor, *, beta: float | None = None) -> Network:
@@ -51,9 +51,10 @@ class _Tracer(Builder):
         """The output of a module that takes value x."""
         module = unwrap(module)
         if isinstance(module, Smooth):
-            before, self.beta = self.beta, module.beta
+            before = self.beta, self.soft_pools
+            self.beta, self.soft_pools = module.beta, module.pooling
             x = self.module(module.model, x, name)
-            self.beta = before
+            self.beta, self.soft_pools = before
             return x
         if isinstance(module, Classifier):
             mean, std = (module._per_channel(v.double(), x.sample) for v in (module.mean, module.std))

@@ -19,11 +19,11 @@ from steadygrad.attributions.pixels import count_of, image_array, magnitude, pla
 from steadygrad.attributions.similarity import SIMILARITIES
 from steadygrad.bounds import deviation
 from steadygrad.classifier import predict
-from steadygrad.derivatives import has_rectifiers, smooth
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
 from steadygrad.measuring.measures.map_bounds import DISTANCES, KINDS, K, MapBound, bounds_on_maps, length_of
 from steadygrad.measuring.measures.map_faithfulness import DRAWN_ANEW
+from steadygrad.smoothing import has_rectifiers, smooth
 from steadygrad.threat import Threat, per_sample
 
 _SIMILAR = ("top_k_intersection", "kendall", "cosine", "mass_center_displacement")
@@ -91,7 +91,7 @@ class MapAttacks(Measure):
         model, x, seeds, threat, attribution = models[0], batch.x, batch.seeds, self.threat, self.attribution
         if base_of(model) is not model:
             raise UsageError(DRAWN_ANEW)
-        subject = smooth(model, self.beta) if has_rectifiers(model, x) else model
+        subject = smooth(model, self.beta, pooling=False) if has_rectifiers(model, x) else model
         pictures = x.ndim in (3, 4)
         names = similarities(pictures)
         found = worst_similarity(

@@ -1,0 +1,230 @@
+"""Piecewise linear functions as smooth ones: which calls of a model have kinks, and what stands in for them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+from steadygrad.classifier import frozen
+from steadygrad.errors import UsageError
+from steadygrad.smooth_forms import DISPATCHED, FORMS, POOLS, STEPS
+
+_COMPARISONS = {
+    **dict.fromkeys(["gt", "ge", "greater", "greater_equal"], 1),
+    **dict.fromkeys(["lt", "le", "less", "less_equal"], -1),
+}
+
+_CASTS = ("float", "double", "half", "bfloat16", "to", "type", "type_as")
+_GATED = ("mul", "multiply", "where", "masked_fill", *_CASTS)
+
+
+class _Traced(TorchFunctionMode):
+    """Sees every function that a forward calls, in modules and functional code alike.
+
+    Left alone is what follows from weights and constants only: a weight that is clamped has no kink in the input.
+    Comparisons (N, *) of what follows from the input are remembered with their margins, positive where they hold.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._weights = {id(t) for t in (*model.parameters(), *model.buffers())}
+        self._constants: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._margins: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        given = DISPATCHED.get(func) or str(getattr(func, "__name__", ""))
+        name = given.split(".")[0].strip("_")
+        tensors = list(_tensors((*args, *kwargs.values())))
+        if name.endswith("_like") or name.startswith("new_") or all(map(self._constant, tensors)):
+            out = func(*args, **kwargs)
+            for tensor in _tensors((out,)):
+                self._constants[tensor] = True
+            return out
+        if func is Tensor.where:
+            args = (args[1], args[0], *args[2:])
+            func = torch.where
+        masks = [t for t in tensors if t in self._margins]
+        out = self.called(name, func, args, kwargs, given.endswith("_") and not given.endswith("__"), masks)
+        if name in _COMPARISONS and isinstance(out, Tensor):
+            self._margins[out] = _COMPARISONS[name] * (args[0] - args[1])
+        elif masks and isinstance(out, Tensor) and not out.is_floating_point():
+            # What becomes of a comparison; the margin is known where it is only turned around.
+            turned = name in ("invert", "logical_not") and self._margins[masks[0]] is not None
+            self._margins[out] = -self._margins[masks[0]] if turned else None
+        return out
+
+    def _constant(self, tensor: Tensor) -> bool:
+        return id(tensor) in self._weights or tensor in self._constants
+
+    def called(
+        self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inplace: bool, masks: list[Tensor]
+    ) -> Any:
+        """What a call gives; `name` is that of the function without underscores."""
+        raise NotImplementedError
+
+
+class _Softened(_Traced):
+    """Puts smooth functions in the place of those with kinks."""
+
+    def __init__(self, model: nn.Module, beta: float, pooling: bool) -> None:
+        super().__init__(model)
+        self.beta = beta
+        self.forms = {**FORMS, **POOLS} if pooling else FORMS
+
+    def called(
+        self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inplace: bool, masks: list[Tensor]
+    ) -> Any:
+        if masks:
+            soft = self._gated(name, func, args, kwargs)
+        else:
+            soft, inplace = _form(self.forms, name, self.beta, args, kwargs, inplace)
+        if soft is NotImplemented:
+            return func(*args, **kwargs)
+        # An in-place function changes the tensor it is given; the caller may keep using that one.
+        return args[0].copy_(soft) if inplace and args else kwargs["input"].copy_(soft) if inplace else soft
+
+    def _gated(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The call with a comparison as a sigmoid of its margin, where it picks or multiplies."""
+
+        def gate(mask: Any) -> Any:
+            margin = self._margins[mask] if isinstance(mask, Tensor) and mask in self._margins else None
+            return mask if margin is None else torch.sigmoid(self.beta * margin)
+
+        if kwargs and name != "to":
+            return NotImplemented
+        if name in ("mul", "multiply"):
+            left, right = (gate(v) for v in args)
+            return left * right
+        if name == "where" and len(args) == 3 and gate(args[0]) is not args[0]:
+            open_, (left, right) = gate(args[0]), args[1:]
+            return open_ * left + (1 - open_) * right
+        if name == "masked_fill" and gate(args[1]) is not args[1] and bool(torch.isfinite(torch.as_tensor(args[2]))):
+            return gate(args[1]) * args[2] + (1 - gate(args[1])) * args[0]
+        if name in _CASTS and gate(args[0]) is not args[0]:
+            with torch._C.DisableTorchFunction():
+                cast = func(*args, **kwargs)
+            return gate(args[0]).to(cast) if cast.is_floating_point() else NotImplemented
+        return NotImplemented
+
+
+class Kinks(_Traced):
+    """Notes which functions with kinks are called, and whether `smooth` has a form for each.
+
+    `where` names the part of the model that runs, and may be set while the mode is on.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.where: Callable[[], str] = lambda: ""
+        self.found: dict[tuple[str, str], bool] = {}
+
+    def called(
+        self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inplace: bool, masks: list[Tensor]
+    ) -> Any:
+        if masks:
+            known = name in _GATED and all(self._margins[mask] is not None for mask in masks)
+            out = func(*args, **kwargs)
+            if name == "setitem" or inplace or (isinstance(out, Tensor) and out.is_floating_point()):
+                self.found[self.where(), f"{name} of a comparison"] = known
+            return out
+        if name in STEPS and any(t.requires_grad for t in _tensors(args)):
+            self.found[self.where(), name] = False
+        elif _form(FORMS, name, 1.0, args, kwargs, False)[0] is not NotImplemented:
+            self.found[self.where(), name] = True
+        return func(*args, **kwargs)
+
+
+def _form(
+    forms: dict[str, Callable[..., Any]], name: str, beta: float, args: Any, kwargs: Any, inplace: bool
+) -> tuple[Any, bool]:
+    """What stands in for a call, or NotImplemented; and whether the call changes its input."""
+    form = forms.get(name)
+    first = args[0] if args else kwargs.get("input")
+    if form is None or not isinstance(first, Tensor) or not first.is_floating_point():
+        return NotImplemented, inplace
+    bound = _signature(form).bind(beta, *args, **kwargs)
+    inplace |= bool(bound.arguments.get("inplace", False))
+    if inplace:
+        bound.arguments["input"] = first.clone()
+    return form(*bound.args, **bound.kwargs), inplace
+
+
+_signature = functools.cache(inspect.signature)
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+class Smooth(nn.Module):
+    """A model whose functions with kinks act as smooth ones; `.model` is the original, with the same weights."""
+
+    same_inputs: ClassVar[bool] = True
+
+    def __init__(self, model: nn.Module, beta: float, pooling: bool) -> None:
+        super().__init__()
+        self.model, self.beta, self.pooling = model, beta, pooling
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, K) of the smoothed model."""
+        with _Softened(self.model, self.beta, self.pooling):
+            logits: Tensor = self.model(x)
+        return logits
+
+
+def smooth(model: nn.Module, beta: float = 50.0, *, pooling: bool = True) -> Smooth:
+    """The model with smooth functions in the place of those with kinks, sharing its parameters.
+
+    A piecewise linear network has no second derivative. Rectifiers are sums of max(x, 0), and softplus(beta) stands in
+    for that, which comes within log(2) / beta of it: ReLU, ReLU6, hard tanh, leaky ReLU, PReLU, RReLU, threshold, hard
+    sigmoid, hard swish, shrinkage, ELU and SELU where their slope jumps, clamp, abs, maximum and minimum, as modules,
+    functions, methods and in place. A comparison that picks or multiplies (`where(x > 0, a, b)`, `x * (x > 0)`) becomes
+    the sigmoid of beta times its margin. What follows from weights alone is left as it is. A function that has no such
+    form (sign, round, an assignment to x[x < 0]) keeps its kinks, and `require_curvature` names it.
+
+    Args:
+        model: maps inputs (N, *) to logits (N, K); untouched.
+        beta: how sharp, in 1 / units of what the functions are applied to.
+        pooling: take max pooling and maxima over dimensions as log-sum-exp(beta) too, which comes within log(k) / beta
+            of the largest of k entries. Without, they choose an entry, and pass on the curvature of that one.
+
+    Raises:
+        UsageError: beta is not positive and finite.
+
+    >>> smooth(nn.ReLU(), beta=1.0)(torch.zeros(1)).item() > 0.69
+    True
+    """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(beta, bool) or not isinstance(beta, int | float) or not 0 < beta < float("inf"):
+        raise UsageError(f"beta must be positive and finite, got {beta!r}")
+    return Smooth(model, float(beta), pooling)
+
+
+def has_rectifiers(model: nn.Module, x: Tensor) -> bool:
+    """Whether the model calls a rectifier that `smooth` replaces, at the first of the inputs (N, *); one forward.
+
+    Max pooling is none.
+
+    >>> has_rectifiers(nn.ReLU(), torch.ones(1, 2)), has_rectifiers(nn.Tanh(), torch.ones(1, 2))
+    (True, False)
+    """
+    # With a gradient to follow: without one, fused layers hide what they call.
+    watch = Kinks(model)
+    with frozen(model), torch.enable_grad(), watch:
+        model(x[:1].detach().requires_grad_().clone())
+    return any(watch.found.values())
