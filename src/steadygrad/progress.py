@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -32,6 +33,21 @@ def task(description: str, total: int) -> Iterator[Advance]:
         yield advance
 
 
+def _log(text: str) -> None:
+    logging.getLogger("steadygrad").warning(text)
+
+
+_sayer: ContextVar[Callable[[str], None]] = ContextVar("sayer", default=_log)
+_said: set[str] = set()
+
+
+def say(text: str) -> None:
+    """Tell people, once, what was chosen for them: a line on stderr in the commands, a log entry in the library."""
+    if text not in _said:
+        _said.add(text)
+        _sayer.get()(text)
+
+
 @contextlib.contextmanager
 def shown(enabled: bool = True) -> Iterator[None]:
     """Within the block, tasks draw bars on stderr: live on a terminal, one line at the end elsewhere."""
@@ -39,6 +55,7 @@ def shown(enabled: bool = True) -> Iterator[None]:
         yield
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -75,8 +92,10 @@ def shown(enabled: bool = True) -> Iterator[None]:
         bars.console.print(f"[green]✓[/] {description} [dim]{last}[/]", highlight=False)
 
     token = _opener.set(opener)
+    sayer = _sayer.set(lambda text: bars.console.print(f"[yellow]![/] {escape(text)}", highlight=False))
     try:
         with bars:
             yield
     finally:
         _opener.reset(token)
+        _sayer.reset(sayer)

@@ -115,7 +115,7 @@ def test_bad_npz_files_are_refused(tmp_path):
         data.load(save(path, pixels=images(), y=labels()))
     with pytest.raises(UsageError, match=r"bad.npz has no split 'test'; available: train"):
         data.load(save(path, x_train=images(), y_train=labels()), "test")
-    with pytest.raises(UsageError, match=r"no split 'validation'; available: test, train"):
+    with pytest.raises(UsageError, match=r"no split 'validation'; available: all, test, train"):
         data.load(save(path, x=images(), y=labels()), "validation")
     with pytest.raises(UsageError, match=r"array 'y' of .*bad\.npz holds Python objects"):
         data.load(save(path, x=images(), y=np.array([{}] * 20, dtype=object)))

@@ -44,10 +44,7 @@ def test_other_and_hidden_files_are_left_out_and_subfolders_read(root):
 
 def test_size_and_color(root):
     Image.new("RGB", (9, 4)).save(root / "test" / "cat" / "1.png")
-    with pytest.raises(UsageError, match=r"cat.1\.png has 3 channels, .*cat.0\.png has 1"):
-        data.load(root, "test")
-    with pytest.raises(UsageError, match=r"cat.1\.png is 4 x 9 pixels, .*cat.0\.png is 6 x 5: .*size=\(6, 5\)"):
-        data.load(root, "test", color="gray")
+    assert data.load(root, "test").shape == data.load(root).shape == (1, 5, 5)
     assert data.load(root, "test", color="rgb", size=(7, 8)).shape == (3, 7, 8)
     assert data.load(root, "test", color="gray", size=7).shape == (1, 7, 7)
 
@@ -66,12 +63,12 @@ def test_bad_folders_are_refused(tmp_path, root, make_folder):
     with pytest.raises(UsageError, match="nothing holds no class folders"):
         data.load(tmp_path / "nothing")
     (root / "train" / "bird").mkdir()
-    with pytest.raises(UsageError, match=r"class folder 'bird' in .*pets holds no images \(\.bmp"):
+    with pytest.raises(UsageError, match=r"class folder 'bird' in .*pets holds no images \(.*\.bmp"):
         data.load(root)
     one = make_folder(tmp_path / "one", ["cat"], 5)
     with pytest.raises(UsageError, match="all 4 samples of one/train are of class 'cat'"):
         data.load(one)
     make_folder(tmp_path / "few" / "train", ["cat", "dog"], 1)
     (tmp_path / "few" / "test").mkdir()
-    with pytest.raises(UsageError, match="few/test is empty"):
+    with pytest.raises(UsageError, match=r"few has no split 'test'; available: train"):
         data.load(tmp_path / "few", "test")

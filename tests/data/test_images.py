@@ -5,12 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from steadygrad.data.images import Form, decode, reshape, stack
+from steadygrad.data.form import Form
+from steadygrad.data.images import decode, reshape, stack
 from steadygrad.errors import Failure, UsageError
 
 
 def stacked(*files: tuple[str, bytes], form: Form = Form()) -> torch.Tensor:  # noqa: B008
-    return stack(lambda rows: [files[i] for i in rows], len(files), form, "x")
+    return stack(lambda rows: [files[i] for i in rows], len(files), form)[:]
 
 
 def colors(*shape: int) -> np.ndarray:
@@ -56,7 +57,7 @@ def test_16_bit_grey_keeps_its_depth():
 
 def test_floating_point_files_are_refused():
     image = Image.fromarray(np.zeros((2, 2), np.float32))
-    with pytest.raises(Failure, match=r"x\.tif has float32 pixels"):
+    with pytest.raises(Failure, match=r"x\.tif has F pixels of 32 bits"):
         decode(encoded(image, "TIFF"), Form(), "x.tif")
 
 
@@ -112,17 +113,15 @@ def test_unlike_images_are_named_with_the_way_out():
     first = ("a.png", png(4, 5))
     with pytest.raises(UsageError, match=r"c\.png is 5 x 4 pixels, a\.png is 4 x 5: choose one size"):
         stacked(first, ("b.png", png(4, 5)), ("c.png", png(5, 4)), ("d.png", png(9, 9)))
-    with pytest.raises(UsageError, match=r"b\.png has 3 channels, a\.png has 1: choose color="):
+    with pytest.raises(UsageError, match=r"b\.png has 3 channels, a\.png has 1: choose color"):
         stacked(first, ("b.png", png(4, 5, 3)))
-    with pytest.raises(UsageError, match=r"b\.png has another bit depth than a\.png"):
-        stacked(first, ("b.png", png(4, 5, dtype=np.uint16)))
     assert stacked(first, ("c.png", png(5, 4, 3)), form=Form((3, 3), "rgb")).shape == (2, 3, 3, 3)
 
 
 def test_form_checks_its_options():
     assert Form.of(7, "gray") == Form((7, 7), "gray")
     assert Form.of((2, 3), None) == Form((2, 3))
-    for size in (0, -1, (3,), (2, 0), (2, 3.5), "big"):
+    for size in (0, -1, (3,), (2, 0), (2, 3.5), "big", True, "3x", "3x4x5", 2.0):
         with pytest.raises(UsageError, match="size must be a positive number"):
             Form.of(size, None)
     with pytest.raises(UsageError, match="there is no color 'grey'; did you mean 'gray'"):

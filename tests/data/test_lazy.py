@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from steadygrad import data
-from steadygrad.data import Dataset, lazy
+from steadygrad.data import Dataset, lazy, settle
 from steadygrad.data.lazy import LazyImages
 from steadygrad.errors import Failure, UsageError
 
@@ -166,11 +166,16 @@ def test_a_damaged_array_is_named(tmp_path, small):
         data.load(tmp_path / "cut.npz")
 
 
-def test_damaged_and_unlike_files_are_named_when_they_are_met(tmp_path, make_folder, make_parquet, make_png, small):
+def test_damaged_and_unlike_files_are_named_when_they_are_met(
+    tmp_path, make_folder, make_parquet, make_png, small, monkeypatch
+):
     root = make_folder(tmp_path / "train", ("cat", "dog"), 5).parent
     (root / "train" / "dog" / "3.png").write_bytes(make_png(0, 6, 5)[1][:40])
     (root / "train" / "dog" / "4.png").write_bytes(make_png(0, 6, 9)[1])
     small()
+    loaded = data.load(root)
+    assert loaded.shape == (1, 5, 5)
+    monkeypatch.setattr(settle, "LOOKED_AT", 1)
     loaded = data.load(root)
     with pytest.raises(Failure, match=r"dog/3\.png is not a readable image"):
         loaded.batch([0, 8])

@@ -29,7 +29,7 @@ def test_digits_are_exact_sixteenths_in_a_fixed_split():
 
 def test_digits_in_another_form():
     assert data.load("digits", "test", size=16, color="rgb").shape == (3, 16, 16)
-    with pytest.raises(UsageError, match="no split 'valid'; available: test, train"):
+    with pytest.raises(UsageError, match="no split 'valid'; available: all, test, train"):
         data.load("digits", "valid")
 
 

@@ -109,9 +109,12 @@ def test_a_truncated_or_missing_image_is_named_by_row(tmp_path, make_parquet, ma
         data.load(path, "test")
 
 
-def test_unequal_sizes_name_the_first_other_row(tmp_path, make_parquet, make_png):
+def test_unequal_sizes_name_the_first_other_row(tmp_path, make_parquet, make_png, monkeypatch):
+    from steadygrad.data import parquet
+
     contents = [make_png(0, 6, 5)[1], make_png(0, 6, 5)[1], make_png(0, 8, 5)[1]]
     path = make_parquet(tmp_path / "test.parquet", [0, 1, 0], images=contents)
+    monkeypatch.setattr(parquet, "LOOKED_AT", 2)
     with pytest.raises(UsageError, match=r"row 2 of .*test\.parquet is 8 x 5 pixels, .*row 0 of .* is 6 x 5"):
         data.load(path, "test")
     assert data.load(path, "test", size=(6, 5)).shape == (1, 6, 5)

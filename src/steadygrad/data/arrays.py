@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import struct
 import zipfile
@@ -18,8 +19,8 @@ from torch import Tensor
 
 from steadygrad.data import lazy
 from steadygrad.data.dataset import Dataset, check_values, two_classes
-from steadygrad.data.images import Form, reshape
-from steadygrad.data.splits import holdout, missing_split, numbered
+from steadygrad.data.images import reshape
+from steadygrad.data.splits import Asked, holdout, numbered
 from steadygrad.errors import Failure, UsageError
 
 Array = Tensor | npt.NDArray[Any]
@@ -63,12 +64,23 @@ def from_arrays(
     return two_classes(Dataset(images, labels, class_names(classes, labels), tuple(names), name, split))
 
 
-def _lazy(x: Array, ids: Sequence[str] | None, where: str) -> lazy.LazyImages:
-    def read(rows: Sequence[int]) -> Tensor:
-        values = _pixels(_tensor(x[rows], "x", where), where)
-        check_values(values, numbered(f"{where}/", rows) if ids is None else [ids[i] for i in rows], where)
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Rows:
+    """Reads rows of a memory-mapped array, and checks their values."""
+
+    x: Array
+    ids: Sequence[str] | None
+    where: str
+
+    def __call__(self, rows: Sequence[int]) -> Tensor:
+        values = _pixels(_tensor(self.x[rows], "x", self.where), self.where)
+        names = numbered(f"{self.where}/", rows) if self.ids is None else [self.ids[i] for i in rows]
+        check_values(values, names, self.where)
         return values
 
+
+def _lazy(x: Array, ids: Sequence[str] | None, where: str) -> lazy.LazyImages:
+    read = _Rows(x, ids, where)
     return lazy.LazyImages(read, torch.arange(len(x)), read([0])[0])
 
 
@@ -79,26 +91,27 @@ def class_names(classes: Sequence[str] | int | None, labels: Tensor) -> tuple[st
     return tuple(str(c) for c in (range(classes) if isinstance(classes, int) else classes))
 
 
-def load_npz(path: Path, name: str, split: str, form: Form) -> Dataset:
+def load_npz(path: Path, name: str, asked: Asked) -> Dataset:
     """A split of an `.npz` file with x and y (divided by `holdout`) or x_train, y_train, x_test, y_test.
 
     An optional `classes` array of strings names the classes.
     """
     arrays = _read(path)
     whole = {"x", "y"} <= arrays.keys()
-    if not whole:
-        _require_split(path, arrays, split)
-    x, y = (arrays[key if whole else f"{key}_{split}"] for key in "xy")
-    data = from_arrays(x, y, _classes(arrays), name=name, split="all" if whole else split)
-    if whole:
-        keep = holdout(data.labels.tolist(), split)
-        data = dataclasses.replace(data.select(keep), ids=numbered(f"{name}/", keep), split=split)
-    images = data.images
+    part = asked.part(str(path), () if whole else _splits(path, arrays))
+    ending = "" if whole else f"_{part.split}"
+    data = from_arrays(
+        arrays[f"x{ending}"], arrays[f"y{ending}"], _classes(arrays), name=name, split="all" if whole else part.name
+    )
+    if part.held is not None or whole:
+        keep = holdout(data.labels.tolist(), part.held)
+        prefix = f"{name}/" if part.split is None else f"{name}/{part.split}/"
+        data = dataclasses.replace(data.select(keep), ids=numbered(prefix, keep), split=part.name)
+    note, images = part.note(asked.split), data.images
+    data = dataclasses.replace(data, notes=() if note is None else (note,))
     if isinstance(images, Tensor):
-        return dataclasses.replace(data, images=reshape(images, form))
-    read, like = images.read, reshape(images.like[None], form)[0]
-    formed = lazy.LazyImages(lambda rows: reshape(read(rows), form), images.rows, like)
-    return dataclasses.replace(data, images=lazy.loaded(formed, f"{name}/{split}"))
+        return dataclasses.replace(data, images=reshape(images, asked.form))
+    return dataclasses.replace(data, images=images.then(functools.partial(reshape, form=asked.form)))
 
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -146,15 +159,14 @@ def _member(file: Any, key: str, path: Path) -> npt.NDArray[Any]:
         ) from None
 
 
-def _require_split(path: Path, arrays: Mapping[str, Any], split: str) -> None:
+def _splits(path: Path, arrays: Mapping[str, Any]) -> set[str]:
     splits = {key[2:] for key in arrays if key.startswith("x_") and f"y_{key[2:]}" in arrays}
     if not splits:
         raise UsageError(
             f"{path} must hold arrays x and y, or x_train, y_train, x_test and y_test; found: "
             f"{', '.join(sorted(arrays)) or 'none'}"
         )
-    if split not in splits:
-        raise missing_split(str(path), split, splits)
+    return splits
 
 
 def _classes(arrays: Mapping[str, npt.NDArray[Any]]) -> Sequence[str] | int | None:

@@ -11,11 +11,14 @@ import torch
 from steadygrad.data.arrays import load_npz
 from steadygrad.data.dataset import Dataset, two_classes
 from steadygrad.data.folders import load_folder
+from steadygrad.data.form import Form
 from steadygrad.data.hub import load_hub
-from steadygrad.data.images import Form, reshape
+from steadygrad.data.images import reshape
+from steadygrad.data.lazy import loaded
 from steadygrad.data.parquet import load_parquet, parquet_files
-from steadygrad.data.splits import holdout, numbered
+from steadygrad.data.splits import Asked, holdout, numbered
 from steadygrad.errors import UsageError, unknown_name
+from steadygrad.progress import say
 
 _FOLDER = "STEADYGRAD_DATA"
 _DIGITS_TEST_PER_CLASS = 50
@@ -48,7 +51,13 @@ DATASETS: tuple[Source, ...] = (
 
 
 def load(
-    name: str | Path, split: str = "train", *, size: int | tuple[int, int] | None = None, color: str | None = None
+    name: str | Path,
+    split: str | None = "train",
+    *,
+    training: bool = False,
+    size: int | str | tuple[int, int] | None = None,
+    color: str | None = None,
+    resize: str | None = None,
 ) -> Dataset:
     """Load a split of a data set.
 
@@ -56,38 +65,55 @@ def load(
         name: a name of `DATASETS` or of a folder in $STEADYGRAD_DATA (which comes first, but for the
             bundled digits); `hub:owner/name` or `hub:owner/name:config`; or a path to an image
             folder, a Parquet file or folder, or an `.npz` file.
-        split: "train", "test", or another split that the source has.
-        size: resize images to (height, width), or to a square; None keeps the size.
-        color: "gray" or "rgb" converts images; None keeps them as they are.
+        split: "train", "test", or another split that the source has, in any case, or by a name of the same
+            meaning (val for validation); "all" of a source that has no splits; None for the one to judge on:
+            test, else validation, else a part that is held out of the only one.
+        training: None is the split to train on instead: train, without what is held out of it.
+        size: resize images to (height, width), or to a square; None keeps the size, or takes the median of the shorter
+            sides, 224 at most, where they have several.
+        color: "gray" or "rgb" converts images; None keeps them as they are, or as most of them are.
+        resize: "crop" (the default) to cover the size and cut out the center, "pad" to fit into it with black
+            margins, "squash" to change the proportions.
+
+    What was chosen is in the `notes` of the data, and said.
 
     Raises:
-        UsageError: unknown name or split, missing path, columns or keys, images of unequal size,
+        UsageError: unknown name or split, missing path, columns or keys,
             values outside [0, 1], labels outside the classes, no samples, or one class only.
         Failure: a file is truncated, or the Hub cannot be reached.
 
     >>> load("digits", "test")
     Dataset(digits/test: 500 samples of shape (1, 8, 8), 10 classes)
     """
-    return two_classes(_load(name, split, Form.of(size, color)))
+    data = load_in(name, Asked(split, training, Form.of(size, color, resize)))
+    for note in data.notes:
+        say(f"{data.name}: {note}")
+    return data
 
 
-def _load(name: str | Path, split: str, form: Form) -> Dataset:
+def load_in(name: str | Path, asked: Asked) -> Dataset:
+    """What is asked of the data, as `load` does it."""
+    data = two_classes(_load(name, asked))
+    return dataclasses.replace(data, images=loaded(data.images, data.source))
+
+
+def _load(name: str | Path, asked: Asked) -> Dataset:
     if isinstance(name, str) and name.startswith("hub:"):
         repository, _, config = name[4:].partition(":")
-        return load_hub(repository, config or None, repository, split, form)
+        return load_hub(repository, config or None, repository, asked)
     if isinstance(name, Path) or _is_path(name):
         path = Path(name).expanduser()
-        return _load_path(path, path.resolve().name if path.is_dir() else path.stem, split, form)
+        return _load_path(path, path.resolve().name if path.is_dir() else path.stem, asked)
     if name == "digits":
-        return _load_digits(split, form)
+        return _load_digits(asked)
     local = _local_folder()
     if local is not None and name and (local / name).is_dir():
-        return _load_path(local / name, name, split, form)
+        return _load_path(local / name, name, asked)
     for source in DATASETS:
         if source.name == name:
-            return load_hub(source.hub, source.config, name, split, form)
+            return load_hub(source.hub, source.config, name, asked)
     if name and Path(name).exists():
-        return _load_path(Path(name), Path(name).stem, split, form)
+        return _load_path(Path(name), Path(name).stem, asked)
     found = [p.name for p in local.iterdir() if p.is_dir()] if local is not None else []
     raise unknown_name("data set, file or folder", name, {*(row.name for row in DATASETS), *found})
 
@@ -106,26 +132,29 @@ def _local_folder() -> Path | None:
     return folder
 
 
-def _load_path(path: Path, name: str, split: str, form: Form) -> Dataset:
+def _load_path(path: Path, name: str, asked: Asked) -> Dataset:
     if not path.exists():
         raise UsageError(
             f"there is no file or folder {path}: give a path that exists, hub:owner/name, or a name "
             f"({', '.join(row.name for row in DATASETS)})"
         )
     if path.is_dir():
-        return (load_parquet if parquet_files(path) else load_folder)(path, name, split, form)
+        return (load_parquet if parquet_files(path) else load_folder)(path, name, asked)
     if path.suffix in (".npz", ".parquet"):
-        return (load_npz if path.suffix == ".npz" else load_parquet)(path, name, split, form)
+        return (load_npz if path.suffix == ".npz" else load_parquet)(path, name, asked)
     raise UsageError(f"cannot read {path}: data is an image folder, a Parquet file or folder, or an .npz file")
 
 
-def _load_digits(split: str, form: Form) -> Dataset:
+def _load_digits(asked: Asked) -> Dataset:
     from sklearn.datasets import load_digits
 
     bundle = load_digits()
     # 17 gray levels, 0 to 16: sixteenths are exact in float32.
     images = torch.from_numpy(bundle.images).to(torch.float32).unsqueeze(1) / 16  # (N, 1, 8, 8)
     labels = torch.from_numpy(bundle.target).to(torch.int64)
-    keep = holdout(labels.tolist(), split, per_class=_DIGITS_TEST_PER_CLASS)
+    part = asked.part("digits")
+    keep = holdout(labels.tolist(), part.held, per_class=_DIGITS_TEST_PER_CLASS)
     classes = tuple(str(name) for name in bundle.target_names)
-    return Dataset(reshape(images[keep], form), labels[keep], classes, numbered("digits/", keep), "digits", split)
+    return Dataset(
+        reshape(images[keep], asked.form), labels[keep], classes, numbered("digits/", keep), "digits", part.name
+    )

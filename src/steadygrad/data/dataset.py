@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from steadygrad.data.form import Form
 from steadygrad.data.lazy import LazyImages
 from steadygrad.errors import UsageError
 from steadygrad.randomness import fresh
@@ -28,6 +29,8 @@ class Dataset:
         classes: class names.
         ids: one name per sample, all different, such as "mnist/test/00017".
         name, split: where the samples come from.
+        form: what images were brought to, where they come from files.
+        notes: what was done to them, and what people should know about them, one sentence each.
 
     Raises:
         UsageError: no samples, another shape or type, NaN, values outside [0, 1], labels outside
@@ -44,6 +47,8 @@ class Dataset:
     ids: tuple[str, ...]
     name: str = "arrays"
     split: str = "all"
+    form: Form | None = None
+    notes: tuple[str, ...] = ()
     _keys: dict[int, str] = dataclasses.field(default_factory=dict, init=False)
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 

@@ -2,63 +2,215 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import os
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from steadygrad.data.dataset import Dataset
-from steadygrad.data.images import Form, stack
-from steadygrad.data.splits import holdout, missing_split
+from steadygrad.data.images import stack
+from steadygrad.data.settle import Look
+from steadygrad.data.splits import Asked, holdout, meaning, role_of
 from steadygrad.errors import UsageError
 
-_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-_SPLITS = frozenset({"train", "test", "validation", "valid", "val"})
+# Of files that Pillow reads as images, whatever the system.
+ENDINGS = frozenset(
+    {".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm"}
+    | {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
+)
+_LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", "lost+found"})
 
 
-def load_folder(root: Path, name: str, split: str, form: Form) -> Dataset:
+@dataclasses.dataclass(eq=False)
+class Tree:
+    """A folder: the images in it, the other files that are not hidden, and its folders, by name."""
+
+    path: Path
+    images: list[Path] = dataclasses.field(default_factory=list)
+    others: list[Path] = dataclasses.field(default_factory=list)
+    folders: dict[str, Tree] = dataclasses.field(default_factory=dict)
+
+    @staticmethod
+    def of(path: Path, above: tuple[str, ...] = ()) -> Tree:
+        """Look at a folder and all below it; links are followed, but not in circles."""
+        tree, above = Tree(path), (*above, os.path.realpath(path))
+        for entry in sorted(os.scandir(path), key=lambda e: e.name):
+            if entry.name.startswith(".") or entry.name.casefold() in _LEFT_BY_SYSTEMS:
+                continue
+            if entry.is_dir():
+                if os.path.realpath(entry.path) not in above:
+                    tree.folders[entry.name] = Tree.of(path / entry.name, above)
+            elif os.path.splitext(entry.name)[1].casefold() not in ENDINGS:
+                tree.others.append(path / entry.name)
+            elif not entry.is_file():
+                raise UsageError(f"{entry.path} is a link to nothing: correct or remove it")
+            else:
+                tree.images.append(path / entry.name)
+        return tree
+
+    def below(self) -> Iterator[Tree]:
+        """This folder and all below it."""
+        yield self
+        for folder in self.folders.values():
+            yield from folder.below()
+
+    @functools.cached_property
+    def files(self) -> list[Path]:
+        """All images in it and below, by path."""
+        return sorted((p for tree in self.below() for p in tree.images), key=lambda p: p.as_posix())
+
+    def filled(self) -> dict[str, Tree]:
+        """Its folders with images in or below them."""
+        return {name: tree for name, tree in self.folders.items() if tree.files}
+
+
+def load_folder(root: Path, name: str, asked: Asked) -> Dataset:
     """A split of root/<split>/<class>/*.png, or of root/<class>/*.png divided by `holdout`.
 
-    Classes are the class folders of all splits by name; sample ids are paths below the root. Files
-    with other endings and hidden ones are left out.
+    Classes are the class folders of all splits by name, numbers in their order; sample ids are paths below the root.
+    Files with other endings and hidden ones are left out.
 
     Raises:
-        UsageError: no class folders, a class without images, the split is missing, or sizes differ.
+        UsageError: no class folders, a class without images, or the split is missing.
         Failure: a file is not a readable image; in a large folder when it is met.
     """
-    splits = [folder.name for folder in _folders(root) if folder.name in _SPLITS]
-    divided = "train" in splits or "test" in splits
-    if divided and split not in splits:
-        raise missing_split(f"the image folder {root}", split, splits)
-    classes = _classes([root / s for s in splits] if divided else [root], root)
-    base = root / split if divided else root
-    files = [(path, label) for label, title in enumerate(classes) for path in _images(base / title)]
-    if not divided:
-        keys = [path.relative_to(root).as_posix() for path, _ in files]
-        files = [files[i] for i in holdout([label for _, label in files], split, keys)]
-    images = stack(lambda rows: ((str(files[i][0]), files[i][0]) for i in rows), len(files), form, f"{name}/{split}")
-    labels = torch.tensor([label for _, label in files], dtype=torch.int64)
-    ids = tuple(path.relative_to(root).as_posix() for path, _ in files)
-    return Dataset(images, labels, tuple(classes), ids, name, split)
+    tree = Tree.of(root)
+    splits = splits_of(tree, asked.split)
+    part = asked.part(f"the image folder {root}", splits)
+    everything = list(splits.values()) or [tree]
+    classes = _classes(everything, root)
+    titles, wanted = list(classes), everything if part.split is None else [splits[part.split]]
+    among = {id(folder) for base in wanted for folder in base.folders.values()}
+    files = [
+        (path, label)
+        for label, folders in enumerate(classes.values())
+        for folder in folders
+        if id(folder) in among
+        for path in folder.files
+    ]
+    keys = [path.relative_to(root).as_posix() for path, _ in files]
+    kept = holdout([label for _, label in files], part.held, keys)
+    form, dtype, notes = _look(everything).settle(asked.form)
+    images = stack(_Paths([files[i][0] for i in kept]), len(kept), form, dtype)
+    labels = torch.tensor([files[i][1] for i in kept], dtype=torch.int64)
+    ids = tuple(keys[i] for i in kept)
+    said = [part.note(asked.split), *notes, *_left_out(tree, everything), *_order(titles)]
+    return Dataset(
+        images, labels, tuple(titles), ids, name, part.name, form=form, notes=tuple(note for note in said if note)
+    )
 
 
-def _classes(bases: list[Path], root: Path) -> list[str]:
-    classes = sorted({folder.name for base in bases for folder in _folders(base)})
-    if not classes:
+@dataclasses.dataclass(frozen=True)
+class _Paths:
+    paths: Sequence[Path]
+
+    def __call__(self, places: Sequence[int]) -> Iterator[tuple[str, Path]]:
+        return ((str(self.paths[i]), self.paths[i]) for i in places)
+
+
+def _look(bases: Sequence[Tree]) -> Look:
+    paths = [path for base in bases for folder in base.folders.values() for path in folder.files]
+    return Look().add(_Paths(paths), len(paths))
+
+
+def splits_of(root: Tree, asked: str | None = None) -> dict[str, Tree]:
+    """The folders of the root that are splits, by name; none if its folders are classes.
+
+    A split holds class folders, and a class holds images, so that a class may be called "train". Splits have usual
+    names (`splits.ROLES`), or such words in all of their names, or one of them is `asked` for.
+
+    Raises:
+        UsageError: it cannot be told.
+    """
+    filled = root.filled()
+    usual = [name for name in filled if role_of(name) is not None]
+    # Some images beside the class folders of a split do not make it a class, if it has companions.
+    nested = {
+        name: tree
+        for name, tree in filled.items()
+        if tree.filled() and (not tree.images or (name in usual and len(usual) > 1))
+    }
+    known = [name for name in usual if name in nested]
+    others = [name for name in filled if name not in usual]
+    if asked is not None and role_of(asked) is None and asked.casefold() in map(str.casefold, nested):
+        return nested
+    if len(known) == 1 and others:
         raise UsageError(
-            f"{root} holds no class folders: put the images into {root}/train/<class>/ and {root}/test/<class>/, "
-            f"or into {root}/<class>/"
+            f"{root.path} holds {known[0]!r}, which looks like a split, beside {', '.join(map(repr, others[:3]))}: are "
+            f"its folders splits or classes? Give {root.path / known[0]} itself as the data, or move it or them away"
         )
-    for title in classes:
-        if not any(_images(base / title) for base in bases):
-            endings = ", ".join(sorted(_ENDINGS))
-            raise UsageError(f"the class folder {title!r} in {root} holds no images ({endings}): add some or remove it")
-    return classes
+    if known:
+        return nested
+    if len(nested) > 1 and nested.keys() == filled.keys() and all(map(meaning, nested)):
+        return nested
+    return {}
 
 
-def _folders(base: Path) -> list[Path]:
-    return sorted(p for p in base.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _classes(bases: Sequence[Tree], root: Path) -> dict[str, list[Tree]]:
+    """The class folders of all splits by the title of the class, in the order of the classes."""
+    if all(not base.folders for base in bases):
+        direct = "images, but " if any(base.images for base in bases) else ""
+        raise UsageError(
+            f"{root} holds {direct}no class folders: put the images into {root}/train/<class>/ and "
+            f"{root}/test/<class>/, or into {root}/<class>/"
+        )
+    found: dict[str, list[Tree]] = defaultdict(list)
+    for base in bases:
+        for folder in base.folders.values():
+            found[unicodedata.normalize("NFC", folder.path.name)].append(folder)  # é may be one character or two
+    _refuse_cases(found, root)
+    for title, folders in found.items():
+        if not any(folder.files for folder in folders):
+            others = _endings(p for folder in folders for tree in folder.below() for p in tree.others)
+            holds = f"holds no images but {others}" if others else "holds no images"
+            raise UsageError(
+                f"the class folder {title!r} in {root} {holds} (images end with {', '.join(sorted(ENDINGS))}): "
+                "add some or remove it"
+            )
+    first = next(iter(found))
+    if len(found) == 1 and all(folder.folders and not folder.images for folder in found[first]):
+        raise UsageError(
+            f"{root} holds one class folder, {first!r}, with folders in it: give {found[first][0].path}, "
+            "if these are the classes or splits"
+        )
+    numbers = all(title.isdecimal() and title.isascii() for title in found)
+    return {title: found[title] for title in sorted(found, key=lambda t: (int(t), t) if numbers else (0, t))}
 
 
-def _images(folder: Path) -> list[Path]:
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in _ENDINGS and not p.name.startswith("."))
-    return sorted((p for p in found if p.is_file()), key=lambda p: p.as_posix())
+def _refuse_cases(found: Mapping[str, Sequence[Tree]], root: Path) -> None:
+    spelled: dict[str, str] = {}
+    for title, folders in found.items():
+        other = spelled.setdefault(title.casefold(), title)
+        places = {folder.path.parent for folder in folders}
+        if other != title and places.isdisjoint(folder.path.parent for folder in found[other]):
+            raise UsageError(f"the class folders {other!r} and {title!r} in {root} differ in case only: rename one")
+
+
+def _order(titles: Sequence[str]) -> list[str]:
+    if list(titles) == sorted(titles):
+        return []
+    return [f"the classes are in numerical order, {titles[0]} to {titles[-1]}, not in that of their letters"]
+
+
+def _endings(paths: Iterator[Path]) -> str:
+    counted = Counter(path.suffix.casefold() or "no ending" for path in paths)
+    return ", ".join(f"{count} {ending}" for ending, count in counted.most_common(5))
+
+
+def _left_out(root: Tree, bases: Sequence[Tree]) -> list[str]:
+    """What is no hidden file, and yet not part of the data."""
+    notes = []
+    others = _endings(path for b in bases for f in b.folders.values() for tree in f.below() for path in tree.others)
+    if others:
+        notes.append(f"files of other types are left out: {others}")
+    unused = [tree.path for tree in root.filled().values() if tree not in bases] if root not in bases else []
+    direct = [tree for tree in (root, *bases) if tree.images]
+    places = dict.fromkeys([*unused, *(tree.path for tree in direct)])
+    if places:
+        notes.append(f"images in no class folder are left out: those in {', '.join(map(str, places))}")
+    return notes

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,46 +14,70 @@ import torch
 
 from steadygrad.data.arrays import class_names
 from steadygrad.data.dataset import Dataset
-from steadygrad.data.images import Form, stack
-from steadygrad.data.parquet import image_and_label
-from steadygrad.data.splits import numbered
+from steadygrad.data.form import Form
+from steadygrad.data.images import stack
+from steadygrad.data.parquet import LOOKED_AT, image_and_label
+from steadygrad.data.settle import Look
+from steadygrad.data.splits import Asked, Part, numbered
 from steadygrad.errors import Failure, UsageError
 
 
-def load_hub(repository: str, config: str | None, name: str, split: str, form: Form) -> Dataset:
+def load_hub(repository: str, config: str | None, name: str, asked: Asked) -> Dataset:
     """A split of `owner/name` on the Hub, kept in the cache of the `datasets` library.
 
     Raises:
         UsageError: the repository has no such split, or no image or label column.
         Failure: it cannot be downloaded (with what to do without a network), or an image is broken.
     """
+    table, part = _download(repository, config, name, asked)
+    if len(table) == 0:
+        raise UsageError(f"the split {part!r} of {repository} is empty: choose another one")
+    data = from_table(table, f"{repository} ({part})", name, part, asked.form)
+    note = Part(part).note(asked.split)
+    return dataclasses.replace(data, notes=(*(() if note is None else (note,)), *data.notes))
+
+
+def from_table(table: Any, where: str, name: str, split: str, form: Form) -> Dataset:
+    """A table of `datasets` with a column of images and one of integer labels.
+
+    Raises:
+        UsageError: a column is missing.
+        Failure: an image is broken.
+    """
     from datasets import Image
 
-    table = _download(repository, config, name, split)
-    image, label = image_and_label(table.column_names, f"the data set {repository}")
-    if len(table) == 0:
-        raise UsageError(f"the split {split!r} of {repository} is empty: choose another one")
+    image, label = image_and_label(table.column_names, f"the data set {where}")
     values = list(table[label])
     wrong = [value for value in values if not isinstance(value, int)]
     if wrong:
-        raise UsageError(f"the column {label!r} of {repository} must hold integer labels, got {wrong[0]!r}")
+        raise UsageError(f"the column {label!r} of {where} must hold integer labels, got {wrong[0]!r}")
     labels = torch.tensor(values, dtype=torch.int64)
     # Undecoded, so that a broken image is named by its row and all sources decode alike.
-    files = table.select_columns([image]).cast_column(image, Image(decode=False))
-    read = functools.partial(_contents, files, f"{repository} ({split})")
-    images = stack(read, len(labels), form, f"{name}/{split}")
+    files = functools.partial(_contents, table.select_columns([image]).cast_column(image, Image(decode=False)), where)
+    form, dtype, notes = Look().add(files, min(len(labels), LOOKED_AT)).settle(form)
+    images = stack(files, len(labels), form, dtype)
     classes = class_names(getattr(table.features[label], "names", None), labels)
-    return Dataset(images, labels, classes, numbered(f"{name}/{split}/", range(len(labels))), name, split)
+    ids = numbered(f"{name}/{split}/", range(len(labels)))
+    return Dataset(images, labels, classes, ids, name, split, form=form, notes=tuple(notes))
 
 
-def _download(repository: str, config: str | None, name: str, split: str) -> Any:
+def _download(repository: str, config: str | None, name: str, ask: Asked) -> tuple[Any, str]:
+    """The table of a split, and the name that it has there."""
     import datasets
 
+    asked = ("train" if ask.training else "test") if ask.split is None else ask.split
     try:
-        return datasets.load_dataset(repository, config, split=split)
+        return datasets.load_dataset(repository, config, split=asked), asked
     except ValueError as error:
         if "split" in str(error).lower():
-            raise UsageError(f"{repository} has no split {split!r}: {error}") from error
+            # Such as: Unknown split "test". Should be one of ['train', 'validation'].
+            there = re.findall(r"'([^']+)'", str(error).partition("one of")[2])
+            with contextlib.suppress(UsageError):
+                found = ask.part(repository, there)
+                if found.held is None and found.split not in (None, asked):
+                    return datasets.load_dataset(repository, config, split=found.split), str(found.split)
+            halves = f"; take {there[0]}[:80%] to train and {there[0]}[80%:] to test" if len(there) == 1 else ""
+            raise UsageError(f"{repository} has no split {asked!r}: {error}{halves}") from error
         if "config" in str(error).lower():
             raise UsageError(f"{repository} needs a configuration, hub:{repository}:CONFIG: {error}") from error
         raise Failure(f"cannot read {repository} from the Hub: {error}") from error

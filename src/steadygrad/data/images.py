@@ -8,137 +8,190 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from steadygrad.data.lazy import LazyImages, loaded
-from steadygrad.errors import Failure, UsageError, one_of
+from steadygrad.data.form import Form
+from steadygrad.data.lazy import LazyImages
+from steadygrad.errors import Failure, UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # ITU-R 601 luma in 16-bit fixed point, the integers Pillow uses: arrays and files convert alike.
 _LUMA = (19595, 38470, 7471)
 _CHUNK = 1024
+_GRAY = ("1", "L", "LA", "La", "I", "F")
+_DEEP = ("PNG", "PPM")
+"""Formats of which Pillow opens 16-bit gray with the mode I, which elsewhere stands for 32 bits."""
+
+Files = Callable[[Sequence[int]], Iterable[tuple[str, "bytes | Path"]]]
+"""Image files by place, as (what errors call it, content or path)."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Form:
-    """The wanted form of images: height and width, and "gray" or "rgb"; None keeps what comes."""
+def opened(source: bytes | Path) -> Image:
+    """An image whose pixels are not read yet."""
+    from PIL import Image
 
-    size: tuple[int, int] | None = None
-    color: str | None = None
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
 
-    @staticmethod
-    def of(size: int | tuple[int, int] | None, color: str | None) -> Form:
-        """Check the two options as a caller gives them; one number means a square."""
-        if color is not None:
-            one_of("color", color, ("gray", "rgb"))
-        if size is None:
-            return Form(None, color)
-        pair = (size, size) if isinstance(size, int) else tuple(size)
-        if len(pair) != 2 or not all(isinstance(v, int) and v > 0 for v in pair):
-            raise UsageError(f"size must be a positive number or (height, width), got {size!r}")
-        return Form((pair[0], pair[1]), color)
+
+def is_gray(image: Image) -> bool:
+    """Whether an image file holds gray values; one with a palette counts as color."""
+    return image.mode.startswith("I;") or image.mode in _GRAY
+
+
+def is_clear(image: Image) -> bool:
+    """Whether parts of an image may be transparent."""
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+
+
+def is_deep(image: Image) -> bool:
+    """Whether an image has 16 bits per pixel."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in _DEEP)
 
 
 def decode(source: bytes | Path, form: Form, where: str) -> np.ndarray[Any, Any]:
-    """One image file as (H, W, C) uint8, or float32 in [0, 1] for 16-bit gray; alpha is dropped.
+    """One image file as (H, W, C) uint8, or float32 in [0, 1] for 16-bit gray; what is transparent becomes white.
+
+    Of several frames it is the first one, turned as the camera noted.
 
     Raises:
-        Failure: the file `where` is truncated or is not an image.
+        Failure: the file `where` is truncated, is not an image, or has pixels of another type.
     """
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            opened.load()
+        with opened(source) as image:
+            image.load()
             # Cameras store the rotation of a photo as EXIF data; PNG files rarely have any, and looking is slow.
-            image = opened if opened.format == "PNG" else ImageOps.exif_transpose(opened)
+            turned = image.format != "PNG" or not {"exif", "Raw profile type exif"}.isdisjoint(image.info)
+            # What it gives forgets the format, but not the mode.
+            deep, upright = is_deep(image), ImageOps.exif_transpose(image) if turned else image
+            if deep:
+                return _sixteen_bit(np.asarray(upright), form)
             if image.mode.startswith(("I", "F")):
-                return _sixteen_bit(np.asarray(image), form, where)
-            gray = form.color == "gray" if form.color is not None else image.mode in ("1", "L", "LA", "La")
-            mode = "L" if gray else "RGB"
-            image = image if image.mode == mode else image.convert(mode)
-            if form.size is not None and image.size != form.size[::-1]:
-                image = image.resize(form.size[::-1], Image.Resampling.BILINEAR)
-            pixels = np.asarray(image)
+                raise Failure(f"{where} has {image.mode} pixels of 32 bits: save it with 8 or 16 bits per channel")
+            return _array(_sized(_colored(upright, form), form))
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
         raise Failure(f"{where} is not a readable image (truncated?): {error}; replace or remove it") from error
+
+
+def _colored(image: Image, form: Form) -> Image:
+    from PIL import Image
+
+    gray = form.color == "gray" if form.color is not None else is_gray(image)
+    if is_clear(image):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    mode = "L" if gray else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _sized(image: Image, form: Form) -> Image:
+    from PIL import Image
+
+    if form.size is None or (form.kept == 1 and image.size == form.size[::-1]):
+        return image
+    high, wide = form.covering(image.height, image.width)
+    image = image.resize((wide, high), Image.Resampling[form.interpolation.upper()])
+    top, left = _corner((high, wide), form.size)
+    # Outside of the image a crop is black.
+    return image.crop((left, top, left + form.size[1], top + form.size[0]))
+
+
+def _corner(have: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:
+    return round((have[0] - wanted[0]) / 2), round((have[1] - wanted[1]) / 2)
+
+
+def _array(image: Image) -> np.ndarray[Any, Any]:
+    pixels = np.asarray(image)
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
-def _sixteen_bit(pixels: np.ndarray[Any, Any], form: Form, where: str) -> np.ndarray[Any, Any]:
-    if pixels.dtype.kind == "f" or pixels.min() < 0 or pixels.max() > 65535:
-        raise Failure(f"{where} has {pixels.dtype} pixels: save it with 8 or 16 bits per channel")
+def _sixteen_bit(pixels: np.ndarray[Any, Any], form: Form) -> np.ndarray[Any, Any]:
     images = torch.from_numpy(pixels.astype(np.float32) / 65535)[None, None]
     return reshape(images, form)[0].permute(1, 2, 0).numpy()
 
 
-def stack(
-    files: Callable[[Sequence[int]], Iterable[tuple[str, bytes | Path]]], count: int, form: Form, what: str
-) -> Tensor | LazyImages:
-    """Decode `count` image files, given by place as (where, content or path), into one (N, C, H, W) tensor.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decoder:
+    """Decodes image files by place into one tensor (n, C, H, W) of the shape and type of `like`; `first` names it."""
 
-    A large tensor is lazy: what is raised is then raised when a file is met.
+    files: Files
+    form: Form
+    first: str
+    like: Tensor
+
+    def __call__(self, rows: Sequence[int]) -> Tensor:
+        out = torch.empty(len(rows), *self.like.shape, dtype=self.like.dtype)
+        # In the order of the source, which may have to open a part of a file for several of them.
+        order = sorted(range(len(rows)), key=rows.__getitem__)
+        for place, (where, source) in zip(order, self.files([rows[i] for i in order])):
+            image = _decoded(source, self.form, where, self.like.dtype)
+            _check_alike(image, self.like, where, self.first)
+            out[place] = image
+        return out
+
+
+def stack(files: Files, count: int, form: Form, dtype: torch.dtype | None = None) -> LazyImages | Tensor:
+    """`count` image files by place as images (N, C, H, W), which are decoded when they are asked for.
+
+    Args:
+        dtype: uint8, or float32 in [0, 1], to which all are scaled; None for what the first one is.
 
     Raises:
-        Failure: a file is not a readable image.
-        UsageError: a file differs from the first one in size, channels or depth.
+        Failure: the first file is not a readable image; what is wrong with another is raised when it is met.
     """
     if not count:
         return torch.empty(0, 1, 1, 1, dtype=torch.uint8)
     ((first, source),) = files([0])
-    like = _decoded(source, form, first)
-
-    def read(rows: Sequence[int]) -> Tensor:
-        out = torch.empty(len(rows), *like.shape, dtype=like.dtype)
-        # In the order of the source, which may have to open a part of a file for several of them.
-        order = sorted(range(len(rows)), key=rows.__getitem__)
-        for place, (where, source) in zip(order, files([rows[i] for i in order])):
-            image = _decoded(source, form, where)
-            _check_alike(image, like, where, first)
-            out[place] = image
-        return out
-
-    return loaded(LazyImages(read, torch.arange(count), like), what)
+    like = _decoded(source, form, first, dtype)
+    return LazyImages(Decoder(files, form, first, like), torch.arange(count), like)
 
 
-def _decoded(source: bytes | Path, form: Form, where: str) -> Tensor:
+def _decoded(source: bytes | Path, form: Form, where: str, dtype: torch.dtype | None) -> Tensor:
     # A copy, since PIL's memory is read-only.
-    return torch.from_numpy(decode(source, form, where).copy()).permute(2, 0, 1)  # (C, H, W)
+    image = torch.from_numpy(decode(source, form, where).copy()).permute(2, 0, 1)  # (C, H, W)
+    if dtype is None or image.dtype == dtype:
+        return image
+    return image.to(torch.float32) / 255 if dtype.is_floating_point else (image * 255).round_().to(torch.uint8)
 
 
 def _check_alike(image: Tensor, other: Tensor, where: str, first: str) -> None:
     (channels, height, width), (wanted, *size) = image.shape, other.shape
-    if image.dtype != other.dtype:
-        raise UsageError(f"{where} has another bit depth than {first}: save all images with 8 bits, or all with 16")
     if channels != wanted:
-        raise UsageError(f"{where} has {channels} channels, {first} has {wanted}: choose color='gray' or color='rgb'")
+        raise UsageError(f"{where} has {channels} channels, {first} has {wanted}: choose color 'gray' or 'rgb'")
     if [height, width] != size:
         raise UsageError(
             f"{where} is {height} x {width} pixels, {first} is {size[0]} x {size[1]}: choose one size, such as "
-            f"size=({size[0]}, {size[1]})"
+            f"{size[0]}x{size[1]}"
         )
 
 
 def reshape(images: Tensor, form: Form) -> Tensor:
-    """Images (N, C, H, W) in the wanted form: gray by luma, then resized bilinearly with antialiasing.
+    """Images (N, C, H, W) in the wanted form: gray by luma, then resized.
 
     Raises:
-        UsageError: a size or color is asked of features (N, D).
+        UsageError: a size or color is asked of features (N, D), or a color of other than 1 or 3 channels.
     """
     if images.ndim != 4:
-        if form != Form():
-            raise UsageError(f"size and color are for images (N, C, H, W), got features of shape {tuple(images.shape)}")
+        if form.size is not None or form.color is not None:
+            raise UsageError(f"size and color are for images (N, C, H, W), got samples of shape {tuple(images.shape)}")
         return images
-    if form.color == "rgb" and images.shape[1] == 1:
+    channels = images.shape[1]
+    if form.color is not None and channels not in (1, 3):
+        raise UsageError(f"color={form.color!r} is for images with 1 or 3 channels, got {channels}: leave it out")
+    if form.color == "rgb" and channels == 1:
         images = images.expand(-1, 3, -1, -1).contiguous()
-    if form.color == "gray" and images.shape[1] == 3:
+    if form.color == "gray" and channels == 3:
         images = _luma(images)
-    if form.size is None or form.size == tuple(images.shape[2:]):
+    if form.size is None or (form.kept == 1 and form.size == tuple(images.shape[2:])):
         return images
-    return torch.cat([_resize(images[i : i + _CHUNK], form.size) for i in range(0, len(images), _CHUNK)])
+    return torch.cat([_resize(images[i : i + _CHUNK], form, form.size) for i in range(0, len(images), _CHUNK)])
 
 
 def _luma(images: Tensor) -> Tensor:
@@ -149,6 +202,13 @@ def _luma(images: Tensor) -> Tensor:
     return ((r * red + g * green + b * blue + 32768) >> 16).to(torch.uint8).unsqueeze(1)
 
 
-def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    out = torch.nn.functional.interpolate(images.to(torch.float32), size=size, mode="bilinear", antialias=True)
+def _resize(images: Tensor, form: Form, size: tuple[int, int]) -> Tensor:
+    high, wide = form.covering(*images.shape[2:])
+    nearest = form.interpolation == "nearest"
+    # PyTorch has no Lanczos weights; the bicubic ones are the nearest to them.
+    mode = {"bilinear": "bilinear", "nearest": "nearest-exact"}.get(form.interpolation, "bicubic")
+    out = torch.nn.functional.interpolate(images.to(torch.float32), (high, wide), mode=mode, antialias=not nearest)
+    top, left = _corner((high, wide), size)
+    # Negative margins cut, the others are black.
+    out = torch.nn.functional.pad(out, (-left, size[1] + left - wide, -top, size[0] + top - high))
     return out.clamp_(0, 1) if images.is_floating_point() else out.round_().clamp_(0, 255).to(torch.uint8)

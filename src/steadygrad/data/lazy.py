@@ -45,9 +45,24 @@ class LazyImages:
         rows = self.rows[index]
         return self.read(rows.tolist()) if rows.ndim else self.read([int(rows)])[0]
 
+    def then(self, change: Callable[[Tensor], Tensor]) -> LazyImages:
+        """These images after a change that is made when they are decoded."""
+        return LazyImages(_Changed(self.read, change), self.rows, change(self.like[None])[0])
 
-def loaded(images: LazyImages, what: str) -> Tensor | LazyImages:
+
+@dataclass(frozen=True)
+class _Changed:
+    read: Callable[[Sequence[int]], Tensor]
+    change: Callable[[Tensor], Tensor]
+
+    def __call__(self, rows: Sequence[int]) -> Tensor:
+        return self.change(self.read(rows))
+
+
+def loaded(images: Tensor | LazyImages, what: str) -> Tensor | LazyImages:
     """The images in memory, unless they would take more than `MOST_BYTES` there."""
+    if isinstance(images, Tensor):
+        return images
     count = len(images)
     if count * images.like.numel() * images.like.element_size() > MOST_BYTES:
         return images

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import copy
 import functools
 import json
 import re
@@ -16,12 +17,15 @@ import torch
 
 from steadygrad.data.arrays import class_names
 from steadygrad.data.dataset import Dataset
-from steadygrad.data.images import Form, stack
-from steadygrad.data.splits import holdout, missing_split, numbered
+from steadygrad.data.images import stack
+from steadygrad.data.settle import Look
+from steadygrad.data.splits import Asked, holdout, numbered
 from steadygrad.errors import Failure, UsageError
 
 _SHARD = re.compile(r"^(?P<split>.+?)[-_](?P<shard>\d+)(-of-(?P<total>\d+))?(-[0-9a-f]+)?$")
 _SPLITS = frozenset({"train", "test", "validation", "valid", "val", "extra", "unsupervised"})
+LOOKED_AT = 250
+"""So many rows of each split say what its images look like."""
 _MOST_BYTES = 64 << 20  # of encoded images that are kept
 _IMAGE, _LABEL = ("image", "img"), ("label", "labels", "fine_label")
 
@@ -43,7 +47,7 @@ def image_and_label(names: Sequence[str], where: str) -> tuple[str, str]:
     return found[0], found[1]
 
 
-def load_parquet(path: Path, name: str, split: str, form: Form) -> Dataset:
+def load_parquet(path: Path, name: str, asked: Asked) -> Dataset:
     """A split of a Parquet file or folder with an image column and a column of integer labels.
 
     Files belong to a split by name (`train-00000-of-00005.parquet`, `test.parquet`) or by folder
@@ -56,9 +60,8 @@ def load_parquet(path: Path, name: str, split: str, form: Form) -> Dataset:
     """
     groups = _groups(parquet_files(path))
     divided = len(groups) > 1 or not groups.keys().isdisjoint(_SPLITS)
-    if divided and split not in groups:
-        raise missing_split(str(path), split, groups)
-    files = groups[split] if divided else next(iter(groups.values()))
+    part = asked.part(str(path), groups if divided else ())
+    files = groups[part.split] if part.split is not None else next(iter(groups.values()))
     if path.is_dir():
         _check_shards(files)
     labels = [label for file in files for label in _labels(file)]
@@ -67,11 +70,18 @@ def load_parquet(path: Path, name: str, split: str, form: Form) -> Dataset:
         # Counted over all splits: the last class may be absent from one of them.
         everything = [v for group in groups.values() for file in group for v in _labels(file)]
         known = class_names(None, torch.tensor(everything, dtype=torch.int64))
-    keep = range(len(labels)) if divided else holdout(labels, split)
-    images = stack(_Files(files, keep), len(keep), form, f"{name}/{split}")
-    ids = numbered(f"{name}/{split}/" if divided else f"{name}/", keep)
+    keep = holdout(labels, part.held)
+    rows, look = _Files(files), Look()
+    for paths in groups.values():
+        with contextlib.suppress(Failure):  # another split may be damaged
+            every = rows if paths is files else _Files(paths)
+            look.add(every, min(every.count, LOOKED_AT))
+    form, dtype, notes = look.settle(asked.form)
+    images = stack(rows.of(keep), len(keep), form, dtype)
+    ids = numbered(f"{name}/{part.split}/" if divided else f"{name}/", keep)
     kept = torch.tensor([labels[i] for i in keep], dtype=torch.int64)
-    return Dataset(images, kept, known, ids, name, split)
+    said = tuple(note for note in (part.note(asked.split), *notes) if note)
+    return Dataset(images, kept, known, ids, name, part.name, form=form, notes=said)
 
 
 def parquet_files(path: Path) -> list[Path]:
@@ -140,8 +150,9 @@ def _labels(path: Path) -> list[int]:
 class _Files:
     """The image files in the kept rows, counted over all Parquet files, which are read one group of rows at a time."""
 
-    def __init__(self, paths: Sequence[Path], keep: Sequence[int]) -> None:
-        self.keep, total, largest = keep, 0, 1
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.keep: Sequence[int] | None = None
+        total = largest = 0
         self.groups: list[tuple[int, int, Path, int]] = []  # first row of all, first row of the file, path, group
         for path in paths:
             with _open(path) as file:
@@ -150,11 +161,25 @@ class _Files:
             for group, part in enumerate(about):
                 self.groups.append((total, total - before, path, group))
                 total, largest = total + part.num_rows, max(largest, part.total_byte_size)
+        self.count, self.held = total, max(1, _MOST_BYTES // max(largest, 1))
+
+    def of(self, keep: Sequence[int]) -> _Files:
+        """These rows."""
+        part = copy.copy(self)
+        part.keep = keep
+        return part
+
+    @functools.cached_property
+    def column(self) -> Any:
         # Neighbors need the same group; a few more are kept for data that are read in another order.
-        self.column = functools.lru_cache(max(1, _MOST_BYTES // largest))(_column)
+        return functools.lru_cache(self.held)(_column)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Other processes read for themselves.
+        return {name: value for name, value in vars(self).items() if name != "column"}
 
     def __call__(self, places: Sequence[int]) -> Iterator[tuple[str, bytes | Path]]:
-        for row in (self.keep[i] for i in places):
+        for row in places if self.keep is None else (self.keep[i] for i in places):
             start, first, path, group = self.groups[bisect.bisect(self.groups, row, key=lambda g: g[0]) - 1]
             where = f"the image in row {first + row - start} of {path}"
             value = self.column(path, group)[row - start].as_py()
