@@ -124,11 +124,16 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not a TOML file: {error}") from None
 
 
+class OtherRun(UsageError):
+    """The output folder belongs to another configuration."""
+
+
 def output_folder(path: str | Path, config: dict[str, Any]) -> Path:
     """Make or reopen a run folder that belongs to `config` (kept in its `config.toml`).
 
     Raises:
-        UsageError: the path is a file, is not writable, or holds another configuration.
+        UsageError: the path is a file or is not writable.
+        OtherRun: it holds another configuration.
     """
     import tomli_w
 
@@ -149,7 +154,7 @@ def output_folder(path: str | Path, config: dict[str, Any]) -> Path:
         found = read_toml(record)
         if found != wanted:
             differing = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
-            raise UsageError(
+            raise OtherRun(
                 f"the output folder {folder} is from another configuration (differs in: {', '.join(differing)}): "
                 "choose another --out, or delete it"
             )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from steadygrad.cli.common import Data, Debug, Device, Json, command_line, emit, pick_device
+from steadygrad.cli.common import Data, Debug, Device, Json, command_line, emit, in_folder, out_option, pick_device
 from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.named_models import load_named
 from steadygrad.errors import Failure, UsageError
@@ -41,7 +41,7 @@ def audit(
         str | None, typer.Option(help="Safetensors file for an architecture or module:callable.")
     ] = None,
     size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Side to which images are resized.")] = None,
-    out: Annotated[Path, typer.Option(help="Run folder; an interrupted run continues there.")] = Path("runs/audit"),
+    out: Annotated[Path | None, out_option("runs/audit")] = None,
     device: Device = "auto",
     json: Json = False,
     debug: Debug = False,
@@ -71,17 +71,21 @@ def audit(
     center = mean_training_image(data, size)
     named, files = load_named(models, weights, dataset)
     with shown():
-        found = audit(
-            named,
-            dataset,
-            plan.threat,
-            center=center if center is not None and center.shape == dataset.shape else None,
-            out=out,
-            files=files,
-            command=command_line(),
-            **{**plan.given(), "device": where},
+        found, folder = in_folder(
+            out,
+            "runs/audit",
+            lambda folder: audit(
+                named,
+                dataset,
+                plan.threat,
+                center=center if center is not None and center.shape == dataset.shape else None,
+                out=folder,
+                files=files,
+                command=command_line(),
+                **{**plan.given(), "device": where},
+            ),
         )
-    show(found.summary, out, json)
+    show(found.summary, folder, json)
 
 
 def show(summary: dict[str, Any], out: Path, json: bool) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from steadygrad.cli import known
+from steadygrad.files import OtherRun
+
+T = TypeVar("T")
 
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object on stdout.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, metavar="N", help="Seed of everything random.")]
@@ -45,6 +51,28 @@ def pick_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return str(resolve_device(name))
+
+
+def out_option(usual: str) -> Any:
+    """The option `--out`; None stands for the usual folder, see `in_folder`."""
+    help_ = "Run folder; an interrupted run continues there."
+    return typer.Option("--out", help=help_, show_default=f"{usual}, {usual}-2, ...")
+
+
+def in_folder(out: Path | None, usual: str, work: Callable[[Path], T]) -> tuple[T, Path]:
+    """What the work gives in the folder `out`, or else in the usual one; and the folder.
+
+    Where the usual folder holds a run of another configuration, the next is tried: `usual-2`, `usual-3`, ...
+    """
+    number, folder = 1, out or Path(usual)
+    while True:
+        try:
+            return work(folder), folder
+        except OtherRun:
+            # Processes that train together must agree on the folder, and only one of them looks into it.
+            if out is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise
+            number, folder = number + 1, Path(f"{usual}-{number + 1}")
 
 
 def emit(value: dict[str, Any]) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from steadygrad.cli.audit import show
-from steadygrad.cli.common import Debug, Device, Json, Seed, command_line, pick_device
+from steadygrad.cli.common import Debug, Device, Json, Seed, command_line, in_folder, out_option, pick_device
 from steadygrad.progress import shown
+
+if TYPE_CHECKING:
+    from steadygrad.audit.findings import Audit
 
 EPS = 0.14
 """Radius of the audit: about where the plain model falls to 30 % on the validation samples."""
@@ -32,7 +35,7 @@ _PLAN = {"model": "digits_cnn", "settings": _FITTING}
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Run folder; what is finished is not done again.")] = Path("runs/demo"),
+    out: Annotated[Path | None, out_option("runs/demo")] = None,
     samples: Annotated[int, typer.Option(min=1, metavar="N", help="Test samples to attack.")] = 300,
     seed: Seed = 0,
     device: Device = "auto",
@@ -47,28 +50,32 @@ def demo(
 
       steadygrad demo --out /tmp/demo --seed 1
     """
+    where = pick_device(device)
+    with shown():
+        found, folder = in_folder(out, "runs/demo", lambda folder: _demonstrated(folder, samples, seed, where))
+    show(found.summary, folder / "audit", json)
+
+
+def _demonstrated(out: Path, samples: int, seed: int, device: str) -> Audit:
     from steadygrad.audit import audit
     from steadygrad.data import load
     from steadygrad.threat import linf
     from steadygrad.training.train_plan import TrainPlan
 
-    where = pick_device(device)
     test = load("digits", "test")
     models: dict[str, Any] = {}
-    with shown():
-        for name, defense in DEFENSES.items():
-            plan = TrainPlan.resolve(None, {**_PLAN, "defense": defense, "name": name, "seed": seed})
-            folder = out / "models" / re.sub(r"\W+", "-", name.lower())
-            models[name] = plan.train(folder, where).classifier
-        found = audit(
-            models,
-            test,
-            linf(EPS),
-            samples=samples,
-            checked=150,
-            out=out / "audit",
-            seed=seed,
-            device=where,
-            command=command_line(),
-        )
-    show(found.summary, out / "audit", json)
+    for name, defense in DEFENSES.items():
+        plan = TrainPlan.resolve(None, {**_PLAN, "defense": defense, "name": name, "seed": seed})
+        folder = out / "models" / re.sub(r"\W+", "-", name.lower())
+        models[name] = plan.train(folder, device).classifier
+    return audit(
+        models,
+        test,
+        linf(EPS),
+        samples=samples,
+        checked=150,
+        out=out / "audit",
+        seed=seed,
+        device=device,
+        command=command_line(),
+    )

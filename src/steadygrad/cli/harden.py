@@ -9,7 +9,7 @@ import typer
 
 from steadygrad.cli import known
 from steadygrad.cli.audit import SAMPLES
-from steadygrad.cli.common import Debug, Device, Json, command_line, emit, pick_device
+from steadygrad.cli.common import Debug, Device, Json, command_line, emit, in_folder, out_option, pick_device
 from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.named_models import load_named
 from steadygrad.cli.train import Epochs, Set, settings_of
@@ -52,7 +52,7 @@ def harden(
     set_: Set = None,
     epochs: Epochs = None,
     weights: Annotated[str | None, typer.Option(help="Safetensors file for module:callable.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder; an interrupted run continues there.")] = Path("runs/harden"),
+    out: Annotated[Path | None, out_option("runs/harden")] = None,
     device: Device = "auto",
     json: Json = False,
     debug: Debug = False,
@@ -85,12 +85,12 @@ def harden(
     [(name, classifier)] = named.items()
     classifier.name = name
     with shown():
-        found = harden(
+        found, folder = in_folder(out, "runs/harden", lambda folder: harden(
             classifier, plan.samples(), objective, audit.threat, test=test, validation=plan.validation,
-            settings=settings, out=out, device=where, files=files[name], command=command_line(),
+            settings=settings, out=folder, device=where, files=files[name], command=command_line(),
             **{**audit.given(), "seed": plan.seed},
-        )  # fmt: skip
-        page = report.write(out)
+        ))  # fmt: skip
+        page = report.write(folder)
     if json:
         emit({**found.summary, "report": str(page)})
         return
@@ -100,8 +100,8 @@ def harden(
     from steadygrad.report.sections.hardened_section import changes_table
 
     Console().print(changes_table(HardenSummary.model_validate(found.summary)))
-    print(f"{found.comparison.text}\nmodel: {out / 'model.safetensors'}\nreport: {page}")
-    print(f"summary: {out / 'harden.json'}")
+    print(f"{found.comparison.text}\nmodel: {folder / 'model.safetensors'}\nreport: {page}")
+    print(f"summary: {folder / 'harden.json'}")
 
 
 def plan_of(recipe: str | None, flags: dict[str, Any], threat: Any) -> TrainPlan:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from steadygrad.cli import known
-from steadygrad.cli.common import Data, Debug, Device, Json, Seed, emit, pick_device
+from steadygrad.cli.common import Data, Debug, Device, Json, Seed, emit, in_folder, out_option, pick_device
 from steadygrad.progress import shown
 
 SCALES = ("smoke", "short", "paper")
@@ -42,12 +43,7 @@ def reproduce(
     combined: Annotated[
         bool, typer.Option("--combined", metavar="", help="yan2018: also a combination of defenses, not in the paper.")
     ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Run folder; an interrupted run continues there.", show_default="runs/PAPER-DATA-MODEL-SCALE"
-        ),
-    ] = None,
+    out: Annotated[Path | None, out_option("runs/PAPER-DATA-MODEL-SCALE")] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="CPU threads.", show_default="PyTorch's choice")
     ] = None,
@@ -82,10 +78,10 @@ def reproduce(
         torch.set_num_threads(threads)
     model = model if model is not None else papers.PAPERS[paper].models[0]
     several = "-seeds" if seeds is not None else ""
-    folder = out if out is not None else Path("runs") / f"{paper}-{Path(data).stem}-{model}-{scale}{several}"
+    usual = f"runs/{paper}-{Path(data).stem}-{model}-{scale}{several}"
     request = papers.Request(
         data=data,
-        out=folder,
+        out=Path(usual),
         model=model,
         scale=scale,
         search=search,
@@ -94,7 +90,9 @@ def reproduce(
         device=where,
     )
     with shown():
-        summary = papers.reproduce(paper, request)
+        summary, folder = in_folder(
+            out, usual, lambda folder: papers.reproduce(paper, dataclasses.replace(request, out=folder))
+        )
     page = folder / "index.html"
     if json:
         emit({**summary, "out": str(folder), "report": str(page)})

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from steadygrad.cli import known
-from steadygrad.cli.common import Debug, Device, Json, emit, pick_device
+from steadygrad.cli.common import Debug, Device, Json, emit, in_folder, out_option, pick_device
 from steadygrad.cli.flags import plan_flags
 from steadygrad.progress import shown
 
@@ -33,7 +33,7 @@ def train(
     ] = None,
     set_: Set = None,
     epochs: Epochs = None,
-    out: Annotated[Path, typer.Option(help="Run folder; an interrupted run continues there.")] = Path("runs/train"),
+    out: Annotated[Path | None, out_option("runs/train")] = None,
     device: Device = "auto",
     json: Json = False,
     debug: Debug = False,
@@ -63,13 +63,13 @@ def train(
     with shown():
         # Before the training, so that data without a test split are not found out after it.
         test = load(plan.data, "test", size=plan.size)
-        result = plan.train(out, where)
+        result, folder = in_folder(out, "runs/train", lambda folder: plan.train(folder, where))
         runner = Runner({"model": result.classifier}, test, device=where, batch_size=500)
         table = runner.run(Predicted(), "model")
     accuracy = share_of(table["prediction"] == table["label"])
     found = {
-        "out": str(out),
-        "model": str(out / "model.safetensors"),
+        "out": str(folder),
+        "model": str(folder / "model.safetensors"),
         "epochs": result.epochs_done,
         "best_epoch": result.best_epoch,
         "test_accuracy": accuracy.plain(),
