@@ -37,6 +37,7 @@ class Classifier(nn.Module):
 
     mean: Tensor
     std: Tensor
+    outputs: Tensor | None
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class Classifier(nn.Module):
         # Not persistent: they are written as settings, so that weights hold the module's tensors only.
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.get_default_dtype()), persistent=False)
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.get_default_dtype()), persistent=False)
+        self.register_buffer("outputs", None, persistent=False)
         if not bool((self.std > 0).all()):
             raise UsageError(f"std must be positive, got {std}")
         if not bounds[0] < bounds[1]:
@@ -73,7 +75,7 @@ class Classifier(nn.Module):
                 f"{self.name} takes inputs of shape (N, {', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}"
             )
         logits: Tensor = self.module((x - self._per_channel(self.mean, x)) / self._per_channel(self.std, x))
-        return logits
+        return logits if self.outputs is None else logits.index_select(1, self.outputs)
 
     @staticmethod
     def _per_channel(value: Tensor, x: Tensor) -> Tensor:
@@ -96,8 +98,27 @@ class Classifier(nn.Module):
             "name": self.name,
         }
 
+    def choosing(self, outputs: Sequence[int], classes: Sequence[str]) -> Classifier:
+        """The same model with some of its outputs as classes, in this order; the module is shared.
+
+        >>> model = Classifier(nn.Linear(4, 3), classes=["cat", "dog", "bird"])
+        >>> model.choosing([2, 0], ["bird", "cat"])(torch.rand(5, 4)).shape
+        torch.Size([5, 2])
+        """
+        plain = type(self) is Classifier  # a subclass may have a forward of its own
+        # The very tensors, so that they move to another device together.
+        mean, std = (self.mean, self.std) if plain else (self.mean.new_zeros(()), self.std.new_ones(()))
+        settings = {**self.settings, "mean": mean, "std": std, "classes": classes}
+        chosen = Classifier(self.module if plain else self, **settings)
+        index = torch.as_tensor(outputs, device=self.mean.device)
+        chosen.outputs = self.outputs[index] if plain and self.outputs is not None else index
+        chosen.training = self.training
+        return chosen
+
     def save(self, path: str | Path) -> None:
         """Write weights and settings to one safetensors file, whole or not at all."""
+        if self.outputs is not None:
+            raise UsageError(f"{self.name} has some outputs of its module as classes: save the model it is made from")
         write_tensors(path, self.module.state_dict(), {"steadygrad": json.dumps(self.settings)})
 
     def load_weights(self, path: str | Path) -> Classifier:
@@ -200,15 +221,21 @@ def predict(model: nn.Module, x: Tensor, seeds: Tensor | None = None) -> tuple[T
     return best.indices, best.values
 
 
-def bounds_of(model: nn.Module) -> tuple[float, float] | None:
-    """The bounds of a classifier, also inside wrappers that leave its inputs as they are; None for another module.
+def classifier_in(model: nn.Module) -> Classifier | None:
+    """The classifier inside wrappers that leave its inputs, and the order of its outputs, as they are, if there is one.
 
     Such a wrapper keeps the model in `.model` and says `same_inputs = True`.
     """
     inner = unwrap(model)
     while getattr(inner, "same_inputs", False):
         inner = unwrap(inner.model)  # type: ignore[arg-type]
-    return inner.bounds if isinstance(inner, Classifier) else None
+    return inner if isinstance(inner, Classifier) else None
+
+
+def bounds_of(model: nn.Module) -> tuple[float, float] | None:
+    """The bounds of a classifier, also inside wrappers that leave its inputs as they are; None for another module."""
+    inner = classifier_in(model)
+    return None if inner is None else inner.bounds
 
 
 def check_inputs(x: Tensor, y: Tensor | None, bounds: tuple[float, float], classes: int | None = None) -> None:
@@ -251,8 +278,8 @@ def check_model(model: nn.Module, x: Tensor, classes: int, name: str) -> None:
     check_logits(logits, len(x))
     if logits.shape[1] != classes:
         raise UsageError(
-            f"{name} gives {logits.shape[1]} logits, and the data have {classes} classes: "
-            "take the data that it was made for"
+            f"{name} gives {logits.shape[1]} logits for {classes} classes: take the data that it was made for, or give "
+            "the names of its outputs in their order (sg.Classifier(module, classes=[...]), --classes FILE)"
         )
 
 

@@ -102,7 +102,7 @@ def test_models_that_are_not_classifiers(model: str, code: int, words: list[str]
 def test_a_model_of_other_classes_or_shape_than_the_data(trained: Path, arrays: dict[str, np.ndarray]) -> None:
     np.savez("five.npz", **{**arrays, "y": arrays["y"] % 5})
     for message in _tried(2, trained, "--data", "five.npz"):
-        assert "has 10 classes, got data with 5" in message
+        assert "has 10 classes, five has 5" in message
     for message in _tried(2, trained, "--size", "16"):
         assert "takes inputs of shape (1, 8, 8), got data of shape (1, 16, 16)" in message
 

@@ -244,14 +244,14 @@ def test_wrong_names_are_refused(spec, message):
 
 
 def test_what_the_data_says_is_filled_in_or_refused(tmp_path, folder):
-    data = types.SimpleNamespace(shape=(1, 4, 4), classes=("a", "b", "c"))
+    data = types.SimpleNamespace(shape=(1, 4, 4), classes=("a", "b", "c"), name="some")
     assert load("digits_cnn", data=data).classes == ("a", "b", "c")
     plain = load("usernets:net", data=data)
     assert (plain.input_shape, plain.classes) == ((1, 4, 4), ("a", "b", "c"))
     small().save(tmp_path / "a.safetensors")
     with pytest.raises(UsageError, match=r"takes inputs of shape \(1, 28, 28\), got data of shape \(1, 4, 4\)"):
         load(tmp_path / "a.safetensors", data=data)
-    with pytest.raises(UsageError, match="has 3 classes, got data with 10"):
+    with pytest.raises(UsageError, match="has 3 classes, got 10"):
         load(tmp_path / "a.safetensors", classes=10)
     for spec in ("mlp", tmp_path / "a.safetensors"):
         with pytest.raises(UsageError, match="or a list of names, got 'cat'"):

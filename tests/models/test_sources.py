@@ -80,7 +80,7 @@ def test_library_models_come_with_their_normalization(libraries, library, classe
     assert (list(model.classes), model.input_shape) == (classes, (3, 2, 2))
     assert model.architecture == {"name": f"{library}:resnet18"}
     assert float(model.module[1].weight.detach().mean()) == 0.5
-    with pytest.raises(UsageError, match="classes, got data with 10"):
+    with pytest.raises(UsageError, match="classes, got 10"):
         load(f"{library}:resnet18", classes=10)
 
 

@@ -91,8 +91,8 @@ def test_explanations_and_neurons_are_printed_where_they_were_looked_at() -> Non
     found = report.tables(read(summary))
     console.print(*found, sep="\n")
     printed = console.file.getvalue()  # type: ignore[attr-defined]
-    assert len(found) == 3
-    assert len(report.tables(read(full()[0]))) == 1
+    assert len(found) == 4
+    assert len(report.tables(read(full()[0]))) == 2
     names = [model["name"] for model in summary["models"]]
     row = summary["explained"]["models"][names[0]]["attributions"][0]
     ratio = row["deviation"]["euclidean"]["certified"]["ratio"]["0.5"]["value"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
-from steadygrad.audit.audited_models import about_model, fitting, named_models
+from steadygrad.audit.audited_models import about_model, fitting_all, named_models
 from steadygrad.audit.corruptions import corrupted, kinds
 from steadygrad.audit.findings import Audit, Facts
 from steadygrad.data import Dataset
@@ -67,7 +67,10 @@ def audit(
     data = data if plan.samples is None else data.take(plan.samples)
     if center is not None and center.shape != data.shape:
         raise UsageError(f"center must be one input of shape {data.shape}, got {tuple(center.shape)}")
-    judged = {name: fitting(model, data, threat, plan.draws, plan.device) for name, model in named.items()}
+    how = {"draws": plan.draws, "device": plan.device, "of_data_only": plan.classes_of_data_only}
+    fitted = fitting_all(named, data, threat=threat, **how)
+    judged = {name: found.model for name, found in fitted.items()}
+    data = dataclasses.replace(data, classes=next(iter(fitted.values())).classes)
     weights = {name: weights_key(model) for name, model in judged.items()}
     about = {"name": data.name, "split": data.split, "samples": len(data), "fingerprint": data.fingerprint}
     middle = None if center is None else key(center.double().flatten().tolist())
@@ -76,7 +79,7 @@ def audit(
     store = Store(folder / TABLES if folder is not None else None)
     runner = Runner(judged, data, store, plan.seed, plan.device, plan.batch_size, plan.version)
     facts = Facts(
-        {name: about_model(model, weights[name], (files or {}).get(name)) for name, model in judged.items()},
+        {name: about_model(found, weights[name], (files or {}).get(name)) for name, found in fitted.items()},
         {**about, "classes": list(data.classes), "shape": list(data.shape), "labels": data.labels.tolist()},
         command,
         {} if plan.corruptions is None else kinds(plan.corruptions, plan.samples),

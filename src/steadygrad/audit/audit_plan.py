@@ -44,6 +44,9 @@ class AuditPlan(Plan):
     grid: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
         GRID, description="Radii of the curve as multiples of the audit's."
     )
+    classes_of_data_only: bool = Field(
+        False, description="Judge among the classes of the data only, where a model has more."
+    )
     transfer: bool = Field(True, description="Try the adversarial inputs of each model on the others.")
     explanations: bool = Field(False, description="Attack the maps too, and bound how far they can move; takes long.")
     explanation_samples: Count = Field(20, description="Samples whose maps are attacked.")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,66 +13,160 @@ from torch import nn
 
 from steadygrad.attacks.engine import check_threat
 from steadygrad.attacks.expectation import base_of, draws_of, expected
-from steadygrad.classifier import Classifier, check_inputs, check_logits, frozen
+from steadygrad.classifier import Classifier, check_inputs, check_logits, classifier_in, frozen
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.measuring.runner import borrowed
+from steadygrad.models.class_names import match_classes
 from steadygrad.threat import Threat
+
+
+def named(model: nn.Module) -> str:
+    """The name of a model: that of a classifier, else its class."""
+    return str(getattr(model, "name", type(model).__name__))
 
 
 def named_models(models: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module]) -> dict[str, nn.Module]:
     """Models by name; a plain module is called after its class."""
     if isinstance(models, Mapping):
-        named = dict(models)
+        found = dict(models)
     else:
         listed = [models] if isinstance(models, nn.Module) else list(models)
-        names = [str(getattr(m, "name", type(m).__name__)) for m in listed]
+        names = [named(m) for m in listed]
         repeated = sorted({n for n in names if names.count(n) > 1})
         if repeated:
             raise UsageError(f"models share the names {', '.join(repeated)}: give a mapping of names to models")
-        named = dict(zip(names, listed, strict=True))
-    if not named:
+        found = dict(zip(names, listed, strict=True))
+    if not found:
         raise UsageError("models is empty: give at least one classifier")
-    return named
+    return found
 
 
-def fitting(model: nn.Module, data: Dataset, threat: Threat, draws: int, device: str | None) -> nn.Module:
-    """The model as it is judged, after it was tried on two samples: a randomized one as its mean over draws.
+@dataclass(frozen=True)
+class Note:
+    """Something to know before the numbers of a model are read, as in the summary."""
+
+    about: str
+    warning: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model as it is judged: it takes the inputs of the data, and its first outputs are the classes of the data.
+
+    Attributes:
+        classes: what its outputs mean: those of the data, then the others of the model.
+        notes: what was done to that end, and has to be told.
+    """
+
+    model: nn.Module
+    classes: tuple[str, ...]
+    notes: tuple[Note, ...] = ()
+
+    def told(self) -> Fitted:
+        """Itself, after its notes were logged, for results that have no place for them."""
+        for note in self.notes:
+            logging.getLogger("steadygrad").warning(note.text)
+        return self
+
+
+def agreeing(
+    model: nn.Module,
+    data: Dataset,
+    threat: Threat,
+    device: str | None = None,
+    *,
+    name: str | None = None,
+    of_data_only: bool = False,
+) -> Fitted:
+    """The model with its outputs in the order of the classes of the data, after it was tried on two samples.
+
+    Args:
+        name: of the model, in errors and notes.
+        of_data_only: whether to judge it among the classes of the data only, where it has more.
 
     Raises:
-        UsageError: it does not fit the data or the threat, or gives no gradient.
+        UsageError: shape, bounds or classes do not fit the data or the threat.
     """
-    if isinstance(model, Classifier):
-        if model.input_shape is not None and model.input_shape != data.shape:
-            raise UsageError(f"{model.name} takes inputs of shape {model.input_shape}, {data.name} has {data.shape}")
-        if model.classes is not None and len(model.classes) != len(data.classes):
-            raise UsageError(
-                f"{model.name} has {len(model.classes)} classes, {data.name} has {len(data.classes)}: "
-                "audit it on the data it was trained for"
-            )
+    known, name = classifier_in(model), name or named(model)
+    if known is not None and known.input_shape is not None and known.input_shape != data.shape:
+        raise UsageError(f"{name} takes inputs of shape {known.input_shape}, {data.name} has {data.shape}")
     x, y = data.batch(slice(0, 2))
     check_inputs(x, y, threat.bounds)
     check_threat(model, threat)
     with borrowed([model], device) as where:
-        x, y = x.to(where), y.to(where)
-        with frozen(model), torch.enable_grad():
-            logits = model(x.requires_grad_())
+        with frozen(model), torch.no_grad():
+            logits = model(x.to(where))
         check_logits(logits, len(x))
-        check_inputs(x.detach(), y, threat.bounds, logits.shape[1])
+        names, count = None if known is None else known.classes, logits.shape[1]
+        if names is not None and len(names) != count:
+            raise UsageError(f"{name} gives {count} logits for its {len(names)} classes: name each of its outputs")
+        match = match_classes(names, count, data.classes, who=name, where=data.name)
+        others = () if of_data_only else match.rest()
+        classes = (*data.classes, *(names[place] for place in others if names is not None))
+        order, note = (*match.positions, *others), match.text
+        if order != tuple(range(count)):
+            # A wrapper around a classifier is taken as it is.
+            whole = model if isinstance(model, Classifier) else Classifier(model, bounds=threat.bounds)
+            model = whole.choosing(order, classes)
+    if match.outputs > len(data.classes):
+        note = f"{note}: judged among {f'these {len(classes)}' if of_data_only else f'all {count:,}'}"
+    return Fitted(model, classes, (Note("classes", False, note),) if note else ())
+
+
+def fitting(model: nn.Module, data: Dataset, threat: Threat, draws: int, device: str | None, **how: Any) -> Fitted:
+    """A model as an audit judges it, a randomized one as its mean over draws; other arguments as for `agreeing`.
+
+    Raises:
+        UsageError: it does not fit the data or the threat, or gives no gradient.
+    """
+    found = agreeing(model, data, threat, device, **how)
+    x, _ = data.batch(slice(0, 2))
+    with borrowed([found.model], device) as where:
+        x = x.to(where)
+        with frozen(found.model), torch.enable_grad():
+            logits = found.model(x.requires_grad_())
         if not logits.requires_grad:
             raise UsageError(
                 "the model's output carries no gradient to its input (is there a detach, a no_grad or a conversion "
                 "to NumPy in its forward?): attacks that follow gradients would find nothing"
             )
-        return expected(model, x.detach(), draws)
+        return dataclasses.replace(found, model=expected(found.model, x.detach(), draws))
 
 
-def about_model(model: nn.Module, weights: str, file: str | None) -> dict[str, Any]:
+def fitting_all(models: Mapping[str, nn.Module], data: Dataset, **how: Any) -> dict[str, Fitted]:
+    """Several models as they are judged on data, with equal classes in one order; arguments as for `fitting`.
+
+    Raises:
+        UsageError: as `fitting`, and models of different classes.
+    """
+    found: dict[str, Fitted] = {}
+    for name, model in models.items():
+        fitted = fitting(model, data, name=name, **how)
+        first = next(iter(found.values()), fitted)
+        if fitted.classes != first.classes:
+            if len(fitted.classes) != len(first.classes):
+                raise UsageError(
+                    f"{next(iter(found))} and {name} have {len(first.classes)} and {len(fitted.classes)} classes, so "
+                    "that their numbers do not compare: audit them one by one, or among the classes of the data only "
+                    "(classes_of_data_only=True, --classes-of-data-only)"
+                )
+            alike = dataclasses.replace(data, classes=first.classes)
+            again = fitting(model, alike, name=name, **how)
+            fitted = dataclasses.replace(again, notes=fitted.notes)
+        found[name] = fitted
+    return found
+
+
+def about_model(fitted: Fitted, weights: str, file: str | None) -> dict[str, Any]:
     """What the summary says of a model besides numbers."""
+    model = fitted.model
     return {
         "file": file,
         "architecture": getattr(base_of(model), "architecture", None),
         "draws": draws_of(model),
         "parameters": sum(p.numel() for p in model.parameters()),
         "weights": weights,
+        "notes": [dataclasses.asdict(note) for note in fitted.notes],
     }

@@ -107,7 +107,8 @@ class ModelSummary:
         ratios = {"pixels": mean_ratio(score), "centered": mean_ratio(score, "centered_norm")}
         entry = {
             "name": self.name,
-            **self.about,
+            **{key: value for key, value in self.about.items() if key != "notes"},
+            "findings": [dict(note) for note in self.about["notes"]],
             "samples": len(lead),
             "clean": share_of(lead["clean_prediction"] == lead["label"]).plain(),
             "robust": worst.plain(),

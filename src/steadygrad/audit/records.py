@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from torch import Tensor, nn
 
 from steadygrad.attacks import Attack
-from steadygrad.classifier import Classifier, check_inputs
+from steadygrad.audit.audited_models import agreeing, named
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measures.attacked import RECORDS, Attacked, Transferred
@@ -45,9 +46,10 @@ def evaluate(
     attacks = [attacks] if isinstance(attacks, Attack) else list(attacks)
     if not attacks:
         raise UsageError("attacks is empty: give at least one, e.g. sg.attacks.PGD()")
-    check_inputs(*data.batch(slice(0, 1)), threat.bounds)
-    name = model.name if isinstance(model, Classifier) else type(model).__name__
-    runner = Runner({name: model}, data, seed=seed, device=device, batch_size=batch_size)
+    name = named(model)
+    fitted = agreeing(model, data, threat, device).told()
+    data = dataclasses.replace(data, classes=fitted.classes)
+    runner = Runner({name: fitted.model}, data, seed=seed, device=device, batch_size=batch_size)
     radii = threat.eps.cpu().double().numpy() if isinstance(threat.eps, Tensor) and threat.eps.ndim else None
     if radii is not None and len(radii) != len(data):
         raise UsageError(f"eps has {len(radii)} entries for {len(data)} samples: give one number, or one each")

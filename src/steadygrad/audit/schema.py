@@ -154,6 +154,14 @@ class MapSimilarity(Mean):
     measure: str = Field(description="name of the similarity")
 
 
+class Finding(Part):
+    """Something to know before the numbers are read."""
+
+    about: Literal["classes"] = Field(description="what it is about")
+    warning: Flag = Field(description="whether the numbers may be wrong; otherwise it says how the model was taken")
+    text: str = Field(description="what was found, in one sentence")
+
+
 class Model(Part):
     """What was found for one model."""
 
@@ -163,6 +171,7 @@ class Model(Part):
     draws: Some = Field(description="over which the logits of a model that draws random numbers were averaged, or 1")
     parameters: Count = Field(description="how many it has")
     weights: str = Field(description="hash of the weights")
+    findings: list[Finding] = Field(description="what to know before the numbers are read")
     samples: Count = Field(description="samples that it was audited on")
     clean: Estimate = Field(description="accuracy without attack")
     robust: Estimate = Field(description="samples that neither an attack nor the curve's search changed: worst case")

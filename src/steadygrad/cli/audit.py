@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from steadygrad.cli.common import Data, Debug, Device, Json, command_line, emit, in_folder, out_option, pick_device
+from steadygrad.cli.common import (
+    Classes,
+    Data,
+    Debug,
+    Device,
+    Json,
+    command_line,
+    emit,
+    in_folder,
+    out_option,
+    pick_device,
+)
 from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.named_models import load_named
 from steadygrad.errors import Failure, UsageError
@@ -40,6 +51,7 @@ def audit(
     weights: Annotated[
         str | None, typer.Option(help="Safetensors file for an architecture or module:callable.")
     ] = None,
+    classes: Classes = None,
     size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Side to which images are resized.")] = None,
     out: Annotated[Path | None, out_option("runs/audit")] = None,
     device: Device = "auto",
@@ -69,7 +81,7 @@ def audit(
     where = pick_device(device)
     dataset = load(data, split, size=size)
     center = mean_training_image(data, size)
-    named, files = load_named(models, weights, dataset)
+    named, files = load_named(models, weights, dataset, classes)
     with shown():
         found, folder = in_folder(
             out,

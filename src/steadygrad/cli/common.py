@@ -32,6 +32,12 @@ Device = Annotated[
 Data = Annotated[
     str, typer.Option("--data", help="Data by name, hub:owner/name or path.", autocompletion=known.completing("data"))
 ]
+Classes = Annotated[
+    Path | None,
+    typer.Option(
+        help="File with the names of the model's outputs in their order: a line each, or JSON.", show_default=False
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")]
 
 typed: ContextVar[list[str] | None] = ContextVar("typed", default=None)

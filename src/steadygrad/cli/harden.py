@@ -9,7 +9,7 @@ import typer
 
 from steadygrad.cli import known
 from steadygrad.cli.audit import SAMPLES
-from steadygrad.cli.common import Debug, Device, Json, command_line, emit, in_folder, out_option, pick_device
+from steadygrad.cli.common import Classes, Debug, Device, Json, command_line, emit, in_folder, out_option, pick_device
 from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.named_models import load_named
 from steadygrad.cli.train import Epochs, Set, settings_of
@@ -52,6 +52,7 @@ def harden(
     set_: Set = None,
     epochs: Epochs = None,
     weights: Annotated[str | None, typer.Option(help="Safetensors file for module:callable.")] = None,
+    classes: Classes = None,
     out: Annotated[Path | None, out_option("runs/harden")] = None,
     device: Device = "auto",
     json: Json = False,
@@ -81,7 +82,7 @@ def harden(
     plan = plan_of(recipe, given, audit.threat)
     objective, settings = plan.objective(), plan.fitting(**usual_values(audit.threat))
     test = load(plan.data, "test", size=plan.size)
-    named, files = load_named([model], weights, test)
+    named, files = load_named([model], weights, test, classes)
     [(name, classifier)] = named.items()
     classifier.name = name
     with shown():

@@ -8,17 +8,25 @@ from typing import Any
 from steadygrad.errors import UsageError
 
 
-def load_named(models: list[str], weights: str | None, dataset: Any) -> tuple[dict[str, Any], dict[str, str]]:
+def load_named(
+    models: list[str], weights: str | None, dataset: Any, classes: Path | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
     """The classifiers to audit and where they came from, by name.
+
+    Args:
+        classes: a file with the names of the outputs of a single model.
 
     Raises:
         UsageError: not a model, two of one name, random weights, or no logits for these data.
     """
     from steadygrad.classifier import check_model
     from steadygrad.models import ARCHITECTURES, load
+    from steadygrad.models.class_names import read_class_names
 
-    if weights is not None and len(models) > 1:
-        raise UsageError("--weights goes with a single model")
+    for flag, value in (("weights", weights), ("classes", classes)):
+        if value is not None and len(models) > 1:
+            raise UsageError(f"--{flag} goes with a single model")
+    names = None if classes is None else read_class_names(classes)
     named: dict[str, Any] = {}
     files: dict[str, str] = {}
     for text in models:
@@ -33,8 +41,8 @@ def load_named(models: list[str], weights: str | None, dataset: Any) -> tuple[di
                 f"{spec} is an architecture, and its weights would be random: train it first "
                 f"(steadygrad train --model {head} --out runs/{head}, then audit runs/{head}), or give --weights"
             )
-        classifier = load(spec, weights=weights, data=dataset)
-        check_model(classifier, dataset.batch(slice(0, 2))[0], len(dataset.classes), spec)
+        classifier = load(spec, weights=weights, classes=names, data=dataset)
+        check_model(classifier, dataset.batch(slice(0, 2))[0], len(classifier.classes or ()), spec)
         name = name or (classifier.name if len(models) == 1 else Path(spec).stem)
         if name in named:
             raise UsageError(f"two models are called {name!r}: name them, e.g. first={spec}")

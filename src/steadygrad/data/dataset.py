@@ -126,6 +126,11 @@ class Dataset:
         ids = tuple(self.ids[i] for i in index.tolist())
         return dataclasses.replace(self, images=part, labels=self.labels[index], ids=ids)
 
+    def relabeled(self, positions: Sequence[int], classes: Sequence[str]) -> Dataset:
+        """The same samples among other classes; the class at place i of these is at `positions[i]` of the others."""
+        labels = torch.tensor(positions, dtype=torch.int64)[self.labels]
+        return dataclasses.replace(self, labels=labels, classes=tuple(classes))
+
     def take(self, n: int, seed: int | None = None) -> Dataset:
         """At most n samples: the first ones, or with a seed a random draw, in the order of the data.
 

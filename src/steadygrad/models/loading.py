@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError, unknown_name
 from steadygrad.models import sources
 from steadygrad.models.architectures import ARCHITECTURES, build
+from steadygrad.models.class_names import match_classes
 from steadygrad.registry import parse_settings
 
 _FORMS = (
@@ -34,6 +36,9 @@ class _Given:
     weights: str | Path | None
     shape: tuple[int, ...] | None
     classes: tuple[str, ...] | None
+    named: bool
+    """Whether the classes are names of the model's outputs that the caller gives."""
+    data: Dataset | None
 
 
 def load(
@@ -53,8 +58,8 @@ def load(
         weights: a safetensors file, where `spec` brings no weights; what it says of normalization,
             input shape and classes is used too.
         input_shape: of one sample: used where the model does not say its own, and must equal it elsewhere.
-        classes: names or number, used likewise; their number must be the model's.
-        data: a data set to take input shape and classes from.
+        classes: names of its outputs in their order, or their number, which must be the model's.
+        data: a data set to take input shape and classes from where the model does not say them; others must match.
 
     Raises:
         UsageError: nothing of that name, weights of another architecture, a pickle, other shapes.
@@ -63,6 +68,7 @@ def load(
     >>> load("mlp:hidden=[20]", input_shape=(1, 8, 8)).architecture
     {'name': 'mlp', 'hidden': [20]}
     """
+    named = classes is not None and not isinstance(classes, int)
     if data is not None:
         input_shape = data.shape if input_shape is None else input_shape
         classes = data.classes if classes is None else classes
@@ -73,6 +79,8 @@ def load(
         weights,
         None if input_shape is None else tuple(input_shape),
         None if names is None else tuple(map(str, names)),
+        named,
+        data,
     )
     return _agree(_resolve(str(spec), given), str(spec), given).eval()
 
@@ -209,8 +217,17 @@ def _agree(classifier: Classifier, spec: str, given: _Given) -> Classifier:
         if classifier.input_shape not in (None, given.shape):
             raise UsageError(f"{spec} takes inputs of shape {classifier.input_shape}, got data of shape {given.shape}")
         classifier.input_shape = given.shape
-    if given.classes is not None:
-        if classifier.classes is not None and len(classifier.classes) != len(given.classes):
-            raise UsageError(f"{spec} has {len(classifier.classes)} classes, got data with {len(given.classes)}")
-        classifier.classes = classifier.classes or given.classes
+    known, names, data = classifier.classes, given.classes, given.data
+    stated = given.named or data is None
+    if stated and names is not None and known is not None and len(known) != len(names):
+        raise UsageError(f"{spec} has {len(known)} classes, got {len(names)}")
+    if given.named or known is None:
+        classifier.classes = names
+    if data is not None:
+        # Names that are filled in from the data say nothing of the model's own order.
+        mine = classifier.classes if given.named else known
+        count = len(mine if mine is not None else data.classes)
+        match = match_classes(mine, count, data.classes, who=spec, where=data.name)
+        if match.how == "by position" and match.text:
+            logging.getLogger("steadygrad").warning(match.text)
     return classifier

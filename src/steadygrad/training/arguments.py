@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from steadygrad.classifier import Classifier
@@ -9,6 +10,7 @@ from steadygrad.data import Dataset
 from steadygrad.data.dataset import two_classes
 from steadygrad.defenses import Defense
 from steadygrad.errors import UsageError
+from steadygrad.models.class_names import match_classes
 from steadygrad.training.settings import FitSettings
 from steadygrad.training.tracking import require_tensorboard
 
@@ -20,8 +22,8 @@ def check_arguments(
     validation: Dataset | None,
     settings: FitSettings,
     out: str | Path | None,
-) -> None:
-    """Refuse arguments of `fit` that do not fit each other."""
+) -> tuple[Dataset, Dataset | None]:
+    """Refuse arguments of `fit` that do not fit each other; training and validation data with the model's labels."""
     if not isinstance(classifier, Classifier):
         raise UsageError(
             f"fit trains a Classifier, got {type(classifier).__name__}: wrap it in sg.Classifier(module, classes=...)"
@@ -38,9 +40,9 @@ def check_arguments(
             f"augment={settings.augment!r} is for images (C, H, W), and the samples have shape {train.shape}: "
             "use 'none'"
         )
-    _check_data(classifier, two_classes(train), "training")
+    train = _fitting(classifier, two_classes(train), "training")
     if validation is not None:
-        _check_data(classifier, validation, "validation")
+        validation = _fitting(classifier, validation, "validation")
         if (validation.shape, len(validation.classes)) != (train.shape, len(train.classes)):
             raise UsageError(f"the validation data must be like the training data: got {validation} and {train}")
     elif settings.select != "last" or settings.robust_eps is not None:
@@ -49,27 +51,26 @@ def check_arguments(
         if out is None:
             raise UsageError("tensorboard=True needs a folder: give out=")
         require_tensorboard()
+    return train, validation
 
 
-def _check_data(classifier: Classifier, data: Dataset, which: str) -> None:
+def _fitting(classifier: Classifier, data: Dataset, which: str) -> Dataset:
+    """The data with the labels of the classifier, whose classes may be more, or in another order."""
     if classifier.input_shape is not None and data.shape != classifier.input_shape:
         raise UsageError(
             f"the {which} samples have shape {data.shape}, and {classifier.name} takes {classifier.input_shape}: "
             "build the model for this shape, or resize the data"
-        )
-    names = classifier.classes
-    if names is not None and len(names) != len(data.classes):
-        raise UsageError(
-            f"the {which} data have {len(data.classes)} classes, and {classifier.name} has {len(names)}: "
-            "build the model with classes=data.classes"
-        )
-    if names is not None and names != data.classes and set(names) == set(data.classes):
-        raise UsageError(
-            f"the {which} data and {classifier.name} have the same classes in another order: "
-            f"{', '.join(data.classes[:4])}, ... and {', '.join(names[:4])}, ..."
         )
     if classifier.bounds != data.bounds:
         raise UsageError(
             f"{classifier.name} takes inputs within {classifier.bounds}, and the data lie within {data.bounds}: "
             "give the classifier these bounds, with mean and std instead"
         )
+    names = classifier.classes
+    if names is None:
+        return data
+    match = match_classes(names, len(names), data.classes, who=classifier.name, where=data.name)
+    if match.how != "by name":
+        return data
+    logging.getLogger("steadygrad").warning("%s (%s data)", match.text, which)
+    return data.relabeled(match.positions, names)

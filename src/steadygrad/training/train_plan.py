@@ -14,6 +14,7 @@ from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset, load
 from steadygrad.defenses import Defense
 from steadygrad.files import read_toml
+from steadygrad.models.class_names import read_class_names
 from steadygrad.plans import Count, Plan, Seed, read_method
 from steadygrad.registry import configure
 from steadygrad.training.fit import FitResult, fit
@@ -32,6 +33,7 @@ class TrainPlan(Plan):
     what: ClassVar[str] = "a training"
 
     model: str = Field("digits_cnn", description="Architecture, or a model file to go on from.")
+    classes: str | None = Field(None, description="File with the names of the outputs of a model to go on from.")
     data: str = Field("digits", description="Data by name, hub:owner/name or path.")
     defense: str | dict[str, Any] = Field("plain", description="Way of training, e.g. trades:eps=0.1; a+b for a sum.")
     settings: dict[str, Any] = Field({}, description="Settings of the training, as in FitSettings.")
@@ -74,13 +76,14 @@ class TrainPlan(Plan):
 
     def start(self, training: Dataset) -> Classifier:
         """The model before the training."""
-        classifier = models.load(self.model, data=training)
+        names = None if self.classes is None else read_class_names(self.classes)
+        classifier = models.load(self.model, classes=names, data=training)
         if self.model.partition(":")[0] in models.ARCHITECTURES:
             settings = dict(classifier.architecture or {})
             if self.normalize:
                 settings["mean"], settings["std"] = moments(training)
-            name = settings.pop("name")
-            classifier = models.build(name, training.shape, training.classes, seed=self.seed, **settings)
+            name, classes = settings.pop("name"), classifier.classes or training.classes
+            classifier = models.build(name, training.shape, classes, seed=self.seed, **settings)
         classifier.name = self.name or classifier.name
         return classifier
 

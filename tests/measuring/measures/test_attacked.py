@@ -175,7 +175,8 @@ def test_passes_are_those_the_model_saw() -> None:
     frame = sg.evaluate(counting, data, PGD(steps=3), THREAT).frame
     looked = 3 * len(data)  # clean, found and rounded inputs for the columns
     judged_alone = int((frame["success"].sum()) == 1)
-    assert counting.rows == frame["forwards"].sum() + looked + judged_alone
+    tried = 2  # samples, before all else
+    assert counting.rows == tried + frame["forwards"].sum() + looked + judged_alone
 
 
 def test_models_are_left_as_they_were() -> None:
@@ -220,7 +221,7 @@ class _Returns(nn.Module):
         (lambda x: x[:, 0], UsageError, r"must return logits \(N, K\)"),
         (lambda x: x[:1], UsageError, r"must return logits \(N, K\)"),
         (lambda x: (x,), UsageError, "got tuple"),
-        (lambda x: x[:, :2], UsageError, r"labels must be within 0..1"),
+        (lambda x: x[:, :2], UsageError, "has 2 classes, arrays has 3"),
     ],
     ids=["probabilities", "nan", "vector", "one row", "tuple", "too few classes"],
 )

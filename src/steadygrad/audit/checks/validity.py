@@ -18,6 +18,7 @@ from torch import nn
 
 from steadygrad.attacks import FGSM, PGD, Attack, RandomNoise, Square
 from steadygrad.attacks.expectation import draws_of, expected
+from steadygrad.audit.audited_models import agreeing
 from steadygrad.audit.checks.verdict import Check, Verdict, share_check, verdict
 from steadygrad.audit.records import accuracy
 from steadygrad.data import Dataset
@@ -128,7 +129,9 @@ def validity(
     """
     if not isinstance(threat.eps, float | int):
         raise UsageError("the checks need a threat with one radius for all samples, e.g. sg.linf(0.1)")
-    judged = expected(model, data.batch(slice(0, 2))[0])
+    fitted = agreeing(model, data, threat, device).told()
+    judged = expected(fitted.model, data.batch(slice(0, 2))[0])
+    data = dataclasses.replace(data, classes=fitted.classes)
     runner = Runner({"model": judged}, data, seed=seed, device=device)
     rows = tuple(range(min(count, len(data))))
     base = runner.run(Attacked(attack, threat), "model", rows=rows)

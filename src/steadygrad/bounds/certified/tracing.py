@@ -61,7 +61,8 @@ class _Tracer(Builder):
             mean, std = (v[0] if v.ndim else v for v in (mean, std))
             if bool((mean != 0).any() | (std != 1).any()):
                 x = self.scale(x, 1 / std, -mean / std)
-            return self.module(module.module, x, name)
+            logits, chosen = self.module(module.module, x, name), module.outputs
+            return logits if chosen is None else self.unweighted(logits, lambda v: v.index_select(1, chosen))
         rule = MODULES.get(type(module))
         if rule is not None:
             result = rule(self, module, x)
