@@ -48,10 +48,10 @@ def test_flat_features_may_be_normalized_one_by_one():
     assert model(torch.tensor([[3.0, 3.0]])).tolist() == [[3.0, 1.0]]
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_normalization_follows_the_type_of_the_inputs(dtype):
+@pytest.mark.parametrize(("dtype", "logits"), [(torch.float64, torch.float64), (torch.bfloat16, torch.float32)])
+def test_normalization_follows_the_type_of_the_inputs_and_logits_are_never_narrow(dtype, logits):
     x = nets.inputs(2, dtype=dtype)
-    assert Classifier(nn.Flatten(), mean=0.5, std=0.5)(x).dtype == dtype
+    assert Classifier(nn.Flatten(), mean=0.5, std=0.5)(x).dtype == logits
 
 
 def test_gradients_are_in_the_units_of_the_inputs():

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steadygrad.calling import called, logits_of, unwrap
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import read_tensors, write_tensors
 
@@ -35,6 +36,7 @@ class Classifier(nn.Module):
     torch.Size([2, 3])
     """
 
+    gives_logits = True
     mean: Tensor
     std: Tensor
     outputs: Tensor | None
@@ -74,7 +76,7 @@ class Classifier(nn.Module):
             raise UsageError(
                 f"{self.name} takes inputs of shape (N, {', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}"
             )
-        logits: Tensor = self.module((x - self._per_channel(self.mean, x)) / self._per_channel(self.std, x))
+        logits = logits_of(self.module, (x - self._per_channel(self.mean, x)) / self._per_channel(self.std, x))
         return logits if self.outputs is None else logits.index_select(1, self.outputs)
 
     @staticmethod
@@ -162,26 +164,25 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise Failure(f"{path} has damaged metadata: {error}") from error
 
 
-def unwrap(model: nn.Module) -> nn.Module:
-    """The module inside distributed wrappers."""
-    wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
-    while isinstance(model, wrappers):
-        model = model.module
-    return model
-
-
 @contextlib.contextmanager
 def frozen(model: nn.Module, seeds: Tensor | None = None) -> Iterator[nn.Module]:
-    """The model in evaluation mode without weight gradients; left as it was, after errors too.
+    """The model, called as `logits_of` does, in evaluation mode without weight gradients; left as it was.
 
     What the model itself draws (noise in its forward) follows from the seeds (N,), if given, and not
     from the global generators.
 
-    Training flags, `requires_grad`, buffers and the global random state are restored; `.grad` is
+    Training flags, `requires_grad`, buffers and the global random state are restored, after errors too; `.grad` is
     never touched, since gradients are taken with `torch.autograd.grad` for the inputs alone.
+
+    >>> with frozen(nn.Linear(2, 3).double()) as model:
+    ...     model(torch.zeros(4, 2)).shape
+    torch.Size([4, 3])
     """
-    # A module may write its buffers in evaluation mode too; a version tells, without a look at the values.
-    buffers = [(b, b.clone(), b._version) for b in model.buffers()]
+    inner, model = model, called(model)
+    # A module may write its buffers in evaluation mode too, or put others in their place; a version tells of a change,
+    # without a look at the values.
+    places = [m._buffers for m in inner.modules()]
+    buffers = [(p, n, b, b.clone(), b._version) for p in places for n, b in p.items() if b is not None]
     gradients = [(p, p.requires_grad) for p in model.parameters()]
     devices = sorted({p.device.index for p, _ in gradients if p.device.type == "cuda"})
     with torch.random.fork_rng(devices, enabled=True), evaluating(model):
@@ -196,7 +197,9 @@ def frozen(model: nn.Module, seeds: Tensor | None = None) -> Iterator[nn.Module]
             for parameter, required in gradients:
                 parameter.requires_grad_(required)
             with torch.no_grad():
-                for buffer, value, version in buffers:
+                for place, name, buffer, value, version in buffers:
+                    if place[name] is not buffer:
+                        place[name] = buffer
                     if buffer._version != version:
                         buffer.copy_(value)
 
@@ -214,7 +217,7 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 def predict(model: nn.Module, x: Tensor, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Predicted classes (N,) and their probabilities (N,); what the model itself draws follows from the seeds."""
-    with frozen(model, seeds), torch.no_grad():
+    with frozen(model, seeds) as model, torch.no_grad():
         logits = model(x)
     check_logits(logits, len(x))
     best = logits.double().softmax(1).max(1)
@@ -224,7 +227,7 @@ def predict(model: nn.Module, x: Tensor, seeds: Tensor | None = None) -> tuple[T
 def classifier_in(model: nn.Module) -> Classifier | None:
     """The classifier inside wrappers that leave its inputs, and the order of its outputs, as they are, if there is one.
 
-    Such a wrapper keeps the model in `.model` and says `same_inputs = True`.
+    Such a wrapper keeps the model in `.model`, calls it by `logits_of` and says `same_inputs = True`.
     """
     inner = unwrap(model)
     while getattr(inner, "same_inputs", False):
@@ -264,17 +267,9 @@ def check_inputs(x: Tensor, y: Tensor | None, bounds: tuple[float, float], class
 
 
 def check_model(model: nn.Module, x: Tensor, classes: int, name: str) -> None:
-    """Refuse a model that does not give one finite logit per class for inputs x (N, *), whatever its code raises."""
-    try:
-        with frozen(model), torch.no_grad():
-            logits = model(x)
-    except (UsageError, Failure):
-        raise
-    except Exception as error:
-        raise UsageError(
-            f"{name} cannot take samples of shape {tuple(x.shape[1:])}: {type(error).__name__}: {error}; "
-            "give data of another size, or correct the model"
-        ) from error
+    """Refuse a model that does not give one finite logit per class for inputs x (N, *)."""
+    with frozen(model) as model, torch.no_grad():
+        logits = model(x)
     check_logits(logits, len(x))
     if logits.shape[1] != classes:
         raise UsageError(

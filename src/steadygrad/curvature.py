@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.classifier import Classifier, unwrap
+from steadygrad.calling import unwrap
+from steadygrad.classifier import Classifier
 from steadygrad.derivatives import Function, gradient, hvp
 from steadygrad.errors import UsageError
 from steadygrad.smooth_forms import FORMS, STEPS

@@ -43,3 +43,9 @@ def at_least_one(**settings: int) -> None:
         pair = (settings, map(str, settings.values()))
         names, values = (" and ".join(", ".join(words).rsplit(", ", 1)) for words in pair)
         raise UsageError(f"{names} must be at least 1, got {values}")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was not enough memory, on the host or on an accelerator."""
+    text = f"{type(error).__name__}: {error}"  # also of accelerators' OutOfMemoryError
+    return "MemoryError" in text or "can't allocate memory" in text

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from steadygrad.calling import logits_of
 from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
 from steadygrad.smooth_forms import DISPATCHED, FORMS, POOLS, STEPS
@@ -182,8 +183,7 @@ class Smooth(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K) of the smoothed model."""
         with _Softened(self.model, self.beta, self.pooling):
-            logits: Tensor = self.model(x)
-        return logits
+            return logits_of(self.model, x)
 
 
 def smooth(model: nn.Module, beta: float = 50.0, *, pooling: bool = True) -> Smooth:
@@ -225,6 +225,6 @@ def has_rectifiers(model: nn.Module, x: Tensor) -> bool:
     """
     # With a gradient to follow: without one, fused layers hide what they call.
     watch = Kinks(model)
-    with frozen(model), torch.enable_grad(), watch:
+    with frozen(model) as model, torch.enable_grad(), watch:
         model(x[:1].detach().requires_grad_().clone())
     return any(watch.found.values())

@@ -74,7 +74,7 @@ OUTPUTS: list[tuple[Any, type[Exception], str]] = [
     (torch.zeros(3), UsageError, r"got shape \(3,\)"),
     (torch.zeros(2, 3), UsageError, r"got shape \(2, 3\)"),
     (torch.zeros(3, 3, 2), UsageError, r"got shape \(3, 3, 2\)"),
-    ((torch.zeros(3, 3),), UsageError, "must return a tensor of logits .* got tuple"),
+    ((torch.zeros(3, 3), torch.zeros(3, 3)), UsageError, r"got tuple \(0: \(3, 3\), 1: \(3, 3\)\)"),
     (torch.full((3, 3), math.nan), Failure, "NaN or infinite logits for 3 of 3 inputs"),
     (torch.tensor([[0.0, math.inf, 1.0]] + [[0.0, 1.0, 2.0]] * 2), Failure, "for 1 of 3 inputs"),
 ]

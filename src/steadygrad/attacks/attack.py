@@ -13,6 +13,7 @@ from steadygrad.attacks.attack_result import AttackResult
 from steadygrad.attacks.bisection import smallest_by_bisection
 from steadygrad.attacks.engine import Case, Run, check_threat
 from steadygrad.attacks.targets import Target, check_target
+from steadygrad.calling import called
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.errors import UsageError
 from steadygrad.randomness import Seeds, sample_seeds
@@ -125,4 +126,4 @@ class Attack(Method, abc.ABC):
             check_target(target, y)
             target = target.to(x.device)
         seeds = sample_seeds(len(x), generator)
-        return Case(model, x.detach(), y.to(x.device, torch.int64), self.admits(x, threat), target, seeds)
+        return Case(called(model), x.detach(), y.to(x.device, torch.int64), self.admits(x, threat), target, seeds)

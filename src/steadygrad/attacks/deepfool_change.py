@@ -72,7 +72,7 @@ def deepfool_change(
                 right = logits.detach().argmax(1) == labels
             step = _step(points, logits, labels[active], right[active], candidates, create_graph)
             moves = per_sample(right[active] | reach, x)
-            total = total.index_add(0, active, torch.where(moves, step, 0.0))
+            total = total.index_add(0, active, torch.where(moves, step, 0.0).to(total.dtype))
             total = total if create_graph else total.detach()
     return Changed((1 + overshoot) * total, right)
 

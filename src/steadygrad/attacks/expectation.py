@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
+from steadygrad.calling import logits_of
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.errors import at_least_one
 
@@ -35,9 +36,9 @@ class Expectation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mean logits (N, K) at inputs (N, *)."""
-        total: Tensor = self.model(x)
+        total = logits_of(self.model, x)
         for _ in range(self.passes - 1):
-            total = total + self.model(x)
+            total = total + logits_of(self.model, x)
         return total / self.passes
 
 
@@ -50,7 +51,7 @@ def is_deterministic(model: nn.Module, x: Tensor, *, calls: int = 3) -> bool:
     True
     """
     check_inputs(x, None, (-torch.inf, torch.inf))
-    with frozen(model, randomness.sample_seeds(1, None)), torch.no_grad():
+    with frozen(model, randomness.sample_seeds(1, None)) as model, torch.no_grad():
         first, *others = [model(x) for _ in range(calls)]
     room = 64 * torch.finfo(first.dtype).eps * float(first.abs().max().clamp_min(1e-30))
     return all(float((first - other).abs().max()) <= room for other in others)

@@ -72,7 +72,7 @@ class Universal(Attack):
         with frozen(model, case.seeds):
             if target is not None:
                 with torch.no_grad():
-                    case = case._replace(target=resolve_target(target, model(case.x[:1]), case.y, case.seeds))
+                    case = case._replace(target=resolve_target(target, case.model(case.x[:1]), case.y, case.seeds))
             for i in range(self.steps):
                 run = Run(case.at(batches[i % len(batches)]), self.loss, "strongest")
                 way = self._step(run, way, i)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from steadygrad.calling import called
 from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen
 from steadygrad.derivatives import math_attention
 from steadygrad.errors import Failure, UsageError
@@ -72,7 +73,7 @@ class Attribution(Method, abc.ABC):
             Failure: logits or maps that are not finite.
         """
         check_inputs(x, target, bounds_of(model) or (-math.inf, math.inf))
-        target = target.to(x.device)
+        target, model = target.to(x.device), called(model)
         forward = _checked(model, target)
         if create_graph:
             if x.requires_grad:

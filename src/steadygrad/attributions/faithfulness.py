@@ -107,7 +107,7 @@ def _curve(
     chosen = predict(model, x)[0] if target is None else target.to(x.device)
     counts = [round(pixels * step / steps) for step in range(steps + 1)]
     scores = []
-    with frozen(model), torch.no_grad():
+    with frozen(model) as model, torch.no_grad():
         for count in counts:
             logits = model(torch.where(rank < count, last, first))
             check_logits(logits, len(x))

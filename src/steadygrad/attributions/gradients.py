@@ -28,7 +28,7 @@ class GradientAttribution(Attribution):
 
     def require_curvature(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
         """Refuse a score without second derivative (a logit of an all-ReLU network), by four samples; no trace."""
-        with frozen(model):
+        with frozen(model) as model:
             curvature.require_curvature(model, lambda p: score(model(p), target[: len(p)], self.of), x)
 
     def _gradient(self, forward: Forward, x: Tensor, target: Tensor, create_graph: bool) -> Tensor:
@@ -137,7 +137,7 @@ class IntegratedGradients(_Averaged):
 
     def delta(self, model: nn.Module, x: Tensor, target: Tensor, maps: Tensor) -> Tensor:
         """Completeness error (N,) of maps (N, *): their sum minus (F(x) - F(baseline)); two forwards, no trace."""
-        with frozen(model), torch.no_grad():
+        with frozen(model) as model, torch.no_grad():
             ends = [score(model(p), target.to(x.device), self.of) for p in (x, torch.full_like(x, self.baseline))]
         return maps.detach().flatten(1).sum(1) - (ends[0] - ends[1])
 

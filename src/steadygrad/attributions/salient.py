@@ -16,7 +16,7 @@ def salient(model: nn.Module, x: Tensor, target: Tensor | None, saliency: Attrib
     `target` are the classes (N,) to explain, None for the predicted ones.
     """
     if target is None:
-        with frozen(model), torch.no_grad():
+        with frozen(model) as model, torch.no_grad():
             target = model(x).argmax(1)
     return most_salient(saliency(model, x, target), share)
 

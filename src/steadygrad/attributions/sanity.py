@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from steadygrad.attributions import similarity
 from steadygrad.attributions.attribution import Attribution
+from steadygrad.calling import Called
 from steadygrad.classifier import frozen, predict
 from steadygrad.errors import UsageError
 from steadygrad.models.architectures import seeded
@@ -57,6 +58,7 @@ def parameter_randomization(
     >>> parameter_randomization(Saliency(), model, torch.rand(5, 1, 2, 2)).layers
     ('3', '1')
     """
+    model = model.model if isinstance(model, Called) else model
     target = predict(model, x)[0] if target is None else target
     try:
         changed = copy.deepcopy(model)
@@ -82,7 +84,7 @@ def _layers(model: nn.Module, x: Tensor) -> list[str]:
         module.register_forward_pre_hook(lambda _, __, n=name: called.append(n)) for name, module in _weighted(model)
     ]
     try:
-        with frozen(model), torch.no_grad():
+        with frozen(model) as model, torch.no_grad():
             model(x)
     finally:
         for handle in handles:

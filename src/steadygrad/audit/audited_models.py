@@ -96,8 +96,8 @@ def agreeing(
     check_inputs(x, y, threat.bounds)
     check_threat(model, threat)
     with borrowed([model], device) as where:
-        with frozen(model), torch.no_grad():
-            logits = model(x.to(where))
+        with frozen(model) as as_called, torch.no_grad():
+            logits = as_called(x.to(where))
         check_logits(logits, len(x))
         names, count = None if known is None else known.classes, logits.shape[1]
         if names is not None and len(names) != count:
@@ -125,8 +125,8 @@ def fitting(model: nn.Module, data: Dataset, threat: Threat, draws: int, device:
     x, _ = data.batch(slice(0, 2))
     with borrowed([found.model], device) as where:
         x = x.to(where)
-        with frozen(found.model), torch.enable_grad():
-            logits = found.model(x.requires_grad_())
+        with frozen(found.model) as as_called, torch.enable_grad():
+            logits = as_called(x.requires_grad_())
         if not logits.requires_grad:
             raise UsageError(
                 "the model's output carries no gradient to its input (is there a detach, a no_grad or a conversion "

@@ -13,6 +13,7 @@ from steadygrad import randomness
 from steadygrad.attributions import Attribution, Saliency
 from steadygrad.bounds.path import path_of
 from steadygrad.bounds.result import DeviationBound, Distance
+from steadygrad.calling import called
 from steadygrad.classifier import check_inputs
 from steadygrad.errors import UsageError
 from steadygrad.registry import Count, Limit, Method, Registry
@@ -63,7 +64,7 @@ class Bound(Method, abc.ABC):
         if threat.norm not in ("linf", "l2"):
             raise UsageError(f"bounds exist for linf and l2, not for {threat.norm}")
         check_inputs(x, target, threat.bounds)
-        x, target = x.detach(), target.to(x.device, torch.int64)
+        x, target, model = x.detach(), target.to(x.device, torch.int64), called(model)
         radius = threat.radius(x)
         seeds = randomness.sample_seeds(len(x), generator)
         self.check_model(model, x, target)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from steadygrad import derivatives, randomness, registry
 from steadygrad.attacks import Attack
+from steadygrad.calling import called
 from steadygrad.classifier import bounds_of, frozen
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
@@ -79,7 +80,7 @@ class Step:
         input_gradients: bool,
         watched: Sequence[Layers] = (),
     ) -> None:
-        self.model, self.y, self.state = model, y, state
+        self.model, self.y, self.state = called(model), y, state
         self.x = x.detach().requires_grad_() if input_gradients else x.detach()
         self._second_order = input_gradients
         self._streams = 0
@@ -94,7 +95,7 @@ class Step:
             for layers in self._outputs:
                 self._outputs[layers] = stack.enter_context(recorded(self.model, layers))
             self._draws = randomness.state_of(self.x.device)
-            return _wide(self.model(self.x))
+            return cast(Tensor, self.model(self.x))
 
     def outputs(self, layers: Layers) -> dict[str, Tensor]:
         """The outputs of watched layers in the pass of `logits`, by name, with a graph."""
@@ -115,10 +116,10 @@ class Step:
     def at(self, x: Tensor, *, same_dropout: bool = False) -> Tensor:
         """Logits (N, K) at other points with a graph; at least float32. Dropout may draw as in the pass of `logits`."""
         if not same_dropout:
-            return _wide(self.model(x))
+            return cast(Tensor, self.model(x))
         _ = self.logits  # has the state of the generator before its pass kept
         with randomness.replayed(self._draws, x.device):
-            return _wide(self.model(x))
+            return cast(Tensor, self.model(x))
 
     def perturb(self, attack: Attack, norm: Norm, eps: float | None, y: Tensor) -> Tensor:
         """Points (N, *) of an attack on the model in evaluation mode, without a graph."""
@@ -138,12 +139,8 @@ class Step:
 
     def logits_of(self, model: nn.Module) -> Tensor:
         """Logits (N, K) of the clean inputs by a model in evaluation mode, without a graph."""
-        with frozen(model), torch.no_grad():
-            return _wide(model(self.x))
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits.float() if logits.dtype.itemsize < 4 else logits
+        with frozen(model) as model, torch.no_grad():
+            return cast(Tensor, model(self.x))
 
 
 @dataclass(frozen=True)

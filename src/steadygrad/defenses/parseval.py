@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from steadygrad.classifier import unwrap
+from steadygrad.calling import unwrap
 from steadygrad.defenses.defense import DEFENSES, Defense, Step
 from steadygrad.errors import UsageError
 from steadygrad.registry import NotNegative

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import __version__, progress, provenance
+from steadygrad.calling import called
 from steadygrad.data import Dataset
-from steadygrad.errors import Failure, UsageError
+from steadygrad.errors import Failure, UsageError, out_of_memory
 from steadygrad.files import key
 from steadygrad.measuring.code_keys import ModelKey, model_key
 from steadygrad.measuring.measure import Batch, Measure, depends_on, settings_of
@@ -196,8 +197,7 @@ class _Job:
             ids, labels = self._samples(part)
             return Table({"sample": ids, "label": labels, REFUSED: np.array([str(error)] * len(ids))})
         except (RuntimeError, MemoryError) as error:
-            text = f"{type(error).__name__}: {error}"  # also of accelerators' OutOfMemoryError
-            if size == 1 or not ("MemoryError" in text or "can't allocate memory" in text):
+            if size == 1 or not out_of_memory(error):
                 raise
         # Outside of the handler, which would keep the tensors of the failed call alive.
         logging.getLogger("steadygrad").warning("out of memory with %d samples at once: again with half of them", size)
@@ -214,7 +214,7 @@ class _Job:
         given = {name: values[part] for name, values in self.given.items()}
         seeds = runner.seeds(self.measure.draws_as, ids.tolist())
         batch = Batch(x.to(device), y.to(device), ids.tolist(), seeds, given, self.shared)
-        found = self.measure([runner.models[name] for name in self.names], batch)
+        found = self.measure([called(runner.models[name]) for name in self.names], batch)
         columns: dict[str, Array | Kept] = {"sample": ids, "label": labels}
         kept = np.array([i in self.keep for i in places])
         for name, values in found.items():

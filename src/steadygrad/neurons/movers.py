@@ -67,7 +67,7 @@ def movers(
 def _acting(model: nn.Module, x: Tensor, x_adv: Tensor, layer: str, neuron: int) -> Tensor:
     """Which pixels (K, H, W) have a gradient to the entry of the neuron that moves most."""
     leaves = [inputs.detach().requires_grad_() for inputs in (x, x_adv)]
-    with frozen(model), torch.enable_grad(), recorded(model, (layer,)) as outputs:
+    with frozen(model) as model, torch.enable_grad(), recorded(model, (layer,)) as outputs:
         maps = []
         for leaf in leaves:
             model(leaf)

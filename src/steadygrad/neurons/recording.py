@@ -15,7 +15,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules import activation
 
-from steadygrad.classifier import Classifier, unwrap
+from steadygrad.calling import unwrap
+from steadygrad.classifier import Classifier
 from steadygrad.errors import UsageError, unknown_name
 
 Layers = tuple[str, ...] | None

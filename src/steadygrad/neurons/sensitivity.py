@@ -88,7 +88,7 @@ def _parts(
         for inputs in (x, x_adv):
             check_inputs(inputs, None, bounds_of(model) or (-math.inf, math.inf))
         for start in range(0, len(x), chunk):
-            with frozen(model), torch.no_grad(), recorded(model, layers) as outputs:
+            with frozen(model) as model, torch.no_grad(), recorded(model, layers) as outputs:
                 model(x[start : start + chunk])
                 benign = dict(outputs)
                 model(x_adv[start : start + chunk])

@@ -59,8 +59,8 @@ def patched(
     True
     """
     if isinstance(benign, Tensor):
-        with frozen(model), torch.no_grad(), recorded(model, tuple(neurons)) as outputs:
-            model(benign)
+        with frozen(model) as called, torch.no_grad(), recorded(called, tuple(neurons)) as outputs:
+            called(benign)
     else:
         outputs = dict(benign)
         missing = sorted(set(neurons) - set(outputs))

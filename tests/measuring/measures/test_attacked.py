@@ -220,7 +220,7 @@ class _Returns(nn.Module):
         (lambda x: x * float("nan"), Failure, "NaN or infinite logits"),
         (lambda x: x[:, 0], UsageError, r"must return logits \(N, K\)"),
         (lambda x: x[:1], UsageError, r"must return logits \(N, K\)"),
-        (lambda x: (x,), UsageError, "got tuple"),
+        (lambda x: (x, x), UsageError, "got tuple"),
         (lambda x: x[:, :2], UsageError, "has 2 classes, arrays has 3"),
     ],
     ids=["probabilities", "nan", "vector", "one row", "tuple", "too few classes"],

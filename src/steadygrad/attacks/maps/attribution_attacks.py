@@ -90,7 +90,7 @@ class ExplanationAttack(Method, abc.ABC):
         aim = check_reference(self.objective, x, self.top_share, aim)
         seeds = randomness.sample_seeds(len(x), generator)
         beside = self.noise(model, x, target, threat, aim=aim, generator=seeds) if self.noise is not None else None
-        with frozen(model, seeds):
+        with frozen(model, seeds) as model:
             run = ExplanationRun(self, model, x.detach(), target, threat, seeds, aim)
             self.search(run)
             return run.result(beside)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from steadygrad.bounds.certified.network import Builder, Network, Value
 from steadygrad.bounds.certified.rules import CALLS, MODULES, SUPPORTED
-from steadygrad.classifier import Classifier, unwrap
+from steadygrad.calling import Called, unwrap, unwrapped
+from steadygrad.classifier import Classifier
 from steadygrad.errors import Failure, UsageError
 from steadygrad.smoothing import Smooth
 
@@ -56,6 +57,8 @@ class _Tracer(Builder):
             x = self.module(module.model, x, name)
             self.beta, self.soft_pools = before
             return x
+        if isinstance(module, Called):
+            return self.module(module.model, x, name)
         if isinstance(module, Classifier):
             mean, std = (module._per_channel(v.double(), x.sample) for v in (module.mean, module.std))
             mean, std = (v[0] if v.ndim else v for v in (mean, std))
@@ -79,7 +82,7 @@ class _Tracer(Builder):
 
         class Tracer(fx.Tracer):
             def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-                return isinstance(m, Classifier | Smooth) or super().is_leaf_module(m, module_qualified_name)
+                return isinstance(m, Called | Classifier | Smooth) or super().is_leaf_module(m, module_qualified_name)
 
         what = f"the forward of {type(module).__name__} ({name})"
         try:
@@ -90,9 +93,9 @@ class _Tracer(Builder):
         for node in graph.nodes:
             args, kwargs = (fx.node.map_arg(a, lambda n: values[n]) for a in (node.args, node.kwargs))
             if node.op == "output":
-                if not isinstance(args[0], Value):
-                    raise UsageError(f"{what} must return one tensor")
-                return args[0]
+                found = unwrapped(args[0], 1, lambda value: isinstance(value, Value))
+                assert isinstance(found, Value)
+                return found
             if node.op == "placeholder":
                 values[node] = None if values else x
             elif node.op == "get_attr":
@@ -110,6 +113,8 @@ class _Tracer(Builder):
             return target(*args, **kwargs) if op == "call_function" else getattr(args[0], target)(*args[1:])
         if target is getattr and args[1] == "shape":
             return args[0].sample.shape
+        if isinstance(target, type):
+            return target(*args, **kwargs)  # what the model puts its logits in
         key = target if op == "call_method" else getattr(target, "__name__", str(target))
         rule = CALLS.get(key)
         result = rule(self, *args, **kwargs) if rule is not None else NotImplemented

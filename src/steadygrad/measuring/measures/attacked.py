@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.attacks import DDN, FMN, Attack, DeepFool
+from steadygrad.calling import logits_of
 from steadygrad.classifier import predict
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.measuring.table import Array
@@ -54,8 +55,7 @@ class Scaled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K)."""
-        logits: Tensor = self.model(x) * self.factor
-        return logits
+        return logits_of(self.model, x) * self.factor
 
 
 def nearest(norm: str) -> tuple[Attack, ...]:

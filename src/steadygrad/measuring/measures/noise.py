@@ -104,7 +104,7 @@ def noise_insensitivity(
     x = x.detach()
     seeds = randomness.sample_seeds(len(x), generator)
     total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    with frozen(model, seeds), torch.no_grad():
+    with frozen(model, seeds) as model, torch.no_grad():
         clean = _loss(model, x, y)
         for draw in range(draws):
             points = threat.random(x, seeds, draw)
@@ -175,7 +175,7 @@ def boundary_distance(
     count = min(1000, x[0].numel()) if count is None else count
     x, basis = x.detach(), directions(count, x, seed)
     found = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
-    with frozen(model), torch.no_grad():
+    with frozen(model) as model, torch.no_grad():
         logits = model(x)
         check_logits(logits, len(x))
         label = logits.argmax(1)

@@ -1,0 +1,203 @@
+"""How the library calls a model, whoever made it: `logits_of` is the one place.
+
+Inputs come in the type of the model's weights. The logits are taken out of what is returned, and come in float32 or
+wider. A batch of a size that the model does not take is filled up or cut. A model that cannot take the inputs at all
+is refused with its own message.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad.errors import Failure, UsageError, out_of_memory
+
+_RAISED = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+_ENTRIES = 2**27  # of inputs that are tried at once, when a size of batch is looked for: half a gigabyte
+# By module: which size of batch took the place of one that the module did not take.
+_TAKEN: MutableMapping[nn.Module, dict[int, int]] = WeakKeyDictionary()
+
+
+class Called(nn.Module):
+    """A model as the library calls it, see `logits_of`; `.model` is the model itself."""
+
+    same_inputs = True
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, K) of inputs (N, *)."""
+        return logits_of(self.model, x)
+
+
+def called(model: nn.Module) -> nn.Module:
+    """The model, wrapped so that a call gives logits; one of the library's own, which does so already, as it is.
+
+    >>> called(nn.Linear(2, 3).double())(torch.zeros(4, 2)).shape
+    torch.Size([4, 3])
+
+    Raises:
+        UsageError: not a module, or one whose weights are not there yet.
+    """
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            f"a model must be a torch.nn.Module from inputs (N, *) to logits (N, K), got {type(model).__name__}"
+        )
+    for name, weight in itertools.chain(model.named_parameters(), model.named_buffers()):
+        if isinstance(weight, nn.UninitializedParameter | nn.UninitializedBuffer):
+            raise UsageError(
+                f"the weights of {name} are made in the first forward (a lazy module), which has not been yet: "
+                "call the model on one batch first"
+            )
+        if weight.is_meta:
+            raise UsageError(
+                f"the weights of {name} are on the meta device, without values: load them first "
+                "(model.to_empty(device='cpu'), then model.load_state_dict(...))"
+            )
+    own = getattr(model, "gives_logits", False) or getattr(model, "same_inputs", False)
+    return model if own else Called(model)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module inside the wrappers of distribution and compilation."""
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = cast(nn.Module, model._orig_mod)
+        else:
+            return model
+
+
+def logits_of(model: nn.Module, x: Tensor) -> Tensor:
+    """What a model says of inputs (N, *), in float32 or wider: logits (N, K), if it is as it should be.
+
+    Raises:
+        UsageError: the model raises an error itself, or returns several things that may be the logits.
+    """
+    model = model.module if isinstance(model, nn.DataParallel) else model
+    count = len(x)
+    size = _TAKEN.get(model, {}).get(count)
+    if size is not None:
+        return _in_batches_of(model, x, size)
+    try:
+        return _once(model, x)
+    except (UsageError, Failure):
+        raise
+    except _RAISED as error:
+        if out_of_memory(error):
+            raise
+        problem = error
+    # In training a sample counts in the statistics of its batch, and may not be there twice.
+    for size in () if model.training else _sizes(x):
+        try:
+            found = _in_batches_of(model, x, size)
+        except _RAISED:
+            continue
+        if found.ndim == 2 and len(found) == count:
+            _TAKEN.setdefault(model, {})[count] = size
+            return found
+    raise _refused(model, x, problem) from problem
+
+
+def _once(model: nn.Module, x: Tensor) -> Tensor:
+    kind = _type_of(model)
+    output = model(x if kind is None else x.to(kind))
+    logits: Tensor = unwrapped(output, len(x))
+    return logits.float() if logits.is_floating_point() and logits.dtype.itemsize < 4 else logits
+
+
+def _type_of(model: nn.Module) -> torch.dtype | None:
+    """The type of the first weights, which are those that meet the inputs; None where there are none."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return next((t.dtype for t in tensors if t.is_floating_point()), None)
+
+
+def _sizes(x: Tensor) -> Iterator[int]:
+    """Sizes of batches that are tried: larger ones first, since these are filled up and called once."""
+    count, most = len(x), max(len(x), _ENTRIES // max(1, x[:1].numel()))
+    powers = [2**k for k in range(11)]
+    larger = [*(p for p in powers if p > count), *range(count + 1, count + 33), 100, 200, 250, 500, 1000]
+    smaller = [*(p for p in reversed(powers) if p < count), *range(min(count - 1, 64), 0, -1)]
+    return (size for size in dict.fromkeys([s for s in larger if count < s <= most] + smaller))
+
+
+def _in_batches_of(model: nn.Module, x: Tensor, size: int) -> Tensor:
+    """Logits of inputs, called `size` at a time; the last sample fills up what is missing."""
+    parts = []
+    for part in torch.split(x, size):
+        filled = torch.cat([part, part[-1:].expand(size - len(part), *part.shape[1:])]) if len(part) < size else part
+        logits = _once(model, filled)
+        if logits.ndim != 2 or len(logits) != size:
+            raise UsageError(f"the model returns {tuple(logits.shape)} for a batch of {size}")
+        parts.append(logits[: len(part)])
+    return torch.cat(parts)
+
+
+def _refused(model: nn.Module, x: Tensor, error: Exception) -> UsageError:
+    home = next((t.device for t in itertools.chain(model.parameters(), model.buffers())), x.device)
+    if home != x.device:
+        return UsageError(
+            f"the model is on {home} and the inputs are on {x.device}: move one to the other, x.to({str(home)!r})"
+        )
+    reason = str(error).strip().splitlines()
+    name = type(error).__name__ + (f": {reason[-1]}" if reason else "")
+    return UsageError(
+        f"{type(model).__name__} cannot take samples of shape {tuple(x.shape[1:])} ({len(x)} of them, {x.dtype}): "
+        f"{name}; "
+        "give data of another size, or correct the model"
+    )
+
+
+def unwrapped(output: Any, count: int, is_value: Callable[[Any], bool] = lambda v: isinstance(v, Tensor)) -> Any:
+    """The logits in what a model returns for `count` inputs: a tensor; something with `logits`; the only one (N, K).
+
+    Args:
+        is_value: tells a tensor, or what stands for one.
+
+    Raises:
+        UsageError: no tensor, or several that may be the logits.
+
+    >>> unwrapped({"loss": None, "logits": torch.zeros(5, 3)}, 5).shape
+    torch.Size([5, 3])
+    """
+    if is_value(output):
+        return output
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if is_value(named):
+        return named
+    parts = _parts(output)
+    values = {name: value for name, value in parts.items() if is_value(value)}
+    rows = {name: v for name, v in values.items() if not isinstance(v, Tensor) or (v.ndim == 2 and len(v) == count)}
+    if len(rows) == 1:
+        return next(iter(rows.values()))
+    if len(values) == 1:
+        return next(iter(values.values()))
+    what = type(output).__name__
+    if parts:
+        inside = (f"{n}: {tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__}" for n, v in parts.items())
+        what += f" ({', '.join(inside)})"
+    raise UsageError(
+        f"the model must return logits (N, K), or something in which `logits` or a single tensor (N, K) is them, got "
+        f"{what} for {count} inputs: wrap the model so that its forward returns the logits alone"
+    )
+
+
+def _parts(output: Any) -> dict[str, Any]:
+    if isinstance(output, Mapping):
+        return {repr(name): value for name, value in output.items()}
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return dict(zip(output._fields, output, strict=True))
+    if isinstance(output, tuple | list):
+        return {str(place): value for place, value in enumerate(output)}
+    if dataclasses.is_dataclass(output):
+        return {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
+    return {}
