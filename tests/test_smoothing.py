@@ -108,7 +108,7 @@ def test_smoothing_ends_with_an_exception():
         def forward(self, x):
             raise KeyError
 
-    with pytest.raises(KeyError):
+    with pytest.raises(UsageError, match="KeyError"):
         smooth(Broken())(torch.zeros(1))
     assert F.relu(torch.tensor(-1.0)).item() == 0.0
 
