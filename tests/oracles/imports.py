@@ -27,6 +27,7 @@ FLOORS = [
     {"smoothing"},
     {"derivatives", "smooth_forms"},
     {"classifier"},
+    {"calling"},
     {"threat"},
     {"plans", "registry", "recipes", "randomness", "files", "errors", "progress", "provenance"},
 ]
