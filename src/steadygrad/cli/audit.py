@@ -13,6 +13,8 @@ from steadygrad.cli.common import (
     Debug,
     Device,
     Json,
+    Trust,
+    Weights,
     command_line,
     emit,
     in_folder,
@@ -38,7 +40,7 @@ def audit(
         list[str],
         typer.Argument(
             help="A model file or run folder, module:callable, timm:NAME, torchvision:NAME or hub:owner/name; "
-            "NAME=MODEL to name it.",
+            "MODEL@WEIGHTS with its weights, NAME=MODEL to name it.",
             show_default=False,
         ),
     ],
@@ -48,9 +50,8 @@ def audit(
     ] = None,
     data: Data = "digits",
     split: Annotated[str, typer.Option(help="Split of the data.")] = "test",
-    weights: Annotated[
-        str | None, typer.Option(help="Safetensors file for an architecture or module:callable.")
-    ] = None,
+    weights: Weights = None,
+    trust: Trust = False,
     classes: Classes = None,
     size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Side to which images are resized.")] = None,
     out: Annotated[Path | None, out_option("runs/audit")] = None,
@@ -66,7 +67,9 @@ def audit(
 
       steadygrad audit plain=runs/a hard=runs/b --suite standard --out runs/ab
 
-      steadygrad audit nets:make --weights my.safetensors --data ./images
+      steadygrad audit nets:make@my.safetensors --data ./images
+
+      steadygrad audit nets:make@my.safetensors runs/harden --data ./images
 
       steadygrad audit runs/lenet --data mnist --eps 1/255 --explanations --neurons
     """
@@ -81,7 +84,7 @@ def audit(
     where = pick_device(device)
     dataset = load(data, split, size=size)
     center = mean_training_image(data, size)
-    named, files = load_named(models, weights, dataset, classes)
+    named, files = load_named(models, weights, dataset, classes, trust=trust)
     with shown():
         found, folder = in_folder(
             out,

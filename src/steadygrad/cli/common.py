@@ -59,6 +59,15 @@ def pick_device(name: str) -> str:
     return str(resolve_device(name))
 
 
+Weights = Annotated[
+    list[str] | None,
+    typer.Option("--weights", help="Safetensors file or run folder with the weights; once for each model."),
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", metavar="", help="Import the code that a run folder says its model is made by.")
+]
+
+
 def out_option(usual: str) -> Any:
     """The option `--out`; None stands for the usual folder, see `in_folder`."""
     help_ = "Run folder; an interrupted run continues there."

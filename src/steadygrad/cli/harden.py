@@ -9,7 +9,19 @@ import typer
 
 from steadygrad.cli import known
 from steadygrad.cli.audit import SAMPLES
-from steadygrad.cli.common import Classes, Debug, Device, Json, command_line, emit, in_folder, out_option, pick_device
+from steadygrad.cli.common import (
+    Classes,
+    Debug,
+    Device,
+    Json,
+    Trust,
+    Weights,
+    command_line,
+    emit,
+    in_folder,
+    out_option,
+    pick_device,
+)
 from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.named_models import load_named
 from steadygrad.cli.train import Epochs, Set, settings_of
@@ -27,7 +39,7 @@ def harden(
         str,
         typer.Argument(
             help="A trained model: its file or run folder, module:callable, timm:NAME, torchvision:NAME or "
-            "hub:owner/name.",
+            "hub:owner/name; MODEL@WEIGHTS with its weights.",
             show_default=False,
         ),
     ],
@@ -51,7 +63,8 @@ def harden(
     ] = None,
     set_: Set = None,
     epochs: Epochs = None,
-    weights: Annotated[str | None, typer.Option(help="Safetensors file for module:callable.")] = None,
+    weights: Weights = None,
+    trust: Trust = False,
     classes: Classes = None,
     out: Annotated[Path | None, out_option("runs/harden")] = None,
     device: Device = "auto",
@@ -68,7 +81,7 @@ def harden(
 
       steadygrad harden runs/plain --defense input_gradient:weight=3
 
-      steadygrad harden nets:make --weights my.safetensors --data ./images
+      steadygrad harden nets:make@my.safetensors --data ./images --recipe pgd
     """
     from steadygrad import report
     from steadygrad.audit import harden
@@ -82,7 +95,7 @@ def harden(
     plan = plan_of(recipe, given, audit.threat)
     objective, settings = plan.objective(), plan.fitting(**usual_values(audit.threat))
     test = load(plan.data, "test", size=plan.size)
-    named, files = load_named([model], weights, test, classes)
+    named, files = load_named([model], weights, test, classes, trust=trust)
     [(name, classifier)] = named.items()
     classifier.name = name
     with shown():

@@ -2,49 +2,135 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from steadygrad.errors import UsageError
+from steadygrad.files import read_toml
+
+_LIBRARIES = ("timm", "torchvision", "hf")
 
 
-def load_named(
-    models: list[str], weights: str | None, dataset: Any, classes: Path | None = None
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """The classifiers to audit and where they came from, by name.
+@dataclass(frozen=True)
+class Named:
+    """A model as it is written: NAME=MODEL, where NAME may be left out, and what is before the @ of MODEL@WEIGHTS."""
 
-    Args:
-        classes: a file with the names of the outputs of a single model.
+    text: str
+    name: str
+    spec: str
 
-    Raises:
-        UsageError: not a model, two of one name, random weights, or no logits for these data.
-    """
-    from steadygrad.classifier import check_model
-    from steadygrad.models import ARCHITECTURES, load
-    from steadygrad.models.class_names import read_class_names
+    @staticmethod
+    def of(text: str) -> Named:
+        """The parts of a text.
 
-    for flag, value in (("weights", weights), ("classes", classes)):
-        if value is not None and len(models) > 1:
-            raise UsageError(f"--{flag} goes with a single model")
-    names = None if classes is None else read_class_names(classes)
-    named: dict[str, Any] = {}
-    files: dict[str, str] = {}
-    for text in models:
+        >>> Named.of("a=nets:make@a.safetensors").maker, Named.of("runs/a=b").name
+        ('nets:make', '')
+        """
         name, equals, spec = text.partition("=")
         if not equals or "/" in name or ":" in name:
             name, spec = "", text
         if not spec or (equals and not name and spec != text):
             raise UsageError(f"{text!r} is not a model: give MODEL or NAME=MODEL")
-        head = spec.partition(":")[0]
-        if head in ARCHITECTURES and weights is None and not Path(spec).is_file():
+        return Named(text, name, spec)
+
+    @property
+    def maker(self) -> str:
+        """Without the weights."""
+        return self.spec if Path(self.spec).exists() else self.spec.partition("@")[0]
+
+    @property
+    def usual_name(self) -> str:
+        """What it is called besides others: after its weights, its file or its folder."""
+        return Path(self.spec.rpartition("@")[2] or self.spec).stem
+
+
+def load_named(
+    models: list[str],
+    weights: list[str] | None,
+    dataset: Any,
+    classes: Path | None = None,
+    *,
+    trust: bool = False,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The classifiers to audit and where they came from, by name.
+
+    Args:
+        weights: none, or one for each model.
+        classes: a file with the names of the outputs of a single model.
+        trust: whether run folders may say which code of the user is imported for them.
+
+    Raises:
+        UsageError: not a model, two of one name, random weights, or no logits for these data.
+    """
+    from steadygrad.classifier import check_model
+    from steadygrad.models import ARCHITECTURES
+    from steadygrad.models.class_names import read_class_names
+
+    if weights and len(weights) != len(models):
+        raise UsageError(
+            f"--weights is given once for each model, in their order: got {len(weights)} for {len(models)} models "
+            "(or write MODEL@WEIGHTS)"
+        )
+    if classes is not None and len(models) > 1:
+        raise UsageError("--classes goes with a single model")
+    names = None if classes is None else read_class_names(classes)
+    asked = [Named.of(text) for text in models]
+    makers = {model.maker for model in asked}
+    named: dict[str, Any] = {}
+    files: dict[str, str] = {}
+    given: list[str | None] = [*weights] if weights else [None] * len(asked)
+    for model, file in zip(asked, given, strict=True):
+        spec, head = model.spec, model.spec.partition(":")[0]
+        if head in ARCHITECTURES and file is None and model.maker == spec and not Path(spec).is_file():
             raise UsageError(
                 f"{spec} is an architecture, and its weights would be random: train it first "
                 f"(steadygrad train --model {head} --out runs/{head}, then audit runs/{head}), or give --weights"
             )
-        classifier = load(spec, weights=weights, classes=names, data=dataset)
+        classifier = _load(spec, file, {"data": dataset, "classes": names}, makers, trust)
         check_model(classifier, dataset.batch(slice(0, 2))[0], len(classifier.classes or ()), spec)
-        name = name or (classifier.name if len(models) == 1 else Path(spec).stem)
+        name = model.name or (classifier.name if len(asked) == 1 else model.usual_name)
         if name in named:
             raise UsageError(f"two models are called {name!r}: name them, e.g. first={spec}")
         named[name], files[name] = classifier, spec
     return named, files
+
+
+def _load(spec: str, weights: str | None, given: dict[str, Any], makers: Collection[str], trust: bool) -> Any:
+    """The classifier; a run folder brings back a module of the user's own where that is safe.
+
+    What a file says must not make us import code: of the user's modules, those alone are imported that the command
+    names, unless it says --trust.
+    """
+    from steadygrad.measuring.code_keys import model_code
+    from steadygrad.models import load
+
+    maker, code = _remembered(Path(spec).expanduser()) if weights is None else ("", "")
+    if not maker:
+        return load(spec, weights=weights, **given)
+    again = f"{maker}@{spec}"
+    if maker.partition(":")[0] not in _LIBRARIES and not trust and maker not in makers:
+        raise UsageError(
+            f"{spec} holds the weights of {maker}, whose code is imported only if you say so: "
+            f"write {again}, or add --trust"
+        )
+    classifier = load(maker, weights=spec, **given)
+    if code and model_code(classifier.module) != code:
+        raise UsageError(
+            f"the code of {maker} is not what it was when {spec} was made: write {again} to take it as it is now"
+        )
+    return classifier
+
+
+def _remembered(folder: Path) -> tuple[str, str]:
+    """What made the model of a run folder, where that is no architecture of the library, and the hash of its code."""
+    for file in (folder / "training" / "config.toml", folder / "config.toml"):
+        if file.is_file():
+            config = read_toml(file)
+            made = config.get("classifier")
+            architecture = made.get("architecture") if isinstance(made, dict) else None
+            maker = architecture.get("name") if isinstance(architecture, dict) else None
+            if isinstance(maker, str) and ":" in maker:
+                return maker, str(config.get("model code", ""))
+    return "", ""

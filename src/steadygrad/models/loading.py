@@ -22,6 +22,7 @@ _FORMS = (
     "a model is a .safetensors file, a run folder, an architecture name, module:callable, "
     "timm:NAME, torchvision:NAME or hub:owner/name"
 )
+_REPOSITORIES = ("hub", "hf")  # there @ is followed by a revision
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl")
 _LIBRARIES: dict[str, Callable[..., tuple[nn.Module, dict[str, Any]]]] = {
     "timm": sources.from_timm,
@@ -54,8 +55,9 @@ def load(
     Args:
         spec: a safetensors file written by `Classifier.save`, or a run folder with one model; an
             architecture name, also with settings (`mlp:hidden=[50]`); `module:callable`, which
-            returns a module or Classifier; `timm:NAME`; `torchvision:NAME`; `hub:owner/name`.
-        weights: a safetensors file, where `spec` brings no weights; what it says of normalization,
+            returns a module or Classifier; `timm:NAME`; `torchvision:NAME`; `hub:owner/name`. With `@FILE` at
+            its end (`nets:make@my.safetensors`) it names its weights too.
+        weights: a safetensors file or run folder, where `spec` brings no weights; what it says of normalization,
             input shape and classes is used too.
         input_shape: of one sample: used where the model does not say its own, and must equal it elsewhere.
         classes: names of its outputs in their order, or their number, which must be the model's.
@@ -75,14 +77,27 @@ def load(
     if isinstance(classes, str):
         raise UsageError(f"classes must be a number of at least 2, or a list of names, got {classes!r}")
     names = range(classes) if isinstance(classes, int) else classes
+    spec, weights = _with_its_weights(str(spec), weights)
     given = _Given(
-        weights,
+        _only_model(Path(weights)) if weights is not None and Path(weights).is_dir() else weights,
         None if input_shape is None else tuple(input_shape),
         None if names is None else tuple(map(str, names)),
         named,
         data,
     )
-    return _agree(_resolve(str(spec), given), str(spec), given).eval()
+    return _agree(_resolve(spec, given), spec, given).eval()
+
+
+def _with_its_weights(spec: str, weights: str | Path | None) -> tuple[str, str | Path | None]:
+    """A model and its weights, apart where they are given as `MODEL@WEIGHTS`."""
+    model, at, file = spec.rpartition("@")
+    if not at or spec.partition(":")[0] in _REPOSITORIES or Path(spec).expanduser().exists():
+        return spec, weights
+    if not model or not file:
+        raise UsageError(f"{spec!r} is not MODEL@WEIGHTS, such as nets:make@my.safetensors")
+    if weights is not None:
+        raise UsageError(f"{spec} names its weights: leave out the weights {weights}")
+    return model, file
 
 
 def _resolve(spec: str, given: _Given) -> Classifier:
