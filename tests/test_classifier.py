@@ -260,9 +260,9 @@ def test_good_inputs_and_labels_pass():
     ("x", "message"),
     [
         (torch.tensor([[-2.1, 2.6]]), r"within \[0, 1\], got \[-2.1, 2.6\]: did you normalize them\?"),
-        (torch.tensor([[torch.nan, 0.5]]), r"within \[0, 1\], got \[nan"),
+        (torch.tensor([[torch.nan, 0.5]]), "inputs must be finite, got NaN"),
         (torch.rand(0, 3), "the batch of inputs is empty"),
-        (torch.rand(3), r"floating-point batch \(N, \*\), got torch.float32 of shape \(3,\)"),
+        (torch.rand(3), r"batch of inputs \(N, \*\), got torch.float32 of shape \(3,\): a single"),
         (torch.zeros(1, 3, dtype=torch.uint8), "got torch.uint8"),
     ],
 )
@@ -276,9 +276,9 @@ def test_bad_inputs_are_refused(x, message):
     [
         (torch.tensor([0, 3]), r"within 0..2 \(the model has 3 classes\), got 0..3"),
         (torch.tensor([-1, 0]), "got -1..0"),
-        (torch.tensor([0.0, 1.0]), r"integers of shape \(2,\), got torch.float32"),
+        (torch.tensor([0.0, 1.0]), r"integer labels of shape \(2,\), got torch.float32"),
         (torch.tensor([True, False]), "got torch.bool"),
-        (torch.tensor([0, 1, 2]), r"integers of shape \(2,\), got torch.int64 of shape \(3,\)"),
+        (torch.tensor([0, 1, 2]), r"integer labels of shape \(2,\), got torch.int64 of shape \(3,\)"),
         (torch.zeros(2, 3, dtype=torch.int64), r"of shape \(2, 3\)"),
     ],
 )

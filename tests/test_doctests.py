@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,29 @@ MODULES = [
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
+class Finder(doctest.DocTestFinder):
+    """Finds the examples of decorated functions too, whose globals are those of the decorator."""
+
+    def _from_module(self, module, object):
+        return super()._from_module(module, inspect.unwrap(object) if inspect.isfunction(object) else object)
+
+
+def examples(name: str) -> list[doctest.DocTest]:
+    return [test for test in Finder().find(importlib.import_module(name), name) if test.examples]
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_hold(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    failures, _ = doctest.testmod(importlib.import_module(name), optionflags=FLAGS)
-    assert failures == 0
+    runner = doctest.DocTestRunner(optionflags=FLAGS)
+    for test in examples(name):
+        runner.run(test)
+    assert runner.summarize(verbose=False).failed == 0
+
+
+def test_examples_of_decorated_functions_are_found():
+    found = {test.name for test in examples("steadygrad.neurons.switching")}
+    assert "steadygrad.neurons.switching.switched_off" in found
 
 
 def test_a_wrong_example_fails():

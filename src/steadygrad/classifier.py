@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steadygrad.arguments import Inputs, check_batch, check_labels, public
 from steadygrad.calling import called, logits_of, unwrap
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import read_tensors, write_tensors
+from steadygrad.values import ClassNames
 
 
 class Classifier(nn.Module):
@@ -41,6 +44,7 @@ class Classifier(nn.Module):
     std: Tensor
     outputs: Tensor | None
 
+    @public
     def __init__(
         self,
         module: nn.Module,
@@ -48,7 +52,7 @@ class Classifier(nn.Module):
         mean: float | Sequence[float] = 0.0,
         std: float | Sequence[float] = 1.0,
         bounds: tuple[float, float] = (0.0, 1.0),
-        classes: Sequence[str] | int | None = None,
+        classes: ClassNames | None = None,
         input_shape: Sequence[int] | None = None,
         architecture: dict[str, Any] | None = None,
         name: str | None = None,
@@ -117,12 +121,14 @@ class Classifier(nn.Module):
         chosen.training = self.training
         return chosen
 
+    @public
     def save(self, path: str | Path) -> None:
         """Write weights and settings to one safetensors file, whole or not at all."""
         if self.outputs is not None:
             raise UsageError(f"{self.name} has some outputs of its module as classes: save the model it is made from")
         write_tensors(path, self.module.state_dict(), {"steadygrad": json.dumps(self.settings)})
 
+    @public
     def load_weights(self, path: str | Path) -> Classifier:
         """Read the weights of a safetensors file into this classifier; returns itself.
 
@@ -164,6 +170,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise Failure(f"{path} has damaged metadata: {error}") from error
 
 
+@public
 @contextlib.contextmanager
 def frozen(model: nn.Module, seeds: Tensor | None = None) -> Iterator[nn.Module]:
     """The model, called as `logits_of` does, in evaluation mode without weight gradients; left as it was.
@@ -215,7 +222,8 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
             module.training = training
 
 
-def predict(model: nn.Module, x: Tensor, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
+@public
+def predict(model: nn.Module, x: Inputs, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Predicted classes (N,) and their probabilities (N,); what the model itself draws follows from the seeds."""
     with frozen(model, seeds) as model, torch.no_grad():
         logits = model(x)
@@ -243,12 +251,12 @@ def bounds_of(model: nn.Module) -> tuple[float, float] | None:
 
 def check_inputs(x: Tensor, y: Tensor | None, bounds: tuple[float, float], classes: int | None = None) -> None:
     """Refuse inputs outside the bounds and labels outside the classes, saying what came."""
-    if x.ndim < 2 or not x.is_floating_point():
-        raise UsageError(f"inputs must be a floating-point batch (N, *), got {x.dtype} of shape {tuple(x.shape)}")
-    if len(x) == 0:
-        raise UsageError("the batch of inputs is empty")
+    x = check_batch("x", x)
     low, high = bounds
-    smallest, largest = (float(v) for v in x.detach().aminmax())
+    smallest, largest = torch.stack(x.detach().aminmax()).tolist()
+    if not -math.inf < smallest <= largest < math.inf:
+        bad = int((~torch.isfinite(x.detach())).flatten(1).any(1).sum())
+        raise UsageError(f"inputs must be finite, got NaN or infinite values in {bad} of {len(x)}: correct the data")
     slack = 1e-4 * (high - low)
     if not (smallest >= low - slack and largest <= high + slack):
         raise UsageError(
@@ -257,8 +265,7 @@ def check_inputs(x: Tensor, y: Tensor | None, bounds: tuple[float, float], class
         )
     if y is None:
         return
-    if y.shape != x.shape[:1] or y.is_floating_point() or y.dtype == torch.bool:
-        raise UsageError(f"labels must be integers of shape ({len(x)},), got {y.dtype} of shape {tuple(y.shape)}")
+    check_labels("y", y, len(x))
     if classes is not None and not bool(((y >= 0) & (y < classes)).all()):
         raise UsageError(
             f"labels must be within 0..{classes - 1} (the model has {classes} classes), "

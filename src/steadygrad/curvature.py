@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
+from steadygrad.arguments import Inputs, public
 from steadygrad.calling import unwrap
 from steadygrad.classifier import Classifier
 from steadygrad.derivatives import Function, gradient, hvp
@@ -21,7 +22,8 @@ _POINTS = 64
 """On the line on which the second derivatives of a layer are summed."""
 
 
-def require_curvature(model: nn.Module, scalar: Function, x: Tensor) -> None:
+@public
+def require_curvature(model: nn.Module, scalar: Function, x: Inputs) -> None:
     """Refuse a scalar function whose second derivative with respect to x is zero, wholly or in part; by four samples.
 
     Where a part of a network is piecewise linear, following derivatives does not see how that part changes the
@@ -49,7 +51,7 @@ def require_curvature(model: nn.Module, scalar: Function, x: Tensor) -> None:
     u = randomness.normal(randomness.sample_seeds(len(probe), None), probe)
     try:
         product = hvp(scalar, probe, u)
-    except RuntimeError as error:
+    except (RuntimeError, UsageError) as error:
         raise UsageError(
             f"the model has no second derivative: {error}; replace that layer, or use a method of first order"
         ) from error

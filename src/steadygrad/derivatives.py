@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from steadygrad.arguments import Inputs, public
+
 Function = Callable[[Tensor], Tensor]
 
 
@@ -29,7 +31,8 @@ def _leaf(x: Tensor, create_graph: bool) -> Tensor:
     return x if create_graph and x.requires_grad else x.detach().requires_grad_()
 
 
-def gradient(scalar: Function, x: Tensor, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+@public
+def gradient(scalar: Function, x: Inputs, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
     """Values (N,) of a scalar function and its input gradients (N, *): one forward, one backward.
 
     With create_graph the gradients can be differentiated again, with respect to the weights and,
@@ -47,7 +50,8 @@ def gradient(scalar: Function, x: Tensor, *, create_graph: bool = False) -> tupl
         return value if create_graph else value.detach(), slope
 
 
-def vjp(function: Function, x: Tensor, v: Tensor, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+@public
+def vjp(function: Function, x: Inputs, v: Tensor, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
     """Output (N, K) of a function and v^T J (N, *) for rows v (N, K): one forward, one backward."""
     output: Tensor | None = None
 
@@ -61,7 +65,8 @@ def vjp(function: Function, x: Tensor, v: Tensor, *, create_graph: bool = False)
     return (output if create_graph else output.detach()), product
 
 
-def jvp(function: Function, x: Tensor, u: Tensor) -> Tensor:
+@public
+def jvp(function: Function, x: Inputs, u: Tensor) -> Tensor:
     """J u, of the shape of the output, for directions u of the shape of x: one forward, two backwards.
 
     Taken as the derivative of v -> v^T J, which any network with first derivatives allows.
@@ -75,7 +80,8 @@ def jvp(function: Function, x: Tensor, u: Tensor) -> Tensor:
     return product
 
 
-def hvp(scalar: Function, x: Tensor, u: Tensor) -> Tensor:
+@public
+def hvp(scalar: Function, x: Inputs, u: Tensor) -> Tensor:
     """Hessian times u (N, *) of a scalar function: one forward, two backwards.
 
     Zero where the function is piecewise linear; see `curvature.require_curvature`.
@@ -89,7 +95,8 @@ def hvp(scalar: Function, x: Tensor, u: Tensor) -> Tensor:
     return product.detach() if product is not None else torch.zeros_like(x)
 
 
-def jacobian(function: Function, x: Tensor, *, create_graph: bool = False) -> Tensor:
+@public
+def jacobian(function: Function, x: Inputs, *, create_graph: bool = False) -> Tensor:
     """The full Jacobian (N, K, *) of outputs (N, K): one forward, K backwards."""
     with torch.enable_grad(), math_attention():
         x = _leaf(x, create_graph)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from steadygrad.arguments import public
 from steadygrad.errors import UsageError
 from steadygrad.files import key
 
@@ -31,6 +32,7 @@ Seeds = torch.Generator | Tensor | None
 """Where the seeds of a batch come from: a generator, the seeds themselves (N,), or None for seed 0."""
 
 
+@public
 def sample_seeds(count: int, generator: Seeds) -> Tensor:
     """One seed per sample, (N,) int64 on the CPU, drawn in order from the generator."""
     if isinstance(generator, Tensor):

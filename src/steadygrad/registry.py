@@ -9,14 +9,15 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
-import math
 import pkgutil
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Generic, TypeVar, get_type_hints
 
+from steadygrad.arguments import named
 from steadygrad.errors import UsageError, one_of
 from steadygrad.files import parse_toml
+from steadygrad.values import check_settings, fraction
 
 
 class Method:
@@ -67,46 +68,6 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return "required" if field.default is dataclasses.MISSING else field.default
 
 
-class Limit(NamedTuple):
-    """What a setting must be, in the type of its field: the words of the error, and whether a value is so.
-
-    A function that uses names of its module must be in a type that the module names, as `Positive` is here.
-    """
-
-    words: str
-    holds: Callable[[Any], bool]
-
-
-Positive = Annotated[float, Limit("positive and finite", lambda value: 0 < value < math.inf)]
-NotNegative = Annotated[float, Limit("at least 0 and finite", lambda value: 0 <= value < math.inf)]
-Count = Annotated[int, Limit("at least 1", lambda value: value >= 1)]
-BelowOne = Annotated[float, Limit("within [0, 1)", lambda value: 0 <= value < 1)]
-Fraction = Annotated[float, Limit("within (0, 1)", lambda value: 0 < value < 1)]
-Share = Annotated[float, Limit("a share within (0, 1]", lambda value: 0 < value <= 1)]
-
-
-def check_settings(settings: Any, **words: str) -> None:
-    """Refuse settings beyond the `Limit` of their field, and none of the choices of a `Literal`.
-
-    Args:
-        settings: a dataclass.
-        words: what the error about a choice calls a field; its name if not given.
-
-    >>> from steadygrad.defenses import TRADES
-    >>> TRADES(eps=-0.1)
-    Traceback (most recent call last):
-    steadygrad.errors.UsageError: eps must be positive and finite, got -0.1
-    """
-    for name, hint in get_type_hints(type(settings), include_extras=True).items():
-        value = getattr(settings, name)
-        if get_origin(hint) is Literal:
-            one_of(words.get(name, name), value, get_args(hint))
-        for part in (hint, *get_args(hint)):  # `Count | None` has its limit in a part
-            for limit in getattr(part, "__metadata__", ()):
-                if isinstance(limit, Limit) and value is not None and not limit.holds(value):
-                    raise UsageError(f"{name} must be {limit.words}, got {value!r}")
-
-
 _REGISTRIES: dict[str, Registry[Any]] = {}
 
 
@@ -145,6 +106,7 @@ class Registry(Generic[M]):
             assert name not in self._rows, f"{self.kind} {name} is registered twice"
             if norms is not None:
                 method.norms = norms
+            named(method)
             self._rows[name] = Row(name, method, summary, reference, cost, soundness or self.soundness, order)
             return method
 
@@ -178,29 +140,26 @@ def build(kind: str, name: str, settings: Mapping[str, Any] | None = None) -> An
 
 
 def configure(settings: type[T], name: str, values: Mapping[str, Any]) -> T:
-    """Make a dataclass of settings from plain values, refusing unknown or ill-typed ones by name."""
-    fields = {field.name for field in _fields(settings)}
+    """Make a dataclass of settings from plain values, refusing unknown, missing or ill-typed ones by name."""
+    fields = {field.name: field for field in _fields(settings)}
     for key in values:
         one_of(f"setting of {name}", key, fields)
-    from pydantic import TypeAdapter, ValidationError
-
+    for key, field in fields.items():
+        if key not in values and field.init and _default(field) == "required":
+            raise UsageError(f"{name} needs {key}: give it, as in {name}:{key}=...")
     hints = get_type_hints(settings)
     plain = {key: _built(value, hints.get(key)) for key, value in values.items()}
     try:
-        return TypeAdapter(settings).validate_python(plain)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        if not where:  # refused by the settings themselves
-            raise UsageError(f"{name}: {first.get('ctx', {}).get('error', first['msg'])}") from None
-        raise UsageError(f"setting {where!r} of {name}: {first['msg']} (got {first['input']!r})") from None
+        return settings(**plain)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from None
 
 
 def _built(value: Any, hint: Any = None) -> Any:
-    """A plain value with methods in the place of their names, and numbers in that of fractions."""
+    """A plain value with methods in the place of their names."""
     if isinstance(value, str):
         if not (isinstance(hint, type) and issubclass(hint, Method)):
-            return _number(value)
+            return value
         value = {"name": value}
     if isinstance(value, Mapping) and "name" in value:
         rest = {k: v for k, v in value.items() if k != "name"}
@@ -285,17 +244,9 @@ def parse_value(text: str) -> Any:
     try:
         value = parse_toml(f"value = {text}")["value"]
     except ValueError:
-        return _number(text)
+        number = fraction(text)
+        return text if number is None else number
     return value if isinstance(value, bool | int | float | str | list | dict) else text  # a date stays a text
-
-
-def _number(text: str) -> float | str:
-    """The value of a fraction such as 8/255; any other text stays one."""
-    found = re.fullmatch(r"\s*(-?[\d.]+)\s*/\s*([\d.]+)\s*", text)
-    try:
-        return float(found[1]) / float(found[2]) if found else text
-    except (ValueError, ZeroDivisionError):
-        return text
 
 
 def _between_commas(text: str, where: str) -> list[str]:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from steadygrad.arguments import Inputs, public
 from steadygrad.calling import logits_of
 from steadygrad.classifier import frozen
-from steadygrad.errors import UsageError
 from steadygrad.smooth_forms import DISPATCHED, FORMS, POOLS, STEPS
+from steadygrad.values import Positive
 
 _COMPARISONS = {
     **dict.fromkeys(["gt", "ge", "greater", "greater_equal"], 1),
@@ -186,7 +187,8 @@ class Smooth(nn.Module):
             return logits_of(self.model, x)
 
 
-def smooth(model: nn.Module, beta: float = 50.0, *, pooling: bool = True) -> Smooth:
+@public
+def smooth(model: nn.Module, beta: Positive = 50.0, *, pooling: bool = True) -> Smooth:
     """The model with smooth functions in the place of those with kinks, sharing its parameters.
 
     A piecewise linear network has no second derivative. Rectifiers are sums of max(x, 0), and softplus(beta) stands in
@@ -208,14 +210,11 @@ def smooth(model: nn.Module, beta: float = 50.0, *, pooling: bool = True) -> Smo
     >>> smooth(nn.ReLU(), beta=1.0)(torch.zeros(1)).item() > 0.69
     True
     """
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if isinstance(beta, bool) or not isinstance(beta, int | float) or not 0 < beta < float("inf"):
-        raise UsageError(f"beta must be positive and finite, got {beta!r}")
     return Smooth(model, float(beta), pooling)
 
 
-def has_rectifiers(model: nn.Module, x: Tensor) -> bool:
+@public
+def has_rectifiers(model: nn.Module, x: Inputs) -> bool:
     """Whether the model calls a rectifier that `smooth` replaces, at the first of the inputs (N, *); one forward.
 
     Max pooling is none.

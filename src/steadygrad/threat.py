@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from steadygrad import randomness
-from steadygrad.errors import UsageError, one_of
+from steadygrad.arguments import named, public, quick
+from steadygrad.errors import UsageError
+from steadygrad.values import check_settings
 
 Norm = Literal["linf", "l2", "l1", "l0"]
 
@@ -17,6 +19,7 @@ Norm = Literal["linf", "l2", "l1", "l0"]
 _SLACK = 1e-5
 
 
+@named
 @dataclass(frozen=True, eq=False)
 class Threat:
     """The allowed changes of an input.
@@ -40,8 +43,8 @@ class Threat:
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        one_of("norm", self.norm, get_args(Norm))
-        if len(self.bounds) != 2 or not self.bounds[0] < self.bounds[1]:
+        check_settings(self)
+        if not self.bounds[0] < self.bounds[1]:
             raise UsageError(f"bounds must be (low, high) with low < high, got {self.bounds}")
         object.__setattr__(self, "bounds", (float(self.bounds[0]), float(self.bounds[1])))
         if self.eps is None:
@@ -72,6 +75,7 @@ class Threat:
         """The same threat with another radius."""
         return replace(self, eps=eps)
 
+    @quick
     def radius(self, like: Tensor) -> Tensor:
         """eps per sample, (N,), on the device and in the type of the inputs `like` (N, *)."""
         if self.eps is None:
@@ -81,12 +85,14 @@ class Threat:
             raise UsageError(f"eps has {len(eps)} entries for a batch of {len(like)} samples")
         return eps.expand(len(like))
 
+    @quick
     def largest(self, like: Tensor) -> Tensor:
         """The radius (N,) at which every input within the bounds is allowed."""
         width, entries = self.bounds[1] - self.bounds[0], like[0].numel()
         value = {"linf": width, "l2": width * entries**0.5, "l1": width * entries, "l0": float(entries)}
         return like.new_full((len(like),), value[self.norm])
 
+    @quick
     def distance(self, delta: Tensor) -> Tensor:
         """Size of a change (N, *) in this norm, per sample (N,)."""
         flat = delta.flatten(1)
@@ -97,6 +103,7 @@ class Threat:
         size: Tensor = torch.linalg.vector_norm(flat, ord=2 if self.norm == "l2" else 1, dim=1)
         return size
 
+    @quick
     def project(self, delta: Tensor) -> Tensor:
         """The nearest change within the radius; a change inside the ball is returned untouched."""
         eps, flat = self.radius(delta), delta.flatten(1)
@@ -111,6 +118,7 @@ class Threat:
             out = _largest(flat, eps)
         return out.view_as(delta)
 
+    @quick
     def constrain(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """Bring points x_adv (N, *) into the ball around x and into the bounds.
 
@@ -131,6 +139,7 @@ class Threat:
             delta = self.project(delta)
         return (x + delta).clamp(low, high)
 
+    @quick
     def allows(self, x: Tensor, x_adv: Tensor) -> Tensor:
         """Which points (N,) are finite, within the bounds and within the radius (if there is one)."""
         low, high = self.bounds
@@ -145,6 +154,7 @@ class Threat:
         absolute = 0.0 if self.norm == "l0" else slack + torch.finfo(x.dtype).eps * (high - low)
         return inside & (change <= self.radius(x) * (1 + relative) + absolute)
 
+    @quick
     def steepest(self, gradient: Tensor, share: float = 0.05) -> Tensor:
         """The direction of norm 1 (l0: of entries ±1) along which the loss rises fastest.
 
@@ -167,6 +177,7 @@ class Threat:
                 out = out / out.abs().sum(1, keepdim=True).clamp_min(1)
         return out.view_as(gradient)
 
+    @quick
     def random(self, x: Tensor, seeds: Tensor, draw: int = 0) -> Tensor:
         """A random allowed point for each input: uniform in the ball, then brought into the bounds.
 
@@ -195,21 +206,25 @@ class Threat:
         return self.constrain(x, x + delta.view_as(x))
 
 
+@public
 def linf(eps: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0)) -> Threat:
     """Every entry may change by at most eps."""
     return Threat("linf", eps, bounds)
 
 
+@public
 def l2(eps: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0)) -> Threat:
     """The Euclidean length of the change is at most eps."""
     return Threat("l2", eps, bounds)
 
 
+@public
 def l1(eps: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0)) -> Threat:
     """The absolute changes sum to at most eps."""
     return Threat("l1", eps, bounds)
 
 
+@public
 def l0(k: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0)) -> Threat:
     """At most k entries (pixels times channels) may change, by any amount within the bounds."""
     return Threat("l0", k, bounds)

@@ -193,8 +193,8 @@ def test_the_probability_of_a_rectifier_network_has_curvature_where_that_is_smoo
     [
         (torch.tensor([0, 1, 3, 0]), r"target must be within 0\.\.2 .*got 0\.\.3"),
         (torch.tensor([0, -1, 2, 0]), r"target must be within 0\.\.2 .*got -1\.\.2"),
-        (torch.tensor([0.0, 1.0, 2.0, 0.0]), r"integers of shape \(4,\), got torch\.float32"),
-        (torch.tensor([0, 1, 2]), r"integers of shape \(4,\)"),
+        (torch.tensor([0.0, 1.0, 2.0, 0.0]), r"integer labels of shape \(N,\), got torch\.float32"),
+        (torch.tensor([0, 1, 2]), r"integer labels of shape \(4,\)"),
     ],
 )
 def test_wrong_targets_are_refused(target: Tensor, message: str) -> None:
@@ -208,7 +208,7 @@ def test_wrong_inputs_are_refused() -> None:
     for wrapped in (model, smoothing.smooth(model)):
         with pytest.raises(UsageError, match="did you normalize"):
             Saliency()(wrapped, 3 * x - 1, TARGET)
-    with pytest.raises(UsageError, match="must lie within"):
+    with pytest.raises(UsageError, match="must be finite"):
         Saliency()(nets.build("conv"), torch.full_like(x, float("nan")), TARGET)
     with pytest.raises(UsageError, match="empty"):
         Saliency()(model, x[:0], TARGET[:0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import types
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from steadygrad.classifier import Classifier
+from steadygrad.data import from_arrays
 from steadygrad.errors import Failure, UsageError
 from steadygrad.models import ARCHITECTURES, build, load
 
@@ -176,7 +176,7 @@ def test_a_file_without_an_architecture_says_how_to_load_it(tmp_path):
     [
         ([1], Failure, "damaged metadata"),
         ({"architecture": "mlp"}, Failure, "damaged metadata"),
-        ({"architecture": {"name": "mlp"}, "input_shape": [4], "classes": 2, "mean": "?"}, Failure, "damaged metadata"),
+        ({"architecture": {"name": "mlp"}, "input_shape": [4], "classes": 2, "mean": "?"}, UsageError, "mean must be"),
         (
             {"architecture": {"name": "mlp", "deep": 1}, "input_shape": [4], "classes": 2},
             UsageError,
@@ -244,7 +244,7 @@ def test_wrong_names_are_refused(spec, message):
 
 
 def test_what_the_data_says_is_filled_in_or_refused(tmp_path, folder):
-    data = types.SimpleNamespace(shape=(1, 4, 4), classes=("a", "b", "c"), name="some")
+    data = from_arrays(torch.rand(3, 1, 4, 4), torch.arange(3), ["a", "b", "c"])
     assert load("digits_cnn", data=data).classes == ("a", "b", "c")
     plain = load("usernets:net", data=data)
     assert (plain.input_shape, plain.classes) == ((1, 4, 4), ("a", "b", "c"))

@@ -159,8 +159,8 @@ class _Functional(nn.Module):
         (lambda m, x: neurons.changes(m, x, x, layers=("inner",), chunk=0), "chunk must be at least 1"),
         (lambda m, x: neurons.changes(Classifier(m), x, x + 1, layers=("inner",)), "did you normalize"),
         (lambda m, x: neurons.stream(m, []), "at least one pair"),
-        (lambda m, x: neurons.select({"a": x[0]}, 0.0), "share must be within"),
-        (lambda m, x: neurons.select({"a": x[0]}, 0.5, "mots"), "no choice of neurons 'mots'"),
+        (lambda m, x: neurons.select({"a": x[0]}, 0.0), "share must be a share within"),
+        (lambda m, x: neurons.select({"a": x[0]}, 0.5, "mots"), "no which 'mots'; did you mean 'most'"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(call: Callable[[nn.Module, Tensor], object], words: str) -> None:

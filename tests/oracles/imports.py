@@ -29,7 +29,18 @@ FLOORS = [
     {"classifier"},
     {"calling"},
     {"threat"},
-    {"plans", "registry", "recipes", "randomness", "files", "errors", "progress", "provenance"},
+    {
+        "arguments",
+        "values",
+        "plans",
+        "registry",
+        "recipes",
+        "randomness",
+        "files",
+        "errors",
+        "progress",
+        "provenance",
+    },
 ]
 LONGEST = 400
 

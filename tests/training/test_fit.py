@@ -206,7 +206,7 @@ GOOD = fits.dataset()
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"classifier": nn.Linear(2, 2)}, "fit trains a Classifier, got Linear"),
+        ({"classifier": nn.Linear(2, 2)}, "classifier must be a Classifier .wrap a module"),
         ({"defense": "plain"}, "defense must be a Defense"),
         ({"train": _data(labels=torch.zeros(60, dtype=torch.int64))}, "all 60 samples .* are of class 'a'"),
         ({"train": fits.dataset(shape=(1, 5, 6))}, r"shape \(1, 5, 6\), and tests/linear takes \(1, 6, 6\)"),
@@ -274,8 +274,8 @@ def test_cuda_where_there_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"epochs": 0}, "epochs must be an integer of at least 1"),
-        ({"batch_size": 1.5}, "batch_size must be an integer"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"batch_size": 1.5}, "batch_size must be a whole number"),
         ({"lr": 0.0}, "lr must be positive"),
         ({"clip": -1.0}, "clip must be positive"),
         ({"momentum": 1.0}, "momentum must be within"),

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.engine import Run, inward
-from steadygrad.registry import Count
 from steadygrad.threat import Threat, per_sample
+from steadygrad.values import Count
 
 _MOMENTUM = 0.75
 _RISES = 0.75  # share of rising steps below which the step is too long

@@ -6,13 +6,13 @@ import abc
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
+from steadygrad.arguments import Inputs, Labels, public
 from steadygrad.attacks.attack_result import AttackResult
 from steadygrad.attacks.bisection import smallest_by_bisection
 from steadygrad.attacks.engine import Case, Run, check_threat
-from steadygrad.attacks.targets import Target, check_target
+from steadygrad.attacks.targets import Target
 from steadygrad.calling import called
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.errors import UsageError
@@ -58,8 +58,9 @@ class Attack(Method, abc.ABC):
         """The attacks it is made of, by name, in the order in which they run."""
         return ((label_of(self), self),)
 
+    @public
     def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, target: Target = None, generator: Seeds = None
+        self, model: nn.Module, x: Inputs, y: Labels, threat: Threat, *, target: Target = None, generator: Seeds = None
     ) -> AttackResult:
         """Attack inputs x (N, *) with labels y (N,) under a threat; the model is left as it was.
 
@@ -81,8 +82,9 @@ class Attack(Method, abc.ABC):
         self._search(run)
         return run.result()
 
+    @public
     def perturb(
-        self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, target: Target = None, generator: Seeds = None
+        self, model: nn.Module, x: Inputs, y: Labels, threat: Threat, *, target: Target = None, generator: Seeds = None
     ) -> Tensor:
         """Raw allowed points (N, *) for every sample, fooled or not: for training and for transfer.
 
@@ -120,10 +122,7 @@ class Attack(Method, abc.ABC):
         """The threat under which the attack searches when it is given this one."""
         return threat
 
-    def _case(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, target: Target, generator: Seeds) -> Case:
+    def _case(self, model: nn.Module, x: Tensor, y: Labels, threat: Threat, target: Target, generator: Seeds) -> Case:
         check_call(self, model, x, y, threat)
-        if isinstance(target, Tensor):
-            check_target(target, y)
-            target = target.to(x.device)
         seeds = sample_seeds(len(x), generator)
-        return Case(called(model), x.detach(), y.to(x.device, torch.int64), self.admits(x, threat), target, seeds)
+        return Case(called(model), x.detach(), y, self.admits(x, threat), target, seeds)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
-from steadygrad.registry import Count, NotNegative, Positive
 from steadygrad.threat import per_sample
+from steadygrad.values import Count, NotNegative, Positive
 
 _BETAS = (0.9, 0.999)  # of the averages of Adam, the paper's optimizer
 # A descent that gains less than this share of its objective in a fifth of its steps has ended.

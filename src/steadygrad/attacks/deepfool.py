@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
-from steadygrad.registry import BelowOne, Count
+from steadygrad.values import BelowOne, Count
 
 _LEFT = 0.25  # of the way that a step must go at least, or fifty steps might not suffice
 

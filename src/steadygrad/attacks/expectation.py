@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
+from steadygrad.arguments import Inputs, public
 from steadygrad.calling import logits_of
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.errors import at_least_one
@@ -29,6 +30,7 @@ class Expectation(nn.Module):
 
     same_inputs = True
 
+    @public
     def __init__(self, model: nn.Module, draws: int = DRAWS) -> None:
         super().__init__()
         at_least_one(draws=draws)
@@ -42,7 +44,8 @@ class Expectation(nn.Module):
         return total / self.passes
 
 
-def is_deterministic(model: nn.Module, x: Tensor, *, calls: int = 3) -> bool:
+@public
+def is_deterministic(model: nn.Module, x: Inputs, *, calls: int = 3) -> bool:
     """Whether the model, in evaluation mode, gives the same logits for the same batch (N, *) each time.
 
     Differences within the rounding of the arithmetic are none.
@@ -57,7 +60,8 @@ def is_deterministic(model: nn.Module, x: Tensor, *, calls: int = 3) -> bool:
     return all(float((first - other).abs().max()) <= room for other in others)
 
 
-def expected(model: nn.Module, x: Tensor, draws: int = DRAWS) -> nn.Module:
+@public
+def expected(model: nn.Module, x: Inputs, draws: int = DRAWS) -> nn.Module:
     """The model itself, or if it answers the same inputs x (N, *) differently, its mean over draws."""
     return model if is_deterministic(model, x) else Expectation(model, draws)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import attack_loss
-from steadygrad.registry import Count, Fraction, Limit, Positive
 from steadygrad.threat import Threat, per_sample
+from steadygrad.values import Count, Fraction, Limit, Positive
 
 _LARGEST_PULL = 0.1  # of the clean input in a step
 _CHECKS = (16, 32, 64, 128, 256, 512)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
-from steadygrad.registry import Count, Limit, Share
 from steadygrad.threat import Threat
+from steadygrad.values import Count, Limit, Share
 
 _BLOCK = 2**22  # numbers held at once while candidate pairs are compared
 _Change = Annotated[

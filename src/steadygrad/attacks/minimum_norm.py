@@ -12,8 +12,8 @@ from torch import Tensor
 from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
-from steadygrad.registry import Count, Fraction, Positive
 from steadygrad.threat import Threat, per_sample
+from steadygrad.values import Count, Fraction, Positive
 
 
 def _cosine(start: float, end: float, i: int, steps: int) -> float:

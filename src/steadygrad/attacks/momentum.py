@@ -14,7 +14,7 @@ from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
 from steadygrad.errors import UsageError
-from steadygrad.registry import Count, Limit, NotNegative, Positive, Share
+from steadygrad.values import Count, Limit, NotNegative, Positive, Share
 
 _Probability = Annotated[float, Limit("a probability within [0, 1]", lambda value: 0 <= value <= 1)]
 _Side = Annotated[

@@ -10,7 +10,7 @@ from torch import Tensor
 from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
-from steadygrad.registry import Count, Positive
+from steadygrad.values import Count, Positive
 
 
 @ATTACKS.register(

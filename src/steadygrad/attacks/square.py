@@ -13,8 +13,8 @@ from steadygrad import randomness
 from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import attack_loss
-from steadygrad.registry import Count, Share
 from steadygrad.threat import per_sample
+from steadygrad.values import Count, Share
 
 # The share of the image that a square covers is halved at these queries of 10,000.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

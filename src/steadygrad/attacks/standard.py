@@ -15,7 +15,7 @@ from steadygrad.attacks.engine import Case, Run
 from steadygrad.attacks.fab import FAB
 from steadygrad.attacks.losses import attack_loss
 from steadygrad.attacks.square import Square
-from steadygrad.registry import Count, Positive
+from steadygrad.values import Count, Positive
 
 _BAR_STEPS = 20
 

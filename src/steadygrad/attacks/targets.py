@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from steadygrad import randomness
+from steadygrad.arguments import Classes, check_labels
 from steadygrad.errors import UsageError, unknown_name
 
 TARGETS = ("least-likely", "second-best", "random")
-Target = Tensor | str | None
+Target = Classes | str | None
 
 
 def resolve_target(target: Target, logits: Tensor, y: Tensor, seeds: Tensor) -> Tensor | None:
@@ -35,11 +36,9 @@ def resolve_target(target: Target, logits: Tensor, y: Tensor, seeds: Tensor) -> 
         # A number just below 1 may be rounded up to the number of classes, and so to the label itself.
         step = (randomness.uniform(seeds, ones, draw=-1).squeeze(1) * (classes - 1)).long().clamp_max(classes - 2)
         return (y + 1 + step) % classes
-    raise unknown_name("target", str(target), TARGETS)
+    raise unknown_name("target", target, TARGETS)
 
 
 def check_target(target: Tensor, y: Tensor) -> None:
     """Refuse target labels that are not integers (N,)."""
-    if target.shape != y.shape or target.is_floating_point() or target.dtype == torch.bool:
-        got = f"{target.dtype} of shape {tuple(target.shape)}"
-        raise UsageError(f"target must hold integer labels of shape {tuple(y.shape)}, got {got}")
+    check_labels("target", target, len(y))

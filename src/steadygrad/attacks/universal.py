@@ -8,13 +8,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from steadygrad.arguments import Classes, Inputs, Labels, public
 from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
 from steadygrad.attacks.targets import resolve_target
 from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
-from steadygrad.registry import Count, Positive
 from steadygrad.threat import Threat, per_sample
+from steadygrad.values import Count, Positive
 
 # Cross-entropies: of a label that is far from predicted, and of one with half of the probability.
 _CERTAIN, _LIKELY = 2.0, 0.7
@@ -52,7 +53,8 @@ class Universal(Attack):
     batch_size: Count = 256
     per_sample: ClassVar[bool] = False
 
-    def fit(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, *, target: Tensor | None = None) -> Tensor:
+    @public
+    def fit(self, model: nn.Module, x: Inputs, y: Labels, threat: Threat, *, target: Classes | None = None) -> Tensor:
         """The perturbation (1, *) within the threat for inputs x (N, *) with labels y (N,).
 
         Add it to any input and clip to the bounds: `threat.constrain(x, x + found)`.

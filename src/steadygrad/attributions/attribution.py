@@ -12,17 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from steadygrad.arguments import Classes, Inputs, public
 from steadygrad.calling import called
 from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen
 from steadygrad.derivatives import math_attention
 from steadygrad.errors import Failure, UsageError
-from steadygrad.registry import Method, Registry, check_settings
+from steadygrad.registry import Method, Registry
+from steadygrad.values import check_settings
 
 Of = Literal["logit", "log_probability", "probability", "loss", "log_odds"]
 Forward = Callable[[Tensor], Tensor]
 
 
-def score(logits: Tensor, target: Tensor, of: Of) -> Tensor:
+@public
+def score(logits: Tensor, target: Classes, of: Of) -> Tensor:
     """The number per sample (N,) that is explained, of logits (N, K) and classes (N,).
 
     "logit": z_t; "log_probability": log softmax(z)_t; "probability": softmax(z)_t;
@@ -64,7 +67,8 @@ class Attribution(Method, abc.ABC):
     def __post_init__(self) -> None:
         check_settings(self, of="score to explain")
 
-    def __call__(self, model: nn.Module, x: Tensor, target: Tensor, *, create_graph: bool = False) -> Tensor:
+    @public
+    def __call__(self, model: nn.Module, x: Inputs, target: Classes, *, create_graph: bool = False) -> Tensor:
         """Maps of the shape of x (N, *) for the classes target (N,), signed.
 
         Raises:
@@ -73,7 +77,7 @@ class Attribution(Method, abc.ABC):
             Failure: logits or maps that are not finite.
         """
         check_inputs(x, target, bounds_of(model) or (-math.inf, math.inf))
-        target, model = target.to(x.device), called(model)
+        model = called(model)
         forward = _checked(model, target)
         if create_graph:
             if x.requires_grad:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from steadygrad.arguments import Classes, Inputs, public
 from steadygrad.attributions import similarity
 from steadygrad.attributions.attribution import Attribution
 from steadygrad.attributions.blur import blurred
@@ -41,11 +42,12 @@ class Curve:
         return area
 
 
+@public
 def deletion(
     model: nn.Module,
-    x: Tensor,
+    x: Inputs,
     maps: Tensor,
-    target: Tensor | None = None,
+    target: Classes | None = None,
     *,
     steps: int = 20,
     fill: Fill = 0.0,
@@ -73,11 +75,12 @@ def deletion(
     return _curve(model, x, maps, target, steps, fill, sigma, insert=False)
 
 
+@public
 def insertion(
     model: nn.Module,
-    x: Tensor,
+    x: Inputs,
     maps: Tensor,
-    target: Tensor | None = None,
+    target: Classes | None = None,
     *,
     steps: int = 20,
     fill: Fill = "blur",
@@ -123,6 +126,7 @@ def _filled(x: Tensor, fill: Fill, sigma: float) -> Tensor:
     return blurred(x, sigma)
 
 
+@public
 def energy_inside(maps: Tensor, region: Tensor) -> Tensor:
     """Share (N,) of the sum of squares of maps within a region (N, H, W) bool, in [0, 1]; 0 for a map of zeros.
 
@@ -140,6 +144,7 @@ def energy_inside(maps: Tensor, region: Tensor) -> Tensor:
     return (squares * region).sum((1, 2)) / torch.where(total > 0, total, 1.0)
 
 
+@public
 def gini(maps: Tensor) -> Tensor:
     """Gini index (N,) of the pixel values: 0 where all are equal, towards 1 where one pixel has it all.
 
@@ -158,6 +163,7 @@ def gini(maps: Tensor) -> Tensor:
     return torch.where(total > 0, 1 - (values * weights).sum(1) / torch.where(total > 0, total, 1.0), 0.0)
 
 
+@public
 def pointing(maps: Tensor, boxes: list[Tensor], tolerance: int = 0) -> Tensor:
     """Whether the largest pixel (N,) of a map lies in one of the boxes, or at most `tolerance` rows and columns off.
 
@@ -184,13 +190,14 @@ def pointing(maps: Tensor, boxes: list[Tensor], tolerance: int = 0) -> Tensor:
     return torch.tensor(hits, device=maps.device)
 
 
+@public
 def faithfulness(
     model: nn.Module,
-    x: Tensor,
+    x: Inputs,
     attribution: Attribution | None = None,
     reference: Attribution | None = None,
     *,
-    target: Tensor | None = None,
+    target: Classes | None = None,
     share: float = 0.2,
     steps: int = 20,
 ) -> dict[str, Tensor]:
@@ -213,12 +220,13 @@ def faithfulness(
     return scores(model, x, maps, salience, target, share=share, steps=steps)
 
 
+@public
 def scores(
     model: nn.Module,
-    x: Tensor,
+    x: Inputs,
     maps: Tensor,
     salience: Tensor,
-    target: Tensor,
+    target: Classes,
     *,
     share: float = 0.2,
     steps: int = 20,

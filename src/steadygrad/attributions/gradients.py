@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import curvature, derivatives, randomness
+from steadygrad.arguments import Classes, Inputs, public
 from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, score
 from steadygrad.classifier import frozen
-from steadygrad.registry import Count, Limit
+from steadygrad.values import Count, Limit
 
 Value = Annotated[float, Limit("a finite number in units of the inputs", math.isfinite)]
 _Sigma = Annotated[float, Limit("finite and positive, in units of the inputs", lambda value: 0 < value < math.inf)]
@@ -135,7 +136,8 @@ class IntegratedGradients(_Averaged):
         nodes = torch.tensor([gauss_legendre(self.steps)[0][j] for j in which], dtype=x.dtype, device=x.device)
         return self.baseline + nodes.view(-1, *[1] * x.ndim) * (x - self.baseline)
 
-    def delta(self, model: nn.Module, x: Tensor, target: Tensor, maps: Tensor) -> Tensor:
+    @public
+    def delta(self, model: nn.Module, x: Inputs, target: Classes, maps: Tensor) -> Tensor:
         """Completeness error (N,) of maps (N, *): their sum minus (F(x) - F(baseline)); two forwards, no trace."""
         with frozen(model) as model, torch.no_grad():
             ends = [score(model(p), target.to(x.device), self.of) for p in (x, torch.full_like(x, self.baseline))]

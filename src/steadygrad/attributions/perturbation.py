@@ -15,7 +15,7 @@ from steadygrad.attributions.blur import blurred
 from steadygrad.attributions.gradients import Value
 from steadygrad.derivatives import in_chunks
 from steadygrad.errors import UsageError
-from steadygrad.registry import Count, Positive, Share
+from steadygrad.values import Count, Positive, Share
 
 
 class PerturbationAttribution(Attribution):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from steadygrad.arguments import Classes, Inputs, public
 from steadygrad.attributions import similarity
 from steadygrad.attributions.attribution import Attribution
 from steadygrad.calling import Called
@@ -29,11 +30,12 @@ class Randomization:
     similarity: Tensor
 
 
+@public
 def parameter_randomization(
     attribution: Attribution,
     model: nn.Module,
-    x: Tensor,
-    target: Tensor | None = None,
+    x: Inputs,
+    target: Classes | None = None,
     *,
     measure: Callable[[Tensor, Tensor], Tensor] = similarity.spearman,
     seed: int = 0,

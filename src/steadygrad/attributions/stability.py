@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
+from steadygrad.arguments import Classes, Inputs, public
 from steadygrad.attributions.attribution import Attribution
 from steadygrad.errors import at_least_one
 from steadygrad.threat import Threat
@@ -23,11 +24,12 @@ class StabilityEstimate:
     soundness: str = "estimate"
 
 
+@public
 def max_sensitivity(
     attribution: Attribution,
     model: nn.Module,
-    x: Tensor,
-    target: Tensor,
+    x: Inputs,
+    target: Classes,
     threat: Threat,
     *,
     draws: int = 10,
@@ -59,11 +61,12 @@ def max_sensitivity(
     return _largest(attribution, model, x, target, threat, draws, generator, ratio)
 
 
+@public
 def local_lipschitz(
     attribution: Attribution,
     model: nn.Module,
-    x: Tensor,
-    target: Tensor,
+    x: Inputs,
+    target: Classes,
     threat: Threat,
     *,
     draws: int = 10,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
+from steadygrad.arguments import public
 from steadygrad.audit.audited_models import about_model, fitting_all, named_models
 from steadygrad.audit.corruptions import corrupted, kinds
 from steadygrad.audit.findings import Audit, Facts
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 TABLES, FACTS = "tables", "facts.json"
 
 
+@public
 def audit(
     models: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module],
     data: Dataset,

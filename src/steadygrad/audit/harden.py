@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steadygrad.arguments import public
 from steadygrad.audit.audit import audit
 from steadygrad.audit.comparison import Comparison, Side, compare
 from steadygrad.audit.findings import Audit
@@ -60,6 +61,7 @@ def usual_values(threat: Threat) -> dict[str, Any]:
     return {"epochs": 10, "lr": 5e-4, "schedule": "cosine", "select": "robust", **radius}
 
 
+@public
 def harden(
     model: nn.Module,
     data: Dataset,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from torch import Tensor, nn
 
+from steadygrad.arguments import public
 from steadygrad.attacks import Attack
 from steadygrad.audit.audited_models import agreeing, named
 from steadygrad.data import Dataset
@@ -21,6 +22,7 @@ from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
 
+@public
 def evaluate(
     model: nn.Module,
     data: Dataset,
@@ -100,6 +102,7 @@ def success_rate(table: Table) -> Estimate | None:
     return wilson(int(right["success"].sum()), len(right)) if len(right) else None
 
 
+@public
 def robust_accuracy(table: Table) -> Estimate:
     """The share of samples that no attack changed: the worst case per sample, then the mean.
 

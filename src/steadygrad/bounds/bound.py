@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
+from steadygrad.arguments import Classes, Inputs, public
 from steadygrad.attributions import Attribution, Saliency
 from steadygrad.bounds.path import path_of
 from steadygrad.bounds.result import DeviationBound, Distance
 from steadygrad.calling import called
 from steadygrad.classifier import check_inputs
 from steadygrad.errors import UsageError
-from steadygrad.registry import Count, Limit, Method, Registry
+from steadygrad.registry import Method, Registry
 from steadygrad.threat import Threat
+from steadygrad.values import Count, Whole
 
 BOUNDS: Registry[Bound] = Registry("bound")
-
-Whole = Annotated[int, Limit("at least 0", lambda value: value >= 0)]
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ class Bound(Method, abc.ABC):
         super().__post_init__()
         path_of(self.attribution)
 
+    @public
     def __call__(
-        self, model: nn.Module, x: Tensor, target: Tensor, threat: Threat, *, generator: randomness.Seeds = None
+        self, model: nn.Module, x: Inputs, target: Classes, threat: Threat, *, generator: randomness.Seeds = None
     ) -> DeviationBound:
         """Bounds for inputs x (N, *) with classes target (N,); the model is left as it was.
 
@@ -64,7 +65,7 @@ class Bound(Method, abc.ABC):
         if threat.norm not in ("linf", "l2"):
             raise UsageError(f"bounds exist for linf and l2, not for {threat.norm}")
         check_inputs(x, target, threat.bounds)
-        x, target, model = x.detach(), target.to(x.device, torch.int64), called(model)
+        x, model = x.detach(), called(model)
         radius = threat.radius(x)
         seeds = randomness.sample_seeds(len(x), generator)
         self.check_model(model, x, target)

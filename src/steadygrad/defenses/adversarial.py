@@ -11,8 +11,8 @@ from torch import Tensor
 from steadygrad.attacks import PGD, Attack
 from steadygrad.defenses.defense import DEFENSES, Defense, Step
 from steadygrad.errors import UsageError
-from steadygrad.registry import BelowOne, Positive
 from steadygrad.threat import Norm
+from steadygrad.values import BelowOne, Positive
 
 
 @DEFENSES.register(

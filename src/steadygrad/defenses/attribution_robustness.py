@@ -18,8 +18,8 @@ from steadygrad.attributions.gradients import gauss_legendre
 from steadygrad.attributions.pixels import unit
 from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step
 from steadygrad.derivatives import math_attention
-from steadygrad.registry import Count, Limit, NotNegative, Positive
 from steadygrad.threat import Norm
+from steadygrad.values import Count, Limit, NotNegative, Positive
 
 _Norm = Annotated[Norm, Limit("linf or l2, in which the worst point is sought", lambda norm: norm in ("linf", "l2"))]
 

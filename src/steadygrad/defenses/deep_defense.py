@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from steadygrad.attacks.deepfool_change import deepfool_change, relative_distance
 from steadygrad.classifier import evaluating
 from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step
-from steadygrad.registry import BelowOne, Count, NotNegative, Positive
+from steadygrad.values import BelowOne, Count, NotNegative, Positive
 
 
 @DEFENSES.register(

@@ -20,14 +20,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadygrad import derivatives, randomness, registry
+from steadygrad.arguments import Inputs, Labels, public
 from steadygrad.attacks import Attack
 from steadygrad.calling import called
 from steadygrad.classifier import bounds_of, frozen
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.neurons import Layers, recorded
-from steadygrad.registry import Method, Positive, Registry, check_settings
+from steadygrad.registry import Method, Registry
 from steadygrad.threat import Norm, Threat
+from steadygrad.values import Positive, check_settings
 
 DEFENSES: Registry[Defense] = Registry("defense")
 
@@ -167,7 +169,8 @@ class Defense(Method, abc.ABC):
     def terms(self, step: Step) -> dict[str, Tensor]:
         """Named terms (N,), weighted, to be added up."""
 
-    def loss(self, model: nn.Module, x: Tensor, y: Tensor, state: State | None = None) -> Loss:
+    @public
+    def loss(self, model: nn.Module, x: Inputs, y: Labels, state: State | None = None) -> Loss:
         """The loss of inputs x (N, *) with labels y (N,); the model stays in the mode it is in.
 
         Raises:
@@ -251,6 +254,7 @@ class Sum(Defense):
     parts: tuple[Defense, ...]
 
     def __post_init__(self) -> None:
+        check_settings(self)
         object.__setattr__(self, "parts", tuple(member for part in self.parts for member in part.members))
         if not self.parts:
             raise UsageError("a sum of defenses needs at least one member")
@@ -273,6 +277,7 @@ class Sum(Defense):
         return next((part.mixed_precision for part in self.parts if part.mixed_precision is not True), True)
 
 
+@public
 def parse(text: str) -> Defense:
     """Make a defense from a flag such as `adversarial:eps=0.3` or `plain+input_gradient:weight=10`.
 

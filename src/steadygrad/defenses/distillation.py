@@ -8,7 +8,7 @@ from torch import Tensor
 
 from steadygrad.defenses.defense import DEFENSES, Defense, Plain, Step
 from steadygrad.errors import UsageError
-from steadygrad.registry import Positive
+from steadygrad.values import Positive
 
 
 @DEFENSES.register(

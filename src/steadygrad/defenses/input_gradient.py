@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step
-from steadygrad.registry import NotNegative
+from steadygrad.values import NotNegative
 
 
 @DEFENSES.register(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steadygrad import randomness
 from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step
-from steadygrad.registry import Count, NotNegative, check_settings
+from steadygrad.values import Count, NotNegative, check_settings
 
 
 @DEFENSES.register(

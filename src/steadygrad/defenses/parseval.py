@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from steadygrad.calling import unwrap
 from steadygrad.defenses.defense import DEFENSES, Defense, Step
 from steadygrad.errors import UsageError
-from steadygrad.registry import NotNegative
+from steadygrad.values import NotNegative
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 

@@ -16,7 +16,7 @@ from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Plain, 
 from steadygrad.errors import UsageError
 from steadygrad.files import key
 from steadygrad.progress import task
-from steadygrad.registry import Count, Fraction, Limit, NotNegative
+from steadygrad.values import Count, Fraction, Limit, NotNegative
 
 _GROUP = 256
 _Epochs = Annotated[int, Limit("at least 0", lambda value: value >= 0)]

@@ -14,8 +14,9 @@ from steadygrad.data import Dataset
 from steadygrad.defenses.defense import DEFENSES, Defense, State, Step
 from steadygrad.errors import UsageError
 from steadygrad.files import key
-from steadygrad.registry import Count, NotNegative, Positive, Share, describe
+from steadygrad.registry import describe
 from steadygrad.threat import Norm
+from steadygrad.values import Count, NotNegative, Positive, Share
 
 _CHUNK = 256
 
@@ -66,8 +67,6 @@ class StableNeurons(Defense):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.layers, str):
-            raise UsageError(f"layers must be a tuple of patterns, got {self.layers!r}: write ({self.layers!r},)")
 
     @property
     def watched(self) -> tuple[neurons.Layers, ...]:

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from steadygrad.arguments import public
 from steadygrad.classifier import Classifier
 from steadygrad.errors import UsageError, one_of
+from steadygrad.values import ClassNames, Seed
 
 Builder = Callable[..., nn.Module]
 
@@ -102,12 +104,13 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+@public
 def build(
     name: str,
     input_shape: Sequence[int],
-    classes: int | Sequence[str],
+    classes: ClassNames,
     *,
-    seed: int = 0,
+    seed: Seed = 0,
     mean: float | Sequence[float] = 0.0,
     std: float | Sequence[float] = 1.0,
     bounds: tuple[float, float] = (0.0, 1.0),
@@ -136,8 +139,6 @@ def build(
     row = ARCHITECTURES[name]
     shape = tuple(int(s) for s in input_shape)
     count = classes if isinstance(classes, int) else len(classes)
-    if isinstance(classes, str) or count < 2:
-        raise UsageError(f"classes must be a number of at least 2, or a list of names, got {classes!r}")
     row.check(shape)
     values = row.complete(settings)
     with seeded(seed):

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from steadygrad.arguments import public
 from steadygrad.classifier import Classifier, read_weights
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError, unknown_name
@@ -17,6 +18,7 @@ from steadygrad.models import sources
 from steadygrad.models.architectures import ARCHITECTURES, build
 from steadygrad.models.class_names import match_classes
 from steadygrad.registry import parse_settings
+from steadygrad.values import ClassNames
 
 _FORMS = (
     "a model is a .safetensors file, a run folder, an architecture name, module:callable, "
@@ -42,12 +44,13 @@ class _Given:
     data: Dataset | None
 
 
+@public
 def load(
     spec: str | Path,
     *,
     weights: str | Path | None = None,
     input_shape: Sequence[int] | None = None,
-    classes: int | Sequence[str] | None = None,
+    classes: ClassNames | None = None,
     data: Dataset | None = None,
 ) -> Classifier:
     """A classifier in evaluation mode from what the user has.
@@ -74,8 +77,6 @@ def load(
     if data is not None:
         input_shape = data.shape if input_shape is None else input_shape
         classes = data.classes if classes is None else classes
-    if isinstance(classes, str):
-        raise UsageError(f"classes must be a number of at least 2, or a list of names, got {classes!r}")
     names = range(classes) if isinstance(classes, int) else classes
     spec, weights = _with_its_weights(str(spec), weights)
     given = _Given(

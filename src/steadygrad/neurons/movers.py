@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from steadygrad.arguments import Inputs, public
 from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError, one_of
 from steadygrad.neurons.recording import by_neuron, recorded
@@ -27,6 +28,7 @@ class Movers:
     change: Tensor
     boxes: Tensor
 
+    @public
     def patches(self, images: Tensor) -> Tensor:
         """The boxes cut out of images (N, C, H, W), all as large as the largest: (K, C, h, w)."""
         size = (self.boxes[:, 2:] - self.boxes[:, :2]).amax(0)
@@ -36,8 +38,9 @@ class Movers:
         return torch.stack([images[i, :, top : top + height, left : left + width] for i, (top, left) in places])
 
 
+@public
 def movers(
-    model: nn.Module, x: Tensor, x_adv: Tensor, layer: str, neuron: int, *, count: int = 9, chunk: int = CHUNK
+    model: nn.Module, x: Inputs, x_adv: Inputs, layer: str, neuron: int, *, count: int = 9, chunk: int = CHUNK
 ) -> Movers:
     """The `count` pairs of images (N, C, H, W) that change a neuron most, and where in them.
 

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules import activation
 
+from steadygrad.arguments import public
 from steadygrad.calling import unwrap
 from steadygrad.classifier import Classifier
 from steadygrad.errors import UsageError, unknown_name
@@ -26,6 +27,7 @@ _NO_ACTIVATIONS = {"MultiheadAttention", "Softmax", "Softmax2d", "Softmin", "Log
 _ACTIVATIONS = tuple(getattr(activation, name) for name in activation.__all__ if name not in _NO_ACTIVATIONS)
 
 
+@public
 @contextlib.contextmanager
 def recorded(model: nn.Module, layers: Layers = None) -> Iterator[dict[str, Tensor]]:
     """The outputs (N, *) of layers in the last forward of the block, by name, with a graph if there is one.
@@ -143,6 +145,7 @@ def at_outputs(
             handle.remove()
 
 
+@public
 def neuron_axis(values: Tensor) -> int:
     """The axis of an output (N, *) along which its neurons lie."""
     return 2 if values.ndim == 3 else 1

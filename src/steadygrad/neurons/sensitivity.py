@@ -10,21 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
+from steadygrad.arguments import Inputs, public
 from steadygrad.classifier import bounds_of, check_inputs, frozen
-from steadygrad.errors import UsageError, at_least_one, one_of
+from steadygrad.errors import UsageError, at_least_one
 from steadygrad.neurons.recording import Layers, by_neuron, recorded
+from steadygrad.values import Count, Seed, Share
 
 CHUNK = 256
 
 
+@public
 def change(benign: Tensor, adversarial: Tensor) -> Tensor:
     """Mean absolute difference (N, neurons) of two outputs (N, *) of a layer over the entries of each neuron."""
     gap = by_neuron(adversarial) - by_neuron(benign)
     return (gap.float() if gap.dtype.itemsize < 4 else gap).abs().mean(2)
 
 
+@public
 def changes(
-    model: nn.Module, x: Tensor, x_adv: Tensor, *, layers: Layers = None, chunk: int = CHUNK
+    model: nn.Module, x: Inputs, x_adv: Inputs, *, layers: Layers = None, chunk: Count = CHUNK
 ) -> dict[str, Tensor]:
     """The `change` of each neuron for each pair of inputs (N, *), by layer (N, neurons); the model is left as it was.
 
@@ -39,8 +43,9 @@ def changes(
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
+@public
 def sensitivity(
-    model: nn.Module, x: Tensor, x_adv: Tensor, *, layers: Layers = None, chunk: int = CHUNK
+    model: nn.Module, x: Inputs, x_adv: Inputs, *, layers: Layers = None, chunk: Count = CHUNK
 ) -> dict[str, Tensor]:
     """The sensitivity of each neuron (neurons,), by layer: its mean change over the pairs.
 
@@ -55,8 +60,9 @@ def sensitivity(
     return stream(model, [(x, x_adv)], layers=layers, chunk=chunk)
 
 
+@public
 def stream(
-    model: nn.Module, pairs: Iterable[tuple[Tensor, Tensor]], *, layers: Layers = None, chunk: int = CHUNK
+    model: nn.Module, pairs: Iterable[tuple[Tensor, Tensor]], *, layers: Layers = None, chunk: Count = CHUNK
 ) -> dict[str, Tensor]:
     """The sensitivity of each neuron over batches of pairs (x, x_adv), which may be made as they are taken.
 
@@ -96,21 +102,19 @@ def _parts(
             yield found
 
 
+@public
 def select(
     sigma: Mapping[str, Tensor],
-    share: float = 0.1,
+    share: Share = 0.1,
     which: Literal["most", "least", "random"] = "most",
     *,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> dict[str, Tensor]:
     """The indices of a share of each layer's neurons, at least one: the most or least sensitive, or random ones.
 
     >>> select({"conv": torch.tensor([0.1, 0.7, 0.3, 0.2])}, 0.5)
     {'conv': tensor([1, 2])}
     """
-    if not 0 < share <= 1:
-        raise UsageError(f"share must be within (0, 1], got {share}")
-    one_of("choice of neurons", which, ("most", "least", "random"))
     generator = randomness.fresh(seed)
     chosen = {}
     for name, values in sigma.items():
@@ -124,11 +128,13 @@ def select(
     return chosen
 
 
+@public
 def curve(sigma: Mapping[str, Tensor]) -> dict[str, float]:
     """The mean sensitivity of each layer, in the order of the layers."""
     return {name: float(values.double().mean()) for name, values in sigma.items()}
 
 
+@public
 def spectrum(sigma: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The sensitivities of each layer in falling order."""
     return {name: values.sort(descending=True).values for name, values in sigma.items()}

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steadygrad.arguments import public
 from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
 from steadygrad.neurons.recording import at_outputs, neuron_axis, recorded
 
 
+@public
 @contextlib.contextmanager
 def switched_off(model: nn.Module, neurons: Mapping[str, Tensor]) -> Iterator[nn.Module]:
     """The model with neurons at zero, within the block; attacks and gradients see it so.
@@ -37,6 +39,7 @@ def switched_off(model: nn.Module, neurons: Mapping[str, Tensor]) -> Iterator[nn
         yield model
 
 
+@public
 @contextlib.contextmanager
 def patched(
     model: nn.Module, benign: Tensor | Mapping[str, Tensor], neurons: Mapping[str, Tensor]

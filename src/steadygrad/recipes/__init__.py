@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from steadygrad.arguments import public
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.files import read_toml
 
@@ -34,6 +35,7 @@ class Recipe:
 RECIPES: tuple[Recipe, ...] = tuple(Recipe(path.stem, path) for path in sorted(_FOLDER.glob("*.toml")))
 
 
+@public
 def find(given: str | Path) -> tuple[Path, bool]:
     """The configuration file of that path or of the recipe of that name, and whether it is a recipe's.
 

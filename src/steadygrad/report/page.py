@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steadygrad import files
+from steadygrad.arguments import public
 from steadygrad.report import blocks, run_folder
 from steadygrad.report.png import Arrays
 from steadygrad.report.run_folder import Run
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from steadygrad.audit.schema import HardenSummary, Summary
 
 
+@public
 def write(folder: str | Path) -> Path:
     """Draw `report/index.html` in a run folder from what lies there; whole or not at all.
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from steadygrad import files, registry
+from steadygrad.arguments import public
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.defenses import Defense
@@ -40,6 +41,7 @@ class FitResult:
     epochs_done: int
 
 
+@public
 def fit(
     classifier: Classifier,
     defense: Defense,

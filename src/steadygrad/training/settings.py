@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
+from steadygrad.arguments import named, public
 from steadygrad.errors import UsageError
-from steadygrad.registry import BelowOne, Limit, NotNegative, Positive, check_settings
 from steadygrad.training.batches import Augment
+from steadygrad.values import BelowOne, Count, NotNegative, Positive, check_settings
 
-_Whole = Annotated[int, Limit("an integer of at least 1", lambda value: isinstance(value, int) and value >= 1)]
 _NO_EFFECT_ON_WEIGHTS = ("checkpoint_every", "checkpoint_steps", "tensorboard")
 
 
+@named
 @dataclass(frozen=True)
 class FitSettings:
     """How to train; see `fit`.
@@ -51,8 +52,8 @@ class FitSettings:
     0.0005
     """
 
-    epochs: _Whole = 10
-    batch_size: _Whole = 128
+    epochs: Count = 10
+    batch_size: Count = 128
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: Positive = 1e-3
     momentum: BelowOne = 0.9
@@ -65,12 +66,12 @@ class FitSettings:
     select: Literal["last", "accuracy", "robust"] = "last"
     robust_eps: Positive | None = None
     robust_norm: Literal["linf", "l2", "l1"] = "linf"
-    robust_steps: _Whole = 10
+    robust_steps: Count = 10
     clip: Positive | None = None
     freeze_norms: bool = False
     channels_last: bool = False
-    checkpoint_every: _Whole = 1
-    checkpoint_steps: _Whole | None = None
+    checkpoint_every: Count = 1
+    checkpoint_steps: Count | None = None
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
@@ -78,6 +79,7 @@ class FitSettings:
         if self.select == "robust" and self.robust_eps is None:
             raise UsageError("select='robust' needs robust_eps, the radius of the attack on the validation data")
 
+    @public
     def rate(self, step: int, total: int) -> float:
         """The learning rate of a step (from 0) of `total` steps."""
         rising = round(self.warmup * total)

@@ -9,15 +9,17 @@ from typing import Annotated, ClassVar, Literal
 from torch import Tensor, nn
 
 from steadygrad import randomness
+from steadygrad.arguments import Classes, Inputs, public
 from steadygrad.attacks.attack import check_call
 from steadygrad.attacks.maps.map_losses import check_reference
 from steadygrad.attacks.maps.map_run import AttributionResult, ExplanationRun
 from steadygrad.attributions import Attribution, Saliency
 from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
-from steadygrad.registry import Count, Limit, Method, Positive, Registry
+from steadygrad.registry import Method, Registry
 from steadygrad.smoothing import smooth
 from steadygrad.threat import Threat, per_sample
+from steadygrad.values import Count, Limit, Positive
 
 Objective = Literal["top-k", "mass-center", "target-map", "euclidean", "cosine"]
 
@@ -61,11 +63,12 @@ class ExplanationAttack(Method, abc.ABC):
         """The model whose derivatives lead the way; refuses one that has none of second order."""
         return model
 
+    @public
     def __call__(
         self,
         model: nn.Module,
-        x: Tensor,
-        target: Tensor | None,
+        x: Inputs,
+        target: Classes | None,
         threat: Threat,
         *,
         aim: Tensor | None = None,

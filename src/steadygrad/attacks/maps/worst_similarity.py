@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
+from steadygrad.arguments import Classes, Inputs, public
 from steadygrad.attacks.maps.attribution_attacks import IFIA, AttributionPGD, ExplanationAttack
 from steadygrad.attacks.maps.map_run import AttributionResult
 from steadygrad.attributions import Attribution
@@ -38,6 +39,7 @@ class WorstSimilarity:
         return result.inputs[sample], result.clean_maps[sample], result.maps[sample]
 
 
+@public
 def explanation_suite(
     attribution: Attribution,
     *,
@@ -61,10 +63,11 @@ def explanation_suite(
     return (top, center, angle) if pictures else (top, angle)
 
 
+@public
 def worst_similarity(
     model: nn.Module,
-    x: Tensor,
-    target: Tensor | None,
+    x: Inputs,
+    target: Classes | None,
     threat: Threat,
     attribution: Attribution,
     *,

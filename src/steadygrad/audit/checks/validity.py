@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from steadygrad.arguments import public
 from steadygrad.attacks import FGSM, PGD, Attack, RandomNoise, Square
 from steadygrad.attacks.expectation import draws_of, expected
 from steadygrad.audit.audited_models import agreeing
@@ -101,6 +102,7 @@ class Subject:
         return f"{100 * hits / self.count:.1f} %"
 
 
+@public
 def validity(
     model: nn.Module,
     data: Dataset,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.attributions.attribution import Forward
-from steadygrad.bounds.bound import BOUNDS, Bound, Whole
+from steadygrad.bounds.bound import BOUNDS, Bound
 from steadygrad.bounds.certified.crown import Ball
 from steadygrad.bounds.certified.intervals import Interval
 from steadygrad.bounds.certified.remainder import map_intervals
@@ -21,6 +21,7 @@ from steadygrad.bounds.result import DeviationBound, cosine_bound, deviation
 from steadygrad.classifier import frozen
 from steadygrad.derivatives import math_attention
 from steadygrad.threat import Threat, per_sample
+from steadygrad.values import Whole
 
 _GUIDE = 50.0  # beta of the smoothed network that leads the search where there is no curvature
 

@@ -17,8 +17,8 @@ from steadygrad.bounds.path import path_of
 from steadygrad.bounds.result import DeviationBound, cosine_bound, deviation
 from steadygrad.classifier import frozen
 from steadygrad.derivatives import math_attention
-from steadygrad.registry import Count, Fraction
 from steadygrad.threat import Threat, per_sample
+from steadygrad.values import Count, Fraction
 
 
 @BOUNDS.register(
