@@ -19,7 +19,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar, Union, get_args, get_orig
 import torch
 from torch import Tensor, nn
 
-from steadygrad.errors import Failure, UsageError, unknown_name
+from steadygrad.errors import Failure, UsageError, out_of_memory, unknown_name
 from steadygrad.values import Reader, shown, take, tensor
 
 P = ParamSpec("P")
@@ -220,7 +220,7 @@ _PACKAGE, _TORCH = str(Path(__file__).parent), str(Path(torch.__file__).parent)
 
 def _of_the_callers(error: Exception, arguments: Mapping[str, Any]) -> UsageError | None:
     """What to say of an error that code of the caller raised, or the model's derivative; None for any other."""
-    if isinstance(error, UsageError | Failure | torch.OutOfMemoryError):
+    if isinstance(error, UsageError | Failure) or out_of_memory(error):
         return None
     trace = error.__traceback__
     while trace is not None:
