@@ -14,6 +14,7 @@ import steadygrad as sg
 from steadygrad import attacks, attributions, bounds, defenses, registry, values
 from steadygrad.attacks import BIM, PGD
 from steadygrad.errors import UsageError
+from steadygrad.measuring import measures  # noqa: F401  (registers the measures)
 from steadygrad.registry import Method, Registry, label_of
 
 ROW = {"summary": "s", "reference": "r", "cost": "1 forward", "soundness": "attack", "order": 1}

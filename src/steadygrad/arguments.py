@@ -182,7 +182,7 @@ def _readers(hint: Any) -> list[Reader]:
 
 def _together(arguments: dict[str, Any], plan: list[_Parameter]) -> None:
     """Bring the tensors of a call to where the model is, and the labels to one per input."""
-    model = next((value for value in arguments.values() if isinstance(value, nn.Module)), None)
+    model = _model(arguments)
     home = None if model is None else _where(model)
     kinds = {name: _readers(hint) for name, hint in plan if isinstance(arguments.get(name), Tensor)}
     count = None
@@ -197,6 +197,11 @@ def _together(arguments: dict[str, Any], plan: list[_Parameter]) -> None:
                 value = value.expand(count)
             check_labels(name, value, count)
             arguments[name] = value.to(where)
+
+
+def _model(arguments: Mapping[str, Any]) -> nn.Module | None:
+    found = (value for name, value in arguments.items() if isinstance(value, nn.Module) and name != "self")
+    return next(found, None)
 
 
 def _where(model: nn.Module) -> torch.device | None:
@@ -231,7 +236,7 @@ def _of_the_callers(error: Exception, arguments: Mapping[str, Any]) -> UsageErro
     if trace is None:
         return None
     reason = f"{type(error).__name__}: {error}"
-    model = next((value for value in arguments.values() if isinstance(value, nn.Module)), None)
+    model = _model(arguments)
     given = ", ".join(
         f"{name} of {value.dtype}, shape {tuple(value.shape)} on {value.device}"
         for name, value in arguments.items()

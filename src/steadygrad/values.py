@@ -56,7 +56,7 @@ def _names(name: str, value: Any) -> Any:
     if isinstance(value, np.ndarray):
         value = value.tolist()
     texts = isinstance(value, list | tuple | range) and all(isinstance(v, str | int) for v in value)
-    return tuple(map(str, value)) if texts and len(set(value)) > 1 else _refuse(name, value, ClassNames)
+    return tuple(map(str, value)) if texts and len(value) else _refuse(name, value, ClassNames)
 
 
 _MOST_CLASSES = 10_000_000
