@@ -33,6 +33,7 @@ class Classifier(nn.Module):
         input_shape: shape of one sample, e.g. (1, 28, 28); checked if given.
         architecture: what rebuilds the module: {"name": ..., **settings}.
         name: shown in reports.
+        preparation: how images were brought to the input shape, as `steadygrad.data.form.Form.way` says it.
 
     >>> model = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), mean=0.5, std=0.5, classes=3)
     >>> model(torch.rand(2, 1, 2, 2)).shape
@@ -56,6 +57,7 @@ class Classifier(nn.Module):
         input_shape: Sequence[int] | None = None,
         architecture: dict[str, Any] | None = None,
         name: str | None = None,
+        preparation: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.module = module
@@ -71,7 +73,7 @@ class Classifier(nn.Module):
         named = [str(i) for i in range(classes)] if isinstance(classes, int) else classes
         self.classes: tuple[str, ...] | None = tuple(named) if named is not None else None
         self.input_shape = tuple(int(s) for s in input_shape) if input_shape is not None else None
-        self.architecture = architecture
+        self.architecture, self.preparation = architecture, preparation
         self.name = name or (architecture or {}).get("name") or type(module).__name__
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,6 +104,7 @@ class Classifier(nn.Module):
             "classes": list(self.classes) if self.classes is not None else None,
             "input_shape": list(self.input_shape) if self.input_shape is not None else None,
             "name": self.name,
+            "preparation": self.preparation,
         }
 
     def choosing(self, outputs: Sequence[int], classes: Sequence[str]) -> Classifier:

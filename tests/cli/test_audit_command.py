@@ -11,6 +11,7 @@ from cli.commands import AUDIT, TRAIN, call, done, lasting, refused, times
 from steadygrad.attacks import Attack
 from steadygrad.audit.audit import read
 from steadygrad.cli.audit import mean_training_image
+from steadygrad.data.data_plan import DataPlan
 from steadygrad.measuring.measures.map_attacks import MapAttacks
 
 pytestmark = pytest.mark.slow
@@ -118,8 +119,8 @@ def test_the_standard_suite_says_which_member_broke_what(trained: Path) -> None:
 def test_rho2_is_centered_where_there_is_a_training_split(pair: tuple[Path, str]) -> None:
     for model in json.loads((pair[0] / "summary.json").read_text())["models"]:
         assert model["rho2"]["centered"]["value"] > model["rho2"]["pixels"]["value"] > 0
-    assert mean_training_image("hub:owner/name", None) is None
-    assert mean_training_image("no such data", None) is None
+    assert mean_training_image(DataPlan(data="hub:owner/name"), None) is None
+    assert mean_training_image(DataPlan(data="no such data"), None) is None
 
 
 def test_unnamed_models_are_called_after_their_folders(trained: Path, pair: tuple[Path, str]) -> None:

@@ -104,7 +104,7 @@ def test_a_model_of_other_classes_or_shape_than_the_data(trained: Path, arrays: 
     for message in _tried(2, trained, "--data", "five.npz"):
         assert "has 10 classes, five has 5" in message
     for message in _tried(2, trained, "--size", "16"):
-        assert "takes inputs of shape (1, 8, 8), got data of shape (1, 16, 16)" in message
+        assert "takes inputs of shape (N, 1, 8, 8), got (2, 1, 16, 16)" in message
 
 
 def _image_folder(root: Path) -> Path:

@@ -250,7 +250,7 @@ def test_what_the_data_says_is_filled_in_or_refused(tmp_path, folder):
     assert (plain.input_shape, plain.classes) == ((1, 4, 4), ("a", "b", "c"))
     small().save(tmp_path / "a.safetensors")
     with pytest.raises(UsageError, match=r"takes inputs of shape \(1, 28, 28\), got data of shape \(1, 4, 4\)"):
-        load(tmp_path / "a.safetensors", data=data)
+        load(tmp_path / "a.safetensors", input_shape=(1, 4, 4))
     with pytest.raises(UsageError, match="has 3 classes, got 10"):
         load(tmp_path / "a.safetensors", classes=10)
     for spec in ("mlp", tmp_path / "a.safetensors"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -23,6 +24,8 @@ def batch(model):
 
 
 # timm and torchvision, played by modules with the same functions
+TRANSFORM = {"crop_pct": 0.5, "crop_mode": "center", "interpolation": "bicubic"}
+RESIZED = {"resize_size": [4], "interpolation": types.SimpleNamespace(value="bicubic")}
 
 
 def timm_like():
@@ -37,7 +40,7 @@ def timm_like():
         model.num_classes = num_classes
         return model
 
-    config = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "input_size": (3, 2, 2)}
+    config = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "input_size": (3, 2, 2), **TRANSFORM}
     data = types.SimpleNamespace(resolve_model_data_config=lambda model: config)
     return types.SimpleNamespace(create_model=create_model, data=data, list_models=lambda: ["resnet18", "broken"])
 
@@ -53,7 +56,7 @@ def torchvision_like(asked):
 
     default = types.SimpleNamespace(
         get_state_dict=get_state_dict,
-        transforms=lambda: types.SimpleNamespace(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), crop_size=[2]),
+        transforms=lambda: types.SimpleNamespace(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), crop_size=[2], **RESIZED),
         meta={"categories": ["cat", "dog", "eel"]},
     )
     models = types.SimpleNamespace(
@@ -79,9 +82,29 @@ def test_library_models_come_with_their_normalization(libraries, library, classe
     assert model.settings["std"] == pytest.approx([0.4, 0.5, 0.6])
     assert (list(model.classes), model.input_shape) == (classes, (3, 2, 2))
     assert model.architecture == {"name": f"{library}:resnet18"}
+    assert model.preparation == {"kept": 0.5, "interpolation": "bicubic"}
     assert float(model.module[1].weight.detach().mean()) == 0.5
     with pytest.raises(UsageError, match="classes, got 10"):
         load(f"{library}:resnet18", classes=10)
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_data_are_brought_to_what_a_library_evaluates_with(libraries, library, tmp_path):
+    from PIL import Image
+
+    from steadygrad.data.data_plan import DataPlan
+
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    for title in "abcd":
+        (tmp_path / "photos" / "test" / title).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "photos" / "test" / title / "0.png")
+    plan = DataPlan(data=str(tmp_path / "photos"))
+    model = load(f"{library}:resnet18", data=plan.opened())
+    # Resize(4, bicubic) and CenterCrop(2).
+    wanted = np.asarray(Image.fromarray(pixels).resize((6, 4), Image.Resampling.BICUBIC))[1:3, 2:4]
+    assert np.array_equal(plan.load(like=model).images[0].permute(1, 2, 0).numpy(), wanted)
+    assert DataPlan(data=plan.data, size="5").load(like=model).shape == (3, 5, 5)
+    assert load(f"{library}:resnet18", data=plan.opened(), input_shape=(3, 2, 2)).input_shape == (3, 2, 2)
 
 
 def test_torchvision_weights_are_read_as_tensors_only(libraries):

@@ -9,7 +9,6 @@ import typer
 
 from steadygrad.cli.common import (
     Classes,
-    Data,
     Debug,
     Device,
     Json,
@@ -29,12 +28,16 @@ from steadygrad.progress import shown
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from steadygrad.classifier import Classifier
+    from steadygrad.data.data_plan import DataPlan
+
 SAMPLES = 500
 """How many are audited where nothing else is said."""
 _MEAN_OF = 10_000
 
 
 @plan_flags("audit", without=("bounds", "device", "grid"), samples=SAMPLES)
+@plan_flags("data", into="source", without=("train_split",))
 def audit(
     models: Annotated[
         list[str],
@@ -45,15 +48,13 @@ def audit(
         ),
     ],
     flags: dict[str, Any],
+    source: dict[str, Any],
     config: Annotated[
         Path | None, typer.Option(help="TOML file with settings as in a run's config.toml; flags win.")
     ] = None,
-    data: Data = "digits",
-    split: Annotated[str, typer.Option(help="Split of the data.")] = "test",
     weights: Weights = None,
     trust: Trust = False,
     classes: Classes = None,
-    size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Side to which images are resized.")] = None,
     out: Annotated[Path | None, out_option("runs/audit")] = None,
     device: Device = "auto",
     json: Json = False,
@@ -75,17 +76,19 @@ def audit(
     """
     from steadygrad.audit import audit
     from steadygrad.audit.audit_plan import AuditPlan
-    from steadygrad.data import load
+    from steadygrad.data.data_plan import DataPlan
     from steadygrad.files import read_toml
 
     file = {} if config is None else read_toml(config)
-    file = {name: value for name, value in file.items() if name not in ("models", "data", "center")}
-    plan = AuditPlan.read({"samples": SAMPLES, **file, **flags})
+    # A run's own file says in tables what its models and data were, and not where they lie.
+    file = {name: value for name, value in file.items() if name not in ("models", "center")}
+    file = file if isinstance(file.get("data"), str) else {n: v for n, v in file.items() if n != "data"}
+    of_data = {name: file.pop(name) for name in DataPlan.model_fields if name in file}
+    plan, where_from = AuditPlan.read({"samples": SAMPLES, **file, **flags}), DataPlan.read({**of_data, **source})
     where = pick_device(device)
-    dataset = load(data, split, size=size)
-    center = mean_training_image(data, size)
-    named, files = load_named(models, weights, dataset, classes, trust=trust)
     with shown():
+        named, files, dataset = load_named(models, weights, where_from, classes, trust=trust)
+        center = mean_training_image(where_from, next(iter(named.values())))
         found, folder = in_folder(
             out,
             "runs/audit",
@@ -118,17 +121,16 @@ def show(summary: dict[str, Any], out: Path, json: bool) -> None:
     print(f"report: {page}\nsummary: {out / 'summary.json'}")
 
 
-def mean_training_image(data: str, size: int | None) -> Tensor | None:
-    """The mean training image of data by name, of at most 10,000 images; None where there is no training split.
+def mean_training_image(source: DataPlan, like: Classifier) -> Tensor | None:
+    """The mean training image, of at most 10,000 images; None where there is no training split.
 
     Repositories on the Hub are not asked for it: their training split may be many times the test split.
     """
-    from steadygrad.data import load
     from steadygrad.measuring.measures.rho2 import mean_image
 
-    if data.startswith("hub:"):
+    if source.data.startswith("hub:"):
         return None
     try:
-        return mean_image(load(data, "train", size=size).take(_MEAN_OF, seed=0))
+        return mean_image(source.load(training=True, like=like).take(_MEAN_OF, seed=0))
     except (UsageError, Failure):
         return None

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 
 @plan_flags("audit", without=("bounds", "device", "grid", "transfer"), samples=SAMPLES)
-@plan_flags("train", into="training", only=("data", "size", "limit", "validation"))
+@plan_flags("train", into="training", only=("limit", "validation"))
+@plan_flags("data", into="source")
 def harden(
     model: Annotated[
         str,
@@ -45,6 +46,7 @@ def harden(
     ],
     flags: dict[str, Any],
     training: dict[str, Any],
+    source: dict[str, Any],
     defense: Annotated[
         str | None,
         typer.Option(
@@ -87,20 +89,18 @@ def harden(
     from steadygrad.audit import harden
     from steadygrad.audit.audit_plan import AuditPlan
     from steadygrad.audit.harden import usual_values
-    from steadygrad.data import load
 
     where = pick_device(device)
     audit = AuditPlan.read({"samples": SAMPLES, **flags})
-    given = {**training, "defense": defense, "seed": flags.get("seed"), "settings": settings_of(set_, epochs)}
+    given = {**source, **training, "defense": defense, "seed": flags.get("seed"), "settings": settings_of(set_, epochs)}
     plan = plan_of(recipe, given, audit.threat)
     objective, settings = plan.objective(), plan.fitting(**usual_values(audit.threat))
-    test = load(plan.data, "test", size=plan.size)
-    named, files = load_named([model], weights, test, classes, trust=trust)
-    [(name, classifier)] = named.items()
-    classifier.name = name
     with shown():
+        named, files, test = load_named([model], weights, plan, classes, trust=trust)
+        [(name, classifier)] = named.items()
+        classifier.name = name
         found, folder = in_folder(out, "runs/harden", lambda folder: harden(
-            classifier, plan.samples(), objective, audit.threat, test=test, validation=plan.validation,
+            classifier, plan.samples(like=classifier), objective, audit.threat, test=test, validation=plan.validation,
             settings=settings, out=folder, device=where, files=files[name], command=command_line(),
             **{**audit.given(), "seed": plan.seed},
         ))  # fmt: skip

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steadygrad.errors import UsageError
 from steadygrad.files import read_toml
 
 _LIBRARIES = ("timm", "torchvision", "hf")
+
+if TYPE_CHECKING:
+    from steadygrad.data import Dataset
+    from steadygrad.data.data_plan import DataPlan
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,12 @@ class Named:
 def load_named(
     models: list[str],
     weights: list[str] | None,
-    dataset: Any,
+    plan: DataPlan,
     classes: Path | None = None,
     *,
     trust: bool = False,
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """The classifiers to audit and where they came from, by name.
+) -> tuple[dict[str, Any], dict[str, str], Dataset]:
+    """The classifiers to audit and where they came from, by name, and the data to judge on, in the shape they take.
 
     Args:
         weights: none, or one for each model.
@@ -78,6 +82,7 @@ def load_named(
     names = None if classes is None else read_class_names(classes)
     asked = [Named.of(text) for text in models]
     makers = {model.maker for model in asked}
+    seen = plan.opened()
     named: dict[str, Any] = {}
     files: dict[str, str] = {}
     given: list[str | None] = [*weights] if weights else [None] * len(asked)
@@ -88,13 +93,15 @@ def load_named(
                 f"{spec} is an architecture, and its weights would be random: train it first "
                 f"(steadygrad train --model {head} --out runs/{head}, then audit runs/{head}), or give --weights"
             )
-        classifier = _load(spec, file, {"data": dataset, "classes": names}, makers, trust)
-        check_model(classifier, dataset.batch(slice(0, 2))[0], len(classifier.classes or ()), spec)
+        classifier = _load(spec, file, {"data": seen, "classes": names}, makers, trust)
         name = model.name or (classifier.name if len(asked) == 1 else model.usual_name)
         if name in named:
             raise UsageError(f"two models are called {name!r}: name them, e.g. first={spec}")
         named[name], files[name] = classifier, spec
-    return named, files
+    dataset = plan.load(like=next(iter(named.values())))
+    for name, classifier in named.items():
+        check_model(classifier, dataset.batch(slice(0, 2))[0], len(classifier.classes or ()), files[name])
+    return named, files, dataset
 
 
 def _load(spec: str, weights: str | None, given: dict[str, Any], makers: Collection[str], trust: bool) -> Any:

@@ -52,7 +52,6 @@ def train(
 
       steadygrad train recipe.toml --set lr=5e-4
     """
-    from steadygrad.data import load
     from steadygrad.measuring.measures.predicted import Predicted
     from steadygrad.measuring.runner import Runner
     from steadygrad.measuring.statistics import share_of
@@ -61,9 +60,9 @@ def train(
     where = pick_device(device)
     plan = TrainPlan.resolve(config, {**flags, "settings": settings_of(set_, epochs)})
     with shown():
-        # Before the training, so that data without a test split are not found out after it.
-        test = load(plan.data, "test", size=plan.size)
+        plan.check_apart()  # before the training, so that it is not found out after it
         result, folder = in_folder(out, "runs/train", lambda folder: plan.train(folder, where))
+        test = plan.load(like=result.classifier)
         runner = Runner({"model": result.classifier}, test, device=where, batch_size=500)
         table = runner.run(Predicted(), "model")
     accuracy = share_of(table["prediction"] == table["label"])

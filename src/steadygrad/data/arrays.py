@@ -108,7 +108,7 @@ def load_npz(path: Path, name: str, asked: Asked) -> Dataset:
         prefix = f"{name}/" if part.split is None else f"{name}/{part.split}/"
         data = dataclasses.replace(data.select(keep), ids=numbered(prefix, keep), split=part.name)
     note, images = part.note(asked.split), data.images
-    data = dataclasses.replace(data, notes=() if note is None else (note,))
+    data = dataclasses.replace(data, form=asked.form, notes=() if note is None else (note,))
     if isinstance(images, Tensor):
         return dataclasses.replace(data, images=reshape(images, asked.form))
     return dataclasses.replace(data, images=images.then(functools.partial(reshape, form=asked.form)))

@@ -85,16 +85,20 @@ def load(
     >>> load("digits", "test")
     Dataset(digits/test: 500 samples of shape (1, 8, 8), 10 classes)
     """
-    data = load_in(name, Asked(split, training, Form.of(size, color, resize)))
+    return read(opened(name, Asked(split, training, Form.of(size, color, resize))))
+
+
+def opened(name: str | Path, asked: Asked) -> Dataset:
+    """What is asked of the data, as `load` does it, with images that are not read yet."""
+    return two_classes(_load(name, asked))
+
+
+def read(data: Dataset) -> Dataset:
+    """Data with their images in memory, unless they are large; says what was chosen."""
+    data = dataclasses.replace(data, images=loaded(data.images, data.source))
     for note in data.notes:
         say(f"{data.name}: {note}")
     return data
-
-
-def load_in(name: str | Path, asked: Asked) -> Dataset:
-    """What is asked of the data, as `load` does it."""
-    data = two_classes(_load(name, asked))
-    return dataclasses.replace(data, images=loaded(data.images, data.source))
 
 
 def _load(name: str | Path, asked: Asked) -> Dataset:
@@ -155,6 +159,5 @@ def _load_digits(asked: Asked) -> Dataset:
     part = asked.part("digits")
     keep = holdout(labels.tolist(), part.held, per_class=_DIGITS_TEST_PER_CLASS)
     classes = tuple(str(name) for name in bundle.target_names)
-    return Dataset(
-        reshape(images[keep], asked.form), labels[keep], classes, numbered("digits/", keep), "digits", part.name
-    )
+    ids, images = numbered("digits/", keep), reshape(images[keep], asked.form)
+    return Dataset(images, labels[keep], classes, ids, "digits", part.name, form=asked.form)

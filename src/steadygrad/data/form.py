@@ -54,23 +54,22 @@ class Form:
             raise UsageError(f"kept must be a share within (0, 1], got {self.kept!r}")
 
     def plain(self) -> dict[str, Any]:
-        """As plain data, without what is as usual; `Form.read` takes it back."""
+        """As plain data, without what is as usual."""
         usual = Form()
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         plain = {name: value for name, value in given.items() if value != getattr(usual, name)}
         return {**plain, **({"size": list(self.size)} if self.size is not None else {})}
 
-    @staticmethod
-    def read(settings: dict[str, Any]) -> Form:
-        """The form that `plain` wrote."""
-        size = settings.get("size")
-        return Form(**{**settings, "size": None if size is None else (int(size[0]), int(size[1]))})
+    def way(self) -> dict[str, Any] | None:
+        """How images are resized, as plain data; None for the usual way."""
+        return {name: value for name, value in self.plain().items() if name not in ("size", "color")} or None
 
     def covering(self, height: int, width: int) -> tuple[int, int]:
         """The height and width to which an image is resized, before it is cut or padded to the size."""
         if self.size is None:
             return height, width
-        high, wide = (int(side / self.kept) for side in self.size) if self.resize != "pad" else self.size
+        # Libraries round down too, of the exact quotient.
+        high, wide = (int(side / self.kept + 1e-6) for side in self.size) if self.resize != "pad" else self.size
         if self.resize == "squash":
             return high, wide
         # The other side is rounded down, as torchvision does it.

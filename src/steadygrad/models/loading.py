@@ -43,6 +43,11 @@ class _Given:
     """Whether the classes are names of the model's outputs that the caller gives."""
     data: Dataset | None
 
+    @property
+    def usual_shape(self) -> tuple[int, ...] | None:
+        """Of the data: for a model that says no other."""
+        return None if self.data is None else self.data.shape
+
 
 @public
 def load(
@@ -64,7 +69,7 @@ def load(
             input shape and classes is used too.
         input_shape: of one sample: used where the model does not say its own, and must equal it elsewhere.
         classes: names of its outputs in their order, or their number, which must be the model's.
-        data: a data set to take input shape and classes from where the model does not say them; others must match.
+        data: a data set to take input shape and classes from where the model does not say them; its classes must match.
 
     Raises:
         UsageError: nothing of that name, weights of another architecture, a pickle, other shapes.
@@ -75,7 +80,6 @@ def load(
     """
     named = classes is not None and not isinstance(classes, int)
     if data is not None:
-        input_shape = data.shape if input_shape is None else input_shape
         classes = data.classes if classes is None else classes
     names = range(classes) if isinstance(classes, int) else classes
     spec, weights = _with_its_weights(str(spec), weights)
@@ -108,8 +112,9 @@ def _resolve(spec: str, given: _Given) -> Classifier:
     if head in _LIBRARIES and colon:
         count = None if given.classes is None else len(given.classes)
         module, settings = _LIBRARIES[head](rest, pretrained=given.weights is None, classes=count)
-        # The size the library names is the one of its weights; most of its models take others.
-        settings["input_shape"] = given.shape or settings["input_shape"]
+        # The size the library names is the one of its weights; with other weights most of its models take others.
+        usual = None if given.weights is None else given.usual_shape
+        settings["input_shape"] = given.shape or usual or settings["input_shape"]
         if given.weights is not None and given.classes is not None:
             settings["classes"] = given.classes
         return _with_weights(module, spec, given.weights, settings)
@@ -178,13 +183,14 @@ def _from_file(path: Path, given: _Given) -> Classifier:
 def _rebuilt(path: str | Path, settings: Mapping[str, Any], given: _Given) -> Classifier:
     values = dict(settings["architecture"])
     name = values.pop("name")
-    shape = settings.get("input_shape") or given.shape
+    shape = settings.get("input_shape") or given.shape or given.usual_shape
     classes = settings.get("classes") or given.classes
     if shape is None or classes is None:
         raise UsageError(f"{path} does not say its input shape and classes: give input_shape and classes, or the data")
     try:
         classifier = build(name, shape, classes, **_normalization(settings), **values)
         classifier.name = str(settings.get("name") or name)
+        classifier.preparation = settings.get("preparation")
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     except (TypeError, ValueError, RuntimeError) as error:
@@ -201,7 +207,7 @@ def _from_name(name: str, values: dict[str, Any], given: _Given) -> Classifier:
     saved = _saved(weights) if weights is not None else {}
     if weights is not None and not values and (saved.get("architecture") or {}).get("name") == name:
         return _rebuilt(weights, saved, given)
-    shape = given.shape or saved.get("input_shape") or ARCHITECTURES[name].input_shape
+    shape = given.shape or saved.get("input_shape") or given.usual_shape or ARCHITECTURES[name].input_shape
     classifier = build(name, shape, given.classes or saved.get("classes") or 10, **_normalization(saved), **values)
     return classifier if weights is None else classifier.load_weights(weights)
 
@@ -233,6 +239,7 @@ def _agree(classifier: Classifier, spec: str, given: _Given) -> Classifier:
         if classifier.input_shape not in (None, given.shape):
             raise UsageError(f"{spec} takes inputs of shape {classifier.input_shape}, got data of shape {given.shape}")
         classifier.input_shape = given.shape
+    classifier.input_shape = classifier.input_shape or given.usual_shape
     known, names, data = classifier.classes, given.classes, given.data
     stated = given.named or data is None
     if stated and names is not None and known is not None and len(known) != len(names):

@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import nn
 
+from steadygrad.data.form import INTERPOLATIONS, Form
 from steadygrad.errors import Failure, UsageError
 from steadygrad.models.architectures import seeded
 
@@ -130,6 +131,11 @@ def from_timm(name: str, *, pretrained: bool, classes: int | None) -> tuple[nn.M
         "std": list(config["std"]),
         "input_shape": list(config["input_size"]),
         "classes": getattr(module, "num_classes", None),
+        "preparation": _preparation(
+            {"center": "crop", "squash": "squash"}.get(config.get("crop_mode", "center"), "crop"),
+            config.get("crop_pct", 1.0),
+            config.get("interpolation", "bilinear"),
+        ),
     }
 
 
@@ -151,13 +157,20 @@ def from_torchvision(name: str, *, pretrained: bool, classes: int | None) -> tup
         raise Failure(f"torchvision could not make {name!r}: {_reason(error)}") from error
     transforms = published.transforms()
     crop = transforms.crop_size
-    side = crop[0] if isinstance(crop, list | tuple) else crop
+    side, resized = (v[0] if isinstance(v, list | tuple) else v for v in (crop, transforms.resize_size))
     return module, {
         "mean": list(transforms.mean),
         "std": list(transforms.std),
         "input_shape": [3, side, side],
         "classes": list(published.meta["categories"]) if pretrained else classes,
+        "preparation": _preparation("crop", side / resized, getattr(transforms.interpolation, "value", "bilinear")),
     }
+
+
+def _preparation(resize: str, kept: float, interpolation: str) -> dict[str, Any] | None:
+    """What a library does to images before its model sees them, as `Form.way` says it."""
+    known = interpolation if interpolation in INTERPOLATIONS else "bicubic"  # such as random ones of a training
+    return Form(None, None, resize, min(float(kept), 1.0), known).way()
 
 
 def from_hub(name: str) -> Path:

@@ -11,11 +11,12 @@ from pydantic import Field
 
 from steadygrad import defenses, models, recipes
 from steadygrad.classifier import Classifier
-from steadygrad.data import Dataset, load
+from steadygrad.data import Dataset
+from steadygrad.data.data_plan import DataPlan
 from steadygrad.defenses import Defense
 from steadygrad.files import read_toml
 from steadygrad.models.class_names import read_class_names
-from steadygrad.plans import Count, Plan, Seed, read_method
+from steadygrad.plans import Count, Seed, read_method
 from steadygrad.registry import configure
 from steadygrad.training.fit import FitResult, fit
 from steadygrad.training.settings import FitSettings
@@ -23,7 +24,7 @@ from steadygrad.training.settings import FitSettings
 _CHUNK = 256
 
 
-class TrainPlan(Plan):
+class TrainPlan(DataPlan):
     """Everything that a training is made from.
 
     >>> TrainPlan(defense="adversarial:eps=8/255").objective().eps * 255
@@ -34,14 +35,12 @@ class TrainPlan(Plan):
 
     model: str = Field("digits_cnn", description="Architecture, or a model file to go on from.")
     classes: str | None = Field(None, description="File with the names of the outputs of a model to go on from.")
-    data: str = Field("digits", description="Data by name, hub:owner/name or path.")
     defense: str | dict[str, Any] = Field("plain", description="Way of training, e.g. trades:eps=0.1; a+b for a sum.")
     settings: dict[str, Any] = Field({}, description="Settings of the training, as in FitSettings.")
     validation: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="Share of the training data kept for validation."
     )
     normalize: bool = Field(True, description="Let the model see (x - mean) / std of the training data.")
-    size: Count | None = Field(None, description="Side to which images are resized.")
     seed: Seed = Field(0, description="Seed of everything random.")
     limit: Count | None = Field(None, description="Train on so many samples only.")
     name: str | None = Field(None, description="Name shown in reports, by default the architecture.")
@@ -69,27 +68,38 @@ class TrainPlan(Plan):
         """The settings of the training; `usual` are those that hold where the plan says nothing."""
         return configure(FitSettings, "the training", {**usual, **self.settings})
 
-    def samples(self) -> Dataset:
-        """All samples, those kept for validation among them."""
-        full = load(self.data, "train", size=self.size)
+    def samples(self, like: Classifier | None = None) -> Dataset:
+        """All samples, those kept for validation among them, in the shape that a classifier takes."""
+        full = self.load(training=True, like=like)
         return full if self.limit is None else full.take(self.limit, seed=self.seed)
+
+    @property
+    def new(self) -> bool:
+        """Whether a new model is trained, by the name of an architecture."""
+        return self.model.partition(":")[0] in models.ARCHITECTURES
+
+    def _loaded(self, data: Dataset) -> Classifier:
+        names = None if self.classes is None else read_class_names(self.classes)
+        return models.load(self.model, classes=names, data=data)
 
     def start(self, training: Dataset) -> Classifier:
         """The model before the training."""
-        names = None if self.classes is None else read_class_names(self.classes)
-        classifier = models.load(self.model, classes=names, data=training)
-        if self.model.partition(":")[0] in models.ARCHITECTURES:
+        classifier = self._loaded(training)
+        if self.new:
             settings = dict(classifier.architecture or {})
             if self.normalize:
                 settings["mean"], settings["std"] = moments(training)
             name, classes = settings.pop("name"), classifier.classes or training.classes
             classifier = models.build(name, training.shape, classes, seed=self.seed, **settings)
+            classifier.preparation = None if training.form is None else training.form.way()
         classifier.name = self.name or classifier.name
         return classifier
 
     def train(self, out: str | Path, device: str) -> FitResult:
         """Train, in a folder in which a killed run continues."""
-        objective, settings, full = self.objective(), self.fitting(), self.samples()
+        objective, settings = self.objective(), self.fitting()
+        known = None if self.new else self._loaded(self.opened(training=True))
+        full = self.samples(like=known)
         training, validation = full.divide(self.validation, self.seed) if self.validation else (full, None)
         start = self.start(training)
         return fit(start, objective, training, validation, settings=settings, out=out, seed=self.seed, device=device)

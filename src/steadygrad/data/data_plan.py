@@ -1,0 +1,81 @@
+"""The plan of the data of a command: which splits of what, and the form that their images are brought to."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from steadygrad.data.by_name import opened, read
+from steadygrad.data.dataset import Dataset
+from steadygrad.data.form import Form, pair
+from steadygrad.data.splits import Asked
+from steadygrad.errors import UsageError
+from steadygrad.plans import Plan
+
+if TYPE_CHECKING:
+    from steadygrad.classifier import Classifier
+
+
+class DataPlan(Plan):
+    """Everything that says which samples a command works on.
+
+    >>> DataPlan(split="train").load()
+    Dataset(digits/train: 1297 samples of shape (1, 8, 8), 10 classes)
+    """
+
+    what: ClassVar[str] = "the data"
+
+    data: str = Field("digits", description="Data by name, hub:owner/name or path.")
+    split: str | None = Field(
+        None, description="Split to judge on; by default test, else validation, else a fifth held out of train."
+    )
+    train_split: str | None = Field(None, description="Split to train on; by default train.")
+    size: Annotated[str | tuple[int, int] | None, BeforeValidator(pair)] = Field(
+        None, description="Size of images, 224 or 224x300; by default their own, or that of the model."
+    )
+    color: Literal["gray", "rgb"] | None = Field(
+        None, description="Color of images; by default what most are, or that of the model."
+    )
+    resize: Literal["crop", "pad", "squash"] | None = Field(
+        None, description="Images get their size by a center crop, margins or other proportions; by default crop."
+    )
+
+    def opened(self, training: bool = False, like: Classifier | None = None) -> Dataset:
+        """The samples to judge on, or to train on, whose images are not read yet.
+
+        Args:
+            like: images are brought to the shape that this classifier takes, where no flag says otherwise.
+        """
+        split = self.train_split if training else self.split
+        return opened(self.data, Asked(split, training, self._form(like)))
+
+    def load(self, training: bool = False, like: Classifier | None = None) -> Dataset:
+        """The same, read; what was chosen is said."""
+        seen = self.opened(training)
+        shape = None if like is None else like.input_shape
+        if like is None or shape is None or not len(shape) == len(seen.shape) == 3:
+            return read(seen)
+        if shape == seen.shape and not like.preparation:
+            return read(seen)
+        data, words = self.opened(training, like), self._form(like).words(shape[0])
+        given = "" if shape == seen.shape else f" of shape {seen.shape}"
+        return read(dataclasses.replace(data, notes=(*data.notes, f"images{given} become {words}, for {like.name}")))
+
+    def check_apart(self) -> None:
+        """Refuse that samples are trained on and judged on."""
+        training, judged = self.opened(training=True), self.opened()
+        if both := len({*training.ids}.intersection(judged.ids)):
+            raise UsageError(
+                f"{both} of {len(judged)} samples to judge on ({judged.source}) are among those to train on "
+                f"({training.source}): give two splits with --train-split and --split, or leave both out"
+            )
+
+    def _form(self, like: Classifier | None) -> Form:
+        shape = None if like is None else like.input_shape
+        if like is None or shape is None or len(shape) != 3:
+            return Form.of(self.size, self.color, self.resize)
+        way = {**(like.preparation or {}), **({} if self.resize is None else {"resize": self.resize})}
+        color = self.color or {1: "gray", 3: "rgb"}.get(shape[0])
+        return Form.of(self.size or shape[1:], color, **way)
