@@ -37,15 +37,15 @@ def _log(text: str) -> None:
     logging.getLogger("steadygrad").warning(text)
 
 
-_sayer: ContextVar[Callable[[str], None]] = ContextVar("sayer", default=_log)
-_said: set[str] = set()
+_sayer: ContextVar[tuple[Callable[[str], None], set[str]]] = ContextVar("sayer", default=(_log, set()))
 
 
 def say(text: str) -> None:
     """Tell people, once, what was chosen for them: a line on stderr in the commands, a log entry in the library."""
-    if text not in _said:
-        _said.add(text)
-        _sayer.get()(text)
+    sayer, said = _sayer.get()
+    if text not in said:
+        said.add(text)
+        sayer(text)
 
 
 @contextlib.contextmanager
@@ -92,7 +92,7 @@ def shown(enabled: bool = True) -> Iterator[None]:
         bars.console.print(f"[green]✓[/] {description} [dim]{last}[/]", highlight=False)
 
     token = _opener.set(opener)
-    sayer = _sayer.set(lambda text: bars.console.print(f"[yellow]![/] {escape(text)}", highlight=False))
+    sayer = _sayer.set((lambda text: bars.console.print(f"[yellow]![/] {escape(text)}", highlight=False), set()))
     try:
         with bars:
             yield

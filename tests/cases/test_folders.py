@@ -68,6 +68,15 @@ def test_splits_of_any_name_are_taken_when_they_are_asked_for(tmp_path: Path) ->
         data.load(root, None)
 
 
+def test_classes_with_folders_of_the_same_names_are_taken_when_that_is_said(tmp_path: Path) -> None:
+    root = make(tmp_path / "traffic", "bus/day", "bus/night", "car/day", "car/night")
+    with pytest.raises(UsageError, match=r"all hold 'day', 'night': if they are splits, name them .--train-split bus"):
+        data.load(root, None)
+    train, test = data.load(root, "train"), data.load(root, "test")
+    assert train.classes == test.classes == ("bus", "car")
+    assert data.load(root, "bus").classes == ("day", "night")
+
+
 @pytest.mark.parametrize(
     ("folders", "classes"),
     [

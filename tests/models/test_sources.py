@@ -95,7 +95,7 @@ def test_data_are_brought_to_what_a_library_evaluates_with(libraries, library, t
     from steadygrad.data.data_plan import DataPlan
 
     pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
-    for title in "abcd":
+    for title in ("cat", "dog", "eel") if library == "torchvision" else "0123":
         (tmp_path / "photos" / "test" / title).mkdir(parents=True)
         Image.fromarray(pixels).save(tmp_path / "photos" / "test" / title / "0.png")
     plan = DataPlan(data=str(tmp_path / "photos"))

@@ -75,7 +75,7 @@ def harden(
 ) -> None:
     """Fine-tune a trained model with a defense, and say what the same images show it to be worth.
 
-    It is trained on the split train of the data, and audited on test.
+    It is trained on the split train of the data, and audited on test (--train-split, --split).
 
     Examples:
 

@@ -148,6 +148,13 @@ def splits_of(root: Tree, asked: str | None = None) -> dict[str, Tree]:
         return nested
     if len(nested) > 1 and nested.keys() == filled.keys() and all(map(meaning, nested)):
         return nested
+    inner = {frozenset(tree.filled()) for tree in nested.values()}
+    if asked is None and len(nested) > 1 and nested.keys() == filled.keys() and len(inner) == 1 and len(*inner) > 1:
+        first, second = list(nested)[:2]
+        raise UsageError(
+            f"the folders in {root.path} all hold {', '.join(map(repr, sorted(*inner)[:3]))}: if they are splits, name "
+            f"them (--train-split {first} --split {second}); if they are classes, say --train-split train --split test"
+        )
     return {}
 
 
