@@ -259,7 +259,7 @@ def test_good_inputs_and_labels_pass():
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (torch.tensor([[-2.1, 2.6]]), r"within \[0, 1\], got \[-2.1, 2.6\]: did you normalize them\?"),
+        (torch.tensor([[[[-2.1, 2.6]]]]), r"within \[0, 1\], got \[-2.1, 2.6\]: did you normalize them\?"),
         (torch.tensor([[torch.nan, 0.5]]), "inputs must be finite, got NaN"),
         (torch.rand(0, 3), "the batch of inputs is empty"),
         (torch.rand(3), r"batch of inputs \(N, \*\), got torch.float32 of shape \(3,\): a single"),

@@ -124,6 +124,22 @@ class Classifier(nn.Module):
         chosen.training = self.training
         return chosen
 
+    def rescaled(self, bounds: tuple[float, float]) -> Classifier:
+        """The same model of inputs in other units: what was at its bounds is at these; the module is shared.
+
+        >>> model = Classifier(nn.Linear(4, 3), mean=127.5, std=127.5, bounds=(0, 255)).rescaled((0, 1))
+        >>> model.mean, model.std
+        (tensor(0.5000), tensor(0.5000))
+        """
+        (low, high), plain = self.bounds, type(self) is Classifier
+        factor = (high - low) / (bounds[1] - bounds[0])
+        shift = low - factor * bounds[0]
+        mean, std = (self.mean, self.std) if plain else (self.mean.new_zeros(()), self.std.new_ones(()))
+        settings = {**self.settings, "mean": (mean - shift) / factor, "std": std / factor, "bounds": bounds}
+        moved = Classifier(self.module if plain else self, **settings)
+        moved.outputs, moved.training = self.outputs if plain else None, self.training
+        return moved
+
     @public
     def save(self, path: str | Path) -> None:
         """Write weights and settings to one safetensors file, whole or not at all."""
@@ -262,10 +278,10 @@ def check_inputs(x: Tensor, y: Tensor | None, bounds: tuple[float, float], class
         raise UsageError(f"inputs must be finite, got NaN or infinite values in {bad} of {len(x)}: correct the data")
     slack = 1e-4 * (high - low)
     if not (smallest >= low - slack and largest <= high + slack):
-        raise UsageError(
-            f"inputs must lie within [{low:g}, {high:g}], got [{smallest:.4g}, {largest:.4g}]: did you normalize "
-            "them? Give the mean and std to sg.Classifier instead, or set other bounds"
-        )
+        advice = "give the threat and the classifier the bounds that they have"
+        if x.ndim == 4:
+            advice = f"did you normalize them? Give the mean and std to sg.Classifier instead, or {advice}"
+        raise UsageError(f"inputs must lie within [{low:g}, {high:g}], got [{smallest:.4g}, {largest:.4g}]: {advice}")
     if y is None:
         return
     check_labels("y", y, len(x))

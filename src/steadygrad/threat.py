@@ -230,6 +230,24 @@ def l0(k: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0)
     return Threat("l0", k, bounds)
 
 
+def check_radius(threat: Threat, share: float = 1.0) -> None:
+    """Refuse radii of linf above a share of the range of the inputs, which are meant in other units.
+
+    >>> check_radius(linf(8))
+    Traceback (most recent call last):
+    steadygrad.errors.UsageError: eps=8 is more than the range [0, 1] of the inputs: did you mean 8/255?
+    """
+    (low, high), eps = threat.bounds, threat.eps
+    largest = 0.0 if eps is None else float(torch.as_tensor(eps).max())
+    if threat.norm != "linf" or largest <= (high - low) * share * (1 + 1e-9):
+        return
+    part = "the" if share == 1 else f"{share:g} of the"
+    meant = f"{largest:g}/255" if high - low <= 2 and largest >= 1 else f"{8 / 255 * (high - low):.2g}"
+    raise UsageError(
+        f"eps={largest:g} is more than {part} range [{low:g}, {high:g}] of the inputs: did you mean {meant}?"
+    )
+
+
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
     """Values (A,) as (A, 1, ...), to meet tensors like (A, *)."""
     return values.view(-1, *[1] * (like.ndim - 1))

@@ -119,7 +119,7 @@ def test_bad_npz_files_are_refused(tmp_path):
         data.load(save(path, x=images(), y=labels()), "validation")
     with pytest.raises(UsageError, match=r"array 'y' of .*bad\.npz holds Python objects"):
         data.load(save(path, x=images(), y=np.array([{}] * 20, dtype=object)))
-    with pytest.raises(UsageError, match=r"bad/all.*\[-1, 1\].*did you normalize"):
+    with pytest.raises(UsageError, match=r"bad/all.*\[-1, 1\].*--bounds low,high"):
         data.load(save(path, x=np.array([[-1.0], [1.0]]), y=np.array([0, 1])))
     with pytest.raises(UsageError, match="bad/all holds NaN"):
         data.load(save(path, x=np.array([[np.nan], [1.0]]), y=np.array([0, 1])))

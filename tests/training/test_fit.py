@@ -225,7 +225,7 @@ GOOD = fits.dataset()
             {"classifier": Classifier(nn.Sequential(nn.Flatten(), nn.Linear(36, 3), nn.Softmax(1)))},
             "returns probabilities",
         ),
-        ({"classifier": Classifier(nn.Linear(36, 3), bounds=(-1, 1), classes=3)}, r"within \(-1.0, 1.0\)"),
+        ({"classifier": Classifier(nn.Linear(36, 3), bounds=(-2, 2), classes=3)}, r"within \(-2.0, 2.0\)"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], words: str) -> None:

@@ -15,7 +15,7 @@ from steadygrad.errors import UsageError, unknown_name
 from steadygrad.measuring.measures.curve import GRID, Curve
 from steadygrad.plans import AsNumber, Count, Plan, Radius, Seed, method, methods
 from steadygrad.registry import describe
-from steadygrad.threat import Threat
+from steadygrad.threat import Threat, check_radius
 
 
 class AuditPlan(Plan):
@@ -97,6 +97,7 @@ class AuditPlan(Plan):
         """
         if not isinstance(threat.eps, float | int) or threat.eps <= 0:
             raise UsageError("an audit needs a threat with one positive radius, e.g. sg.linf(8 / 255)")
+        check_radius(threat, share=0.5)  # with more, any input may become gray
         return cls.read({**settings, "norm": threat.norm, "eps": float(threat.eps), "bounds": threat.bounds})
 
     @model_validator(mode="after")

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from steadygrad.attacks.engine import check_threat
 from steadygrad.attacks.expectation import base_of, draws_of, expected
 from steadygrad.classifier import Classifier, check_inputs, check_logits, classifier_in, frozen
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.measuring.runner import borrowed
 from steadygrad.models.class_names import match_classes
+from steadygrad.models.units import within
 from steadygrad.threat import Threat
 
 
@@ -92,16 +92,24 @@ def agreeing(
     known, name = classifier_in(model), name or named(model)
     if known is not None and known.input_shape is not None and known.input_shape != data.shape:
         raise UsageError(f"{name} takes inputs of shape {known.input_shape}, {data.name} has {data.shape}")
+    if threat.bounds != data.bounds:
+        raise UsageError(
+            f"the threat has the bounds {threat.bounds}, and {data.name} lies within {data.bounds}: give them to the "
+            f"threat, as in sg.{threat.norm}(eps, bounds={data.bounds}), or to the data (bounds=...)"
+        )
+    model, scaled = within(model, data, name)
     x, y = data.batch(slice(0, 2))
-    check_inputs(x, y, threat.bounds)
-    check_threat(model, threat)
+    check_inputs(x, y, data.bounds)
     with borrowed([model], device) as where:
         with frozen(model) as as_called, torch.no_grad():
             logits = as_called(x.to(where))
         check_logits(logits, len(x))
         names, count = None if known is None else known.classes, logits.shape[1]
         if names is not None and len(names) != count:
-            raise UsageError(f"{name} gives {count} logits for its {len(names)} classes: name each of its outputs")
+            raise UsageError(
+                f"{name} gives {count} logits for its {len(names)} classes: name each of its outputs "
+                "in their order (classes=[...], --classes FILE)"
+            )
         match = match_classes(names, count, data.classes, who=name, where=data.name)
         others = () if of_data_only else match.rest()
         classes = (*data.classes, *(names[place] for place in others if names is not None))
@@ -112,7 +120,8 @@ def agreeing(
             model = whole.choosing(order, classes)
     if match.outputs > len(data.classes):
         note = f"{note}: judged among {f'these {len(classes)}' if of_data_only else f'all {count:,}'}"
-    return Fitted(model, classes, (Note("classes", False, note),) if note else ())
+    notes = {"bounds": scaled, "classes": note}
+    return Fitted(model, classes, tuple(Note(about, False, text) for about, text in notes.items() if text))
 
 
 def fitting(model: nn.Module, data: Dataset, threat: Threat, draws: int, device: str | None, **how: Any) -> Fitted:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from steadygrad.arguments import public
 from steadygrad.audit.audit import audit
+from steadygrad.audit.audited_models import agreeing
 from steadygrad.audit.comparison import Comparison, Side, compare
 from steadygrad.audit.findings import Audit
 from steadygrad.classifier import Classifier
@@ -121,6 +122,7 @@ def harden(
     if (images.shape, images.classes) != (data.shape, data.classes):
         raise UsageError(f"the test data must be like the training data, in shape and classes: got {images} and {data}")
     _check_unseen(images, parts)
+    agreeing(classifier, images, threat, device)
     settings = settings or usual_settings(threat)
     folder = Path(out) if out is not None else None
     below = folder / "training" if folder is not None else None

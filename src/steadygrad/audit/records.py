@@ -19,7 +19,7 @@ from steadygrad.measuring.runner import Runner
 from steadygrad.measuring.statistics import Estimate, wilson
 from steadygrad.measuring.table import Table
 from steadygrad.registry import label_of
-from steadygrad.threat import Threat
+from steadygrad.threat import Threat, check_radius
 
 
 @public
@@ -48,6 +48,7 @@ def evaluate(
     attacks = [attacks] if isinstance(attacks, Attack) else list(attacks)
     if not attacks:
         raise UsageError("attacks is empty: give at least one, e.g. sg.attacks.PGD()")
+    check_radius(threat)
     name = named(model)
     fitted = agreeing(model, data, threat, device).told()
     data = dataclasses.replace(data, classes=fitted.classes)

@@ -34,21 +34,24 @@ def from_arrays(
     name: str = "arrays",
     split: str = "all",
     ids: Sequence[str] | None = None,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Dataset:
     """A data set from arrays or tensors.
 
     Args:
-        x: images (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels, uint8 or floats in
-            [0, 1]; or features (N, D), floats in [0, 1]. Of large memory-mapped ones samples are read,
-            and their values checked, when they are asked for.
+        x: images (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels, uint8 or floats within the bounds;
+            features (N, D), signals (N, C, L) or volumes (N, C, D, H, W), floats within the bounds. (N, A, B) of
+            floats are signals if one side is more than four times the other, else gray images. Of large
+            memory-mapped ones samples are read, and their values checked, when they are asked for.
         y: labels (N,), integers from 0.
         classes: class names or their number; None means the largest label plus one.
         name: first part of the sample ids, shown in reports.
         split: second part of the sample ids.
         ids: stable sample names; None numbers the samples: "arrays/all/00000".
+        bounds: smallest and largest value that an input can have; 0 and 255 of uint8 stand for them.
 
     Raises:
-        UsageError: another shape or type, NaN, values outside [0, 1], labels outside the classes,
+        UsageError: another shape or type, NaN, values outside the bounds, labels outside the classes,
             no samples, or samples of one class only.
 
     >>> from_arrays(np.zeros((4, 8, 8), np.uint8), np.array([0, 1, 0, 1]), ["cat", "dog"])
@@ -56,12 +59,13 @@ def from_arrays(
     """
     where = f"{name}/{split}"
     large = isinstance(x, np.memmap) and x.nbytes > lazy.MOST_BYTES
-    images = _lazy(x, ids, where) if large else _pixels(_tensor(x, "x", where), where)
+    images = _lazy(x, ids, where, bounds) if large else _pixels(_tensor(x, "x", where), where, bounds)
     labels = _labels(_tensor(y, "y", where), where)
     if len(images) != len(labels):
         raise UsageError(f"{where} has {len(images)} samples in x but {len(labels)} labels in y")
     names = ids if ids is not None else numbered(f"{where}/", range(len(images)))
-    return two_classes(Dataset(images, labels, class_names(classes, labels), tuple(names), name, split))
+    known = class_names(classes, labels)
+    return two_classes(Dataset(images, labels, known, tuple(names), name, split, bounds=bounds))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,16 +75,17 @@ class _Rows:
     x: Array
     ids: Sequence[str] | None
     where: str
+    bounds: tuple[float, float]
 
     def __call__(self, rows: Sequence[int]) -> Tensor:
-        values = _pixels(_tensor(self.x[rows], "x", self.where), self.where)
+        values = _pixels(_tensor(self.x[rows], "x", self.where), self.where, self.bounds)
         names = numbered(f"{self.where}/", rows) if self.ids is None else [self.ids[i] for i in rows]
-        check_values(values, names, self.where)
+        check_values(values, names, self.where, self.bounds)
         return values
 
 
-def _lazy(x: Array, ids: Sequence[str] | None, where: str) -> lazy.LazyImages:
-    read = _Rows(x, ids, where)
+def _lazy(x: Array, ids: Sequence[str] | None, where: str, bounds: tuple[float, float]) -> lazy.LazyImages:
+    read = _Rows(x, ids, where, bounds)
     return lazy.LazyImages(read, torch.arange(len(x)), read([0])[0])
 
 
@@ -94,15 +99,15 @@ def class_names(classes: Sequence[str] | int | None, labels: Tensor) -> tuple[st
 def load_npz(path: Path, name: str, asked: Asked) -> Dataset:
     """A split of an `.npz` file with x and y (divided by `holdout`) or x_train, y_train, x_test, y_test.
 
-    An optional `classes` array of strings names the classes.
+    An optional `classes` array of strings names the classes, and `bounds` holds the range of the values.
     """
     arrays = _read(path)
     whole = {"x", "y"} <= arrays.keys()
     part = asked.part(str(path), () if whole else _splits(path, arrays))
     ending = "" if whole else f"_{part.split}"
-    data = from_arrays(
-        arrays[f"x{ending}"], arrays[f"y{ending}"], _classes(arrays), name=name, split="all" if whole else part.name
-    )
+    stated = asked.bounds or tuple(arrays.get("bounds", np.array([0, 1])).tolist())
+    x, y, kind = arrays[f"x{ending}"], arrays[f"y{ending}"], "all" if whole else part.name
+    data = from_arrays(x, y, _classes(arrays), name=name, split=kind, bounds=stated)
     if part.held is not None or whole:
         keep = holdout(data.labels.tolist(), part.held)
         prefix = f"{name}/" if part.split is None else f"{name}/{part.split}/"
@@ -189,22 +194,25 @@ def _tensor(value: Array, what: str, where: str) -> Tensor:
     return torch.from_numpy(array.astype(np.int64 if unsigned else array.dtype.newbyteorder("="), order="C"))
 
 
-def _pixels(x: Tensor, where: str) -> Tensor:
+def _pixels(x: Tensor, where: str, bounds: tuple[float, float]) -> Tensor:
     if x.is_floating_point():
         x = x.to(torch.float32)
     elif x.dtype != torch.uint8:
-        raise UsageError(f"x of {where} must be uint8 or floats in [0, 1], got {x.dtype}: cast or scale it")
+        raise UsageError(f"x of {where} must be uint8 or floats within the bounds, got {x.dtype}: cast or scale it")
     if x.ndim == 2:
-        return x if x.is_floating_point() else x.to(torch.float32) / 255
+        return x if x.is_floating_point() else bounds[0] + x.to(torch.float32) / (255 / (bounds[1] - bounds[0]))
     if x.ndim == 3:
-        return x.unsqueeze(1).contiguous()
+        longer, shorter = max(x.shape[1:]), min(x.shape[1:])
+        return x if x.is_floating_point() and longer > 4 * shorter else x.unsqueeze(1).contiguous()
+    if x.ndim > 4:
+        return x.contiguous()
     if x.ndim == 4 and x.shape[1] in (1, 3):
         return x.contiguous()
     if x.ndim == 4 and x.shape[3] in (1, 3):
         return x.permute(0, 3, 1, 2).contiguous()
     raise UsageError(
-        f"x of {where} must be images (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels, or features "
-        f"(N, D); got shape {tuple(x.shape)}"
+        f"x of {where} must be images (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels, signals (N, C, L), "
+        f"volumes (N, C, D, H, W) or features (N, D); got shape {tuple(x.shape)}"
     )
 
 

@@ -17,6 +17,7 @@ from steadygrad.data.images import reshape
 from steadygrad.data.lazy import loaded
 from steadygrad.data.parquet import load_parquet, parquet_files
 from steadygrad.data.splits import Asked, holdout, numbered
+from steadygrad.data.tables import csv_files, load_csv
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.progress import say
 
@@ -58,13 +59,14 @@ def load(
     size: int | str | tuple[int, int] | None = None,
     color: str | None = None,
     resize: str | None = None,
+    bounds: tuple[float, float] | None = None,
 ) -> Dataset:
     """Load a split of a data set.
 
     Args:
         name: a name of `DATASETS` or of a folder in $STEADYGRAD_DATA (which comes first, but for the
             bundled digits); `hub:owner/name` or `hub:owner/name:config`; or a path to an image
-            folder, a Parquet file or folder, or an `.npz` file.
+            folder, a Parquet file or folder, or an `.npz` or `.csv` file.
         split: "train", "test", or another split that the source has, in any case, or by a name of the same
             meaning (val for validation); "all" of a source that has no splits; None for the one to judge on:
             test, else validation, else a part that is held out of the only one.
@@ -74,23 +76,26 @@ def load(
         color: "gray" or "rgb" converts images; None keeps them as they are, or as most of them are.
         resize: "crop" (the default) to cover the size and cut out the center, "pad" to fit into it with black
             margins, "squash" to change the proportions.
+        bounds: smallest and largest value of an input: pixels are scaled to them, and the floats of a file must lie
+            within them. By default 0 and 1, or what an `.npz` file says, or the range of a `.csv` file.
 
     What was chosen is in the `notes` of the data, and said.
 
     Raises:
         UsageError: unknown name or split, missing path, columns or keys,
-            values outside [0, 1], labels outside the classes, no samples, or one class only.
+            values outside the bounds, labels outside the classes, no samples, or one class only.
         Failure: a file is truncated, or the Hub cannot be reached.
 
     >>> load("digits", "test")
     Dataset(digits/test: 500 samples of shape (1, 8, 8), 10 classes)
     """
-    return read(opened(name, Asked(split, training, Form.of(size, color, resize))))
+    return read(opened(name, Asked(split, training, Form.of(size, color, resize), bounds)))
 
 
 def opened(name: str | Path, asked: Asked) -> Dataset:
     """What is asked of the data, as `load` does it, with images that are not read yet."""
-    return two_classes(_load(name, asked))
+    data = two_classes(_load(name, asked))
+    return data if asked.bounds is None else data.within(asked.bounds)
 
 
 def read(data: Dataset) -> Dataset:
@@ -123,7 +128,7 @@ def _load(name: str | Path, asked: Asked) -> Dataset:
 
 
 def _is_path(name: str) -> bool:
-    return os.sep in name or "/" in name or name.startswith((".", "~")) or name.endswith((".npz", ".parquet"))
+    return os.sep in name or "/" in name or name.startswith((".", "~")) or name.endswith((".npz", ".parquet", ".csv"))
 
 
 def _local_folder() -> Path | None:
@@ -143,10 +148,14 @@ def _load_path(path: Path, name: str, asked: Asked) -> Dataset:
             f"({', '.join(row.name for row in DATASETS)})"
         )
     if path.is_dir():
-        return (load_parquet if parquet_files(path) else load_folder)(path, name, asked)
-    if path.suffix in (".npz", ".parquet"):
-        return (load_npz if path.suffix == ".npz" else load_parquet)(path, name, asked)
-    raise UsageError(f"cannot read {path}: data is an image folder, a Parquet file or folder, or an .npz file")
+        tables = load_csv if csv_files(path) else load_folder
+        return (load_parquet if parquet_files(path) else tables)(path, name, asked)
+    readers = {".npz": load_npz, ".parquet": load_parquet, ".csv": load_csv}
+    if path.suffix in readers:
+        return readers[path.suffix](path, name, asked)
+    raise UsageError(
+        f"cannot read {path}: data is an image folder, a Parquet file or folder, an .npz file, or a .csv file or folder"
+    )
 
 
 def _load_digits(asked: Asked) -> Dataset:

@@ -1,12 +1,14 @@
-"""The one type of data: images or features in [0, 1] with labels, class names and stable sample ids."""
+"""The one type of data: images, signals or features with their range, labels, class names and stable sample ids."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,16 +26,18 @@ class Dataset:
     """Samples with labels, class names and ids that stay the same from load to load.
 
     Args:
-        images: (N, C, H, W) uint8, or float32 in [0, 1], or features (N, D) float32 in [0, 1]; may be lazy.
+        images: (N, *) float32 within the bounds, such as images (N, C, H, W), signals (N, C, L) or features (N, D);
+            or images of uint8, whose 0 and 255 stand for the bounds; may be lazy.
         labels: (N,) int64, each an index into `classes`.
         classes: class names.
         ids: one name per sample, all different, such as "mnist/test/00017".
         name, split: where the samples come from.
         form: what images were brought to, where they come from files.
+        bounds: smallest and largest value that an input can have.
         notes: what was done to them, and what people should know about them, one sentence each.
 
     Raises:
-        UsageError: no samples, another shape or type, NaN, values outside [0, 1], labels outside
+        UsageError: no samples, another shape or type, NaN, values outside the bounds, labels outside
             the classes, or repeated ids.
 
     >>> data = Dataset(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 0]), ("a", "b"), ("p", "q", "r"))
@@ -49,14 +53,15 @@ class Dataset:
     split: str = "all"
     form: Form | None = None
     notes: tuple[str, ...] = ()
+    bounds: tuple[float, float] = (0.0, 1.0)
     _keys: dict[int, str] = dataclasses.field(default_factory=dict, init=False)
-    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "bounds", _range(self.bounds))
         _check_shapes(self)
         _check_labels(self)
         if isinstance(self.images, Tensor):
-            check_values(self.images, self.ids, self.source)
+            check_values(self.images, self.ids, self.source, self.bounds)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -71,13 +76,13 @@ class Dataset:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one sample: (C, H, W) or (D,)."""
+        """Shape of one sample: (C, H, W) of an image, (C, L) of a signal, (D,) of features."""
         return tuple(self.images.shape[1:])
 
     @cached_property
     def fingerprint(self) -> str:
         """Short hash of all pixels, labels and ids: equal data in equal order have equal ones on any machine."""
-        digest = hashlib.sha256(f"{self.images.dtype} {tuple(self.images.shape)}".encode())
+        digest = hashlib.sha256(f"{self.images.dtype} {tuple(self.images.shape)}{self._scale}".encode())
         for start in range(0, len(self), _CHUNK):
             digest.update(self.images[start : start + _CHUNK].contiguous().numpy().data)
         digest.update(self.labels.contiguous().numpy().data)
@@ -89,7 +94,7 @@ class Dataset:
 
         The key of a sample does not depend on the other samples, on their order or on the machine.
         """
-        kind, known = f"{self.images.dtype} {self.shape}\0".encode(), self._keys
+        kind, known = f"{self.images.dtype} {self.shape}{self._scale}\0".encode(), self._keys
         asked = range(len(self)) if places is None else places
         new = [i for i in dict.fromkeys(asked) if i not in known]
         # In pieces, so that images which are lazy, or do not lie in order in memory, are not all there at once.
@@ -101,13 +106,21 @@ class Dataset:
                 known[i] = digest.hexdigest()[:20]
         return tuple(known[i] for i in asked)
 
+    @property
+    def _scale(self) -> str:
+        return "" if self.bounds == (0, 1) else f" {self.bounds}"
+
     def batch(self, index: Tensor | slice | Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Inputs (n, *) float32 in [0, 1] and labels (n,) of the samples at `index`."""
+        """Inputs (n, *) float32 within the bounds and labels (n,) of the samples at `index`."""
         images, labels = self.images[index], self.labels[index]
-        return (images if images.is_floating_point() else images.to(torch.float32) / 255), labels
+        if images.is_floating_point():
+            return images, labels
+        low, high = self.bounds
+        inputs = images.to(torch.float32) / (255 / (high - low))
+        return inputs + low if low else inputs, labels
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """All inputs (N, *) float32 in [0, 1] and labels (N,)."""
+        """All inputs (N, *) float32 within the bounds and labels (N,)."""
         return self.batch(slice(None))
 
     def select(self, indices: Tensor | slice | Sequence[int]) -> Dataset:
@@ -125,6 +138,21 @@ class Dataset:
         part = images[index] if isinstance(images, Tensor) else dataclasses.replace(images, rows=images.rows[index])
         ids = tuple(self.ids[i] for i in index.tolist())
         return dataclasses.replace(self, images=part, labels=self.labels[index], ids=ids)
+
+    def within(self, bounds: tuple[float, float]) -> Dataset:
+        """The same samples in other units: what was at the old bounds is at the new ones.
+
+        >>> data = Dataset(torch.tensor([[0.0], [0.5]]), torch.tensor([0, 1]), ("a", "b"), ("p", "q"))
+        >>> data.within((-1, 1)).tensors()[0].flatten().tolist()
+        [-1.0, 0.0]
+        """
+        bounds, images = _range(bounds), self.images
+        if bounds == self.bounds or images.dtype == torch.uint8:
+            return dataclasses.replace(self, bounds=bounds)
+        move = functools.partial(_moved, old=self.bounds, new=bounds)
+        return dataclasses.replace(
+            self, images=move(images) if isinstance(images, Tensor) else images.then(move), bounds=bounds
+        )
 
     def relabeled(self, positions: Sequence[int], classes: Sequence[str]) -> Dataset:
         """The same samples among other classes; the class at place i of these is at `positions[i]` of the others."""
@@ -194,14 +222,30 @@ def two_classes(data: Dataset) -> Dataset:
     return data
 
 
+def _range(bounds: Any) -> tuple[float, float]:
+    try:
+        low, high = (float(end) for end in bounds)
+    except (TypeError, ValueError):
+        low, high = math.nan, math.nan
+    if not -math.inf < low < high < math.inf:
+        raise UsageError(f"bounds must be (low, high) with low < high, got {bounds}")
+    return low, high
+
+
+def _moved(values: Tensor, old: tuple[float, float], new: tuple[float, float]) -> Tensor:
+    low, high = new
+    return (low + (values - old[0]) * ((high - low) / (old[1] - old[0]))).clamp_(low, high)
+
+
 def _check_shapes(data: Dataset) -> None:
     where = data.source
     if len(data.images) == 0:
         raise UsageError(f"the data set {where} is empty: it must have at least one sample")
-    if len(data.images.shape) not in (2, 4) or data.images.dtype not in (torch.uint8, torch.float32):
+    if len(data.images.shape) < 2 or data.images.dtype not in (torch.uint8, torch.float32):
         raise UsageError(
-            f"the samples of {where} must be images (N, C, H, W) of uint8 or float32 in [0, 1], or features (N, D) "
-            f"of float32, got {data.images.dtype} of shape {tuple(data.images.shape)}"
+            f"the samples of {where} must be (N, *) float32 within the bounds, such as images (N, C, H, W), signals "
+            f"(N, C, L) or features (N, D), or uint8 images, "
+            f"got {data.images.dtype} of shape {tuple(data.images.shape)}"
         )
     if len(data.shape) == 1 and data.images.dtype == torch.uint8:
         raise UsageError(f"the features of {where} must be float32 in [0, 1], got uint8: divide them by 255")
@@ -229,18 +273,25 @@ def _check_labels(data: Dataset) -> None:
         )
 
 
-def check_values(images: Tensor, ids: Sequence[str], where: str) -> None:
-    """Refuse values (n, *) that are NaN or outside [0, 1]; `ids` and `where` name them."""
+def check_values(images: Tensor, ids: Sequence[str], where: str, bounds: tuple[float, float] = (0.0, 1.0)) -> None:
+    """Refuse values (n, *) that are NaN or outside the bounds; `ids` and `where` name them."""
     if images.dtype == torch.uint8:
         return
     smallest, largest = (float(v) for v in images.aminmax())
-    if smallest >= 0 and largest <= 1:
+    low, high = bounds
+    # Bounds such as 0.1 are rounded to float32 in the values.
+    slack = 1e-6 * (high - low)
+    if smallest >= low - slack and largest <= high + slack:
         return
-    wrong = (~((images >= 0) & (images <= 1))).flatten(1).any(1).nonzero().flatten()
+    wrong = (~((images >= low) & (images <= high))).flatten(1).any(1).nonzero().flatten()
     first = f"{len(wrong)} of {len(images)} samples, the first is {ids[int(wrong[0])]!r}"
     if smallest != smallest:
         raise UsageError(f"{where} holds NaN ({first}): remove or fill these values")
+    found = f"the values of {where} must lie within [{low:g}, {high:g}], got [{smallest:.4g}, {largest:.4g}] ({first})"
+    state = "state the range that they can have: bounds=(low, high), --bounds low,high"
+    if images.ndim != 4:
+        raise UsageError(f"{found}: {state}")
     raise UsageError(
-        f"the values of {where} must lie within [0, 1], got [{smallest:.4g}, {largest:.4g}] ({first}): did you "
-        "normalize them? Give raw pixels as uint8 or scaled to [0, 1]; mean and std belong to sg.Classifier"
+        f"{found}: did you normalize them? Give raw pixels as uint8 or scaled to [{low:g}, {high:g}]; mean and std "
+        f"belong to sg.Classifier; or {state}"
     )

@@ -62,11 +62,12 @@ class Part(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a caller asks of a source: a split (None as `part_of` says), whether to train on it, and a form."""
+    """What a caller asks of a source: a split (None as `part_of` says), whether to train on it, a form, and a range."""
 
     split: str | None
     training: bool = False
     form: Form = Form()
+    bounds: tuple[float, float] | None = None
 
     def part(self, where: str, available: Iterable[str] = ()) -> Part:
         """The part of a source with these splits that is meant."""

@@ -11,6 +11,7 @@ from steadygrad.data.dataset import two_classes
 from steadygrad.defenses import Defense
 from steadygrad.errors import UsageError
 from steadygrad.models.class_names import match_classes
+from steadygrad.models.units import within
 from steadygrad.training.settings import FitSettings
 from steadygrad.training.tracking import require_tensorboard
 
@@ -22,8 +23,12 @@ def check_arguments(
     validation: Dataset | None,
     settings: FitSettings,
     out: str | Path | None,
-) -> tuple[Dataset, Dataset | None]:
-    """Refuse arguments of `fit` that do not fit each other; training and validation data with the model's labels."""
+) -> tuple[Classifier, Dataset, Dataset | None]:
+    """Refuse arguments of `fit` that do not fit each other.
+
+    Returns:
+        The classifier in the units of the data, and training and validation data with its labels.
+    """
     if not isinstance(classifier, Classifier):
         raise UsageError(
             f"fit trains a Classifier, got {type(classifier).__name__}: wrap it in sg.Classifier(module, classes=...)"
@@ -41,9 +46,14 @@ def check_arguments(
             "use 'none'"
         )
     train = _fitting(classifier, two_classes(train), "training")
+    classifier, scaled = within(classifier, train, classifier.name)
+    if scaled:
+        logging.getLogger("steadygrad").warning(scaled)
     if validation is not None:
         validation = _fitting(classifier, validation, "validation")
-        if (validation.shape, len(validation.classes)) != (train.shape, len(train.classes)):
+        if any(getattr(validation, what) != getattr(train, what) for what in ("shape", "bounds")) or (
+            len(validation.classes) != len(train.classes)
+        ):
             raise UsageError(f"the validation data must be like the training data: got {validation} and {train}")
     elif settings.select != "last" or settings.robust_eps is not None:
         raise UsageError("select and robust_eps need validation data: give some, such as train.divide(0.1, seed=0)")
@@ -51,7 +61,7 @@ def check_arguments(
         if out is None:
             raise UsageError("tensorboard=True needs a folder: give out=")
         require_tensorboard()
-    return train, validation
+    return classifier, train, validation
 
 
 def _fitting(classifier: Classifier, data: Dataset, which: str) -> Dataset:
@@ -60,11 +70,6 @@ def _fitting(classifier: Classifier, data: Dataset, which: str) -> Dataset:
         raise UsageError(
             f"the {which} samples have shape {data.shape}, and {classifier.name} takes {classifier.input_shape}: "
             "build the model for this shape, or resize the data"
-        )
-    if classifier.bounds != data.bounds:
-        raise UsageError(
-            f"{classifier.name} takes inputs within {classifier.bounds}, and the data lie within {data.bounds}: "
-            "give the classifier these bounds, with mean and std instead"
         )
     names = classifier.classes
     if names is None:

@@ -76,7 +76,7 @@ def fit(
             defense does not allow, or `out` belongs to another configuration.
         Failure: the loss is no longer finite; the last checkpoint stays.
     """
-    train, validation = check_arguments(classifier, defense, train, validation, settings, out)
+    classifier, train, validation = check_arguments(classifier, defense, train, validation, settings, out)
     processes = Processes(device)
     folder, run = Path(out) if out is not None else None, ""
     if folder is not None:

@@ -106,12 +106,12 @@ class TrainPlan(DataPlan):
 
 
 def moments(data: Dataset) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel, from at most 10,000 samples spread over the data."""
+    """Mean and standard deviation per channel, or of all features, from at most 10,000 samples drawn from the data."""
     drawn, count = data.take(10_000, seed=0), 0
     total = squares = torch.zeros((), dtype=torch.float64)
     for start in range(0, len(drawn), _CHUNK):
         x = drawn.batch(slice(start, start + _CHUNK))[0].double()
-        rows = x.transpose(0, 1).flatten(1) if x.ndim == 4 else x.flatten()[None]  # (C, values)
+        rows = x.transpose(0, 1).flatten(1) if x.ndim > 2 else x.flatten()[None]  # (C, values)
         count += rows.shape[1]
         total, squares = total + rows.sum(1), squares + rows.square().sum(1)
     variance = (squares - total.square() / count).clamp_min(0) / max(count - 1, 1)

@@ -195,7 +195,10 @@ def test_models_are_left_as_they_were() -> None:
     [
         ({"attacks": []}, "attacks is empty"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"threat": sg.linf(0.1, bounds=(0.4, 0.6))}, "inputs must lie within"),
+        (
+            {"threat": sg.linf(0.1, bounds=(0.4, 0.6))},
+            r"threat has the bounds \(0.4, 0.6\), and .* within \(0.0, 1.0\)",
+        ),
     ],
 )
 def test_wrong_calls_are_refused(arguments: dict[str, Any], message: str) -> None:

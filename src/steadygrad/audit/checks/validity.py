@@ -30,7 +30,7 @@ from steadygrad.measuring.measures.planted import PlantedFound
 from steadygrad.measuring.runner import Runner, Tables
 from steadygrad.measuring.table import Table
 from steadygrad.registry import label_of
-from steadygrad.threat import Threat
+from steadygrad.threat import Threat, check_radius
 
 _QUERIES = 300
 _PLANTED = 100
@@ -131,6 +131,7 @@ def validity(
     """
     if not isinstance(threat.eps, float | int):
         raise UsageError("the checks need a threat with one radius for all samples, e.g. sg.linf(0.1)")
+    check_radius(threat)
     fitted = agreeing(model, data, threat, device).told()
     judged = expected(fitted.model, data.batch(slice(0, 2))[0])
     data = dataclasses.replace(data, classes=fitted.classes)
