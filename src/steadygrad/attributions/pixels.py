@@ -23,9 +23,9 @@ def pixel_maps(maps: Tensor, name: str = "maps") -> Tensor:
     >>> pixel_maps(torch.tensor([[[[1.0, -2.0]], [[-3.0, 0.0]]]]))
     tensor([[4., 2.]])
     """
-    if not maps.is_floating_point() or maps.ndim not in (2, 3, 4) or maps.numel() == 0:
+    if not maps.is_floating_point() or maps.ndim < 2 or maps.numel() == 0:
         raise UsageError(
-            f"{name} must be floating-point maps (N, C, H, W), (N, H, W) or (N, D), "
+            f"{name} must be floating-point maps (N, C, H, W), (N, H, W), (N, D) or (N, C, *), "
             f"got {maps.dtype} of shape {tuple(maps.shape)}"
         )
     finite = torch.isfinite(maps.detach()).flatten(1).all(1)
@@ -37,7 +37,7 @@ def pixel_maps(maps: Tensor, name: str = "maps") -> Tensor:
 def magnitude(maps: Tensor) -> Tensor:
     """`pixel_maps` without its checks, for loops that have made them once."""
     size = maps.abs()
-    return size.sum(1).flatten(1) if maps.ndim == 4 else size.flatten(1)
+    return size.sum(1).flatten(1) if maps.ndim > 3 else size.flatten(1)
 
 
 def pictures(maps: Tensor, name: str = "maps") -> Tensor:

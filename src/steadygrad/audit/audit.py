@@ -135,7 +135,7 @@ def _audited(
         summary.write(folder / Summary.FILE)
         if plan.keep_inputs:
             for name, tables_of in attacked.items():
-                _write_inputs(folder / "inputs", name, tables_of, facts.data["classes"])
+                _write_inputs(folder / "inputs", name, tables_of, facts.data["classes"], plan.bounds)
     return dataclasses.replace(found, summary=summary.plain(), folder=folder)
 
 
@@ -146,7 +146,9 @@ def _as_read(value: Any) -> Any:
     return [_as_read(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _write_inputs(folder: Path, model: str, attacked: Mapping[str, Table], classes: Sequence[str]) -> None:
+def _write_inputs(
+    folder: Path, model: str, attacked: Mapping[str, Table], classes: Sequence[str], bounds: tuple[float, float]
+) -> None:
     """Write for each sample the nearest input that an attack found, or the clean one where none did.
 
     They are `.npz` files that `steadygrad.data.load(path, "test")` reads.
@@ -157,4 +159,6 @@ def _write_inputs(folder: Path, model: str, attacked: Mapping[str, Table], class
     # A sample that nothing changed has its clean input in every table.
     nearest = inputs[distance.argmin(0), np.arange(distance.shape[1])]
     with atomic(folder / f"{place_of(model, '').partition('/')[0]}.npz") as temporary:
-        np.savez_compressed(temporary, x_test=nearest, y_test=tables[0]["label"], classes=np.array(classes))
+        np.savez_compressed(
+            temporary, x_test=nearest, y_test=tables[0]["label"], classes=np.array(classes), bounds=bounds
+        )

@@ -46,7 +46,7 @@ def explained(
     threat = plan.threat.at(eps)
     shape, count = data["shape"], min(plan.explanation_samples, data["samples"])
     pictured = len(shape) in (2, 3)
-    pixels = math.prod(shape[1:] if len(shape) == 3 else shape)
+    pixels = math.prod(shape[1:] if len(shape) > 2 else shape)
     cost = {"steps": plan.explanation_steps, "restarts": plan.explanation_restarts, "draws": plan.explanation_draws}
     goals = MapAttacks(Saliency(), threat).goals(pictured)
     certify = np.arange(count) < plan.explanation_certified

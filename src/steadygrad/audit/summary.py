@@ -43,6 +43,8 @@ def summarize(
         shared: the mean training image as `center`, if there is one.
         corrupted: where the tables of a kind of corrupted data come from.
     """
+    if len(facts.data["shape"]) != 3:  # nothing is drawn of what is no image
+        plan = plan.model_copy(update={"gallery": 0})
     noting, names, arrays = _Noting(tables), list(facts.models), dict[str, Array]()
     labels, classes = facts.data["labels"], facts.data["classes"]
     keep = range(len(labels)) if plan.keep_inputs else candidates(labels, plan.gallery) if plan.gallery else ()

@@ -224,7 +224,7 @@ def two_classes(data: Dataset) -> Dataset:
 
 def _range(bounds: Any) -> tuple[float, float]:
     try:
-        low, high = (float(end) for end in bounds)
+        low, high = (math.nan, math.nan) if isinstance(bounds, str) else (float(end) for end in bounds)
     except (TypeError, ValueError):
         low, high = math.nan, math.nan
     if not -math.inf < low < high < math.inf:

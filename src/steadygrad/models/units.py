@@ -17,7 +17,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def within(model: Model, data: Dataset, name: str) -> tuple[Model | Classifier, str]:
-    """The model for inputs in the units of the data, and what is to be told of that.
+    """The model for inputs in the units of the data, and what is to be told of that; a plain module takes them.
 
     Images whose bounds, and those of the classifier, are black and white are scaled from one to the other. Of other
     data the bounds say how far a change may go, and not what the values mean, so that they must be equal.
@@ -26,6 +26,8 @@ def within(model: Model, data: Dataset, name: str) -> tuple[Model | Classifier, 
         UsageError: other bounds.
     """
     known = classifier_in(model)
+    if known is None and data.bounds != (0, 1):
+        return Classifier(model, bounds=data.bounds, name=name), ""
     if known is None or known.bounds == data.bounds:
         return model, ""
     if len(data.shape) == 3 and {known.bounds, data.bounds} <= set(PIXELS):

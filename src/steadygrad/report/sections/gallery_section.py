@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 def blocks(run: Run) -> list[Block]:
     """The samples of each model, the first ones opened, and the grid of classes."""
-    gallery = run.summary.gallery
+    gallery, shape = run.summary.gallery, run.summary.data.shape
     if gallery is None:
-        return []
+        words = f"No pictures: samples of shape {' × '.join(map(str, shape))} are no images."
+        return [Text(words)] if len(shape) != 3 else []
     folded: list[Block] = []
     for index, model in enumerate(run.summary.models):
         if rows := attacked_samples(run.summary, run.arrays, index):
