@@ -162,20 +162,20 @@ def audited(case: Case, data: Dataset, suite: Any = "fast") -> Outcome:
     left = sg.robust_accuracy(sg.evaluate(case.attacked, data, ORACLE, threat, seed=1000 + case.seed)).value
     failed = tuple(check["name"] for check in found["verdict"]["checks"] if check["passed"] is False)
     values = (found["clean"]["value"], found["robust"]["value"], left)
-    return Outcome(case, *values, found["verdict"]["trustworthy"], failed)
+    return Outcome(case, *values, found["verdict"]["state"] == "holds", failed)
 
 
 def row(outcome: Outcome) -> str:
     """The outcome as a row of the table."""
     shares = " | ".join(f"{100 * share:.1f}" for share in (outcome.clean, outcome.robust, outcome.oracle))
-    verdict = "trustworthy" if outcome.trusted else f"refused: {', '.join(outcome.failed)}"
+    verdict = "holds" if outcome.trusted else f"refused: {', '.join(outcome.failed)}"
     return f"{outcome.case.kind} | {outcome.case.seed} | {shares} | {verdict}"
 
 
 def table(seeds: Sequence[int], samples: int = 300) -> Iterator[str]:
     """The table, line by line as it is made, with a count of wrong verdicts at its end."""
-    data = sg.data.load("digits", "test").take(samples)
-    yield f"digits test, first {len(data)} samples, linf {EPS}, suite fast, seeds {list(seeds)}"
+    data = sg.data.load("digits", "test").draw(samples)
+    yield f"digits test, {len(data)} samples drawn, linf {EPS}, suite fast, seeds {list(seeds)}"
     yield f"steadygrad {sg.__version__}, torch {torch.__version__}, CPU, {torch.get_num_threads()} thread"
     yield "model | seed | clean % | robust % | oracle % | verdict\n---|---|---|---|---|---"
     outcomes = []
@@ -187,7 +187,7 @@ def table(seeds: Sequence[int], samples: int = 300) -> Iterator[str]:
     open_ = [o for o in outcomes if o.case.honest]
     believed = sum(o.trusted and not o.right for o in hidden)
     alarms = sum(not o.trusted for o in open_)
-    yield f"wrong numbers called trustworthy: {believed} of {len(hidden)}; false alarms: {alarms} of {len(open_)}"
+    yield f"wrong numbers that hold: {believed} of {len(hidden)}; false alarms: {alarms} of {len(open_)}"
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ def side(right: int = 95, stood: int = 40, distance: float = 0.1, **changed: Any
         right=[i < right for i in range(COUNT)],
         stood=[i < stood for i in range(COUNT)],
         distance=[distance] * 50,
-        trustworthy=True,
-        text="trustworthy",
+        state="holds",
+        text="number holds",
     )
     return replace(made, **changed)
 
@@ -76,13 +76,13 @@ def test_a_loss_is_called_a_loss() -> None:
 @pytest.mark.parametrize("which", ["before", "after", "both"])
 @pytest.mark.parametrize("stood", [20, 40, 90])
 def test_a_failed_check_on_either_side_forbids_any_verdict(which: str, stood: int) -> None:
-    bad = {"trustworthy": False, "text": "not trustworthy, because noise breaks it"}
+    bad = {"state": "refuted", "text": "number refuted, because noise breaks it"}
     before, after = side(**(bad if which != "after" else {})), side(stood=stood, **(bad if which != "before" else {}))
     found = compare(before, after)
-    assert found.outcome == "not trustworthy"
+    assert found.outcome == "refuted"
     assert found.text.startswith("not to be called better or worse (")
     for word in ("before", "after"):
-        named = f"{word} hardening: not trustworthy, because noise breaks it"
+        named = f"{word} hardening: number refuted, because noise breaks it"
         assert (named in found.text) == (which in (word, "both"))
     assert f"measured: {stood - 40:+.1f} points" in found.text
 

@@ -197,7 +197,9 @@ def test_an_audit_takes_in_maps_and_neurons_and_is_read_again(tmp_path: Path) ->
     )  # fmt: skip
     assert found.summary["explained"]["threat"]["eps"] == 0.01
     assert found.summary["explained"]["models"]["tiny"]["beta"] == 50.0
-    assert [s["id"] for s in found.summary["explained"]["models"]["tiny"]["attributions"][0]["samples"]] == ["s0", "s1"]
+    assert [s["id"] for s in found.summary["explained"]["models"]["tiny"]["attributions"][0]["samples"]] == [
+        *data.draw().ids[:2]
+    ]
     assert found.summary["neurons"]["samples"] == 12
     assert found.arrays["map_marks_explained_0_0"].shape == (2, 4, 4)
     again = read(tmp_path / "run")

@@ -213,7 +213,7 @@ def check_model(found: Audit, row: Any, tables: Tables, suite: tuple[Attack, ...
     for said in row["explanations"]:
         is_mean(said, maps[f"{said['under']}: {said['measure']}"])
     failed = [check["text"] for check in row["verdict"]["checks"] if check["passed"] is False]
-    assert row["verdict"]["trustworthy"] is (not failed)
+    assert (row["verdict"]["state"] == "refuted") is bool(failed)
     assert all(text in row["verdict"]["text"] for text in failed)
 
 

@@ -17,7 +17,7 @@ from audit.test_records import table
 from steadygrad.attacks import BIM, FGSM, PGD, Attack, RandomNoise, Square
 from steadygrad.audit.checks import validity as all_checks
 from steadygrad.audit.checks.validity import Subject, checks, finds_planted, validity
-from steadygrad.audit.checks.verdict import POINT, Check, attack_verdict, verdict
+from steadygrad.audit.checks.verdict import POINT, Check, Verdict, attack_verdict, verdict
 from steadygrad.audit.records import accuracy
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
@@ -55,9 +55,9 @@ def _checks(model: nn.Module, data: Dataset, attack: Attack, threat: sg.Threat =
     found = validity(model, data, attack, threat)
     assert tuple(c.name for c in found.checks) == NAMES
     failed = [c for c in found.checks if c.passed is False]
-    assert found.trustworthy is (not failed)
+    assert found.state == ("refuted" if failed else "holds")
     assert found.text == (
-        "trustworthy" if not failed else "not trustworthy, because " + "; ".join(c.text for c in failed)
+        "number holds" if not failed else "number refuted, because " + "; ".join(c.text for c in failed)
     )
     return {c.name: c for c in found.checks}
 
@@ -137,10 +137,10 @@ def test_distilled_numbers_are_refuted_side_by_side(honest: Classifier, some: Da
     by_loss = {loss: sg.evaluate(distilled, some, PGD(steps=20, loss=loss), THREAT) for loss in ("ce", "margin")}
     claimed, true = (accuracy(by_loss[loss]).value for loss in ("ce", "margin"))
     assert claimed > true + 0.2
-    assert not validity(distilled, some, CE, THREAT).trustworthy
-    assert validity(distilled, some, STRONG, THREAT).trustworthy
-    assert not attack_verdict(by_loss["ce"], true, iterative=True).trustworthy
-    assert attack_verdict(by_loss["margin"], true, iterative=True).trustworthy
+    assert not validity(distilled, some, CE, THREAT).holds
+    assert validity(distilled, some, STRONG, THREAT).holds
+    assert not attack_verdict(by_loss["ce"], true, iterative=True).holds
+    assert attack_verdict(by_loss["margin"], true, iterative=True).holds
 
 
 def test_checks_that_do_not_apply_are_left_open(honest: Classifier, some: Dataset) -> None:
@@ -199,15 +199,19 @@ def _subject(runner: Runner, attack: Attack, count: int, fallen: Any = ()) -> Su
     return Subject(runner, "m", 1, attack, THREAT, base, rows, len(data.classes), data.shape, fallen)
 
 
+def _verdict(subject: Subject) -> Verdict:
+    return verdict(checks(subject), subject.base["label"].tolist())
+
+
 def test_count_bounds_the_samples_and_the_store_keeps_the_work(honest: Classifier, some: Dataset) -> None:
     alone = validity(honest, some, PGD(steps=3), THREAT, count=30)
-    first = Runner({"m": honest}, some)
-    assert verdict(checks(_subject(first, PGD(steps=3), 30))) == alone
+    first = Runner({"m": honest}, some.draw())
+    assert _verdict(_subject(first, PGD(steps=3), 30)) == alone
     computed = first.store.computed
     assert computed > 8
     assert all(len(table) <= 30 for table in first.store._memory.values())
-    again = Runner({"m": honest}, some, first.store)
-    assert verdict(checks(_subject(again, PGD(steps=3), 30))) == alone
+    again = Runner({"m": honest}, some.draw(), first.store)
+    assert _verdict(_subject(again, PGD(steps=3), 30)) == alone
     assert first.store.computed == computed
 
 
@@ -240,13 +244,16 @@ def test_a_threat_without_one_radius_is_refused(honest: Classifier, some: Datase
         validity(honest, some, STRONG, threat)
 
 
+ENOUGH = [0, 1] * 15
+
+
 def test_a_verdict_joins_what_failed() -> None:
     good, open_ = Check("a", True, 0.0, "", "fine"), Check("b", None, None, "", "no steps")
     bad, worse = Check("c", False, 0.5, "", "noise wins"), Check("d", False, 1.0, "", "steps do not suffice")
-    assert verdict([good, open_]).text == "trustworthy"
-    found = verdict([bad, good, worse])
-    assert not found.trustworthy
-    assert found.text == "not trustworthy, because noise wins; steps do not suffice"
+    assert verdict([good, open_], ENOUGH).text == "number holds"
+    found = verdict([bad, good, worse], ENOUGH)
+    assert found.state == "refuted"
+    assert found.text == "number refuted, because noise wins; steps do not suffice"
     plain: dict[str, Any] = found.plain()
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
     assert plain["checks"][0] == {"name": "c", "passed": False, "value": 0.5, "limit": "", "text": "noise wins"}
@@ -265,30 +272,30 @@ def _records(left: float, zero: float, count: int = 200) -> Table:
     [
         (0.5, 0.0, 0.5, True, True, "equals the worst case"),
         (0.54, 0.0, 0.5, True, True, "upper bound"),
-        (0.56, 0.0, 0.5, True, False, "not trustworthy, because other attacks leave 6.0 points less"),
+        (0.56, 0.0, 0.5, True, False, "number refuted, because other attacks leave 6.0 points less"),
         (0.9, 0.0, 0.5, False, True, "upper bound"),
-        (0.5, 0.04, 0.5, True, False, "not trustworthy, because 4.0 % stand with a zero gradient"),
+        (0.5, 0.04, 0.5, True, False, "number refuted, because 4.0 % stand with a zero gradient"),
         (0.5, 0.02, 0.5, True, True, "equals the worst case"),  # 4 of 200 do not yet show more than 1 %
-        (0.5, 0.04, 0.5, False, False, "not trustworthy, because 4.0 % stand"),
+        (0.5, 0.04, 0.5, False, False, "number refuted, because 4.0 % stand"),
     ],
 )
 def test_the_verdict_on_one_attack(
     left: float, zero: float, worst: float, iterative: bool, trusted: bool, words: str
 ) -> None:
     found = attack_verdict(_records(left, zero), worst, iterative)
-    assert found.trustworthy is trusted
+    assert found.holds is trusted
     assert found.text.startswith(words)
 
 
 def test_an_attack_that_needs_no_gradient_is_not_refused_for_want_of_one() -> None:
     records = _records(0.5, 0.3)
-    assert not attack_verdict(records, 0.5, True).trustworthy
-    assert attack_verdict(records, 0.5, True, needs_gradients=False).trustworthy
+    assert not attack_verdict(records, 0.5, True).holds
+    assert attack_verdict(records, 0.5, True, needs_gradients=False).holds
 
 
 def test_zero_gradients_of_fallen_samples_do_not_count_against_an_attack() -> None:
     records = table([True, True, False, False], zero_gradient=[True, True, False, False])
-    assert attack_verdict(records, 0.5, True).trustworthy
+    assert attack_verdict(records, 0.5, True).holds
 
 
 def test_a_longer_attack_shows_nothing_where_another_attack_won(honest: Classifier, some: Dataset) -> None:

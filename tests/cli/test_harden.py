@@ -58,7 +58,7 @@ def test_flags_win_over_a_recipe_and_json_is_one_object(trained: Path) -> None:
     assert (found["training"]["defense"]["name"], found["training"]["defense"]["eps"]) == ("trades", 0.02)
     assert (found["training"]["settings"]["lr"], found["training"]["settings"]["schedule"]) == (1e-5, "cosine")
     # With next to no learning rate nothing is shown, and the command does not pretend otherwise.
-    assert found["outcome"] in ("not shown", "not trustworthy")
+    assert found["outcome"] in ("not shown", "refuted")
 
 
 def test_the_radius_of_a_recipe_is_the_audited_one_and_that_of_a_file_is_its_own() -> None:

@@ -87,7 +87,7 @@ def test_only_what_is_asked_for_is_decoded():
     assert drawn.content_keys([4, 1, 4]) == tuple(memory.content_keys()[rows[i]] for i in (4, 1, 4))
     assert asked == [rows[4], rows[1]]
     drawn.content_keys()
-    assert sorted(asked) == rows
+    assert sorted(asked) == sorted(rows)
 
 
 @pytest.fixture

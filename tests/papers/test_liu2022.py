@@ -256,7 +256,7 @@ def test_the_whole_experiment_is_written_down_and_not_repeated(tmp_path, monkeyp
     jsigr = models.load(tmp_path / "models" / "jsigr")
     checked = validity(jsigr, load("digits", "test"), PGD(steps=2), linf(summary["config"]["eps"]), count=3)
     assert found["rows"]["jsigr"]["verdict"] == checked.text
-    assert found["rows"]["jsigr"]["trustworthy"] == checked.trustworthy
+    assert found["rows"]["jsigr"]["holds"] == checked.holds
     page = (tmp_path / "index.html").read_text()
     for text in ("an undefended mlp", "energy inside (more is better)", "blur saliency of J-SIGR", "J-SIGR + PGD"):
         assert text in page

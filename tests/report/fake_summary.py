@@ -18,7 +18,7 @@ NAMES = ["plain", "distilled", "FGSM-trained", "PGD-trained", "gradient penalty"
 STRENGTH = [0.25, 0.62, 0.5, 0.82, 0.66, 0.86]
 ATTACKS = [("random_noise", "random noise"), ("fgsm", "FGSM"), ("pgd", "PGD-40"), ("pgd", "PGD-40 (cross-entropy)")]
 REASON = (
-    "not trustworthy, because logits × 100 change the accuracy by 38.2 points, "
+    "number refuted, because logits × 100 change the accuracy by 38.2 points, "
     "and 71.3 % of the samples have a zero gradient"
 )
 GLYPHS = {
@@ -80,7 +80,7 @@ def _checks(trusted: bool) -> list[dict[str, Any]]:
 def _model(index: int, name: str, rng: np.random.Generator) -> dict[str, Any]:
     robust, trusted = STRENGTH[index], name != "distilled"
     clean = 0.972 - 0.006 * index
-    verdict = {"trustworthy": trusted, "text": "trustworthy" if trusted else REASON}
+    verdict = {"state": "holds" if trusted else "refuted", "text": "number holds" if trusted else REASON}
     attacks = []
     for order, (kind, label) in enumerate(ATTACKS):
         accuracy = clean - (clean - robust) * (0.06, 0.62, 1.0, 0.97)[order]
@@ -98,7 +98,7 @@ def _model(index: int, name: str, rng: np.random.Generator) -> dict[str, Any]:
                 "forwards": steps * accuracy + 2,
                 "backwards": steps * accuracy,
                 "median_distance": None if kind == "random_noise" else EPS * (1 - 0.1 * order),
-                "verdict": {"trustworthy": fooled, "text": "trustworthy" if fooled else REASON},
+                "verdict": {"state": "holds" if fooled else "refuted", "text": "upper bound" if fooled else REASON},
             }
         )
     grid = np.linspace(0, 2 * EPS, 9)
@@ -118,6 +118,10 @@ def _model(index: int, name: str, rng: np.random.Generator) -> dict[str, Any]:
         "clean": estimate(clean),
         "robust": estimate(robust),
         "verdict": {**verdict, "checks": _checks(trusted)},
+        "by_class": [
+            {"name": str(c), "clean": estimate(clean, SAMPLES // 10), "robust": estimate(robust, SAMPLES // 10)}
+            for c in range(10)
+        ],
         "eligibility": {"deterministic": True, "gradients": trusted, "no_optimization": True},
         "attacks": attacks,
         "broken_by": [
@@ -269,7 +273,11 @@ def _frame(models: list[dict[str, Any]], samples: int) -> dict[str, Any]:
             "name": "digits",
             "split": "test",
             "samples": samples,
+            "available": 2 * samples,
+            "seed": 0,
             "classes": [str(d) for d in range(10)],
+            "samples_of_classes": [samples // 10] * 10,
+            "available_of_classes": [samples // 5] * 10,
             "shape": [1, 16, 16],
             "fingerprint": "9f3a1c0de5",
         },

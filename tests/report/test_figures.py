@@ -47,7 +47,7 @@ def test_a_doubtful_curve_is_dashed_not_only_colored() -> None:
     summary, _ = full()
     doubtful = curves(read(summary)).count("stroke-dasharray: 7")
     for model in summary["models"]:
-        model["verdict"] = {"trustworthy": True, "text": "trustworthy", "checks": []}
+        model["verdict"] = {"state": "holds", "text": "number holds", "checks": []}
     assert doubtful == 1 + curves(read(summary)).count("stroke-dasharray: 7")
 
 

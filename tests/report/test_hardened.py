@@ -20,7 +20,7 @@ SIDE = {
     "robust": SHARE,
     "median_distance": 0.11,
     "distances": 100,
-    "verdict": {"trustworthy": True, "text": "fine"},
+    "verdict": {"state": "holds", "text": "fine"},
 }
 CHANGE = {"value": 0.125, "low": -0.05, "high": 0.3, "count": 100, "gained": 20, "lost": 7, "p": 0.02}
 SUMMARY = full()[0]

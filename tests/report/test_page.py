@@ -163,12 +163,12 @@ def test_every_number_of_the_headline_is_there(rendered: tuple[dict[str, Any], s
 
 def test_a_refused_number_is_struck_and_explained_without_color(rendered: tuple[dict[str, Any], str]) -> None:
     text = rendered[1]
-    headline = text[text.index('<section id="result"') : text.index('<section id="attacks"')]
+    headline = text[text.index('<section id="result"') : text.index('<section id="classes"')]
     assert headline.count("<s ") == 1
     row = next(row for row in headline.split("<tr") if ">distilled<" in row)
     assert re.search(r"<s class=\"value\">62\.0 %</s>", row)
-    assert "✗</span> not trustworthy, because logits × 100" in row
-    assert headline.count("✓</span> trustworthy") == 5
+    assert "✗</span> number refuted, because logits × 100" in row
+    assert headline.count("✓</span> number holds") == 5
 
 
 def test_failed_checks_are_open_and_passed_ones_closed(rendered: tuple[dict[str, Any], str]) -> None:
@@ -207,6 +207,8 @@ def test_foreign_names_are_escaped() -> None:
     evil = '<script>alert("1")</script> id="main" $x^$ 名前'
     summary, arrays = full([evil, *NAMES[1:]])
     summary["data"]["classes"][9] = '"><img src=x onerror=alert(1)>'
+    for model in summary["models"]:
+        model["by_class"][9]["name"] = '"><img src=x onerror=alert(1)>'
     for rows in summary["gallery"]["models"].values():
         for row in rows:
             row |= {k: '"><img src=x onerror=alert(1)>' for k, v in row.items() if v == "9"}

@@ -15,7 +15,7 @@ from steadygrad.report.style import drawing, logarithmic, svg
     [
         (0.03, 0.6, ["0.05", "0.1", "0.2", "0.5"]),
         (2.0, 3.0, ["2", "2.2", "2.4", "2.6", "2.8", "3"]),
-        (1e-9, 1e-3, ["10⁻⁹", "10⁻⁸", "10⁻⁷", "10⁻⁶", "10⁻⁵", "10⁻⁴", "0.001"]),
+        (1e-9, 1e-3, ["10⁻⁹", "10⁻⁸", "10⁻⁷", "10⁻⁶", "10⁻⁵", "0.0001", "0.001"]),
     ],
 )
 def test_logarithmic_axes_have_a_few_plain_numbers(low: float, high: float, labels: list[str]) -> None:

@@ -33,7 +33,7 @@ def test_the_headline_is_aligned_and_complete() -> None:
         assert line.strip().startswith(model.name)
         assert wording.estimate(model.clean) in line
         assert wording.estimate(model.robust) in line
-        assert line.endswith(f"{'✓' if model.verdict.trustworthy else '✗'} {model.verdict.text}")
+        assert line.endswith(("✓ " if model.verdict.state == "holds" else "✗ ") + model.verdict.text)
 
 
 def test_table_prints_the_numbers_of_the_page_and_no_markup() -> None:
@@ -57,7 +57,7 @@ def test_a_refused_number_is_struck_in_the_table() -> None:
 def _refused(summary: dict[str, Any], *places: int) -> Summary:
     for place in places:
         verdict = summary["models"][place]["verdict"]
-        verdict["trustworthy"] = verdict["checks"][0]["passed"] = False
+        verdict["state"], verdict["checks"][0]["passed"] = "refuted", False
     return read(summary)
 
 
@@ -65,10 +65,10 @@ def test_sentence_names_the_best_number_that_stands() -> None:
     summary, _ = full()
     sentence = headline_section.sentence(read(summary))
     assert sentence.startswith("PGD + gradient penalty withstands every attack tried within ℓ∞ ≤ 0.1 on 86.0 %")
-    assert "the number of one other model is not trustworthy" in sentence
+    assert "the number of one other model is refuted" in sentence
     sentence = headline_section.sentence(_refused(summary, 5))
     assert sentence.startswith("PGD-trained withstands")
-    assert "the numbers of 2 other models are not trustworthy" in sentence
+    assert "the numbers of 2 other models are refuted" in sentence
 
 
 def test_sentence_claims_nothing_when_no_number_stands() -> None:

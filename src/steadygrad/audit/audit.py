@@ -51,6 +51,8 @@ def audit(
         out: run folder; a killed run continues there, and what is measured already is not measured again.
             None keeps everything in memory.
         files: where the models came from, by name, written down; `command` likewise.
+        data: of which `samples` are drawn, balanced over the classes, by the seed; checks, maps and neurons look at
+            the first ones of the draw.
         settings: the fields of `AuditPlan`, such as `attacks`, `samples`, `checked`, `gallery`, `explanations`.
 
     Raises:
@@ -66,7 +68,7 @@ def audit(
 
     # All that can be refused is refused here, before there is a folder.
     plan, named = AuditPlan.of(threat, settings), named_models(models)
-    data = data if plan.samples is None else data.take(plan.samples)
+    whole, data = data, data.draw(plan.samples, plan.seed)
     if center is not None and center.shape != data.shape:
         raise UsageError(f"center must be one input of shape {data.shape}, got {tuple(center.shape)}")
     how = {"draws": plan.draws, "device": plan.device, "of_data_only": plan.classes_of_data_only}
@@ -75,6 +77,7 @@ def audit(
     data = dataclasses.replace(data, classes=next(iter(fitted.values())).classes)
     weights = {name: weights_key(model) for name, model in judged.items()}
     about = {"name": data.name, "split": data.split, "samples": len(data), "fingerprint": data.fingerprint}
+    counts = [part.labels.bincount(minlength=len(data.classes)).tolist() for part in (data, whole)]
     middle = None if center is None else key(center.double().flatten().tolist())
     config = {**plan.plain(), "models": weights, "data": about, "center": middle}
     folder = output_folder(out, config) if out is not None else None
@@ -82,7 +85,16 @@ def audit(
     runner = Runner(judged, data, store, plan.seed, plan.device, plan.batch_size, plan.version)
     facts = Facts(
         {name: about_model(found, weights[name], (files or {}).get(name)) for name, found in fitted.items()},
-        {**about, "classes": list(data.classes), "shape": list(data.shape), "labels": data.labels.tolist()},
+        {
+            **about,
+            "available": len(whole),
+            "seed": plan.seed,
+            "classes": list(data.classes),
+            "samples_of_classes": counts[0],
+            "available_of_classes": counts[1],
+            "shape": list(data.shape),
+            "labels": data.labels.tolist(),
+        },
         command,
         {} if plan.corruptions is None else kinds(plan.corruptions, plan.samples),
     )

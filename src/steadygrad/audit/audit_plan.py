@@ -30,7 +30,9 @@ class AuditPlan(Plan):
     norm: Literal["linf", "l2", "l1", "l0"] = Field("linf", description="Norm of a change.")
     eps: Radius = Field(8 / 255, description="Radius in units of the data (0 to 1), e.g. 0.1 or 8/255.")
     bounds: tuple[float, float] = Field((0.0, 1.0), description="Smallest and largest value of an input.")
-    samples: Count | None = Field(None, description="Samples to attack, the first ones of the split; all if not given.")
+    samples: Count | None = Field(
+        None, description="Samples to attack, drawn in equal numbers from each class; all if not given."
+    )
     suite: Literal["fast", "standard"] = Field("fast", description="Attacks by the name of their suite.")
     attacks: Annotated[tuple[Attack, ...], methods("attack")] = Field(
         (), description="An attack instead of the suite, e.g. pgd:steps=100; may be repeated, the leading one first."
@@ -38,11 +40,11 @@ class AuditPlan(Plan):
     attributions: Annotated[tuple[Attribution, ...], methods("attribution")] = Field(
         (Saliency(), IntegratedGradients()), description="An attribution whose maps are shown; may be repeated."
     )
-    checked: Count = Field(300, description="Samples for the validity checks and the smallest changes.")
+    checked: Count = Field(300, description="Of these, samples for the validity checks and the smallest changes.")
     mapped: Count = Field(100, description="Samples for the stability of maps under the attack on the prediction.")
     gallery: Annotated[int, Field(ge=0)] = Field(6, description="Pictures per model; 0 for none.")
-    grid: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
-        GRID, description="Radii of the curve as multiples of the audit's."
+    grid: Annotated[tuple[float, ...], Field(min_length=1)] | None = Field(
+        None, description="Radii of the curve as multiples of the audit's; by default they fit the smallest changes."
     )
     classes_of_data_only: bool = Field(
         False, description="Judge among the classes of the data only, where a model has more."
@@ -103,7 +105,7 @@ class AuditPlan(Plan):
     @model_validator(mode="after")
     def _checked(self) -> AuditPlan:
         suite = self.suite_of_attacks()
-        Curve(suite[0], self.threat, self.grid)
+        Curve(suite[0], self.threat, self.grid or GRID)
         for part, word in (("explanation", "explanations"), ("neuron", "neurons")):
             for name in type(self).model_fields if not getattr(self, word) else ():
                 if name.startswith(f"{part}_") and getattr(self, name) != type(self).model_fields[name].default:

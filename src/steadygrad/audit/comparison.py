@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from steadygrad.audit.checks.verdict import State
 from steadygrad.errors import UsageError
 from steadygrad.measuring.paired import PairedDifference, difference_of_shares, median_shift
 from steadygrad.measuring.statistics import quantiles, share_of
 
-Outcome = Literal["better", "worse", "not shown", "not trustworthy"]
+Outcome = Literal["better", "worse", "not shown", "too few", "refuted"]
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,14 @@ class Side:
         stood: (N,) bool, no attack of the audit changed it.
         distance: (M,) smallest changes found of the first M samples: 0 for a clean mistake, infinite
             where none was.
-        trustworthy: the verdict of the audit's checks, and `text` its words.
+        state: the verdict of the audit's checks, and `text` its words.
     """
 
     samples: Sequence[str]
     right: Sequence[bool]
     stood: Sequence[bool]
     distance: Sequence[float]
-    trustworthy: bool
+    state: State
     text: str
 
 
@@ -39,7 +40,8 @@ class Comparison:
     """The paired differences and the verdict on them.
 
     `outcome` is "better" or "worse" where robust accuracy is shown to differ, "not shown" where its
-    interval includes zero, and "not trustworthy" where a check failed on either side.
+    interval includes zero, "too few" where the samples are too few to judge, and "refuted" where a check failed on
+    either side.
     """
 
     outcome: Outcome
@@ -63,7 +65,7 @@ def compare(before: Side, after: Side) -> Comparison:
     Raises:
         UsageError: the sides are of different samples.
 
-    >>> side = Side(["a"] * 50, [True] * 50, [False] * 50, [0.1] * 50, True, "trustworthy")
+    >>> side = Side(["a"] * 50, [True] * 50, [False] * 50, [0.1] * 50, "holds", "number holds")
     >>> compare(side, side).text.partition(";")[0]
     'no difference in robust accuracy is shown: +0.0 points [-7.1, +7.1] on 50 images'
     """
@@ -80,10 +82,12 @@ def _judge(
     before: Side, after: Side, clean: PairedDifference, robust: PairedDifference, distance: PairedDifference
 ) -> tuple[Outcome, str]:
     seen = f"{_points(robust)} on {robust.count} images"
-    failed = [f"{word} hardening: {side.text}" for word, side in (("before", before), ("after", after))
-              if not side.trustworthy]  # fmt: skip
+    sides = (("before", before), ("after", after))
+    failed = [f"{word} hardening: {side.text}" for word, side in sides if side.state == "refuted"]
     if failed:
-        return "not trustworthy", f"not to be called better or worse ({'; '.join(failed)}); measured: {seen}"
+        return "refuted", f"not to be called better or worse ({'; '.join(failed)}); measured: {seen}"
+    if unjudged := [side.text for side in (before, after) if side.state == "too few"]:
+        return "too few", f"{unjudged[0]}; measured: {seen}"
     if robust.direction == 0:
         # A bound of the interval may look one-sided while the exact test sees too few samples that moved.
         few = "" if robust.low <= 0 <= robust.high else f", but too few moved (exact p = {robust.p:.2f})"
@@ -118,5 +122,5 @@ def _plain(side: Side) -> dict[str, Any]:
         "robust": share_of(side.stood).plain(),
         "median_distance": quantiles(side.distance, at=(0.5,))["0.5"],
         "distances": len(side.distance),
-        "verdict": {"trustworthy": side.trustworthy, "text": side.text},
+        "verdict": {"state": side.state, "text": side.text},
     }

@@ -24,9 +24,9 @@ def kinds(path: str | Path, count: int | None) -> dict[str, int]:
 
 
 def corrupted(runner: Runner, path: str | Path, kind: str, count: int | None) -> Runner:
-    """A runner of the same models on the first so many images of a kind, which are read now."""
+    """A runner of the same models on so many images of a kind, drawn by the runner's seed, which are read now."""
     name, _, severity = kind.rpartition(" ")
-    data = load_corrupted(path, name, int(severity), runner.data.classes, count)
+    data = load_corrupted(path, name, int(severity), runner.data.classes, count, runner.seed)
     return dataclasses.replace(runner, data=data)
 
 

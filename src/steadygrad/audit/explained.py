@@ -100,7 +100,7 @@ def _row(table: Table) -> dict[str, Any]:
         else None,
         "points": int(table["points"].sum()),
         "deviation": {distance: _deviation(table, distance) for distance in DISTANCES},
-        "why": {kind: next((str(w) for w in table[f"why_{kind}"] if w), None) for kind in KINDS},
+        "why": {kind: _why(table, kind) for kind in KINDS},
         "certain": {"mean": mean(certain).within(0.0, math.inf).plain(), "any": share_of(certain > 0).plain()}
         if len(certain)
         else None,
@@ -112,6 +112,12 @@ def _row(table: Table) -> dict[str, Any]:
         else None,
         "passes": {way: float(table[way].mean()) for way in ("forwards", "backwards")},
     }
+
+
+def _why(table: Table, kind: str) -> str | None:
+    """Why there are no bounds of a kind; None where there are."""
+    said = next((str(why) for why in table[f"why_{kind}"] if why), None)
+    return said or ("asked for no sample" if np.isnan(table[f"deviation_euclidean_{kind}"]).all() else None)
 
 
 def _randomization(table: Table) -> dict[str, Any]:

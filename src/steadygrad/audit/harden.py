@@ -118,7 +118,7 @@ def harden(
     plan = AuditPlan.of(threat, audit_settings)
     classifier = _classifier(model, data, threat)
     parts = data.divide(validation, seed) if isinstance(validation, float | int) else (data, validation)
-    images = test if plan.samples is None else test.take(plan.samples)
+    images = test.draw(plan.samples, seed)
     if (images.shape, images.classes) != (data.shape, data.classes):
         raise UsageError(f"the test data must be like the training data, in shape and classes: got {images} and {data}")
     _check_unseen(images, parts)
@@ -132,7 +132,7 @@ def harden(
         trained.classifier.save(folder / "model.safetensors")
     sources = {BEFORE: files or classifier.name, AFTER: str(folder / "model.safetensors") if folder else "in memory"}
     how: dict[str, Any] = {"seed": seed, "device": device, **audit_settings}
-    found = audit(named, images, threat, out=folder, files=sources, command=command, **how)
+    found = audit(named, test, threat, out=folder, files=sources, command=command, **how)
     comparison = compare(*(_side(found, name) for name in named))
     about = found.summary
     summary = HardenSummary.model_validate(
@@ -207,6 +207,6 @@ def _side(found: Audit, name: str) -> Side:
         right=(samples["clean_prediction"] == samples["label"]).tolist(),
         stood=(~fell[samples["sample"]]).tolist(),
         distance=distances["distance"].tolist(),
-        trustworthy=bool(entry["verdict"]["trustworthy"]),
+        state=entry["verdict"]["state"],
         text=str(entry["verdict"]["text"]),
     )

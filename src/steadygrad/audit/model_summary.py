@@ -18,7 +18,7 @@ from steadygrad.audit.records import accuracy, fallen, records, records_of_curve
 from steadygrad.measuring.measure import settings_of
 from steadygrad.measuring.measures import MEASURES
 from steadygrad.measuring.measures.attacked import Attacked, nearest
-from steadygrad.measuring.measures.curve import Curve
+from steadygrad.measuring.measures.curve import Curve, fitted_grid
 from steadygrad.measuring.measures.gradient_norms import GradientNorms
 from steadygrad.measuring.measures.map_stability import SIMILARITY_OF_MAPS, WAYS, MapStability
 from steadygrad.measuring.measures.rho2 import Rho2, mean_ratio
@@ -75,14 +75,33 @@ class ModelSummary:
         return range(min(self.plan.checked, int(self.data["samples"])))
 
     @cached_property
+    def nearest_found(self) -> Array:
+        """(N,) the nearest change that an attack of the suite, or a search for the smallest, found; 0 for a mistake."""
+        known: Array = np.min(
+            [np.where(t["success"], t["distance"], np.inf) for t in self.attacked.values()], axis=0
+        )  # fmt: skip
+        rows, free = self.checked, self.plan.threat.at(None)
+        for attack in nearest(free.norm):
+            searched = self.tables.run(Attacked(attack, free), self.name, rows=rows)
+            known[rows] = np.minimum(known[rows], searched["distance"])
+        return known
+
+    @cached_property
     def curve(self) -> Table:
-        """The search of the curve, which counts what the suite found."""
-        known = np.min([table["distance"] for table in self.attacked.values()], axis=0)
-        return self.tables.run(self._curve, self.name, given={"known": known})
+        """The search of the curve, which counts what other attacks found."""
+        return self.tables.run(self._curve, self.name, given={"known": self.nearest_found})
+
+    @cached_property
+    def _curve(self) -> Curve:
+        plan = self.plan
+        if plan.grid is not None:
+            return Curve(self.lead, plan.threat, tuple(plan.eps * factor for factor in plan.grid))
+        return Curve(self.lead, plan.threat, fitted_grid(plan.threat, self.nearest_found[self.checked], self._limit))
 
     @property
-    def _curve(self) -> Curve:
-        return Curve(self.lead, self.plan.threat, tuple(self.plan.eps * g for g in self.plan.grid))
+    def _limit(self) -> float:
+        """The radius at which everything is allowed."""
+        return float(self.plan.threat.largest(torch.empty(1, *self.data["shape"]))[0])
 
     @cached_property
     def records(self) -> Table:
@@ -99,7 +118,7 @@ class ModelSummary:
             self.tables, self.name, int(self.about["draws"]), self.lead, plan.threat, lead.select(self.checked),
             tuple(self.checked), len(self.data["classes"]), tuple(self.data["shape"]), fallen(self.attacked.values()),
         )  # fmt: skip
-        judged = verdict(checks(subject))
+        judged = verdict(checks(subject), subject.base["label"].tolist(), self.data["classes"])
         norms = self.tables.run(GradientNorms(), self.name)
         score = self.tables.run(Rho2(), self.name, shared=shared)
         radii = self.curve["radius"]
@@ -113,6 +132,7 @@ class ModelSummary:
             "clean": share_of(lead["clean_prediction"] == lead["label"]).plain(),
             "robust": worst.plain(),
             "verdict": judged.plain(),
+            "by_class": self._by_class(),
             "eligibility": judged.eligibility(),
             "attacks": [self._attack(a, worst.value) for a in plan.suite_of_attacks()],
             "broken_by": self._broken_by(),
@@ -150,8 +170,18 @@ class ModelSummary:
             "after_rounding": accuracy(table, "rounded_success").plain(),
             **{name: float(table[name].mean()) for name in ("zero_gradient", "forwards", "backwards")},
             "median_distance": quantiles(table["distance"], at=(0.5,))["0.5"],
-            "verdict": {"trustworthy": judged.trustworthy, "text": judged.text},
+            "verdict": {"state": judged.state, "text": judged.text},
         }
+
+    def _by_class(self) -> list[dict[str, Any]]:
+        """Clean and robust accuracy of the samples of each class, the worst class first."""
+        stood = ~np.isin(self.leading["sample"], list(fallen([self.records])))
+        right, labels = self.leading["clean_prediction"] == self.leading["label"], self.leading["label"]
+        rows = []
+        for label in np.unique(labels):
+            clean, robust = (share_of(hits[labels == label]).plain() for hits in (right, stood))
+            rows.append({"name": self.data["classes"][label], "clean": clean, "robust": robust})
+        return sorted(rows, key=lambda row: (row["robust"]["value"], row["clean"]["value"]))
 
     def _broken_by(self) -> list[dict[str, Any]]:
         """How many samples each attack, or each member of a suite, broke, and how many nothing else did."""
@@ -172,22 +202,18 @@ class ModelSummary:
         threat, found = self.plan.threat, self.smallest()
         rows = self.leading.select(self.checked)
         sizes = found["distance"][rows["clean_prediction"] == rows["label"]]
-        limit = float(threat.largest(torch.empty(1, *self.data["shape"]))[0])
         return {
             "attack": " and ".join(map(label_of, nearest(threat.norm))),
             "count": len(sizes),
             "censored": int(np.isinf(sizes).sum()),
-            "limit": limit,
+            "limit": self._limit,
             "quantiles": quantile_intervals(sizes),
         }
 
     def smallest(self) -> Table:
         """The smallest `distance` that was found for each checked sample: 0 for a mistake, infinite for none."""
-        rows, free = self.checked, self.plan.threat.at(None)
-        searched = [self.tables.run(Attacked(a, free), self.name, rows=rows) for a in nearest(free.norm)]
-        # A change that another attack found counts, so that distances do not contradict accuracies.
-        others = [np.where(t["success"], t["distance"], np.inf)[rows] for t in self.attacked.values()]
-        sizes: Array = np.min([*(t["distance"] for t in searched), *others, self.curve["radius"][rows]], axis=0)
+        rows = self.checked
+        sizes: Array = np.minimum(self.nearest_found, self.curve["radius"])[rows]
         about = {"model": np.array([self.name] * len(rows)), "sample": self.leading["sample"][rows]}
         return Table({**about, "distance": sizes})
 
@@ -208,7 +234,7 @@ class ModelSummary:
             measure = MapStability(attribution, self.lead, self.plan.threat)
             table = self.tables.run(measure, self.name, rows=mapped)
             for way in WAYS:
-                for name in SIMILARITY_OF_MAPS:
-                    found = mean(table[f"{way}: {name}"])
+                for name, similarity in SIMILARITY_OF_MAPS.items():
+                    found = mean(table[f"{way}: {name}"]).within(*similarity.range)
                     rows.append({"attribution": label_of(attribution), "under": way, "measure": name} | found.plain())
         return rows

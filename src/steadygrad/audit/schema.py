@@ -49,13 +49,13 @@ class Check(Part):
 class Verdict(AttackVerdict):
     """Whether a robust accuracy may be believed: every check that applies must pass."""
 
-    text: str = Field(description='"trustworthy", or "not trustworthy, because ..."')
+    text: str = Field(description='"number holds", "number refuted, because ...", or "too few samples to judge: ..."')
     checks: list[Check] = Field(description="the [checks](concepts/validity.md) behind it")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.trustworthy is any(check.passed is False for check in self.checks):
-            raise ValueError(f"trustworthy: expected {not self.trustworthy} from the checks, found {self.trustworthy}")
+        if (self.state == "refuted") is not any(check.passed is False for check in self.checks):
+            raise ValueError(f"state: does not follow from the checks, found {self.state}")
         return self
 
 
@@ -81,6 +81,14 @@ class BrokenBy(Part):
     samples: Count = Field(description="samples that it broke")
     alone: Count = Field(description="those of them that no other attack of the suite broke")
     _alone = at_most("alone", "samples")
+
+
+class ClassRow(Part):
+    """What was found for the samples of one class."""
+
+    name: str = Field(description="name of the class")
+    clean: Estimate = Field(description="accuracy without attack")
+    robust: Estimate = Field(description="samples that nothing changed")
 
 
 class Point(Part):
@@ -176,6 +184,7 @@ class Model(Part):
     clean: Estimate = Field(description="accuracy without attack")
     robust: Estimate = Field(description="samples that neither an attack nor the curve's search changed: worst case")
     verdict: Verdict = Field(description="whether the robust accuracy may be believed")
+    by_class: Annotated[list[ClassRow], MinLen(1)] = Field(description="each class that was drawn, the worst first")
     eligibility: Triple[Literal["deterministic", "gradients", "no_optimization"], Flag | None] = Field(
         description="what RobustBench asks of a defense, as far as the [checks](concepts/validity.md) see it: the same "
         "output for the same input, gradients that are not zero, no optimization in the forward pass; null: not seen"
@@ -208,6 +217,9 @@ class Model(Part):
                 raise ValueError(f"{name}.count: expected samples, {self.samples}, found {found.count}")
         if self.distances is not None and self.distances.count > self.samples:
             raise ValueError(f"distances.count: expected at most {self.samples}, found {self.distances.count}")
+        for name in ("clean", "robust"):
+            if sum(getattr(row, name).count for row in self.by_class) != self.samples:
+                raise ValueError(f"by_class.{name}.count: expected {self.samples} in all")
         if self.robust.value > self.clean.value:
             raise ValueError(f"robust.value: expected at most clean.value, found {self.robust.value}")
         if {row.attack for row in self.broken_by} != {attack.label for attack in self.attacks}:
@@ -293,6 +305,9 @@ class Summary(Document):
         for where, found in named.items():
             if list(found) != names:
                 raise ValueError(f"{where}: expected {', '.join(names)}")
+        for place, model in enumerate(self.models):
+            if not {row.name for row in model.by_class} <= set(self.data.classes):
+                raise ValueError(f"models[{place}].by_class: expected names of classes of the data")
         for name, rows in self.gallery.models.items() if self.gallery is not None else ():
             if name not in names:
                 raise ValueError(f"gallery.models: expected {', '.join(names)}, found {name}")
@@ -336,8 +351,9 @@ class HardenSummary(Document):
         description="its name, where it came from, and where the hardened one lies"
     )
     training: Training = Field(description="how it was trained")
-    outcome: Literal["better", "worse", "not shown", "not trustworthy"] = Field(
-        description='"not shown": the interval of the difference includes zero; "not trustworthy": a check failed'
+    outcome: Literal["better", "worse", "not shown", "too few", "refuted"] = Field(
+        description='"not shown": the interval of the difference includes zero; "too few": samples to judge; '
+        '"refuted": a check failed'
     )
     text: str = Field(description="the verdict in one sentence")
     before: Side = Field(description="the model as it was")

@@ -176,7 +176,7 @@ class Explained(Part):
     """Explanations under attack: how far maps can be moved while the prediction stays."""
 
     threat: Threat = Field(description="the allowed changes; the prediction must stay")
-    samples: Count = Field(description="the first so many samples")
+    samples: Count = Field(description="so many, the first ones of the draw")
     pixels: Pair[Literal["all", "top"], Count] = Field(description="of a map, and of its top 10 %")
     goals: list[str] = Field(description="what the attacks raise")
     steps: Count = Field(description="steps of each attack")
@@ -253,7 +253,7 @@ class Neurons(Part):
 
     attack: str = Field(description="label of the attack that made the adversarial partners")
     threat: Threat = Field(description="the allowed changes")
-    samples: Count = Field(description="the first so many samples")
+    samples: Count = Field(description="so many, the first ones of the draw")
     share: Share = Field(description="share of a layer's neurons that are held")
     draws: Count = Field(description="draws of as many random ones")
     models: dict[str, ModelNeurons] = Field(description="by name of the model")

@@ -187,7 +187,9 @@ class Passes(Part):
 class AttackVerdict(Part):
     """Whether the number of one attack may be believed by itself."""
 
-    trustworthy: Flag = Field(description="whether it may")
+    state: Literal["holds", "refuted", "too few"] = Field(
+        description='"holds", "refuted", or "too few" samples to judge'
+    )
     text: str = Field(description="why, in one sentence")
 
 
@@ -196,10 +198,22 @@ class Data(Part):
 
     name: str = Field(description="name of the data set")
     split: str = Field(description="its part")
-    samples: Count = Field(description="how many there are")
+    samples: Count = Field(description="how many were drawn, in equal numbers from each class as far as there are")
+    available: Count = Field(description="how many there are to draw from")
+    seed: Count = Field(description="seed of the draw")
     classes: list[str] = Field(description="names of the classes")
+    samples_of_classes: list[Count] = Field(description="how many were drawn of each class")
+    available_of_classes: list[Count] = Field(description="how many there are of each class")
     shape: list[Count] = Field(description="[channels, height, width]")
     fingerprint: str = Field(description="hash of the samples")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in ("samples", "available"):
+            counts = getattr(self, f"{name}_of_classes")
+            if len(counts) != len(self.classes) or sum(counts) != getattr(self, name):
+                raise ValueError(f"{name}_of_classes: expected {getattr(self, name)} samples of {len(self.classes)}")
+        return self
 
 
 class Difference(Ends[Number | None]):

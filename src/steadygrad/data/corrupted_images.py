@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from steadygrad.data.dataset import Dataset
+from steadygrad.data.dataset import Dataset, balanced_order
 from steadygrad.errors import UsageError, one_of
 
 SEVERITIES = 5
@@ -34,9 +34,9 @@ def corruptions_in(path: str | Path) -> tuple[str, ...]:
 
 
 def load_corrupted(
-    path: str | Path, corruption: str, severity: int, classes: Sequence[str], count: int | None = None
+    path: str | Path, corruption: str, severity: int, classes: Sequence[str], count: int | None = None, seed: int = 0
 ) -> Dataset:
-    """The first images of one corruption at one severity; only these are read from the file.
+    """Images of one corruption at one severity, drawn like `Dataset.draw`; only these are read from the file.
 
     A file holds images (5 n, H, W, C) or (5 n, H, W) of uint8, severities one after the other;
     `labels.npy` holds 5 n labels, or n.
@@ -47,6 +47,7 @@ def load_corrupted(
         severity: 1 to 5.
         classes: class names.
         count: how many images; None for all.
+        seed: of the draw.
 
     Raises:
         UsageError: unknown names, or files of another form.
@@ -67,16 +68,16 @@ def load_corrupted(
             f"{folder / 'labels.npy'} must hold {len(images)} integer labels, or {each} for each severity, "
             f"got {labels.dtype} of shape {labels.shape}"
         )
-    first = (severity - 1) * each
-    stop = first + (each if count is None else min(count, each))
-    place = slice(first, stop) if len(labels) == len(images) else slice(0, stop - first)
-    pixels = torch.from_numpy(np.array(images[first:stop]))
+    block = slice((severity - 1) * each, severity * each)
+    own = np.array(labels[block] if len(labels) == len(images) else labels).astype(np.int64)
+    rows = balanced_order(torch.from_numpy(own), seed)[:count].numpy()
+    pixels = torch.from_numpy(np.array(images[block][rows]))
     pixels = pixels.permute(0, 3, 1, 2).contiguous() if pixels.ndim == 4 else pixels[:, None]
     return Dataset(
         pixels,
-        torch.from_numpy(np.array(labels[place]).astype(np.int64)),
+        torch.from_numpy(own[rows]),
         tuple(classes),
-        tuple(f"{corruption}/{severity}/{i:05d}" for i in range(stop - first)),
+        tuple(f"{corruption}/{severity}/{i:05d}" for i in rows),
         name=f"{corruption} {severity}",
         split="test",
     )

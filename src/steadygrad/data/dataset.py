@@ -170,11 +170,12 @@ class Dataset:
             return self.select(slice(0, n))
         return self.select(self._permutation(seed)[:n].sort().values)
 
-    def draw(self, count: int, seed: int = 0) -> Dataset:
-        """At most `count` samples drawn by `seed`, balanced over the classes that occur, in the order of the data.
+    def draw(self, count: int | None = None, seed: int = 0) -> Dataset:
+        """At most `count` samples drawn by `seed`, balanced over the classes that occur, in the order of the draw.
 
-        The classes get as equal shares as their sizes allow, and the draw of n samples is part of
-        the draw of n + 1 with the same seed. The global random state is neither used nor changed.
+        The classes get as equal shares as their sizes allow, and the first n samples of a draw are the draw of n with
+        the same seed: whoever looks at the first samples of a draw looks at all classes. None draws all samples.
+        The global random state is neither used nor changed.
 
         Raises:
             UsageError: count is not positive.
@@ -183,15 +184,9 @@ class Dataset:
         >>> load("digits", "test").draw(40).labels.bincount().tolist()
         [4, 4, 4, 4, 4, 4, 4, 4, 4, 4]
         """
-        if count < 1:
+        if count is not None and count < 1:
             raise UsageError(f"draw needs at least one sample, got count={count}")
-        order = self._permutation(seed)
-        labels = self.labels[order]
-        turn = torch.empty_like(labels)
-        for label in set(labels.tolist()):
-            turn[labels == label] = torch.arange(int((labels == label).sum()))
-        # Every class gives its first sample before any class gives its second one.
-        return self.select(order[turn.argsort(stable=True)][:count].sort().values)
+        return self.select(balanced_order(self.labels, seed)[:count])
 
     def divide(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """Two parts, (training, validation): `fraction` of the samples, drawn by `seed`, are validation.
@@ -210,6 +205,20 @@ class Dataset:
 
     def _permutation(self, seed: int) -> Tensor:
         return torch.randperm(len(self), generator=fresh(seed))
+
+
+def balanced_order(labels: Tensor, seed: int) -> Tensor:
+    """Places (N,) of samples with these labels (N,) in a random order of which each first part is balanced.
+
+    Every class gives its first sample before any class gives its second one.
+    """
+    order = torch.randperm(len(labels), generator=fresh(seed))
+    shuffled = labels[order]
+    turn = torch.empty_like(shuffled)
+    for label in set(labels.tolist()):
+        rows = (shuffled == label).nonzero().squeeze(1)
+        turn[rows] = torch.arange(len(rows))
+    return order[turn.argsort(stable=True)]
 
 
 def two_classes(data: Dataset) -> Dataset:

@@ -197,7 +197,8 @@ def believed(study: Study, network: str) -> Verdict:
     """Whether the accuracy under the lead of the fast suite may be believed."""
     tables, threat, rows = study.tables("checked"), linf(study["eps"]), tuple(range(study.size("checked")))
     base, shape = tables.run(Attacked(CHECKED, threat), network), tuple(study["shape"])
-    return verdict(checks(Subject(tables, network, 1, CHECKED, threat, base, rows, len(study["classes"]), shape)))
+    subject = Subject(tables, network, 1, CHECKED, threat, base, rows, len(study["classes"]), shape)
+    return verdict(checks(subject), base["label"].tolist(), study["classes"])
 
 
 def _network(name: str, weights: Weights, eps: float) -> str:
@@ -247,7 +248,7 @@ def find(study: Study, found: Measured) -> Findings:
             "accuracy": share_of(found.right[name]),
             "transferred": {attack: share_of(right[name]) for attack, right in found.right_at.items()},
             "suite": share_of(found.kept[name]),
-            "trustworthy": found.verdicts[name].trustworthy,
+            "holds": found.verdicts[name].holds,
             "verdict": found.verdicts[name].text,
             "maps": {column: mean(found.maps[name][column]) for column in FAITHFUL},
         }

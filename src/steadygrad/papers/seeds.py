@@ -51,7 +51,7 @@ def over_seeds(
         {
             "text": text,
             "unit": unit,
-            "mean": statistics.over_seeds(values).plain(),
+            "mean": _mean(values, unit).plain(),
             "by_seed": {str(seed): value.plain() for seed, value in zip(seeds, values)},
         }
         for text, unit, values in rows
@@ -60,9 +60,15 @@ def over_seeds(
         f"Means over {len(seeds)} trainings that differ in their seed, with Student's t intervals, which are about "
         "another training; beside them the single trainings, with intervals over the test samples.",
         ["Figure", "Mean", *(f"Seed {seed}" for seed in seeds)],
-        [(text, [_cell(v, unit) for v in (statistics.over_seeds(values), *values)]) for text, unit, values in rows],
+        [(text, [_cell(v, unit) for v in (_mean(values, unit), *values)]) for text, unit, values in rows],
     )
     return joined, Section("Over seeds", [table]), plain
+
+
+def _mean(values: Sequence[Estimate], unit: str) -> Estimate:
+    """The mean over seeds; the interval of a share ends where a share can."""
+    found = statistics.over_seeds(values)
+    return found.within(0.0, 1.0) if unit == "%" else found
 
 
 def _joined(claims: Sequence[Claim]) -> Claim:
@@ -70,7 +76,7 @@ def _joined(claims: Sequence[Claim]) -> Claim:
     held = sum(claim.held for claim in claims)
     return dataclasses.replace(
         claims[0],
-        found=statistics.over_seeds(found) if len(found) == len(claims) else None,
+        found=_mean(found, claims[0].unit) if len(found) == len(claims) else None,
         detail=f"mean over seeds; held at {held} of {len(claims)}",
     )
 

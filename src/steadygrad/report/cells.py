@@ -49,13 +49,19 @@ def percentage(value: statistics.Estimate, digits: int = 1, **more: Any) -> Cell
 
 
 def judged(verdict: AttackVerdict, **more: Any) -> Cell:
-    """A verdict with ✓ or ✗."""
-    return Cell(verdict.text, good=verdict.trustworthy, **{"kind": "words", **more})
+    """A verdict with ✓, ✗, or – where the samples are too few for one."""
+    good = {"holds": True, "refuted": False, "too few": None}[verdict.state]
+    text: Inline = verdict.text if good is not None else mark(None, verdict.text)
+    return Cell(text, good=good, **{"kind": "words", **more})
 
 
 def named(model: Model) -> Inline:
     """The name of a model, and a warning where its number does not stand."""
-    return model.name if model.verdict.trustworthy else html("{} {}", model.name, mark(False, "not trustworthy"))
+    if model.verdict.state == "holds":
+        return model.name
+    return html(
+        "{} {}", model.name, mark(False, "refuted") if model.verdict.state == "refuted" else mark(None, "too few")
+    )
 
 
 def by_model(

@@ -43,9 +43,10 @@ def render(summary: Summary, arrays: Arrays, hardened: HardenSummary | None = No
     data, names = summary.data, ", ".join(model.name for model in summary.models)
     heading = names if len(summary.models) == 1 else f"{len(summary.models)} models"
     made = summary.created.replace("T", " ").replace("Z", " UTC").replace("+00:00", " UTC")
+    samples = f"{data.samples:,} {'' if data.samples == data.available else f'of {data.available:,} '}samples"
     facts = [
         ("Models", names),
-        ("Data", f"{data.name}, {data.split}: {data.samples:,} samples, {len(data.classes)} classes, "
+        ("Data", f"{data.name}, {data.split}: {samples}, {len(data.classes)} classes, "
                  f"{' × '.join(map(str, data.shape))}"),
         ("Threat", threat(summary.threat)),
         ("Made", f"{made}, in {duration(summary.seconds)}"),

@@ -39,8 +39,8 @@ def estimate(value: Estimate | None) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """A plain number with `digits` significant digits; small and large ones by powers of ten.
 
-    >>> number(0.1), number(0.0313725), number(3.2e-09), number(None), number(1234567)
-    ('0.1', '0.0314', '3.2·10⁻⁹', '–', '1,234,567')
+    >>> number(0.1), number(0.00098), number(3.2e-09), number(None), number(1234567)
+    ('0.1', '0.00098', '3.2·10⁻⁹', '–', '1,234,567')
     """
     if value is None:
         return "–"
@@ -48,7 +48,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return str(value)
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
-    if 1e-3 <= abs(value) < 1e5:
+    if 1e-4 <= abs(value) < 1e5:
         return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     power = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

@@ -71,7 +71,7 @@ class TrainPlan(DataPlan):
     def samples(self, like: Classifier | None = None) -> Dataset:
         """All samples, those kept for validation among them, in the shape that a classifier takes."""
         full = self.load(training=True, like=like)
-        return full if self.limit is None else full.take(self.limit, seed=self.seed)
+        return full if self.limit is None else full.draw(self.limit, self.seed)
 
     @property
     def new(self) -> bool:

@@ -1,7 +1,7 @@
 """Checks that a masked gradient or a weak attack fails.
 
 Each check says what was measured and what would be acceptable; one failed check turns the headline
-into "not trustworthy, because ...". The list follows Carlini et al. 2019, "On evaluating adversarial
+into "number refuted, because ...". The list follows Carlini et al. 2019, "On evaluating adversarial
 robustness", arXiv 1902.06705, and Athalye et al. 2018, arXiv 1802.00420.
 """
 
@@ -113,7 +113,7 @@ def validity(
     seed: int = 0,
     device: str | None = None,
 ) -> Verdict:
-    """Run all checks for the accuracy of a model under an attack, on the first `count` samples.
+    """Run all checks for the accuracy of a model under an attack, on `count` samples drawn alike from each class.
 
     A model that answers the same inputs differently is checked, and attacked, as its mean over 16 draws.
 
@@ -134,13 +134,12 @@ def validity(
     check_radius(threat)
     fitted = agreeing(model, data, threat, device).told()
     judged = expected(fitted.model, data.batch(slice(0, 2))[0])
-    data = dataclasses.replace(data, classes=fitted.classes)
+    data = dataclasses.replace(data, classes=fitted.classes).draw(count, seed)
     runner = Runner({"model": judged}, data, seed=seed, device=device)
-    rows = tuple(range(min(count, len(data))))
+    rows = tuple(range(len(data)))
     base = runner.run(Attacked(attack, threat), "model", rows=rows)
-    return verdict(
-        checks(Subject(runner, "model", draws_of(judged), attack, threat, base, rows, len(data.classes), data.shape))
-    )
+    subject = Subject(runner, "model", draws_of(judged), attack, threat, base, rows, len(data.classes), data.shape)
+    return verdict(checks(subject), data.labels.tolist(), data.classes)
 
 
 def checks(subject: Subject) -> list[Check]:

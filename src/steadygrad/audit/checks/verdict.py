@@ -1,10 +1,11 @@
-"""What a check says, and the verdict that follows from several: one clear failure refuses a number."""
+"""What a check says, and the verdict on a number that follows from several: one clear failure refutes it."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from steadygrad.audit.records import accuracy
 from steadygrad.measuring.statistics import critical_count
@@ -12,6 +13,12 @@ from steadygrad.measuring.table import Table
 
 POINT = 0.01
 """One point of accuracy: what a number may move before it counts as moved."""
+
+LEAST = 30
+"""Samples from which on a verdict is given: with so many, a check finds what concerns a fifth of all samples with a
+probability of 95 %."""
+
+State = Literal["holds", "refuted", "too few"]
 
 
 @dataclass(frozen=True)
@@ -45,19 +52,26 @@ def share_check(name: str, hits: int, count: int, text: str, share: float = POIN
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a number may be believed, in one sentence, with the checks behind it.
+    """Whether a number holds, is refuted, or rests on too few samples to tell, in one sentence, with its checks.
 
-    >>> verdict([Check("noise", False, 0.2, "< 1 %", "noise breaks what the attack does not")]).text
-    'not trustworthy, because noise breaks what the attack does not'
+    It speaks of the number, not of the model: that 4 % holds is no praise.
+
+    >>> verdict([Check("noise", False, 0.2, "< 1 %", "noise breaks what the attack does not")], [0, 1] * 50).text
+    'number refuted, because noise breaks what the attack does not'
     """
 
-    trustworthy: bool
+    state: State
     text: str
     checks: tuple[Check, ...] = ()
 
+    @property
+    def holds(self) -> bool:
+        """Whether no check refutes the number, of samples enough to tell."""
+        return self.state == "holds"
+
     def plain(self) -> dict[str, Any]:
         """The verdict as plain data for `summary.json`."""
-        return {"trustworthy": self.trustworthy, "text": self.text, "checks": [c.plain() for c in self.checks]}
+        return {"state": self.state, "text": self.text, "checks": [c.plain() for c in self.checks]}
 
     def eligibility(self) -> dict[str, bool | None]:
         """What RobustBench asks of a defense, as far as the checks can see it; None where they cannot."""
@@ -73,11 +87,35 @@ ELIGIBILITY = {
 """The terms of RobustBench (Croce et al. 2021, arXiv 2010.09670, section 3), and the checks that look at them."""
 
 
-def verdict(checks: list[Check]) -> Verdict:
-    """The verdict that follows from the checks: all applicable ones must pass."""
+def verdict(checks: list[Check], labels: Sequence[int], classes: Sequence[str] | None = None) -> Verdict:
+    """The verdict that follows from the checks of samples with these labels: all applicable ones must pass.
+
+    A failed check refutes a number of any count of samples; that a number holds takes `LEAST` samples, of two classes
+    at least.
+
+    Args:
+        classes: their names, to say which one is alone.
+    """
     failed = [c.text for c in checks if c.passed is False]
-    text = f"not trustworthy, because {'; '.join(failed)}" if failed else "trustworthy"
-    return Verdict(not failed, text, tuple(checks))
+    if failed:
+        return Verdict("refuted", f"number refuted, because {'; '.join(failed)}", tuple(checks))
+    why = too_few(labels, classes)
+    return Verdict("too few", why, tuple(checks)) if why else Verdict("holds", "number holds", tuple(checks))
+
+
+def too_few(labels: Sequence[int], classes: Sequence[str] | None = None) -> str:
+    """Why samples with these labels are too few for a verdict; empty where they are enough.
+
+    >>> too_few([0, 1])
+    'too few samples to judge: 2 checked, and at least 30 are needed'
+    """
+    count, present = len(labels), sorted(set(labels))
+    if count < LEAST:
+        return f"too few samples to judge: {count} checked, and at least {LEAST} are needed"
+    if len(present) < 2:
+        only = f"{classes[present[0]]!r}" if classes is not None else f"class {present[0]}"
+        return f"too few samples to judge: all {count} checked ones are of one class, {only}"
+    return ""
 
 
 def attack_verdict(records: Table, worst: float, iterative: bool, needs_gradients: bool = True) -> Verdict:
@@ -89,7 +127,7 @@ def attack_verdict(records: Table, worst: float, iterative: bool, needs_gradient
     left, count = accuracy(records).value, len(records)
     stood = int((records["zero_gradient"] & ~records["success"]).sum())
     if needs_gradients and stood >= critical_count(count, POINT):
-        return Verdict(False, f"not trustworthy, because {100 * stood / count:.1f} % stand with a zero gradient")
+        return Verdict("refuted", f"number refuted, because {100 * stood / count:.1f} % stand with a zero gradient")
     if iterative and left - worst > 5 * POINT:
-        return Verdict(False, f"not trustworthy, because other attacks leave {100 * (left - worst):.1f} points less")
-    return Verdict(True, "upper bound" if left > worst else "equals the worst case")
+        return Verdict("refuted", f"number refuted, because other attacks leave {100 * (left - worst):.1f} points less")
+    return Verdict("holds", "upper bound" if left > worst else "equals the worst case")

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from steadygrad.attacks import Attack, RandomNoise
-from steadygrad.attributions import Attribution, similarity
+from steadygrad.attributions import Attribution
+from steadygrad.attributions.similarity import SIMILARITIES
 from steadygrad.classifier import predict
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.threat import Threat
 
-SIMILARITY_OF_MAPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "top-10 % intersection": similarity.top_k_intersection,
-    "Kendall tau-b": similarity.kendall,
+SIMILARITY_OF_MAPS = {
+    "top-10 % intersection": SIMILARITIES["top_k_intersection"],
+    "Kendall tau-b": SIMILARITIES["kendall"],
 }
 WAYS = ("random noise", "attack on the prediction")
 """What changes the inputs; noise is what the attack should be compared with."""
@@ -51,6 +52,6 @@ class MapStability(Measure):
         for way, attack in zip(WAYS, (RandomNoise(), self.attack)):
             points = attack.perturb(model, x, batch.y, self.threat, generator=batch.seeds)
             after = self.attribution(model, points, target)
-            for name, function in SIMILARITY_OF_MAPS.items():
-                columns[f"{way}: {name}"] = function(before, after).double()
+            for name, row in SIMILARITY_OF_MAPS.items():
+                columns[f"{way}: {name}"] = row.function(before, after).double()
         return columns

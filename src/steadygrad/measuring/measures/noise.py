@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -45,7 +46,7 @@ class NoiseInsensitivity(Measure):
 
     def summarize(self, table: Table) -> dict[str, Estimate]:
         """The mean insensitivity."""
-        return {"insensitivity": mean(table["insensitivity"])}
+        return {"insensitivity": mean(table["insensitivity"]).within(0.0, math.inf)}
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         found = noise_insensitivity(models[0], batch.x, batch.y, self.eps, draws=self.draws, generator=batch.seeds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -67,7 +68,7 @@ def mean_ratio(table: Table, norm: str = "norm") -> Estimate | None:
     """
     below = table[norm]
     there = below > 0  # not for NaN
-    return mean(table["change"][there] / below[there]) if there.any() else None
+    return mean(table["change"][there] / below[there]).within(0.0, math.inf) if there.any() else None
 
 
 def mean_image(data: Dataset) -> Tensor:

@@ -33,16 +33,17 @@ def _group(model: Model, far: bool) -> Group:
     title: Inline = model.name
     if len(counts) == 1:
         title = html("{} {}", title, small(f"success among the {counts[0]:,} samples that were right before"))
-    reason = html('<div class="fit">{}</div>', mark(model.verdict.trustworthy, model.verdict.text))
-    total = [share(model.robust, model.verdict.trustworthy), Cell(reason, span=6 if far else 5, kind="words reason")]
+    good = {"holds": True, "refuted": False, "too few": None}[model.verdict.state]
+    reason = html('<div class="fit">{}</div>', mark(good, model.verdict.text))
+    total = [share(model.robust, good is not False), Cell(reason, span=6 if far else 5, kind="words reason")]
     rows = [(attack.label, _cells(model, attack, far, len(counts) > 1)) for attack in model.attacks]
     return Group(title, rows, ("worst case per sample", total))
 
 
 def _cells(model: Model, attack: AttackRow, far: bool, counted: bool) -> list[Cell]:
-    stands, rate = attack.verdict.trustworthy, attack.success_rate
+    stands, rate = attack.verdict.state == "holds", attack.success_rate
     same = not stands and attack.verdict.text == model.verdict.text
-    below = Cell(html("{} for the reason below", mark(False, "not trustworthy,")), kind="words")
+    below = Cell(html("{} for the reason below", mark(False, "number refuted,")), kind="words")
     return [
         share(attack.accuracy, stands),
         share(rate, stands, note=f"of {rate.count:,} right before" if rate is not None and counted else ""),

@@ -43,7 +43,7 @@ def _checks(model: Model) -> Folded:
     note = mark(not failed, f"{failed or 'none'} of {len(rows)} failed")
     head = ["Check", "Outcome", "Found", "Passes if", "Meaning"]
     table = Table(f"Checks of {model.name}", head, rows, words=(0, 2, 3))
-    return Folded(model.name, [table], note, open=not model.verdict.trustworthy)
+    return Folded(model.name, [table], note, open=model.verdict.state == "refuted")
 
 
 def _seen(value: bool | None, note: str = "") -> Cell:

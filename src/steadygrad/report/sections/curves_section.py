@@ -29,12 +29,12 @@ def blocks(run: Run) -> list[Block]:
     found = [{point.eps: point.accuracy for point in _points(model)} for model in models]
     rows = []
     for eps in sorted({eps for each in found for eps in each}):
-        cells = [share(each.get(eps), m.verdict.trustworthy) for m, each in zip(models, found, strict=True)]
+        cells = [share(each.get(eps), m.verdict.state != "refuted") for m, each in zip(models, found, strict=True)]
         rows.append((number(eps), cells))
     caption = f"Accuracy at each size ε of the perturbation ({norm(run.summary.threat.norm)})"
     table = Table(caption, ["ε", *map(named, models)], rows)
     attacks = ", ".join(dict.fromkeys(model.curve.attack for model in models if model.curve is not None))
-    says = "Bands are 95 % intervals. A dashed line with hollow marks belongs to a number that the checks refuse."
+    says = "Bands are 95 % intervals. A dashed line with hollow marks belongs to a number that does not hold."
     wide, narrow = (inline(curves(run.summary, narrow=small)) for small in (False, True))
     return [Figure(wide, f"Attack: {attacks}. {says}", narrow), Folded("The numbers of this figure", [table])]
 
@@ -46,7 +46,7 @@ def _points(model: Model) -> Sequence[Point]:
 def curves(summary: Summary, *, narrow: bool = False) -> str:
     """Accuracy against eps of all models, with interval bands and labels at the lines, as SVG.
 
-    A model whose number is not trustworthy is dashed with hollow markers. `narrow` is for a phone.
+    A model whose number does not hold is dashed with hollow markers. `narrow` is for a phone.
     """
     drawn = [(i, model) for i, model in enumerate(summary.models) if _points(model)]
     width, height, size = (350, 300, 11.0) if narrow else (760, 360, 12.0)
@@ -60,7 +60,7 @@ def curves(summary: Summary, *, narrow: bool = False) -> str:
 
     parts = []
     for _, model in drawn:
-        points, doubt = _points(model), "" if model.verdict.trustworthy else " (not trustworthy)"
+        points, doubt = _points(model), "" if model.verdict.state == "holds" else f" ({model.verdict.state})"
         ends = [f"{percent(p.accuracy.value)} at ε {number(p.eps)}" for p in dict.fromkeys((points[0], points[-1]))]
         parts.append(f"{model.name}{doubt}: {', '.join(ends)}")
     title = "Accuracy against the size of the perturbation. " + "; ".join(parts) + "."
@@ -68,7 +68,7 @@ def curves(summary: Summary, *, narrow: bool = False) -> str:
 
 
 def _curve(axes: Axes, index: int, model: Model) -> None:
-    points, stands = _points(model), model.verdict.trustworthy
+    points, stands = _points(model), model.verdict.state == "holds"
     eps = [point.eps for point in points]
     color = SERIES[index % len(SERIES)]
     low, middle, high = ([100 * getattr(p.accuracy, key) for p in points] for key in ("low", "value", "high"))
@@ -99,7 +99,7 @@ def _end_labels(axes: Axes, drawn: list[tuple[int, Model]], wrap: int, line: flo
     """Write each name at the end of its line, moved apart where lines end together; a line of text is `line` % high."""
     names = []
     for _, model in drawn:
-        name = model.name + ("" if model.verdict.trustworthy else " ✗")
+        name = model.name + {"holds": "", "refuted": " ✗", "too few": " (too few)"}[model.verdict.state]
         names.append("\n".join(textwrap.wrap(name, wrap, max_lines=2, placeholder=" …")) or " ")
     last = [_points(model)[-1] for _, model in drawn]
     ends = [(point.eps, 100 * point.accuracy.value) for point in last]

@@ -52,12 +52,12 @@ def _quantile(level: str, model: Any) -> Cell:
     value, ends = between(found.value, found.low, found.high)
     # What was not found lies beyond the limit.
     text = f"beyond {number(model.distances.limit)}" if found.value is None else value
-    return Cell(text, ends, struck=not model.verdict.trustworthy)
+    return Cell(text, ends, struck=model.verdict.state == "refuted")
 
 
 def _relative(key: str, model: Any) -> Cell:
     found = getattr(model.rho2, key)
-    return share(None) if found is None else ranged(found, ".3f", struck=not model.verdict.trustworthy)
+    return share(None) if found is None else ranged(found, struck=model.verdict.state == "refuted")
 
 
 SECTION = ReportSection(

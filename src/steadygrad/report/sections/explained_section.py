@@ -54,8 +54,8 @@ def blocks(run: Run) -> list[Block]:
     return [
         Text(
             f"Changes within {threat(found.threat)} that leave the prediction as it is and are made to move the map "
-            f"that explains it, on the first {found.samples:,} samples. Attacks raise {goals} ({found.steps} steps, "
-            f"{starts}); beside them random noise, the worst of {found.draws} points."
+            f"that explains it, on the first {found.samples:,} samples of the draw. Attacks raise {goals} "
+            f"({found.steps} steps, {starts}); beside them random noise, the worst of {found.draws} points."
         ),
         *_surrogates(found),
         _similarities(found),

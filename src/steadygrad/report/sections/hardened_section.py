@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from steadygrad.audit.schema import HardenSummary, Training
 
-_STYLES = {"better": "good", "worse": "bad", "not trustworthy": "bad", "not shown": "none"}
+_STYLES = {"better": "good", "worse": "bad", "refuted": "bad", "too few": "none", "not shown": "none"}
 
 
 def blocks(run: Run) -> list[Block]:

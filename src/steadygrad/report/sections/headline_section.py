@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 def sentence(summary: Summary) -> str:
     """The result in one sentence: the best number that the checks let stand, and how many they refuse."""
     models = summary.models
-    sound = [model for model in models if model.verdict.trustworthy]
-    refused = len(models) - len(sound)
+    sound = [model for model in models if model.verdict.state == "holds"]
+    refused = sum(model.verdict.state == "refuted" for model in models)
     samples = f"{summary.data.samples:,} samples"
+    if not sound and not refused:
+        text = models[0].verdict.text
+        return f"{text[:1].upper()}{text[1:]}."
     if not sound:
         which = "the robust accuracy of this model" if len(models) == 1 else "any robust accuracy in this report"
         return f"The checks do not let {which} stand, measured on {samples}: the reason is beside the number."
@@ -31,9 +34,9 @@ def sentence(summary: Summary) -> str:
     within = f"within {norm(summary.threat.norm)} ≤ {budget(summary.threat.eps)}"
     lead = f"{best.name} withstands every attack tried {within} on {estimate(best.robust)} of {samples}"
     clean = f" (without attack it is right on {estimate(best.clean)})"
-    others = " – the most of the models whose numbers stand" if len(sound) > 1 else ""
-    tail = {0: "", 1: "; the number of one other model is not trustworthy"}.get(
-        refused, f"; the numbers of {refused} other models are not trustworthy"
+    others = " – the most of the models whose numbers hold" if len(sound) > 1 else ""
+    tail = {0: "", 1: "; the number of one other model is refuted"}.get(
+        refused, f"; the numbers of {refused} other models are refuted"
     )
     return f"{lead}{clean}{others}{tail}."
 
@@ -55,20 +58,20 @@ def blocks(run: Run) -> list[Block]:
         style="headline",
     )
     key = html(
-        "Dot and bar: robust accuracy with its interval; upright mark: clean accuracy. A hollow dot and a struck "
-        "number are not to be relied on. Attacks can only show that a model is <em>less</em> robust than it looks: the "
-        "true value is at most the number shown."
+        "Dot and bar: robust accuracy with its interval; upright mark: clean accuracy. A hollow dot: the number does "
+        "not hold, struck where it is refuted. The verdict is about the number, not about the model. Attacks can only "
+        "show that a model is <em>less</em> robust than it looks: the true value is at most the number shown."
     )
     return [table, Text(key, "note")]
 
 
 def _robust(model: Model) -> Cell:
-    return share(model.robust, model.verdict.trustworthy, kind="num main")
+    return share(model.robust, model.verdict.state != "refuted", kind="num main")
 
 
 def _whisker(model: Model) -> Cell:
     """Robust accuracy with its interval as dot and bar, clean accuracy as an upright mark."""
-    doubt = "" if model.verdict.trustworthy else " doubt"
+    doubt = "" if model.verdict.state == "holds" else " doubt"
     clean, low, high, middle = (
         f"{100 * end:.2f}%" for end in (model.clean.value, model.robust.low, model.robust.high, model.robust.value)
     )

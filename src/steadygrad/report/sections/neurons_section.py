@@ -44,11 +44,11 @@ def blocks(run: Run) -> list[Block]:
     return [
         Text(
             "Sensitivity of a neuron: how far its output moves between a sample and its adversarial partner "
-            f"({found.attack}, {threat(found.threat)}), on the first {found.samples:,} samples. Does moving these "
-            f"neurons matter? In each layer {percent(found.share)} of them, rounded up, are held at what they were for "
-            "the clean sample while the model sees the adversarial one, and the samples that the attack had turned are "
-            "counted that are right again. Sensitive neurons are chosen on one half of the samples, and held on the "
-            "other."
+            f"({found.attack}, {threat(found.threat)}), on the first {found.samples:,} samples of the draw. Does "
+            f"moving these neurons matter? In each layer {percent(found.share)} of them, rounded up, are held at what "
+            "they were for the clean sample while the model sees the adversarial one, and the samples that the attack "
+            "had turned are counted that are right again. Sensitive neurons are chosen on one half of the samples, and "
+            "held on the other."
         ),
         *shown,
         _table(found),
