@@ -59,14 +59,18 @@ def _worst(model: Model) -> str:
 
 def _table(summary: Summary) -> Table:
     models, rows = summary.models, list[Row]()
+    words = ("clean", "robust") if len(models) < 3 else ("robust",)
     counts = dict(zip(summary.data.classes, summary.data.samples_of_classes, strict=True))
     found = [{row.name: row for row in model.by_class} for model in models]
     for name in (row.name for row in models[0].by_class):
         cells = [Cell(f"{counts[name]:,}")]
         for model, each in zip(models, found, strict=True):
-            cells += [share(each[name].clean), share(each[name].robust, model.verdict.state != "refuted")]
+            shares = {
+                "clean": share(each[name].clean),
+                "robust": share(each[name].robust, model.verdict.state != "refuted"),
+            }
+            cells += [shares[word] for word in words]
         rows.append((name, cells))
-    words = ("clean", "robust")
     head = [f"{model.name}: {word}" if len(models) > 1 else f"{word} accuracy" for model in models for word in words]
     caption = "Accuracy of each class, the least robust one first, with 95 % intervals, which are wide for few samples."
     return Table(caption, ["Class", "Samples", *head], rows)
