@@ -171,7 +171,9 @@ def test_evaluate_and_validity_go_by_name() -> None:
         assert mine == theirs
     assert found["success"].tolist() == right["success"].tolist()
     assert found["distance"].tolist() == pytest.approx(right["distance"].tolist())
-    checks, sames = (sg.validity(model, part, FGSM(), sg.linf(0.05), count=8).plain() for part in (data, same))
+    verdicts = [sg.validity(model, part, FGSM(), sg.linf(0.05), count=8) for part in (data, same)]
+    # What is planted is random in each logit, so that it follows their order.
+    checks, sames = ([c for c in v.checks if c.name != "finds a planted point"] for v in verdicts)
     assert checks == sames
 
 
