@@ -253,7 +253,7 @@ def test_the_arrays_hold_what_the_summary_promises(done: Audit) -> None:
 
 def test_pictures_are_found_and_captioned_by_sample(done: Audit, some: Dataset) -> None:
     frame = done.records.where(model="honest", attack=LABELS[0]).frame.set_index("sample")
-    captions, drawn = done.summary["gallery"]["models"]["honest"], some.draw()
+    captions, drawn = done.summary["gallery"]["models"]["honest"], some.draw(seed=done.summary["data"]["seed"])
     assert len({c["label"] for c in captions}) == 4  # one class after the other
     for caption in captions:
         row = frame.loc[caption["id"]]

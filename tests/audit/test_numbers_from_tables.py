@@ -128,11 +128,13 @@ def is_share(found: Any, hits: Any) -> None:
     )
 
 
-def is_mean(found: Any, values: Any) -> None:
+def is_mean(found: Any, values: Any, low: float = -math.inf, high: float = math.inf) -> None:
+    """The interval is Student's, but ends where the values can."""
     values = [float(v) for v in values]
     assert found["count"] == len(values)
     if len(values) > 1:
         wanted = intervals.student_interval(values)
+        wanted = (wanted[0], max(low, wanted[1]), min(high, wanted[2]))
         assert (found.get("value", found.get("mean")), found["low"], found["high"]) == pytest.approx(wanted, abs=1e-9)
 
 
@@ -200,7 +202,7 @@ def check_model(found: Audit, row: Any, tables: Tables, suite: tuple[Attack, ...
     score = tables.of(name, "rho2")
     some = score[score["norm"] > 0]
     if len(some):
-        is_mean(row["rho2"]["pixels"], some["change"] / some["norm"])
+        is_mean(row["rho2"]["pixels"], some["change"] / some["norm"], low=0.0)
     assert row["rho2"]["centered"] is None
     is_share(row["rho2"]["turned"], score["turned"])
     norms = tables.of(name, "gradient_norms")
@@ -211,7 +213,14 @@ def check_model(found: Audit, row: Any, tables: Tables, suite: tuple[Attack, ...
     maps = tables.of(name, "map_stability")
     assert len(row["explanations"]) == 4
     for said in row["explanations"]:
-        is_mean(said, maps[f"{said['under']}: {said['measure']}"])
+        least = {"top-10 % intersection": 0.0, "Kendall tau-b": -1.0}[said["measure"]]
+        is_mean(said, maps[f"{said['under']}: {said['measure']}"], least, 1.0)
+    labels, stood = lead["label"].to_numpy(), ~frame.groupby("sample")["success"].any()[lead["sample"]].to_numpy()
+    for said in row["by_class"]:
+        mine = labels == int(said["name"])
+        is_share(said["clean"], right[mine])
+        is_share(said["robust"], stood[mine])
+    assert len(row["by_class"]) == len(set(labels))
     failed = [check["text"] for check in row["verdict"]["checks"] if check["passed"] is False]
     assert (row["verdict"]["state"] == "refuted") is bool(failed)
     assert all(text in row["verdict"]["text"] for text in failed)

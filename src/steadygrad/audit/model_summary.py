@@ -96,12 +96,7 @@ class ModelSummary:
         plan = self.plan
         if plan.grid is not None:
             return Curve(self.lead, plan.threat, tuple(plan.eps * factor for factor in plan.grid))
-        return Curve(self.lead, plan.threat, fitted_grid(plan.threat, self.nearest_found[self.checked], self._limit))
-
-    @property
-    def _limit(self) -> float:
-        """The radius at which everything is allowed."""
-        return float(self.plan.threat.largest(torch.empty(1, *self.data["shape"]))[0])
+        return Curve(self.lead, plan.threat, fitted_grid(plan.threat, self.nearest_found[self.checked]))
 
     @cached_property
     def records(self) -> Table:
@@ -206,7 +201,7 @@ class ModelSummary:
             "attack": " and ".join(map(label_of, nearest(threat.norm))),
             "count": len(sizes),
             "censored": int(np.isinf(sizes).sum()),
-            "limit": self._limit,
+            "limit": float(self.plan.threat.largest(torch.empty(1, *self.data["shape"]))[0]),
             "quantiles": quantile_intervals(sizes),
         }
 

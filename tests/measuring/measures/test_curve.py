@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,11 +21,31 @@ from steadygrad.attacks import BIM, FGSM, PGD, Attack
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
-from steadygrad.measuring.measures.curve import GRID, Curve, smallest_in_grid
+from steadygrad.measuring.measures.curve import GRID, Curve, fitted_grid, smallest_in_grid
 from steadygrad.measuring.runner import Runner
 from steadygrad.measuring.table import Table
 
 RADII = (0.02, 0.05, 0.08, 0.12, 0.2, 0.3, 0.45)
+
+
+@pytest.mark.parametrize(
+    ("norm", "eps", "sizes", "added"),
+    [
+        ("linf", 0.08, [0.2, 0.02], 0),
+        ("linf", 4 / 255, [0.06 / 255, 0.1 / 255, 0.3 / 255], 4),
+        ("l2", 0.5, [0.0, math.inf, 0.02], 2),
+        ("linf", 0.08, [], 0),
+        ("linf", 0.08, [0.0, 0.0], 0),
+        ("linf", 1.0, [1e-9], 12),
+        ("l0", 8, [0.1], 0),
+        ("l0", 40, [1.0], 2),
+    ],
+)
+def test_a_fitted_grid_reaches_to_where_samples_fall(norm: Any, eps: float, sizes: list[float], added: int) -> None:
+    grid = fitted_grid(sg.Threat(norm, eps), np.array(sizes))
+    usual = [eps * factor for factor in GRID]
+    assert list(grid[added:]) == pytest.approx(usual)
+    assert list(grid[:added]) == pytest.approx([usual[0] / 2**k for k in range(added, 0, -1)])
 
 
 def _model(kind: str = "mlp") -> Classifier:

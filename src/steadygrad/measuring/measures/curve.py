@@ -24,28 +24,25 @@ GRID = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0)
 _MOST = 20  # radii of a grid
 
 
-def fitted_grid(threat: Threat, sizes: Array, limit: float) -> tuple[float, ...]:
-    """Radii around that of a threat, halved and doubled further until they reach where samples fall.
+def fitted_grid(threat: Threat, sizes: Array) -> tuple[float, ...]:
+    """The radii of `GRID`, the smallest one halved until few samples fall there.
 
     Args:
         threat: with the radius to which `GRID` refers.
-        sizes: (M,) smallest changes found: 0 for a clean mistake, infinite for none. A tenth of the others lie at or
-            below the smallest radius of the grid, and half of all that were right at or below the largest one.
-        limit: the largest radius that makes sense.
+        sizes: (M,) smallest changes found: 0 for a clean mistake, infinite for none. At most a tenth of the samples
+            that were right lie below the smallest radius.
 
     >>> from steadygrad.threat import linf
-    >>> fitted_grid(linf(0.08), np.array([0.003, 0.004]), 1.0)[:4]
+    >>> fitted_grid(linf(0.08), np.array([0.003, 0.004]))[:4]
     (0.0025, 0.005, 0.01, 0.02)
     """
     assert isinstance(threat.eps, float | int)
     grid, right = [threat.eps * factor for factor in GRID], sizes[sizes > 0]
     if len(right):
-        lowest, middle = np.quantile(right, [0.1, 0.5], method="lower")
+        lowest = np.quantile(right, 0.1, method="lower")
         least = 1.0 if threat.norm == "l0" else 0.0
         while grid[0] > lowest and grid[0] / 2 >= least and len(grid) < _MOST:
             grid.insert(0, grid[0] / 2)
-        while grid[-1] < middle and grid[-1] * 2 <= limit and len(grid) < _MOST:
-            grid.append(grid[-1] * 2)
     return tuple(grid)
 
 
