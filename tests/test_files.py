@@ -9,6 +9,7 @@ import stat
 import tempfile
 
 import pytest
+import torch
 
 from steadygrad import files
 from steadygrad.errors import Failure, UsageError
@@ -140,3 +141,22 @@ def test_an_output_folder_with_a_foreign_record_is_refused(tmp_path, content):
 def test_a_missing_configuration_file_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"there is no configuration file .*absent\.toml"):
         files.read_toml(tmp_path / "absent.toml")
+
+
+def test_a_file_is_flushed_through_a_handle_that_may_write(tmp_path, monkeypatch):
+    """As on Windows, which refuses to flush a file that is opened for reading, and any folder."""
+    fcntl = pytest.importorskip("fcntl")
+    flushed = []
+
+    def fsync(handle):
+        if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flushed.append(handle)
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    files.write_text(tmp_path / "a.txt", "one")
+    files.write_json(tmp_path / "a.json", {"a": 1})
+    files.write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)}, {})
+    files.output_folder(tmp_path / "run", {"a": 1})
+    assert len(flushed) == 4
+    assert (tmp_path / "a.txt").read_text() == "one"

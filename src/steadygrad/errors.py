@@ -19,9 +19,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
 
     >>> print(unknown_name("attack", "pdg", ["pgd", "fgsm"]))
     there is no attack 'pdg'; did you mean 'pgd'? (known: fgsm, pgd)
+    >>> print(unknown_name("attack", "PGD", ["pgd", "fgsm"]))
+    there is no attack 'PGD'; did you mean 'pgd'? (known: fgsm, pgd)
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    lower = {n.lower(): n for n in names}
+    near = [lower[n] for n in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
     hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ";"
     return UsageError(f"there is no {kind} {name!r}{hint} (known: {', '.join(names)})")
 

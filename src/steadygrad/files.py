@@ -34,7 +34,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with open(temporary, "rb") as file:
+        with open(temporary, "r+b") as file:  # Windows flushes no file through a handle that only reads
             os.fsync(file.fileno())
         # mkstemp makes private files; give the result the usual permissions.
         umask = os.umask(0)

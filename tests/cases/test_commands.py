@@ -140,3 +140,46 @@ def test_own_models_beside_what_harden_wrote(work: Path) -> None:
     assert [row["file"] for row in found["models"]] == [*(text[2:] for text in models_[:2]), "hard"]
     before, after = (found["models"][i]["weights"] for i in (0, 2))
     assert before != after
+
+
+@pytest.mark.parametrize(
+    ("line", "near"),
+    [
+        ("audit none --norm LINF", "'linf'"),
+        ("audit none --norm L2", "'l2'"),
+        ("audit none --suite STANDARD", "'standard'"),
+        ("audit none --suite Fast", "'fast'"),
+        ("audit none --attack PGD", "'pgd'"),
+        ("audit none --attack Pgd:steps=3", "'pgd'"),
+        ("audit none --attack pgd:Steps=3", "'steps'"),
+        ("audit none --attribution Saliency", "'saliency'"),
+        ("audit none --data MNIST", "'mnist'"),
+        ("audit none --data Digits", "'digits'"),
+        ("audit LeNet", "'lenet'"),
+        ("train --model ResNet18", "'resnet18'"),
+        ("train --model DIGITS_CNN", "'digits_cnn'"),
+        ("train --defense TRADES:eps=0.1", "'trades'"),
+        ("train PGD", "'pgd'"),
+        ("train --set LR=1", "'lr'"),
+        ("harden none --recipe TRADES", "'trades'"),
+        ("reproduce Ross2018", "'ross2018'"),
+        ("list Attacks", "'attacks'"),
+        ("list MODELS", "'models'"),
+    ],
+)
+def test_a_name_in_capitals_is_told_the_near_one(line: str, near: str) -> None:
+    assert f"did you mean {near}" in refused(2, *line.split())
+
+
+@pytest.mark.parametrize("signs", ["ascii", "cp1252", "utf-8"])
+def test_a_stream_that_cannot_hold_a_sign_gets_another(signs: str) -> None:
+    import os
+    import subprocess
+    import sys
+
+    import steadygrad
+
+    environment = {**os.environ, "PYTHONIOENCODING": signs, "PYTHONPATH": str(Path(steadygrad.__file__).parents[1])}
+    for line in (["audit", "--help"], ["list", "measures"]):
+        run = subprocess.run([sys.executable, "-m", "steadygrad", *line], capture_output=True, env=environment)
+        assert run.returncode == 0, run.stderr

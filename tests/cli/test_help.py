@@ -18,7 +18,7 @@ from steadygrad.attacks.suites import SUITES
 from steadygrad.cli import known, main, reproduce
 from steadygrad.papers.paper import SCALES
 
-COMMANDS = ("demo", "train", "audit", "harden", "reproduce", "list")
+COMMANDS = ("demo", "train", "audit", "harden", "report", "reproduce", "list")
 # How it is called, and its help.
 PAGES = {f"steadygrad {name}": ((name, "--help"), main) for name in COMMANDS}
 PAGES["python -m benchmarks.attacks"] = (("--help",), attacks.main)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from typing import Any
 
 import typer
 
-from steadygrad.cli import audit, demo, harden, listing, reproduce, train
-from steadygrad.cli.common import command_line, typed
+from steadygrad.cli import audit, demo, harden, listing, report, reproduce, train
+from steadygrad.cli.common import command_line, rank_and_size, typed
 from steadygrad.errors import Failure, UsageError
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("audit")(audit.audit)
 app.command("harden")(harden.harden)
+app.command("report")(report.report)
 app.command("list")(listing.listing)
 app.command("reproduce")(reproduce.reproduce)
 
@@ -44,10 +46,25 @@ def _root(
         raise typer.Exit
     if context.invoked_subcommand is None:
         print(context.get_help())
+    elif rank_and_size()[1] > 1 and context.invoked_subcommand != "train":
+        _alone(context.invoked_subcommand)
+
+
+def _alone(command: str) -> None:
+    """Under `torchrun`, whose processes would each do all of the work, the first one does it, unless it trains."""
+    rank, size = rank_and_size()
+    if rank > 0:
+        raise typer.Exit
+    if command in ("demo", "harden", "reproduce"):
+        raise UsageError(
+            f"{command} trains and audits in one process, and here are {size}: run it without torchrun, or train with "
+            "several (steadygrad train) and audit the result"
+        )
+    _say(f"{command} works in one process: the other {size - 1} of {size} end at once")
 
 
 def main(arguments: list[str] | None = None, *, commands: typer.Typer = app, name: str = "steadygrad") -> None:
-    """Run a command; exit code 0 done, 1 failed, 2 wrong usage. `--debug` shows the traceback.
+    """Run a command; exit code 0 done, 1 failed, 2 wrong usage, 3 below --fail-under. `--debug` shows the traceback.
 
     Args:
         arguments: without the name of the program; None for those of the process.
@@ -55,20 +72,26 @@ def main(arguments: list[str] | None = None, *, commands: typer.Typer = app, nam
         name: how the program is called, shown in help and errors.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        # Where the terminal or file cannot hold a sign such as ✓, a question mark stands for it.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     typed.set([*name.split(), *arguments])
     try:
         left: Any = commands(arguments, prog_name=name, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         left = _INTERRUPTED
     except _BadUsage as error:
-        error.show()  # type: ignore[attr-defined]
+        if rank_and_size()[0] == 0:
+            error.show()  # type: ignore[attr-defined]
         sys.exit(2)
     except UsageError as error:
         _leave(error, 2, arguments)
     except Exception as error:
         _leave(_named(error), 1, arguments)
     if left == _INTERRUPTED:
-        _say(f"interrupted; what is finished is kept. Continue with:\n  {command_line()}")
+        if rank_and_size()[0] == 0:
+            _say(f"interrupted; what is finished is kept. Continue with:\n  {command_line()}")
         sys.exit(1)
 
 
@@ -85,9 +108,11 @@ def _named(error: Exception) -> Exception:
 
 
 def _leave(error: Exception, code: int, arguments: list[str]) -> None:
+    rank, _ = rank_and_size()
     if "--debug" in arguments:
         traceback.print_exc()
-    _say(str(error))
+    if rank == 0 or code != 2:  # what is wrong with the command is wrong for all: the first one says it
+        _say(f"process {rank}: {error}" if rank else str(error))
     sys.exit(code)
 
 

@@ -12,6 +12,7 @@ from steadygrad.cli.common import (
     Debug,
     Device,
     Json,
+    Quiet,
     Trust,
     Weights,
     command_line,
@@ -19,11 +20,12 @@ from steadygrad.cli.common import (
     in_folder,
     out_option,
     pick_device,
+    progress,
 )
+from steadygrad.cli.demands import FailUnder, Junit, demands_of, judge
 from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.named_models import load_named
 from steadygrad.errors import Failure, UsageError
-from steadygrad.progress import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +59,10 @@ def audit(
     classes: Classes = None,
     out: Annotated[Path | None, out_option("runs/audit")] = None,
     device: Device = "auto",
+    fail_under: FailUnder = None,
+    junit: Junit = None,
     json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Audit one or several models: robust accuracy with checks, curves, transfer, explanations, pictures.
@@ -73,12 +78,15 @@ def audit(
       steadygrad audit nets:make@my.safetensors runs/harden --data ./images
 
       steadygrad audit runs/lenet --data mnist --eps 1/255 --explanations --neurons
+
+      steadygrad audit runs/lenet --data mnist --fail-under robust=0.4
     """
     from steadygrad.audit import audit
     from steadygrad.audit.audit_plan import AuditPlan
     from steadygrad.data.data_plan import DataPlan
     from steadygrad.files import read_toml
 
+    demands = demands_of(fail_under, junit)
     file = {} if config is None else read_toml(config)
     # A run's own file says in tables what its models and data were, and not where they lie.
     file = {name: value for name, value in file.items() if name not in ("models", "center")}
@@ -86,7 +94,7 @@ def audit(
     of_data = {name: file.pop(name) for name in DataPlan.model_fields if name in file}
     plan, where_from = AuditPlan.read({"samples": SAMPLES, **file, **flags}), DataPlan.read({**of_data, **source})
     where = pick_device(device)
-    with shown():
+    with progress(quiet):
         named, files, dataset = load_named(models, weights, where_from, classes, trust=trust)
         center = mean_training_image(where_from, next(iter(named.values())))
         found, folder = in_folder(
@@ -104,6 +112,7 @@ def audit(
             ),
         )
     show(found.summary, folder, json)
+    judge(demands, found.summary["models"], junit, "steadygrad audit")
 
 
 def show(summary: dict[str, Any], out: Path, json: bool) -> None:

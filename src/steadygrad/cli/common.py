@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -15,6 +16,7 @@ import typer
 
 from steadygrad.cli import known
 from steadygrad.files import OtherRun
+from steadygrad.progress import shown
 
 T = TypeVar("T")
 
@@ -38,10 +40,21 @@ Classes = Annotated[
         help="File with the names of the model's outputs in their order: a line each, or JSON.", show_default=False
     ),
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", metavar="", help="Show no progress, only what is found.")]
 Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")]
 
 typed: ContextVar[list[str] | None] = ContextVar("typed", default=None)
 """The command that is running, with the name of the program; None means the arguments of the process."""
+
+
+def rank_and_size() -> tuple[int, int]:
+    """Which of how many processes this is, under `torchrun` and its like."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def progress(quiet: bool) -> contextlib.AbstractContextManager[None]:
+    """Within the block progress is shown, by one process, where it is wanted."""
+    return shown(not quiet and rank_and_size()[0] == 0)
 
 
 def pick_device(name: str) -> str:
@@ -85,7 +98,7 @@ def in_folder(out: Path | None, usual: str, work: Callable[[Path], T]) -> tuple[
             return work(folder), folder
         except OtherRun:
             # Processes that train together must agree on the folder, and only one of them looks into it.
-            if out is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            if out is not None or rank_and_size()[1] > 1:
                 raise
             number, folder = number + 1, Path(f"{usual}-{number + 1}")
 

@@ -9,8 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from steadygrad.cli.audit import show
-from steadygrad.cli.common import Debug, Device, Json, Seed, command_line, in_folder, out_option, pick_device
-from steadygrad.progress import shown
+from steadygrad.cli.common import (
+    Debug,
+    Device,
+    Json,
+    Quiet,
+    Seed,
+    command_line,
+    in_folder,
+    out_option,
+    pick_device,
+    progress,
+)
 
 if TYPE_CHECKING:
     from steadygrad.audit.findings import Audit
@@ -40,6 +50,7 @@ def demo(
     seed: Seed = 0,
     device: Device = "auto",
     json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Train six models on digits, audit them side by side, and write the report: under three minutes.
@@ -51,7 +62,7 @@ def demo(
       steadygrad demo --out /tmp/demo --seed 1
     """
     where = pick_device(device)
-    with shown():
+    with progress(quiet):
         found, folder = in_folder(out, "runs/demo", lambda folder: _demonstrated(folder, samples, seed, where))
     show(found.summary, folder / "audit", json)
 

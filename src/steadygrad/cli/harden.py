@@ -14,6 +14,7 @@ from steadygrad.cli.common import (
     Debug,
     Device,
     Json,
+    Quiet,
     Trust,
     Weights,
     command_line,
@@ -21,12 +22,13 @@ from steadygrad.cli.common import (
     in_folder,
     out_option,
     pick_device,
+    progress,
 )
+from steadygrad.cli.demands import FailUnder, Junit, demands_of, judge
 from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.named_models import load_named
 from steadygrad.cli.train import Epochs, Set, settings_of
 from steadygrad.errors import UsageError
-from steadygrad.progress import shown
 
 if TYPE_CHECKING:
     from steadygrad.training.train_plan import TrainPlan
@@ -70,7 +72,10 @@ def harden(
     classes: Classes = None,
     out: Annotated[Path | None, out_option("runs/harden")] = None,
     device: Device = "auto",
+    fail_under: FailUnder = None,
+    junit: Junit = None,
     json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Fine-tune a trained model with a defense, and say what the same images show it to be worth.
@@ -85,17 +90,22 @@ def harden(
 
       steadygrad harden nets:make@my.safetensors --data ./images --recipe pgd
     """
+    from rich.console import Console
+
     from steadygrad import report
     from steadygrad.audit import harden
     from steadygrad.audit.audit_plan import AuditPlan
-    from steadygrad.audit.harden import usual_values
+    from steadygrad.audit.harden import AFTER, usual_values
+    from steadygrad.audit.schema import HardenSummary
+    from steadygrad.report.sections.hardened_section import changes_table
 
+    demands = demands_of(fail_under, junit)
     where = pick_device(device)
     audit = AuditPlan.read({"samples": SAMPLES, **flags})
     given = {**source, **training, "defense": defense, "seed": flags.get("seed"), "settings": settings_of(set_, epochs)}
     plan = plan_of(recipe, given, audit.threat)
     objective, settings = plan.objective(), plan.fitting(**usual_values(audit.threat))
-    with shown():
+    with progress(quiet):
         named, files, test = load_named([model], weights, plan, classes, trust=trust)
         [(name, classifier)] = named.items()
         classifier.name = name
@@ -107,15 +117,12 @@ def harden(
         page = report.write(folder)
     if json:
         emit({**found.summary, "report": str(page)})
-        return
-    from rich.console import Console
-
-    from steadygrad.audit.schema import HardenSummary
-    from steadygrad.report.sections.hardened_section import changes_table
-
-    Console().print(changes_table(HardenSummary.model_validate(found.summary)))
-    print(f"{found.comparison.text}\nmodel: {folder / 'model.safetensors'}\nreport: {page}")
-    print(f"summary: {folder / 'harden.json'}")
+    else:
+        Console().print(changes_table(HardenSummary.model_validate(found.summary)))
+        print(f"{found.comparison.text}\nmodel: {folder / 'model.safetensors'}\nreport: {page}")
+        print(f"summary: {folder / 'harden.json'}")
+    models = [row for row in found.audit.summary["models"] if row["name"] == AFTER]
+    judge(demands, models, junit, "steadygrad harden")
 
 
 def plan_of(recipe: str | None, flags: dict[str, Any], threat: Any) -> TrainPlan:

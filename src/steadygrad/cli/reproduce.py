@@ -9,8 +9,19 @@ from typing import Annotated, Any
 import typer
 
 from steadygrad.cli import known
-from steadygrad.cli.common import Data, Debug, Device, Json, Seed, emit, in_folder, out_option, pick_device
-from steadygrad.progress import shown
+from steadygrad.cli.common import (
+    Data,
+    Debug,
+    Device,
+    Json,
+    Quiet,
+    Seed,
+    emit,
+    in_folder,
+    out_option,
+    pick_device,
+    progress,
+)
 
 SCALES = ("smoke", "short", "paper")
 
@@ -54,6 +65,7 @@ def reproduce(
     ] = None,
     device: Device = "auto",
     json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Train and measure what a paper did, and write its tables next to ours.
@@ -89,7 +101,7 @@ def reproduce(
         seeds=(seed,) if seeds is None else seeds_of(seeds),
         device=where,
     )
-    with shown():
+    with progress(quiet):
         summary, folder = in_folder(
             out, usual, lambda folder: papers.reproduce(paper, dataclasses.replace(request, out=folder))
         )

@@ -8,9 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from steadygrad.cli import known
-from steadygrad.cli.common import Debug, Device, Json, emit, in_folder, out_option, pick_device
+from steadygrad.cli.common import (
+    Debug,
+    Device,
+    Json,
+    Quiet,
+    emit,
+    in_folder,
+    out_option,
+    pick_device,
+    progress,
+    rank_and_size,
+)
 from steadygrad.cli.flags import plan_flags
-from steadygrad.progress import shown
 
 Set = Annotated[
     list[str] | None,
@@ -36,6 +46,7 @@ def train(
     out: Annotated[Path | None, out_option("runs/train")] = None,
     device: Device = "auto",
     json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Train a model, plain or with a defense; killed or interrupted, the same command continues.
@@ -59,9 +70,11 @@ def train(
 
     where = pick_device(device)
     plan = TrainPlan.resolve(config, {**flags, "settings": settings_of(set_, epochs)})
-    with shown():
+    with progress(quiet):
         plan.check_apart()  # before the training, so that it is not found out after it
         result, folder = in_folder(out, "runs/train", lambda folder: plan.train(folder, where))
+        if rank_and_size()[0] > 0:
+            return  # the first process says what all have trained
         test = plan.load(like=result.classifier)
         runner = Runner({"model": result.classifier}, test, device=where, batch_size=500)
         table = runner.run(Predicted(), "model")

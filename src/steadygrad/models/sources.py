@@ -23,7 +23,8 @@ from steadygrad.models.architectures import seeded
 
 
 def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=5, cutoff=0.4)
+    lower = {n.lower(): n for n in known}
+    near = [lower[n] for n in difflib.get_close_matches(name.lower(), lower, n=5, cutoff=0.4)]
     return f"; near names: {', '.join(near)}" if near else ""
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from pathlib import Path
 from typing import Any
 
 from steadygrad.errors import unknown_name
+from steadygrad.files import read_toml
 from steadygrad.papers import paper
 from steadygrad.papers.paper import Paper
 from steadygrad.papers.paper import Request as Request
@@ -28,3 +30,15 @@ def reproduce(name: str, request: Request) -> dict[str, Any]:
     if name not in PAPERS:
         raise unknown_name("paper", name, PAPERS)
     return paper.reproduce(PAPERS[name], request)
+
+
+def redraw(folder: str | Path) -> dict[str, Any]:
+    """Write summary and page of a run folder again, from its configuration and tables; returns the summary.
+
+    Raises:
+        UsageError: there is no run of a paper.
+    """
+    name = str(read_toml(Path(folder) / "config.toml").get("paper"))
+    if name not in PAPERS:
+        raise unknown_name("paper", name, PAPERS)
+    return paper.draw(PAPERS[name], Path(folder))

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 
 @public
-def write(folder: str | Path) -> Path:
-    """Draw `report/index.html` in a run folder from what lies there; whole or not at all.
+def write(folder: str | Path, out: str | Path | None = None) -> Path:
+    """Draw the page of a run folder from what lies there, whole or not at all.
+
+    Args:
+        out: the page, by default `report/index.html` in the folder.
 
     Returns:
         The path of the page. Equal summaries give equal bytes.
@@ -32,7 +35,7 @@ def write(folder: str | Path) -> Path:
         Failure: a file is damaged, incomplete or of another schema, or the page cannot be written.
     """
     run = run_folder.read(folder)
-    path = Path(folder) / "report" / "index.html"
+    path = Path(folder) / "report" / "index.html" if out is None else Path(out)
     files.write_text(path, render(run.summary, run.arrays, run.hardened))
     return path
 
