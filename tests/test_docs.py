@@ -31,7 +31,9 @@ def blocks(text: str, *languages: str) -> list[tuple[int, str]]:
 
 def commands(text: str) -> list[str]:
     """Every line with a command, of this library or of its benchmark, in shell blocks and in code within sentences."""
-    lines = [line for _, code in blocks(text, "", "sh", "bash", "console") for line in code.splitlines()]
+    lines = [
+        line for _, code in blocks(text, "", "sh", "bash", "console") for line in code.replace("\\\n", " ").splitlines()
+    ]
     spans = re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
     # In a sentence, a command alone is its name; in a block, it is to be run.
     lines += [f"{span} --help" if span.count(" ") == 1 else span for span in spans]
