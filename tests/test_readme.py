@@ -14,6 +14,7 @@ from test_docs import ROOT, blocks
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)  # under two minutes where nothing else runs
 def test_the_lines_of_the_readme_work_from_top_to_bottom(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.chdir(tmp_path)
