@@ -55,7 +55,7 @@ def test_8_bit_features_are_scaled():
         (images().astype(np.int64), labels(), "must be uint8 or floats.*int64"),
         (images().astype(np.uint16), labels(), "must be uint8 or floats"),
         (images().astype(object), labels(), "x of arrays/all must be an array of numbers, got object"),
-        (images(20, 4, 4, 4), labels(), r"1 or 3 channels.*\(20, 4, 4, 4\)"),
+        (images(20, 4, 4, 4), labels(), r"\(20, 4, 4, 4\), which may be 4 channels"),
         (images(), labels(19), "20 samples in x but 19 labels"),
         (images(), labels().astype(float), "integer labels"),
         (images(), labels()[:, None], r"integer labels of shape \(N,\).*\(20, 1\)"),

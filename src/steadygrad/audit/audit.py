@@ -15,7 +15,7 @@ from steadygrad.arguments import public
 from steadygrad.audit.audited_models import about_model, fitting_all, named_models
 from steadygrad.audit.corruptions import corrupted, kinds
 from steadygrad.audit.findings import Audit, Facts
-from steadygrad.data import Dataset
+from steadygrad.data.python_data import Samples
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import atomic, key, output_folder, read_toml, write_json
 from steadygrad.measuring.code_keys import weights_key
@@ -33,7 +33,7 @@ TABLES, FACTS = "tables", "facts.json"
 @public
 def audit(
     models: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module],
-    data: Dataset,
+    data: Samples,
     threat: Threat,
     *,
     center: Tensor | None = None,

@@ -20,6 +20,7 @@ from steadygrad.audit.comparison import Comparison, Side, compare
 from steadygrad.audit.findings import Audit
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
+from steadygrad.data.python_data import Samples
 from steadygrad.defenses import Defense
 from steadygrad.errors import UsageError
 from steadygrad.registry import describe
@@ -65,12 +66,12 @@ def usual_values(threat: Threat) -> dict[str, Any]:
 @public
 def harden(
     model: nn.Module,
-    data: Dataset,
+    data: Samples,
     defense: Defense,
     threat: Threat,
     *,
-    test: Dataset,
-    validation: Dataset | float = 0.1,
+    test: Samples,
+    validation: Samples | float = 0.1,
     settings: FitSettings | None = None,
     out: str | Path | None = None,
     seed: int = 0,

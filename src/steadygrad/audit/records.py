@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from steadygrad.arguments import public
 from steadygrad.attacks import Attack
 from steadygrad.audit.audited_models import agreeing, named
-from steadygrad.data import Dataset
+from steadygrad.data.python_data import Samples
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measures.attacked import RECORDS, Attacked, Transferred
 from steadygrad.measuring.measures.curve import Curve
@@ -25,7 +25,7 @@ from steadygrad.threat import Threat, check_radius
 @public
 def evaluate(
     model: nn.Module,
-    data: Dataset,
+    data: Samples,
     attacks: Attack | Sequence[Attack],
     threat: Threat,
     *,

@@ -5,3 +5,4 @@ from steadygrad.data.by_name import DATASETS as DATASETS
 from steadygrad.data.by_name import Source as Source
 from steadygrad.data.by_name import load as load
 from steadygrad.data.dataset import Dataset as Dataset
+from steadygrad.data.python_data import dataset_of as dataset_of

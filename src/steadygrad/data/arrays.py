@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from steadygrad.data import lazy
-from steadygrad.data.dataset import Dataset, check_values, two_classes
+from steadygrad.data.dataset import Dataset, check_values, clipped, two_classes
 from steadygrad.data.images import reshape
+from steadygrad.data.layout import channels_first
 from steadygrad.data.splits import Asked, holdout, numbered
 from steadygrad.errors import Failure, UsageError
 
@@ -35,11 +36,12 @@ def from_arrays(
     split: str = "all",
     ids: Sequence[str] | None = None,
     bounds: tuple[float, float] = (0.0, 1.0),
+    channels: Literal["first", "last"] | None = None,
 ) -> Dataset:
     """A data set from arrays or tensors.
 
     Args:
-        x: images (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels, uint8 or floats within the bounds;
+        x: images (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 (0 to 255) or floats within the bounds;
             features (N, D), signals (N, C, L) or volumes (N, C, D, H, W), floats within the bounds. (N, A, B) of
             floats are signals if one side is more than four times the other, else gray images. Of large
             memory-mapped ones samples are read, and their values checked, when they are asked for.
@@ -48,7 +50,9 @@ def from_arrays(
         name: first part of the sample ids, shown in reports.
         split: second part of the sample ids.
         ids: stable sample names; None numbers the samples: "arrays/all/00000".
-        bounds: smallest and largest value that an input can have; 0 and 255 of uint8 stand for them.
+        bounds: smallest and largest value that an input can have; 0 and 255 of uint8 stand for them. Floats that are
+            outside by a millionth of the range, as after normalizing and back, are clipped.
+        channels: where the channels of images are, "first" or "last"; None finds it out (`layout.channels_first`).
 
     Raises:
         UsageError: another shape or type, NaN, values outside the bounds, labels outside the classes,
@@ -59,8 +63,12 @@ def from_arrays(
     """
     where = f"{name}/{split}"
     large = isinstance(x, np.memmap) and x.nbytes > lazy.MOST_BYTES
-    images = _lazy(x, ids, where, bounds) if large else _pixels(_tensor(x, "x", where), where, bounds)
-    labels = _labels(_tensor(y, "y", where), where)
+    if large:
+        images: Tensor | lazy.LazyImages = _lazy(x, ids, where, bounds, channels)
+    else:
+        images = samples_of(tensor_of(x, "x", where), where, bounds, channels)
+        _refuse_zero_and_one(images, where)
+    labels = labels_of(y, where)
     if len(images) != len(labels):
         raise UsageError(f"{where} has {len(images)} samples in x but {len(labels)} labels in y")
     names = ids if ids is not None else numbered(f"{where}/", range(len(images)))
@@ -76,16 +84,19 @@ class _Rows:
     ids: Sequence[str] | None
     where: str
     bounds: tuple[float, float]
+    channels: str | None
 
     def __call__(self, rows: Sequence[int]) -> Tensor:
-        values = _pixels(_tensor(self.x[rows], "x", self.where), self.where, self.bounds)
+        values = samples_of(tensor_of(self.x[rows], "x", self.where), self.where, self.bounds, self.channels)
         names = numbered(f"{self.where}/", rows) if self.ids is None else [self.ids[i] for i in rows]
         check_values(values, names, self.where, self.bounds)
-        return values
+        return clipped(values, self.bounds)
 
 
-def _lazy(x: Array, ids: Sequence[str] | None, where: str, bounds: tuple[float, float]) -> lazy.LazyImages:
-    read = _Rows(x, ids, where, bounds)
+def _lazy(
+    x: Array, ids: Sequence[str] | None, where: str, bounds: tuple[float, float], channels: str | None
+) -> lazy.LazyImages:
+    read = _Rows(x, ids, where, bounds, channels)
     return lazy.LazyImages(read, torch.arange(len(x)), read([0])[0])
 
 
@@ -107,7 +118,7 @@ def load_npz(path: Path, name: str, asked: Asked) -> Dataset:
     ending = "" if whole else f"_{part.split}"
     stated = asked.bounds or tuple(arrays.get("bounds", np.array([0, 1])).tolist())
     x, y, kind = arrays[f"x{ending}"], arrays[f"y{ending}"], "all" if whole else part.name
-    data = from_arrays(x, y, _classes(arrays), name=name, split=kind, bounds=stated)
+    data = from_arrays(x, y, _classes(arrays), name=name, split=kind, bounds=stated, channels=_word(arrays, "channels"))
     if part.held is not None or whole:
         keep = holdout(data.labels.tolist(), part.held)
         prefix = f"{name}/" if part.split is None else f"{name}/{part.split}/"
@@ -183,22 +194,45 @@ def _classes(arrays: Mapping[str, npt.NDArray[Any]]) -> Sequence[str] | int | No
     return max(*largest, -1) + 1 if largest else None
 
 
-def _tensor(value: Array, what: str, where: str) -> Tensor:
+def _word(arrays: Mapping[str, npt.NDArray[Any]], key: str) -> Any:
+    return str(arrays[key].ravel()[0]) if key in arrays and arrays[key].size else None
+
+
+def tensor_of(value: Any, what: str, where: str) -> Tensor:
+    """A tensor or array as a tensor on the CPU that shares no memory with it.
+
+    Raises:
+        UsageError: not numbers.
+    """
     if isinstance(value, Tensor):
-        return value.detach().cpu().clone()
-    array = np.asarray(value)
+        if value.is_complex() or value.is_sparse or value.is_quantized or value.is_meta:
+            raise UsageError(
+                f"{what} of {where} must be a plain tensor of real numbers, got {value.dtype} {value.layout}"
+            )
+        with torch.inference_mode(False):
+            return value.detach().cpu().clone()
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise UsageError(f"{what} of {where} must be an array of numbers, got parts of several shapes") from error
     if array.dtype.kind not in "iufb":
         raise UsageError(f"{what} of {where} must be an array of numbers, got {array.dtype}")
+    if array.dtype == np.uint64 and array.size and array.max() > 2**63 - 1:
+        raise UsageError(f"{what} of {where} holds {array.max()}, which is larger than a 64-bit integer")
     # The copy keeps later changes of the caller's array out; torch lacks large unsigned and big-endian types.
     unsigned = array.dtype.kind == "u" and array.dtype.itemsize > 1
-    return torch.from_numpy(array.astype(np.int64 if unsigned else array.dtype.newbyteorder("="), order="C"))
+    kind = np.float64 if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
+    return torch.from_numpy(array.astype(np.int64 if unsigned else kind, order="C"))
 
 
-def _pixels(x: Tensor, where: str, bounds: tuple[float, float]) -> Tensor:
+def samples_of(x: Tensor, where: str, bounds: tuple[float, float] = (0.0, 1.0), channels: str | None = None) -> Tensor:
+    """Samples as `from_arrays` takes them in the form of a `Dataset`."""
     if x.is_floating_point():
         x = x.to(torch.float32)
     elif x.dtype != torch.uint8:
-        raise UsageError(f"x of {where} must be uint8 or floats within the bounds, got {x.dtype}: cast or scale it")
+        small = x.numel() and x.dtype != torch.bool and int(x.min()) >= 0 and int(x.max()) <= 255
+        way = "pixels of 0 to 255 are x.astype('uint8')" if small else "make them floats, and scale them"
+        raise UsageError(f"x of {where} must be uint8 or floats within the bounds, got {x.dtype}: {way}")
     if x.ndim == 2:
         return x if x.is_floating_point() else bounds[0] + x.to(torch.float32) / (255 / (bounds[1] - bounds[0]))
     if x.ndim == 3:
@@ -206,17 +240,37 @@ def _pixels(x: Tensor, where: str, bounds: tuple[float, float]) -> Tensor:
         return x if x.is_floating_point() and longer > 4 * shorter else x.unsqueeze(1).contiguous()
     if x.ndim > 4:
         return x.contiguous()
-    if x.ndim == 4 and x.shape[1] in (1, 3):
-        return x.contiguous()
-    if x.ndim == 4 and x.shape[3] in (1, 3):
-        return x.permute(0, 3, 1, 2).contiguous()
+    if x.ndim == 4:
+        return channels_first(x, where, channels)
     raise UsageError(
-        f"x of {where} must be images (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels, signals (N, C, L), "
-        f"volumes (N, C, D, H, W) or features (N, D); got shape {tuple(x.shape)}"
+        f"x of {where} must be images (N, H, W), (N, H, W, C) or (N, C, H, W), signals (N, C, L), volumes "
+        f"(N, C, D, H, W) or features (N, D); got shape {tuple(x.shape)}"
     )
 
 
-def _labels(y: Tensor, where: str) -> Tensor:
-    if y.ndim != 1 or y.is_floating_point() or y.dtype == torch.bool:
-        raise UsageError(f"y of {where} must be integer labels of shape (N,), got {y.dtype} of shape {tuple(y.shape)}")
-    return y.to(torch.int64)
+def _refuse_zero_and_one(x: Tensor, where: str) -> None:
+    if x.dtype == torch.uint8 and x.numel() and int(x.max()) == 1:
+        raise UsageError(
+            f"x of {where} is uint8, of which 255 stands for white, and holds 0 and 1 only: give 255 * x, or floats"
+        )
+
+
+def labels_of(y: Any, where: str) -> Tensor:
+    """Labels as int64 (N,).
+
+    Raises:
+        UsageError: other than one integer for each sample, with what to do.
+    """
+    found = tensor_of(y, "y", where) if isinstance(y, Tensor) or np.asarray(y).dtype.kind not in "USO" else None
+    if found is None:
+        raise UsageError(
+            f"y of {where} must be an array of numbers, integer labels of shape (N,), got {np.asarray(y).dtype}: "
+            "classes, y = np.unique(names, return_inverse=True) makes them of names"
+        )
+    if found.ndim != 1 or found.is_floating_point() or found.dtype == torch.bool:
+        way = "cast them to int"
+        if found.ndim == 2:
+            way = "y[:, 0] takes the only column" if found.shape[1] == 1 else "argmax(1) makes them of one-hot labels"
+        got = f"{found.dtype} of shape {tuple(found.shape)}"
+        raise UsageError(f"y of {where} must be integer labels of shape (N,), got {got}: {way}")
+    return found.to(torch.int64)

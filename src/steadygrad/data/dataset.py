@@ -6,7 +6,8 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,7 @@ from steadygrad.errors import UsageError
 from steadygrad.randomness import fresh
 
 _CHUNK = 128
+_STATE = "state the range that they can have: bounds=(low, high), --bounds low,high"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -62,6 +64,21 @@ class Dataset:
         _check_labels(self)
         if isinstance(self.images, Tensor):
             check_values(self.images, self.ids, self.source, self.bounds)
+            object.__setattr__(self, "images", clipped(_ordinary(self.images), self.bounds))
+        object.__setattr__(self, "labels", _ordinary(self.labels))
+
+    def __getitem__(self, index: Any) -> Any:
+        """One sample, (x, y): an input (*) float32 within the bounds, and its label; of a slice, a `Dataset`."""
+        if isinstance(index, slice):
+            return self.select(index)
+        place = operator.index(index) if hasattr(index, "__index__") else None
+        if place is None or not -len(self) <= place < len(self):
+            raise _NoSample(f"{self} has no sample {index!r}: give a place from 0 to {len(self) - 1}, or a slice")
+        x, y = self.batch([place % len(self)])
+        return x[0], int(y[0])
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        return (self[i] for i in range(len(self)))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -282,13 +299,33 @@ def _check_labels(data: Dataset) -> None:
         )
 
 
+class _NoSample(UsageError, IndexError):
+    """As loops over places expect it."""
+
+
+def _ordinary(values: Tensor) -> Tensor:
+    """A tensor that gradients may flow from, made of one that was made in inference mode or has gradients."""
+    if values.is_inference():
+        with torch.inference_mode(False):
+            return values.clone()
+    return values.detach()
+
+
+def clipped(values: Tensor, bounds: tuple[float, float]) -> Tensor:
+    """Values that `check_values` takes, none of them outside the bounds."""
+    if not values.is_floating_point():
+        return values
+    smallest, largest = (float(v) for v in values.aminmax())
+    return values if bounds[0] <= smallest and largest <= bounds[1] else values.clamp(*bounds)
+
+
 def check_values(images: Tensor, ids: Sequence[str], where: str, bounds: tuple[float, float] = (0.0, 1.0)) -> None:
     """Refuse values (n, *) that are NaN or outside the bounds; `ids` and `where` name them."""
     if images.dtype == torch.uint8:
         return
     smallest, largest = (float(v) for v in images.aminmax())
     low, high = bounds
-    # Bounds such as 0.1 are rounded to float32 in the values.
+    # Bounds such as 0.1 are rounded to float32 in the values, and so is what was normalized and back.
     slack = 1e-6 * (high - low)
     if smallest >= low - slack and largest <= high + slack:
         return
@@ -297,10 +334,13 @@ def check_values(images: Tensor, ids: Sequence[str], where: str, bounds: tuple[f
     if smallest != smallest:
         raise UsageError(f"{where} holds NaN ({first}): remove or fill these values")
     found = f"the values of {where} must lie within [{low:g}, {high:g}], got [{smallest:.4g}, {largest:.4g}] ({first})"
-    state = "state the range that they can have: bounds=(low, high), --bounds low,high"
+    if (low, high) == (0.0, 1.0) and 0 <= smallest <= largest <= 255:
+        raise UsageError(
+            f"{found}: are they pixels of 0 to 255? Give them as uint8, or divide them by 255; or {_STATE}"
+        )
     if images.ndim != 4:
-        raise UsageError(f"{found}: {state}")
+        raise UsageError(f"{found}: {_STATE}")
     raise UsageError(
         f"{found}: did you normalize them? Give raw pixels as uint8 or scaled to [{low:g}, {high:g}]; mean and std "
-        f"belong to sg.Classifier; or {state}"
+        f"belong to sg.Classifier; or {_STATE}"
     )

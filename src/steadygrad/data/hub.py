@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from steadygrad.data import network
 from steadygrad.data.arrays import class_names
 from steadygrad.data.dataset import Dataset
 from steadygrad.data.form import Form
@@ -63,6 +65,16 @@ def from_table(table: Any, where: str, name: str, split: str, form: Form) -> Dat
 
 def _download(repository: str, config: str | None, name: str, ask: Asked) -> tuple[Any, str]:
     """The table of a split, and the name that it has there."""
+    why = network.unreachable()
+    if why is None:
+        return _loaded(repository, config, name, ask)
+    if not network.is_cached(repository):
+        raise _away(repository, name, why)
+    with network.offline():
+        return _loaded(repository, config, name, ask)
+
+
+def _loaded(repository: str, config: str | None, name: str, ask: Asked) -> tuple[Any, str]:
     import datasets
 
     asked = ("train" if ask.training else "test") if ask.split is None else ask.split
@@ -82,11 +94,17 @@ def _download(repository: str, config: str | None, name: str, ask: Asked) -> tup
             raise UsageError(f"{repository} needs a configuration, hub:{repository}:CONFIG: {error}") from error
         raise Failure(f"cannot read {repository} from the Hub: {error}") from error
     except (OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        folder = name.rpartition("/")[2]
-        raise Failure(
-            f"cannot get {repository} from the Hub: {error}. Without a network, put its Parquet files into "
-            f"$STEADYGRAD_DATA/{folder}/data/ and load {folder!r}"
-        ) from error
+        raise _away(repository, name, error) from error
+
+
+def _away(repository: str, name: str, why: object) -> Failure:
+    folder = name.rpartition("/")[2]
+    local = os.environ.get("STEADYGRAD_DATA")
+    there = f" ($STEADYGRAD_DATA is {local!r}, without {folder})" if local else " (STEADYGRAD_DATA is not set)"
+    return Failure(
+        f"cannot get {repository} from the Hub: {why}. Without a network, put its Parquet files into "
+        f"$STEADYGRAD_DATA/{folder}/data/ and load {folder!r}{there}"
+    )
 
 
 def _contents(files: Any, where: str, rows: Sequence[int]) -> Iterator[tuple[str, bytes | Path]]:

@@ -80,6 +80,11 @@ def decode(source: bytes | Path, form: Form, where: str) -> np.ndarray[Any, Any]
         raise Failure(f"{where} is not a readable image (truncated?): {error}; replace or remove it") from error
 
 
+def pixels(image: Image, form: Form) -> np.ndarray[Any, Any]:
+    """An image of Pillow as (H, W, C) uint8, or float32 in [0, 1] for 16-bit gray, as `decode` gives it."""
+    return _sixteen_bit(np.asarray(image), form) if is_deep(image) else _array(_sized(_colored(image, form), form))
+
+
 def _colored(image: Image, form: Form) -> Image:
     from PIL import Image
 

@@ -13,6 +13,7 @@ from torch import nn
 from steadygrad.arguments import public
 from steadygrad.classifier import Classifier, read_weights
 from steadygrad.data import Dataset
+from steadygrad.data.python_data import Samples
 from steadygrad.errors import Failure, UsageError, unknown_name
 from steadygrad.models import sources
 from steadygrad.models.architectures import ARCHITECTURES, build
@@ -56,7 +57,7 @@ def load(
     weights: str | Path | None = None,
     input_shape: Sequence[int] | None = None,
     classes: ClassNames | None = None,
-    data: Dataset | None = None,
+    data: Samples | None = None,
 ) -> Classifier:
     """A classifier in evaluation mode from what the user has.
 

@@ -16,7 +16,7 @@ import torch
 from steadygrad import files, registry
 from steadygrad.arguments import public
 from steadygrad.classifier import Classifier
-from steadygrad.data import Dataset
+from steadygrad.data.python_data import Samples
 from steadygrad.defenses import Defense
 from steadygrad.measuring.code_keys import model_code
 from steadygrad.training import checkpoints
@@ -45,8 +45,8 @@ class FitResult:
 def fit(
     classifier: Classifier,
     defense: Defense,
-    train: Dataset,
-    validation: Dataset | None = None,
+    train: Samples,
+    validation: Samples | None = None,
     *,
     settings: FitSettings = _DEFAULTS,
     out: str | Path | None = None,

@@ -22,7 +22,7 @@ from steadygrad.attacks.expectation import draws_of, expected
 from steadygrad.audit.audited_models import agreeing
 from steadygrad.audit.checks.verdict import Check, Verdict, share_check, verdict
 from steadygrad.audit.records import accuracy
-from steadygrad.data import Dataset
+from steadygrad.data.python_data import Samples
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measures.attacked import Attacked
 from steadygrad.measuring.measures.behavior import DerivativesTaken, NoiseTurned, Repeated
@@ -105,7 +105,7 @@ class Subject:
 @public
 def validity(
     model: nn.Module,
-    data: Dataset,
+    data: Samples,
     attack: Attack,
     threat: Threat,
     *,

@@ -41,8 +41,11 @@ def _key(run: Run, maps: bool) -> list[Block]:
     if (factor := reduction(run.arrays)) > 1:
         text += f" Pictures are averaged over blocks of {factor} × {factor} pixels for this page"
         text += "; the run folder has the full ones."
+    shape = run.summary.data.shape
+    if len(shape) == 3 and shape[0] not in (1, 3):
+        text += f" Images of {shape[0]} channels are shown as the mean of their channels."
     colors = "blue darker, white unchanged, red brighter; ends of the scale with each model."
-    if run.summary.data.shape[0] == 3:
+    if shape[0] == 3:
         colors = "each color channel about middle gray (unchanged), ends of the scale with each model."
     keys = [legend("ramp change", f"Perturbation: {colors}")]
     if maps:
