@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -261,3 +263,14 @@ def test_labels_show_the_settings_that_differ() -> None:
 )
 def test_labels_read_as_they_are_said(method: Any, label: str) -> None:
     assert label_of(method) == label
+
+
+def test_methods_are_known_before_their_room_is_imported() -> None:
+    says = "from steadygrad import registry; print(registry.parse('defense', 'adversarial:eps=8/255').eps)"
+    ran = subprocess.run([sys.executable, "-c", says], capture_output=True, text=True, check=True)
+    assert float(ran.stdout) == 8 / 255
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"kind 'atack'; did you mean 'attack'"):
+        registry.parse("atack", "pgd")

@@ -73,7 +73,13 @@ _REGISTRIES: dict[str, Registry[Any]] = {}
 
 def registries() -> dict[str, Registry[Any]]:
     """All registries, by the plural of their kind: "attacks", "attribution-attacks", ..."""
-    return {f"{kind.replace(' ', '-')}s": rows for kind, rows in _REGISTRIES.items()}
+    return {f"{kind.replace(' ', '-')}s": rows for kind, rows in _all().items()}
+
+
+def _all() -> dict[str, Registry[Any]]:
+    """All registries by kind, after the rooms whose methods they hold are imported."""
+    importlib.import_module("steadygrad.face")  # by name, as it lies above
+    return _REGISTRIES
 
 
 class Registry(Generic[M]):
@@ -136,7 +142,9 @@ def build(kind: str, name: str, settings: Mapping[str, Any] | None = None) -> An
     >>> build("attack", "pgd", {"steps": 10}).steps
     10
     """
-    return configure(_REGISTRIES[kind][name].method, name, settings or {})
+    registries = _all()
+    one_of("kind", kind, registries)
+    return configure(registries[kind][name].method, name, settings or {})
 
 
 def configure(settings: type[T], name: str, values: Mapping[str, Any]) -> T:
@@ -163,7 +171,7 @@ def _built(value: Any, hint: Any = None) -> Any:
         value = {"name": value}
     if isinstance(value, Mapping) and "name" in value:
         rest = {k: v for k, v in value.items() if k != "name"}
-        kinds = {row.name: registry.kind for registry in reversed(_REGISTRIES.values()) for row in registry}
+        kinds = {row.name: registry.kind for registry in reversed(_all().values()) for row in registry}
         one_of("method", value["name"], kinds)
         return build(kinds[value["name"]], value["name"], rest)
     return tuple(map(_built, value)) if isinstance(value, list | tuple) else value
