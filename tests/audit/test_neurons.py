@@ -47,7 +47,7 @@ def _plan(eps: float = EPS, **changes: Any) -> AuditPlan:
 
 
 def _section(runner: Runner, eps: float = EPS) -> dict[str, Any]:
-    return neurons(runner, ["net"], _plan(eps), {"samples": len(runner.data)})
+    return neurons(runner, ["net"], _plan(eps), {"samples": len(runner.data)})[0]
 
 
 def _row(model: nn.Module, data: Dataset, **settings: Any) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def test_tables_are_kept(
     assert len(list(tmp_path.rglob("*.parquet"))) == 3  # what moves, and each of two layers
     monkeypatch.setattr(PGD, "perturb", None)
     assert _section(Runner({"net": model}, data, Store(tmp_path))) == found
-    assert neurons(SavedTables(tmp_path, COUNT), ["net"], _plan(), {"samples": COUNT}) == found
+    assert neurons(SavedTables(tmp_path, COUNT), ["net"], _plan(), {"samples": COUNT})[0] == found
     with pytest.raises(TypeError, match="NoneType"):
         _section(runner, EPS / 2)
 

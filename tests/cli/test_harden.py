@@ -218,3 +218,38 @@ def test_killed_it_continues_and_says_the_same(
         for name in ("created", "command"):
             summary.pop(name)
     assert mine == theirs
+
+
+@pytest.mark.slow
+def test_maps_and_neurons_are_compared_on_demand() -> None:
+    done("train", "--model", "mlp:hidden=[12]", "--limit", "150", "--epochs", "1", "--out", "small")
+    further = (
+        "--explanations",
+        "--explanation-samples",
+        "4",
+        "--explanation-certified",
+        "0",
+        "--explanation-steps",
+        "3",
+    )
+    line = (
+        "harden",
+        "small",
+        "--recipe",
+        "plain",
+        *SMALL,
+        *further,
+        "--neurons",
+        "--neuron-samples",
+        "8",
+        "--out",
+        "run",
+    )
+    result = done(*line)
+    rows = _summary("run")["further"]
+    assert [row["name"] for row in rows] == ["map moved: Saliency", "map moved: IntegratedGradients", "neurons moved"]
+    assert [row["difference"]["count"] for row in rows] == [4, 4, 8]
+    assert all(word in result.out for word in ("map", "neurons"))
+    page = Path("run/report/index.html").read_text(encoding="utf-8")
+    assert all(row["name"] in page for row in rows)
+    assert all(f'id="{section}"' in page for section in ("hardened", "explained", "neurons"))

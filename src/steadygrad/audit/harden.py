@@ -18,6 +18,7 @@ from steadygrad.audit.audit import audit
 from steadygrad.audit.audited_models import agreeing
 from steadygrad.audit.comparison import Comparison, Side, compare
 from steadygrad.audit.findings import Audit
+from steadygrad.audit.further_changes import further_changes
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.data.python_data import Samples
@@ -152,6 +153,7 @@ def harden(
                 "history": trained.history,
             },
             **comparison.plain(),
+            "further": further_changes(found, BEFORE, AFTER),
         }
     )
     if folder is not None:

@@ -23,8 +23,12 @@ from steadygrad.registry import label_of
 _NAMED = 5
 
 
-def neurons(tables: Tables, models: Sequence[str], plan: AuditPlan, data: Mapping[str, Any]) -> dict[str, Any]:
+def neurons(
+    tables: Tables, models: Sequence[str], plan: AuditPlan, data: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Array]]:
     """The section `neurons` of `summary.json`: the sensitivity of every layer, and what holding its neurons restores.
+
+    The arrays beside it hold for each model the relative change of each sample, a mean over layers (N,).
 
     Sensitivity is the mean change of a neuron's output between a sample and its adversarial partner, as in
     `neurons.sensitivity`. What a model does not let us look at is written down in its place.
@@ -36,18 +40,23 @@ def neurons(tables: Tables, models: Sequence[str], plan: AuditPlan, data: Mappin
     Source: Zhang et al. 2021, arXiv 1909.06978, sections III and IV.
     """
     count = min(plan.neuron_samples, data["samples"])
-    return {
+    found = {name: _model(tables, name, plan, count) for name in models}
+    arrays = {
+        f"neuron_change_{index}": np.mean(moved, axis=0) for index, (_, moved) in enumerate(found.values()) if moved
+    }
+    plain = {
         "attack": label_of(plan.neuron_attack),
         "threat": {"norm": plan.norm, "eps": float(plan.eps), "bounds": list(plan.bounds)},
         "samples": count,
         "share": plan.neuron_share,
         "draws": plan.neuron_draws,
-        "models": {name: _model(tables, name, plan, count) for name in models},
+        "models": {name: row for name, (row, _) in found.items()},
     }
+    return plain, arrays
 
 
-def _model(tables: Tables, name: str, plan: AuditPlan, count: int) -> dict[str, Any]:
-    """What is said of one model."""
+def _model(tables: Tables, name: str, plan: AuditPlan, count: int) -> tuple[dict[str, Any], list[Array]]:
+    """What is said of one model, and the relative changes (N,) of each layer that is not silent."""
     measure = NeuronChanges(plan.neuron_attack, plan.threat, plan.neuron_layers)
     try:
         changes = tables.run(measure, name, rows=range(count), keep=range(1, count, 2))
@@ -70,11 +79,17 @@ def _model(tables: Tables, name: str, plan: AuditPlan, count: int) -> dict[str, 
             if held.refused is not None:  # as where the calls of a layer depend on the batch
                 return _refused(held.refused)
         layers.append(_layer(layer, sigma, changes, held, plan.neuron_share))
-    return {"refused": None, "fooled": int(fooled.sum()), "judged": len(judged), "layers": layers}
+    sizes = {layer: changes[f"size: {layer}"] for layer in by_layer(changes)}
+    moved = [
+        ratio_values(changes[f"change: {layer}"].mean(1, dtype=np.float64), size)
+        for layer, size in sizes.items()
+        if size.mean() > 0
+    ]
+    return {"refused": None, "fooled": int(fooled.sum()), "judged": len(judged), "layers": layers}, moved
 
 
-def _refused(why: str) -> dict[str, Any]:
-    return {"refused": why, "fooled": None, "judged": None, "layers": []}
+def _refused(why: str) -> tuple[dict[str, Any], list[Array]]:
+    return {"refused": why, "fooled": None, "judged": None, "layers": []}, []
 
 
 def _layer(name: str, sigma: Array, changes: Table, held: Table | None, share: float) -> dict[str, Any]:

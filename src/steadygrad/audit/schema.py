@@ -341,6 +341,16 @@ class Training(Part):
     history: list[dict[str, Any]] = Field(description="what each epoch gave")
 
 
+class FurtherChange(Part):
+    """How far an attack moves maps or neurons, before and after."""
+
+    name: str = Field(description="which attribution, or the neurons")
+    refused: str | None = Field(description="null, or why it could not be measured on both sides")
+    before: Positive | None = Field(description="median: cosine distance of maps, relative change of neurons")
+    after: Positive | None = Field(description="likewise")
+    difference: Difference | None = Field(description="the median of the samples' own differences")
+
+
 class HardenSummary(Document):
     """What a hardening changed."""
 
@@ -361,3 +371,4 @@ class HardenSummary(Document):
     difference: Triple[Literal["clean", "robust", "distance"], Difference] = Field(
         description="after minus before: accuracies (Tango's score interval), the median of the distances' differences"
     )
+    further: list[FurtherChange] = Field(description="how far maps and neurons are moved, where that was measured")

@@ -71,7 +71,8 @@ def summarize(
         parts["explained"], shown = explained(noting, names, plan, facts.data)
         arrays |= shown
     if plan.neurons:
-        parts["neurons"] = neurons(noting, names, plan, facts.data)
+        parts["neurons"], moved = neurons(noting, names, plan, facts.data)
+        arrays |= moved
     if plan.gallery:
         best = max(entries, key=lambda e: float(e["robust"]["value"]))["name"]
         about, squares = grid(noting, best, labels, plan.suite_of_attacks()[0], plan.threat, classes)

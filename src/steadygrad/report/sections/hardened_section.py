@@ -14,9 +14,13 @@ from steadygrad.report.wording import number
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-    from steadygrad.audit.schema import HardenSummary, Training
+    from steadygrad.audit.schema import FurtherChange, HardenSummary, Training
 
 _STYLES = {"better": "good", "worse": "bad", "refuted": "bad", "too few": "none", "not shown": "none"}
+_FURTHER = (
+    " So are those of maps (cosine distance to the farthest one found) and of neurons (change relative to their "
+    "output, a mean over layers)."
+)
 
 
 def blocks(run: Run) -> list[Block]:
@@ -35,7 +39,8 @@ def blocks(run: Run) -> list[Block]:
         ),
         Text(
             f"{training(run.hardened.training)} The difference of the smallest changes is the median of the images' "
-            "own differences, not that of the two medians.",
+            "own differences, not that of the two medians."
+            f"{_FURTHER if run.hardened.further else ''}",
             "note",
         ),
     ]
@@ -50,7 +55,15 @@ def changes(found: HardenSummary) -> list[Row]:
         ("clean accuracy", [*(share(side.clean) for side in sides), ranged(gap["clean"], "+.1f", 100, " points")]),
         ("robust accuracy", [*(share(side.robust) for side in sides), ranged(gap["robust"], "+.1f", 100, " points")]),
         ("median smallest change", [*far, ranged(gap["distance"], "+.3g")]),
+        *((row.name, _further(row)) for row in found.further),
     ]
+
+
+def _further(row: FurtherChange) -> list[Cell]:
+    if row.difference is None:
+        return [Cell("–"), Cell("–"), Cell(f"not measured: {row.refused}", kind="words")]
+    sides = [Cell("beyond reach" if side is None else number(side)) for side in (row.before, row.after)]
+    return [*sides, ranged(row.difference, "+.3g")]
 
 
 def training(found: Training) -> str:
