@@ -45,7 +45,8 @@ class Demand:
         value = found[end or "value"]
         interval = f"{100 * found['value']:.1f} % [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
         seen = f"{name} accuracy of {model['name']} is {interval} on {found['count']} samples"
-        if name == "robust" and not verdict["trustworthy"]:
+        # Checks refute the robust accuracy; too few samples are too few for either.
+        if verdict["state"] == "too few" or (name == "robust" and verdict["state"] != "holds"):
             return f"{seen}: {verdict['text']}"
         if value >= self.least:
             return None

@@ -90,7 +90,7 @@ def reproduce(
         torch.set_num_threads(threads)
     model = model if model is not None else papers.PAPERS[paper].models[0]
     several = "-seeds" if seeds is not None else ""
-    usual = f"runs/{paper}-{Path(data).stem}-{model}-{scale}{several}"
+    usual = f"runs/{paper}-{Path(data.rpartition(':')[2]).stem}-{model}-{scale}{several}"
     request = papers.Request(
         data=data,
         out=Path(usual),
