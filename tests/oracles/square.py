@@ -68,9 +68,14 @@ def _propose(x: Array, best: Array, p: float, eps: float, norm: str, rng: np.ran
 
     first, signs = window(), rng.choice([-1.0, 1.0], (channels, 1, 1))
     if norm == "linf":
-        delta = best - x
-        delta[first] += 2 * eps * signs
-        return np.clip(x + np.clip(delta, -eps, eps), 0, 1)
+        # As in the authors' code (max-andr/square-attack), signs are drawn until they change something.
+        while True:
+            delta = best - x
+            delta[first] += 2 * eps * signs
+            point: Array = np.clip(x + np.clip(delta, -eps, eps), 0, 1)
+            if np.abs(point - best).max() > 1e-7:
+                return point
+            signs = rng.choice([-1.0, 1.0], (channels, 1, 1))
     second, delta = window(), best - x
     both = np.zeros_like(x)
     both[first] = both[second] = 1

@@ -38,7 +38,8 @@ class Square(Attack):
         share: of the image that the first squares cover.
 
     Inputs (N, C, H, W) are images; of any other shape, the entries after the channels (N, C, *), or all
-    entries (N, D), make a strip one entry high, and a square is a stretch of it.
+    entries (N, D), make a strip one entry high, and a square is a stretch of it. A square that would change nothing, as
+    every second one of grey images in linf, gets another sign instead, as in the authors' code.
 
     >>> Square(queries=100).share
     0.8
@@ -93,8 +94,16 @@ class Square(Attack):
         if run.threat.norm == "linf":
             reach = run.threat.radius(run.x).view(-1, 1, 1, 1)
             clean = run.x.reshape(images.shape)
-            moved = torch.where(first[:, None] >= 0, clean + signs * reach, images)
-            return moved.clamp(*run.threat.bounds).view_as(best)
+
+            def moved(signs: Tensor) -> Tensor:
+                return torch.where(first[:, None] >= 0, clean + signs * reach, images).clamp(*run.threat.bounds)
+
+            points = moved(signs)
+            # On grey images every second square has the sign that is there already.
+            same = (points == images).flatten(1).all(1).view(-1, 1, 1, 1)
+            return torch.where(same, moved(signs * _flips(numbers[:, 2], shape[0]).to(best.dtype)), points).view_as(
+                best
+            )
         second = _cover(numbers[:, 2:4], tall, wide, shape)
         pattern = _bumps(tall, wide, best)
         # Of a window that is no square the turned pattern would not fit: its sign is turned instead.
@@ -104,6 +113,16 @@ class Square(Attack):
         delta = images - run.x.reshape(images.shape)
         moved = _shift_mass(run, delta, first >= 0, second >= 0, signs * bumps[:, None])
         return _fill(run, moved).view_as(best)
+
+
+def _flips(numbers: Tensor, channels: int) -> Tensor:
+    """Signs (A, C, 1, 1), not all of them 1 and any others alike, by uniform numbers (A,)."""
+    free = min(channels, 16)  # more need no flip: their signs are hardly ever all there already
+    ways = 2**free - 1
+    bits = 1 + (numbers * ways).long().clamp_max(ways - 1)  # not zero
+    signs = numbers.new_ones(len(numbers), channels)
+    signs[:, :free] -= 2.0 * ((bits[:, None] >> torch.arange(free, device=bits.device)) & 1)
+    return signs[:, :, None, None]
 
 
 def _image(x: Tensor) -> tuple[int, ...]:
