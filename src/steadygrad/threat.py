@@ -1,10 +1,13 @@
-"""Which changes are allowed: a norm, a radius and the range of the inputs."""
+"""Which changes are allowed: a norm, a radius, the range of the inputs and the entries that may change."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +17,7 @@ from steadygrad.errors import UsageError
 from steadygrad.values import check_settings
 
 Norm = Literal["linf", "l2", "l1", "l0"]
+Mask = Tensor | np.ndarray[Any, Any] | Sequence[Any] | None
 
 # Float32 images are rounded by about 1e-7 per pixel.
 _SLACK = 1e-5
@@ -29,18 +33,25 @@ class Threat:
         eps: the radius in units of the inputs, a float, a tensor (N,) with one radius per sample,
             or None for "as small as possible".
         bounds: smallest and largest value of an input.
+        mask: which entries may change (true or 1), for all inputs alike, of the shape of one or one that can be
+            broadcast to it, such as (H, W); or one for each sample, (N, *) with the dimensions of the batch. A tensor,
+            an array or nested lists. None lets every entry change.
 
     Raises:
-        UsageError: unknown norm, negative or non-finite eps, empty bounds.
+        UsageError: unknown norm, negative or non-finite eps, empty bounds, a mask of other values than 0 and 1
+            or without any 1.
 
     >>> threat = linf(0.1)
     >>> threat.project(torch.tensor([[0.3, -0.05]]))
     tensor([[ 0.1000, -0.0500]])
+    >>> linf(0.1, mask=[True, False]).project(torch.tensor([[0.3, -0.05]]))
+    tensor([[ 0.1000, -0.0000]])
     """
 
     norm: Norm
     eps: float | Tensor | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
+    mask: Mask = None
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -57,7 +68,19 @@ class Threat:
 
     def _key(self) -> tuple[object, ...]:
         eps = tuple(self.eps.tolist()) if isinstance(self.eps, Tensor) else self.eps
-        return (self.norm, eps, self.bounds)
+        return (self.norm, eps, self.bounds, self.mask_code)
+
+    @property
+    def mask_code(self) -> str | None:
+        """A hash of the mask's shape and entries."""
+        if self.mask is None:
+            return None
+        mask = self._mask()
+        return hashlib.sha256(f"{tuple(mask.shape)}".encode() + mask.cpu().numpy().tobytes()).hexdigest()
+
+    def _mask(self) -> Tensor:
+        assert isinstance(self.mask, Tensor)
+        return self.mask
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Threat) and self._key() == other._key()
@@ -66,14 +89,67 @@ class Threat:
         return hash(self._key())
 
     def __str__(self) -> str:
+        masked = "" if self.mask is None else f", mask {self.mask_code:.8}"
         if self.eps is None:
-            return f"{self.norm}, smallest"
+            return f"{self.norm}, smallest{masked}"
         eps = "per sample" if isinstance(self.eps, Tensor) else f"{self.eps:.4g}"
-        return f"{self.norm}, eps {eps}"
+        return f"{self.norm}, eps {eps}{masked}"
 
     def at(self, eps: float | Tensor | None) -> Threat:
         """The same threat with another radius."""
-        return replace(self, eps=eps)
+        return self._with(eps, self.mask)
+
+    def _with(self, eps: float | Tensor | None, mask: Mask) -> Threat:
+        # The mask has been checked, and may let nothing change in some of the samples.
+        threat = replace(self, eps=eps, mask=None)
+        object.__setattr__(threat, "mask", mask)
+        return threat
+
+    def rows(self, rows: Tensor | slice, like: Tensor) -> Threat:
+        """The threat for some of the inputs `like` (N, *): radii and masks per sample are those of the rows."""
+        eps, mask = self.eps, self.mask
+        if isinstance(eps, Tensor) and eps.ndim == 1:
+            eps = eps[rows if isinstance(rows, slice) else rows.to(eps.device)]
+        if isinstance(mask, Tensor) and mask.ndim == like.ndim and len(mask) > 1:
+            mask = mask[rows if isinstance(rows, slice) else rows.to(mask.device)]
+        return self if eps is self.eps and mask is self.mask else self._with(eps, mask)
+
+    def changeable(self, like: Tensor) -> Tensor | None:
+        """Which entries of inputs `like` (N, *) may change, (N, *) bool; None without a mask.
+
+        Raises:
+            UsageError: the mask does not fit the inputs.
+        """
+        if self.mask is None:
+            return None
+        mask = self._mask().to(like.device)
+        try:
+            if mask.ndim > like.ndim:
+                raise RuntimeError
+            return mask.expand_as(like)
+        except RuntimeError:
+            raise UsageError(
+                f"the mask has shape {tuple(mask.shape)}, which does not fit inputs of shape {tuple(like.shape)}: give "
+                f"one for all, of shape {tuple(like.shape[1:])} or one that can be broadcast to it, or one for each "
+                f"sample, {tuple(like.shape)}"
+            ) from None
+
+    def masked(self, change: Tensor) -> Tensor:
+        """A change or a gradient (N, *), zero where nothing may change."""
+        mask = self.changeable(change)
+        return change if mask is None else torch.where(mask, change, 0.0)
+
+    def within_mask(self, x: Tensor, points: Tensor) -> Tensor:
+        """Points (N, *) that are the inputs x to the last digit where nothing may change."""
+        mask = self.changeable(x)
+        return points if mask is None else torch.where(mask, points, x)
+
+    def entries(self, like: Tensor) -> Tensor:
+        """How many entries of each of the inputs `like` (N, *) may change, (N,)."""
+        mask = self.changeable(like)
+        if mask is None:
+            return torch.full((len(like),), like[0].numel(), device=like.device)
+        return mask.flatten(1).sum(1)
 
     @quick
     def radius(self, like: Tensor) -> Tensor:
@@ -88,9 +164,10 @@ class Threat:
     @quick
     def largest(self, like: Tensor) -> Tensor:
         """The radius (N,) at which every input within the bounds is allowed."""
-        width, entries = self.bounds[1] - self.bounds[0], like[0].numel()
-        value = {"linf": width, "l2": width * entries**0.5, "l1": width * entries, "l0": float(entries)}
-        return like.new_full((len(like),), value[self.norm])
+        width, entries = self.bounds[1] - self.bounds[0], self.entries(like).to(like.dtype)
+        if self.norm == "l0":
+            return entries
+        return width * entries ** {"linf": 0.0, "l2": 0.5, "l1": 1.0}[self.norm]
 
     @quick
     def distance(self, delta: Tensor) -> Tensor:
@@ -105,7 +182,8 @@ class Threat:
 
     @quick
     def project(self, delta: Tensor) -> Tensor:
-        """The nearest change within the radius; a change inside the ball is returned untouched."""
+        """The nearest change within the radius and the mask; a change inside the ball is returned untouched."""
+        delta = self.masked(delta)
         eps, flat = self.radius(delta), delta.flatten(1)
         if self.norm == "linf":
             out = flat.clamp(-eps[:, None], eps[:, None])
@@ -125,7 +203,7 @@ class Threat:
         The nearest allowed point for linf, l1 and l0; for l2 the ball first, then the bounds.
         """
         low, high = self.bounds
-        delta = x_adv - x
+        delta = self.masked(x_adv - x)
         if self.norm == "l1":
             # How far each entry may go in its direction.
             room = torch.where(delta > 0, high - x, x - low).flatten(1)
@@ -137,15 +215,18 @@ class Threat:
             delta = torch.where(_largest(gain, self.radius(x)).view_as(x) != 0, clipped, 0.0)
         else:
             delta = self.project(delta)
-        return (x + delta).clamp(low, high)
+        return self.within_mask(x, (x + delta).clamp(low, high))
 
     @quick
     def allows(self, x: Tensor, x_adv: Tensor) -> Tensor:
-        """Which points (N,) are finite, within the bounds and within the radius (if there is one)."""
+        """Which points (N,) are finite, within the bounds, the mask and the radius (as far as there are any)."""
         low, high = self.bounds
         slack = _SLACK * (high - low)
         flat = x_adv.flatten(1)
         inside = torch.isfinite(flat).all(1) & (flat >= low - slack).all(1) & (flat <= high + slack).all(1)
+        mask = self.changeable(x)
+        if mask is not None:
+            inside &= (mask | (x_adv == x)).flatten(1).all(1)
         if self.eps is None:
             return inside
         # Half-precision inputs are rounded by more than the slack of float32.
@@ -162,7 +243,7 @@ class Threat:
         the largest gradient reaches further in as many steps (Tramèr and Boneh 2019). A zero
         gradient gives a zero direction.
         """
-        flat = gradient.flatten(1)
+        flat = self.masked(gradient).flatten(1)
         if self.norm == "linf":
             out = flat.sign()
         elif self.norm == "l2":
@@ -171,8 +252,7 @@ class Threat:
             wide = wide / wide.abs().amax(1, keepdim=True).clamp_min(torch.finfo(wide.dtype).tiny)
             out = (wide / torch.linalg.vector_norm(wide, dim=1, keepdim=True).clamp_min(1)).to(flat.dtype)
         else:
-            count = max(1, round(share * flat.shape[1]))
-            out = _largest(flat, flat.new_full((len(flat),), float(count))).sign()
+            out = _largest(flat, (share * self.entries(gradient).double()).round().clamp_min(1)).sign()
             if self.norm == "l1":
                 out = out / out.abs().sum(1, keepdim=True).clamp_min(1)
         return out.view_as(gradient)
@@ -183,51 +263,52 @@ class Threat:
 
         `seeds` (N,) come from `randomness.sample_seeds`; `draw` numbers independent points.
         """
-        eps = self.radius(x)[:, None]
-        entries = x[0].numel()
+        eps, entries = self.radius(x)[:, None], self.entries(x)[:, None].clamp_min(1)
+        mask = self.changeable(x)
+        free = 1.0 if mask is None else mask.flatten(1).to(x.dtype)
         sign = 2 * randomness.uniform(seeds, x, 3 * draw).flatten(1) - 1
         if self.norm == "linf":
             delta = sign * eps
         elif self.norm == "l0":
-            rank = randomness.uniform(seeds, x, 3 * draw + 1).flatten(1)
+            rank = randomness.uniform(seeds, x, 3 * draw + 1).flatten(1) * free
             low, high = self.bounds
             target = low + (high - low) * (sign + 1) / 2
             delta = torch.where(_largest(rank, eps[:, 0]) != 0, target - x.flatten(1), 0.0)
         else:
             reach = randomness.uniform(seeds, x.new_empty(len(x), 1), 3 * draw + 1) ** (1 / entries)
             if self.norm == "l2":
-                way = randomness.normal(seeds, x, 3 * draw + 2).flatten(1)
+                way = randomness.normal(seeds, x, 3 * draw + 2).flatten(1) * free
                 way = way / torch.linalg.vector_norm(way, dim=1, keepdim=True).clamp_min(1e-30)
             else:
                 # Exponentials divided by their sum are uniform on the simplex.
-                size = randomness.exponential(seeds, x, 3 * draw + 2).flatten(1)
-                way = sign.sign() * size / size.sum(1, keepdim=True)
+                size = randomness.exponential(seeds, x, 3 * draw + 2).flatten(1) * free
+                way = sign.sign() * size / size.sum(1, keepdim=True).clamp_min(1e-30)
             delta = way * reach * eps
         return self.constrain(x, x + delta.view_as(x))
 
 
 @public
-def linf(eps: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0)) -> Threat:
+def linf(eps: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0), mask: Mask = None) -> Threat:
     """Every entry may change by at most eps."""
-    return Threat("linf", eps, bounds)
+    return Threat("linf", eps, bounds, mask)
 
 
 @public
-def l2(eps: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0)) -> Threat:
+def l2(eps: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0), mask: Mask = None) -> Threat:
     """The Euclidean length of the change is at most eps."""
-    return Threat("l2", eps, bounds)
+    return Threat("l2", eps, bounds, mask)
 
 
 @public
-def l1(eps: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0)) -> Threat:
+def l1(eps: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0), mask: Mask = None) -> Threat:
     """The absolute changes sum to at most eps."""
-    return Threat("l1", eps, bounds)
+    return Threat("l1", eps, bounds, mask)
 
 
 @public
-def l0(k: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0)) -> Threat:
+def l0(k: float | Tensor | None = None, bounds: tuple[float, float] = (0.0, 1.0), mask: Mask = None) -> Threat:
     """At most k entries (pixels times channels) may change, by any amount within the bounds."""
-    return Threat("l0", k, bounds)
+    return Threat("l0", k, bounds, mask)
 
 
 def check_radius(threat: Threat, share: float = 1.0) -> None:
@@ -251,6 +332,24 @@ def check_radius(threat: Threat, share: float = 1.0) -> None:
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
     """Values (A,) as (A, 1, ...), to meet tensors like (A, *)."""
     return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def _boolean(given: Any) -> Tensor:
+    """A mask as a bool tensor of its own; refuses what is none."""
+    try:
+        mask = torch.as_tensor(np.asarray(given) if not isinstance(given, Tensor) else given.detach())
+    except (TypeError, ValueError, RuntimeError):
+        raise UsageError(
+            f"mask must be a tensor, an array or nested lists of 0 and 1, got {type(given).__name__}"
+        ) from None
+    if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
+        raise UsageError(
+            f"mask must hold true and false, or 1 and 0, got {mask.dtype} from {mask.min():.4g} to {mask.max():.4g}: "
+            "compare it with a number, such as mask > 0.5"
+        )
+    if mask.ndim == 0 or not bool(mask.any()):
+        raise UsageError(f"mask lets no entry change: it needs at least one true entry, got shape {tuple(mask.shape)}")
+    return mask.bool().clone()
 
 
 def _largest(flat: Tensor, count: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ class APGD(Attack):
             threat = run.threat.at(factor * run.threat.radius(run.x))
             start = threat.random(run.x, run.seeds, attempt) if best is None else threat.constrain(run.x, best)
             state = _begin(start, 1.0)
-            changed = torch.full_like(state.mark, run.x[0].numel()) if best is None else _changed(start - run.x)
+            changed = run.threat.entries(run.x).to(state.mark) if best is None else _changed(start - run.x)
             moved = changed * _L1_SHARE if best is None else changed / _L1_SPARSER
             state = state._replace(mark=changed, moved=moved)
             for i in range(steps):

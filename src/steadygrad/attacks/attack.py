@@ -29,6 +29,7 @@ def check_call(method: Method, model: nn.Module, x: Tensor, y: Tensor | None, th
         raise UsageError(f"{type(method).__name__} works for {', '.join(method.norms)}, not for {threat.norm}")
     check_threat(model, threat)
     check_inputs(x, y, threat.bounds)
+    threat.changeable(x)
     if threat.eps is not None:
         threat.radius(x)
 

@@ -125,7 +125,8 @@ class _State:
         self.low, self.high = torch.zeros_like(self.size), torch.full_like(self.size, torch.inf)
         self.constant = torch.full_like(self.size, torch.nan if constant is None else constant)
         self.unit = torch.full_like(self.size, torch.nan)  # of a step, for each entry
-        self.width, self.root = run.threat.bounds[1] - run.threat.bounds[0], run.x[0].numel() ** 0.5
+        self.width = run.threat.bounds[1] - run.threat.bounds[0]
+        self.root = run.threat.entries(run.x).clamp_min(1).to(dtype).sqrt()  # (N,)
 
     def open(self, run: Run) -> Tensor:
         """Which active samples (A,) are still to come nearer: those outside the radius, if there is one."""
@@ -140,10 +141,10 @@ class _State:
         It is crossed after a change of length f / |g|, and just so with the constant 2 f / |g|^2.
         """
         steepness = torch.linalg.vector_norm(slope.flatten(1), dim=1).clamp_min(1e-12)
-        length = (missing / steepness).clamp(1e-6, self.root)
+        length = torch.minimum((missing / steepness).clamp_min(1e-6), self.root[rows])
         constant, unit = self.constant[rows], self.unit[rows]
         self.constant[rows] = torch.where(constant.isnan(), 2 * length / steepness, constant)
-        self.unit[rows] = torch.where(unit.isnan(), length / self.root, unit)
+        self.unit[rows] = torch.where(unit.isnan(), length / self.root[rows], unit)
 
     def remember(self, run: Run, change: Tensor, counts: Tensor) -> None:
         """Keep the nearest point that counts, and begin the next descent there."""
@@ -164,7 +165,7 @@ class _State:
         low = self.low[rows] = torch.where(found, self.low[rows], constant)
         high = self.high[rows] = torch.where(found, constant, self.high[rows])
         self.constant[rows] = torch.where(torch.isinf(high), _GROWTH * constant, (low + high) / 2)
-        nearest = self.size[rows] / self.width / self.root
+        nearest = self.size[rows] / self.width / self.root[rows]
         self.unit[rows] = torch.where(torch.isinf(nearest), (_GROWTH * self.unit[rows]).clamp_max(1), nearest)
 
 

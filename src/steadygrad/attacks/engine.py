@@ -38,9 +38,7 @@ class Case(NamedTuple):
 
     def at(self, rows: Tensor, radius: Tensor | None = None) -> Case:
         """The case of some rows (R,), with a radius (R,) for each if given."""
-        target, threat, eps = self.target, self.threat, self.threat.eps
-        if radius is None and isinstance(eps, Tensor) and eps.ndim == 1:
-            radius = eps.to(rows.device)[rows]
+        target, threat = self.target, self.threat.rows(rows, self.x)
         threat = threat if radius is None else threat.at(radius)
         target = target[rows] if isinstance(target, Tensor) else target
         return Case(self.model, self.x[rows], self.y[rows], threat, target, self.seeds[rows.cpu()])
@@ -112,8 +110,11 @@ class Run:
         self._remember(points, logits)
         return logits
 
-    def gradient(self, points: Tensor, loss: str | None = None) -> tuple[Tensor, Tensor]:
-        """Loss (A,) and its input gradient (A, *) at points (A, *): one forward, one backward."""
+    def gradient(self, points: Tensor, loss: str | None = None, *, anywhere: bool = False) -> tuple[Tensor, Tensor]:
+        """Loss (A,) and its input gradient (A, *) at points (A, *): one forward, one backward.
+
+        The gradient is zero where the threat's mask lets nothing change, unless it is asked for `anywhere`.
+        """
         name = loss or self.loss
 
         def ascended(logits: Tensor) -> Tensor:
@@ -121,7 +122,7 @@ class Run:
                 self.aim(0)
             return attack_loss(name, logits, self.y, self.target, self.clean_logits, self.rival)[:, None]
 
-        values, slopes = self.slopes(points, ascended)
+        values, slopes = self.slopes(points, ascended, anywhere=anywhere)
         return values[:, 0], slopes[:, 0]
 
     def differences(self, points: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -141,7 +142,9 @@ class Run:
 
         return self.slopes(points, gaps)
 
-    def slopes(self, points: Tensor, functions: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def slopes(
+        self, points: Tensor, functions: Callable[[Tensor], Tensor], *, anywhere: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Functions (A, C) of the logits at points (A, *), with their slopes (A, C, *): one forward, C backwards."""
         with torch.enable_grad():
             points = points.detach().requires_grad_()
@@ -164,7 +167,8 @@ class Run:
         # A wrong point needs no direction, and some losses are constant beyond the boundary.
         flat = (slopes == 0).flatten(1).all(1)
         self.zero_gradient[self.index] |= flat if self.goal == "strongest" else flat & ~self.wrong
-        return values.detach(), slopes
+        mask = None if anywhere else self.threat.changeable(self.x)
+        return values.detach(), slopes if mask is None else torch.where(mask[:, None], slopes, 0.0)
 
     def _remember(self, points: Tensor, logits: Tensor) -> None:
         if self.goal == "strongest":

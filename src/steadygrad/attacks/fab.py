@@ -73,16 +73,15 @@ class FAB(Attack):
 
     def _approach(self, run: Run, restart: int, draw: int) -> None:
         """Walk along one boundary from the clean input, or from a random point in later restarts."""
-        ball = run.threat.at(None)
         points = run.x
         if restart:
-            half = torch.minimum(run.nearest.to(run.x.dtype), ball.largest(run.x)) / 2
-            points = ball.at(half).random(run.x, run.seeds, draw)
+            half = torch.minimum(run.nearest.to(run.x.dtype), run.threat.largest(run.x)) / 2
+            points = run.threat.at(half).random(run.x, run.seeds, draw)
         nearest = torch.full_like(run.nearest, torch.inf)
         before = nearest
         for i in range(self.steps):
             value, slope = run.gradient(points, "rivals")
-            size = ball.distance(points - run.x).to(nearest.dtype)
+            size = run.threat.distance(points - run.x).to(nearest.dtype)
             nearest = torch.where(run.wrong, torch.minimum(nearest, size), nearest)
             points, value, slope, nearest, before = run.drop_solved(points, value, slope, nearest, before)
             if i in _CHECKS:
@@ -93,7 +92,7 @@ class FAB(Attack):
                 before = nearest
             if len(run.index) == 0:
                 return
-            points = self._step(ball, run.x, points, value, slope, run.wrong)
+            points = self._step(run.threat, run.x, points, value, slope, run.wrong)
         run.look(points)
 
     def _hopeless(self, run: Run, before: Tensor, nearest: Tensor, steps: int) -> Tensor:
@@ -118,7 +117,7 @@ class FAB(Attack):
         tiny = torch.finfo(near.dtype).tiny
         pull = per_sample((near / (near + far).clamp_min(tiny)).clamp_max(_LARGEST_PULL), x)
         moved = (1 - pull) * (base + self.eta * from_base) + pull * (x + self.eta * from_clean)
-        return moved.clamp(*ball.bounds).to(x.dtype)
+        return ball.within_mask(x, moved.clamp(*ball.bounds).to(x.dtype))
 
     def _refine(self, run: Run) -> None:
         """Move the nearest wrong points back along the line to the clean inputs, to just beyond the boundary."""

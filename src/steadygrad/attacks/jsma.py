@@ -76,6 +76,8 @@ class JSMA(Attack):
             flat = points.flatten(1)
             moved = (flat + self.theta * (high - low)).clamp(low, high)
             able, gains = (flat < high) if self.theta > 0 else (flat > low), gains * (moved - flat)[:, None]
+            mask = run.threat.changeable(points)
+            able = able if mask is None else able & mask.flatten(1)
             chosen = torch.zeros_like(changed)
             for _ in range(self.pairs):
                 room = budget - (changed | chosen).sum(1)

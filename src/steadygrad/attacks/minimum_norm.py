@@ -99,7 +99,6 @@ class FMN(Attack):
     def search(self, run: Run) -> Tensor | None:
         low, high = run.threat.bounds
         loss = self.loss or ("margin" if run.threat.norm == "l0" else "soft")
-        ball = Threat(run.threat.norm, None, run.threat.bounds)
         delta = torch.zeros_like(run.x)
         radius = run.best.new_full((len(run.x),), torch.inf)
         for i in range(self.steps):
@@ -108,10 +107,11 @@ class FMN(Attack):
             if len(run.index) == 0:
                 return None
             gamma = _cosine(self.gamma, self.gamma_last, i, self.steps)
-            radius = _next_radius(run, ball, radius, gamma, delta, slope)
+            radius = _next_radius(run, run.threat, radius, gamma, delta, slope)
             moved = delta + _cosine(self.step, self.last, i, self.steps) * (high - low) * _unit(slope)
             moved = (run.x + moved).clamp(low, high)
-            delta = ball.at(radius.clamp_max(float(ball.largest(run.x)[0]))).constrain(run.x, moved) - run.x
+            within = torch.minimum(radius, run.threat.largest(run.x).to(radius.dtype))
+            delta = run.threat.at(within).constrain(run.x, moved) - run.x
         return run.x + delta
 
 

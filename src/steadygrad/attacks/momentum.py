@@ -70,7 +70,7 @@ class MIFGSM(Attack):
             points, average, slope = run.drop_solved(points, average, slope)
             if len(run.index) == 0:
                 return None
-            average = self.decay * average + _normalized(slope)
+            average = self.decay * average + _normalized(run.threat.masked(slope))
             points = run.step(points, _direction(average).to(points.dtype), length)
         return points
 
@@ -79,10 +79,10 @@ class MIFGSM(Attack):
         if self.diversity:
             down, across = _views(run.seeds, points, self.diversity, self.shrink, i)
             low = run.threat.bounds[0]
-            _, slope = run.gradient(down @ (points - low) @ across + low)
+            _, slope = run.gradient(down @ (points - low) @ across + low, anywhere=True)
             slope = down.mT @ slope @ across.mT
         else:
-            _, slope = run.gradient(points)
+            _, slope = run.gradient(points, anywhere=True)
         return _smoothed(slope, self.translation) if self.translation else slope
 
 

@@ -88,23 +88,25 @@ class Square(Attack):
         share = self.share / 2 ** sum(query * 10_000 > bar * self.queries for bar in _HALVINGS)
         least = 1 if run.threat.norm == "linf" else 3
         tall, wide = _window(share, height, width, least)
-        first = _cover(numbers[:, 0:2], tall, wide, shape)
+        mask = run.threat.changeable(run.x)
+        free = None if mask is None else mask.reshape(-1, *shape)
+        first = _cover(numbers[:, 0:2], tall, wide, shape, free)
         signs = torch.where(numbers[:, 5:] < 0.5, -1.0, 1.0).to(best.dtype)[:, :, None, None]  # (A, C, 1, 1)
         images = best.reshape(-1, *shape)
         if run.threat.norm == "linf":
             reach = run.threat.radius(run.x).view(-1, 1, 1, 1)
             clean = run.x.reshape(images.shape)
+            inside = first[:, None] >= 0 if free is None else (first[:, None] >= 0) & free
 
-            def moved(signs: Tensor) -> Tensor:
-                return torch.where(first[:, None] >= 0, clean + signs * reach, images).clamp(*run.threat.bounds)
+            def put(signs: Tensor) -> Tensor:
+                return torch.where(inside, clean + signs * reach, images).clamp(*run.threat.bounds)
 
-            points = moved(signs)
+            points = put(signs)
             # On grey images every second square has the sign that is there already.
             same = (points == images).flatten(1).all(1).view(-1, 1, 1, 1)
-            return torch.where(same, moved(signs * _flips(numbers[:, 2], shape[0]).to(best.dtype)), points).view_as(
-                best
-            )
-        second = _cover(numbers[:, 2:4], tall, wide, shape)
+            turned = signs * _flips(numbers[:, 2], shape[0]).to(best.dtype)
+            return torch.where(same, put(turned), points).view_as(best)
+        second = _cover(numbers[:, 2:4], tall, wide, shape, free)
         pattern = _bumps(tall, wide, best)
         # Of a window that is no square the turned pattern would not fit: its sign is turned instead.
         turned = pattern.t() if tall == wide else -pattern
@@ -140,23 +142,33 @@ def _window(share: float, height: int, width: int, least: int) -> tuple[int, int
     return min(side, height), min(side, width)
 
 
-def _cover(numbers: Tensor, tall: int, wide: int, shape: tuple[int, ...]) -> Tensor:
-    """For each pixel (A, H, W) its index within a square at a random place, -1 outside."""
-    _, height, width = shape
+def _cover(numbers: Tensor, tall: int, wide: int, shape: tuple[int, ...], free: Tensor | None = None) -> Tensor:
+    """For each pixel (A, H, W) its index within a square at a random place, -1 outside.
 
-    def offset(column: Tensor, extent: int, size: int) -> Tensor:
-        start = (column * (extent - size + 1)).long().clamp_max(extent - size)
-        index = torch.arange(extent, device=numbers.device)[None] - start[:, None]
+    With a mask (A, C, H, W) the square is one of those that hold a random one of the pixels that may change.
+    """
+    _, height, width = shape
+    down, across = ((numbers[:, i] * (n - size + 1)).long() for i, n, size in ((0, height, tall), (1, width, wide)))
+    if free is not None:
+        plane = free.any(1).flatten(1)
+        place = numbers[:, 0] * plane.sum(1)
+        pixel = (plane.cumsum(1) <= place.long()[:, None]).sum(1).clamp_max(height * width - 1)
+        # What is left of the first number says where in the square the pixel lies.
+        down = (pixel // width - (place.frac() * tall).long()).clamp_min(0)
+        across = (pixel % width - (numbers[:, 1] * wide).long()).clamp_min(0)
+
+    def offset(start: Tensor, extent: int, size: int) -> Tensor:
+        index = torch.arange(extent, device=numbers.device)[None] - start.clamp_max(extent - size)[:, None]
         return torch.where(index < size, index, -1)
 
-    rows, columns = offset(numbers[:, 0], height, tall)[:, :, None], offset(numbers[:, 1], width, wide)[:, None, :]
+    rows, columns = offset(down, height, tall)[:, :, None], offset(across, width, wide)[:, None, :]
     return torch.where((rows >= 0) & (columns >= 0), rows * wide + columns, -1)
 
 
 def _stripes(run: Run, shape: tuple[int, ...]) -> Tensor:
     """The first points in linf: vertical stripes of full size and random sign."""
     images = run.x.reshape(-1, *shape) + _signs(run, shape[0], 1, shape[2]) * run.threat.radius(run.x).view(-1, 1, 1, 1)
-    return images.clamp(*run.threat.bounds).view_as(run.x)
+    return run.threat.constrain(run.x, images.view_as(run.x))
 
 
 def _patches(run: Run, shape: tuple[int, ...]) -> Tensor:
@@ -222,6 +234,7 @@ def _shift_mass(run: Run, delta: Tensor, first: Tensor, second: Tensor, bumps: T
 
 def _fill(run: Run, delta: Tensor) -> Tensor:
     """Clean inputs plus the changes, scaled to the radius and brought into the bounds (A, C, H, W)."""
+    delta = run.threat.masked(delta.view_as(run.x)).view_as(delta)
     distance = run.threat.distance(delta).clamp_min(1e-12)
     scale = (run.threat.radius(run.x) / distance).view(-1, 1, 1, 1)
     return (run.x.reshape(delta.shape) + delta * scale).clamp(*run.threat.bounds)

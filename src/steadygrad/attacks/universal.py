@@ -93,7 +93,9 @@ class Universal(Attack):
         counts = per_sample(values <= self._most(run), slope)
         mean = torch.where(counts, slope, 0.0).to(torch.promote_types(slope.dtype, torch.float32)).mean(0, keepdim=True)
         length = self.step * (1 - i / self.steps)
-        return run.threat.at(1.0).project(way + length * run.threat.steepest(mean).to(way.dtype))
+        # The slopes know the mask; the one perturbation for all inputs has none of its own.
+        ball = Threat(run.threat.norm, 1.0, run.threat.bounds)
+        return ball.project(way + length * ball.steepest(mean).to(way.dtype))
 
     def _most(self, run: Run) -> float:
         if self.clip is not None or self.loss != "ce":

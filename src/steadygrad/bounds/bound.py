@@ -66,12 +66,13 @@ class Bound(Method, abc.ABC):
             raise UsageError(f"bounds exist for linf and l2, not for {threat.norm}")
         check_inputs(x, target, threat.bounds)
         x, model = x.detach(), called(model)
-        radius = threat.radius(x)
+        threat.radius(x)
+        threat.changeable(x)
         seeds = randomness.sample_seeds(len(x), generator)
         self.check_model(model, x, target)
         size = max(1, self.chunk // len(path_of(self.attribution).nodes))
         parts = [
-            self.bound_batch(model, x[some], target[some], threat.at(radius[some]), seeds[some])
+            self.bound_batch(model, x[some], target[some], threat.rows(some, x), seeds[some])
             for some in (slice(first, first + size) for first in range(0, len(x), size))
         ]
         tensors = [name for name, value in vars(parts[0]).items() if isinstance(value, Tensor)]

@@ -112,6 +112,8 @@ def settings_of(value: Any) -> Any:
         return value.tolist()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         settings = {f.name: settings_of(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        if isinstance(value, Threat):
+            settings["mask"] = value.mask_code
         return {"name": _name(value), **settings}
     if isinstance(value, list | tuple):
         return [settings_of(v) for v in value]

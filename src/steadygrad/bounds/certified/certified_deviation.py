@@ -175,7 +175,8 @@ def _ball(x: Tensor, threat: Threat) -> Ball:
     ulp = 2 * torch.finfo(x.dtype).eps if x.dtype != torch.float64 else 2.0**-50
     most = torch.maximum(inputs.abs(), torch.maximum(low.abs(), high.abs()))
     slack = ulp * most.flatten(1).amax(1)
-    place = per_sample(slack, x)
+    # Nothing is rounded where nothing may change.
+    place = threat.masked(per_sample(slack, x).expand_as(inputs))
     radius = None
     if threat.norm == "l2":
         radius = threat.radius(inputs) * (1 + ulp) + slack * math.sqrt(x[0].numel())

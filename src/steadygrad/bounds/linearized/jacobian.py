@@ -114,8 +114,8 @@ class Jacobian:
 
 
 def allowed_box(x: Tensor, threat: Threat) -> tuple[Tensor, Tensor]:
-    """The smallest box (N, *), (N, *) around the allowed inputs: within eps of x and within the bounds."""
-    eps = per_sample(threat.radius(x), x)
+    """The smallest box (N, *), (N, *) around the allowed inputs: within eps of x, the mask and the bounds."""
+    eps = threat.masked(per_sample(threat.radius(x), x).expand_as(x))
     low, high = (torch.full_like(x, bound) for bound in threat.bounds)
     return torch.maximum(x - eps, low).minimum(x), torch.minimum(x + eps, high).maximum(x)
 
@@ -147,7 +147,7 @@ class BallJacobian:
     def change(self, v: Tensor) -> Tensor:
         """The change of the input (N, D) that v (N, columns) stands for."""
         if self.threat.norm == "l2":
-            return self.eps * v
+            return self.eps * self._masked(v)
         return self.shift * v[:, -1:] + self.half * v[:, :-1]
 
     def apply(self, v: Tensor) -> Tensor:
@@ -162,8 +162,11 @@ class BallJacobian:
 
     def _columns(self, w: Tensor) -> Tensor:
         if self.threat.norm == "l2":
-            return self.eps * w
+            return self.eps * self._masked(w)
         return torch.cat([self.half * w, (self.shift * w).sum(1, keepdim=True)], 1)
+
+    def _masked(self, v: Tensor) -> Tensor:
+        return self.threat.masked(v.view_as(self.jacobian.x)).flatten(1)
 
     def _cut(self, u: Tensor) -> Tensor:
         if self.across is not None:
@@ -174,8 +177,7 @@ class BallJacobian:
 
     def at(self, rows: Tensor) -> BallJacobian:
         """The same for some of the samples."""
-        eps = self.threat.eps
-        threat = self.threat.at(eps[rows.to(eps.device)]) if isinstance(eps, Tensor) and eps.ndim else self.threat
+        threat = self.threat.rows(rows, self.jacobian.x)
         across, outside = (None if v is None else v[rows] for v in (self.across, self.outside))
         return replace(self, jacobian=self.jacobian.at(rows), threat=threat, across=across, outside=outside)
 
@@ -186,7 +188,7 @@ class BallJacobian:
             unit = self.across.double()
             jacobian = jacobian - unit[:, :, None] * (unit[:, None] @ jacobian)
         if self.threat.norm == "l2":
-            return jacobian * self.eps[:, :, None]
+            return jacobian * self._masked(self.eps.expand(-1, self.columns).to(jacobian.dtype))[:, None]
         return torch.cat([jacobian * self.half[:, None].double(), jacobian @ self.shift[:, :, None].double()], 2)
 
     def along(self, unit: Tensor) -> Tensor:

@@ -127,9 +127,7 @@ class Attacked(Measure):
         parts = []
         for rows in torch.split(torch.arange(len(x)), self.chunk or len(x)):
             there = rows.to(x.device)
-            radius = threat.eps
-            part = threat.at(radius[there]) if isinstance(radius, Tensor) and radius.ndim else threat
-            parts.append(self.attack(model, x[there], y[there], part, generator=seeds[rows]))
+            parts.append(self.attack(model, x[there], y[there], threat.rows(there, x), generator=seeds[rows]))
         names = ("inputs", "success", "found_by", "distance", "forwards", "backwards", "zero_gradient")
         return {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
 

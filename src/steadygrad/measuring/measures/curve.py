@@ -118,7 +118,7 @@ def smallest_in_grid(
     rows = (smallest > 0).nonzero().squeeze(1)
     while len(rows):
         below = smallest[rows] - 1
-        found = attack(model, x[rows], y[rows], threat.at(radii[below]), generator=seeds[rows.cpu()])
+        found = attack(model, x[rows], y[rows], threat.rows(rows, x).at(radii[below]), generator=seeds[rows.cpu()])
         forwards[rows] += found.forwards
         backwards[rows] += found.backwards
         place = torch.where(found.distance == 0, -1, torch.minimum(_place(radii, found.distance), below))
