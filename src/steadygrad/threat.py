@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from steadygrad import randomness
+from steadygrad import masks, randomness
 from steadygrad.arguments import named, public, quick
 from steadygrad.errors import UsageError
-from steadygrad.values import check_settings
+from steadygrad.values import Reader, check_settings
 
 Norm = Literal["linf", "l2", "l1", "l0"]
-Mask = Tensor | np.ndarray[Any, Any] | Sequence[Any] | None
+Mask = Annotated[Tensor, Reader("a mask of 0 and 1", lambda name, value: masks.boolean(value))] | None
+"""Which entries may change; taken as a tensor, an array or lists."""
 
 # Float32 images are rounded by about 1e-7 per pixel.
 _SLACK = 1e-5
@@ -79,7 +79,7 @@ class Threat:
         return hashlib.sha256(f"{tuple(mask.shape)}".encode() + mask.cpu().numpy().tobytes()).hexdigest()
 
     def _mask(self) -> Tensor:
-        assert isinstance(self.mask, Tensor)
+        assert self.mask is not None
         return self.mask
 
     def __eq__(self, other: object) -> bool:
@@ -114,6 +114,7 @@ class Threat:
             mask = mask[rows if isinstance(rows, slice) else rows.to(mask.device)]
         return self if eps is self.eps and mask is self.mask else self._with(eps, mask)
 
+    @quick
     def changeable(self, like: Tensor) -> Tensor | None:
         """Which entries of inputs `like` (N, *) may change, (N, *) bool; None without a mask.
 
@@ -133,6 +134,15 @@ class Threat:
                 f"one for all, of shape {tuple(like.shape[1:])} or one that can be broadcast to it, or one for each "
                 f"sample, {tuple(like.shape)}"
             ) from None
+
+    def for_all(self, shape: Sequence[int]) -> None:
+        """Refuse a mask that does not fit samples of this shape (*), or that differs from one to the next."""
+        self.changeable(torch.empty(1, *shape))
+        if self.mask is not None and self._mask().ndim > len(shape):
+            raise UsageError(
+                f"a data set takes one mask for all samples, of shape {tuple(shape)} or one that can be broadcast to "
+                f"it, got {tuple(self._mask().shape)}"
+            )
 
     def masked(self, change: Tensor) -> Tensor:
         """A change or a gradient (N, *), zero where nothing may change."""
@@ -263,8 +273,7 @@ class Threat:
 
         `seeds` (N,) come from `randomness.sample_seeds`; `draw` numbers independent points.
         """
-        eps, entries = self.radius(x)[:, None], self.entries(x)[:, None].clamp_min(1)
-        mask = self.changeable(x)
+        eps, mask = self.radius(x)[:, None], self.changeable(x)
         free = 1.0 if mask is None else mask.flatten(1).to(x.dtype)
         sign = 2 * randomness.uniform(seeds, x, 3 * draw).flatten(1) - 1
         if self.norm == "linf":
@@ -275,7 +284,8 @@ class Threat:
             target = low + (high - low) * (sign + 1) / 2
             delta = torch.where(_largest(rank, eps[:, 0]) != 0, target - x.flatten(1), 0.0)
         else:
-            reach = randomness.uniform(seeds, x.new_empty(len(x), 1), 3 * draw + 1) ** (1 / entries)
+            root = (1 / self.entries(x).clamp_min(1)).to(x.dtype)[:, None]
+            reach = randomness.uniform(seeds, x.new_empty(len(x), 1), 3 * draw + 1) ** root
             if self.norm == "l2":
                 way = randomness.normal(seeds, x, 3 * draw + 2).flatten(1) * free
                 way = way / torch.linalg.vector_norm(way, dim=1, keepdim=True).clamp_min(1e-30)
@@ -332,24 +342,6 @@ def check_radius(threat: Threat, share: float = 1.0) -> None:
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
     """Values (A,) as (A, 1, ...), to meet tensors like (A, *)."""
     return values.view(-1, *[1] * (like.ndim - 1))
-
-
-def _boolean(given: Any) -> Tensor:
-    """A mask as a bool tensor of its own; refuses what is none."""
-    try:
-        mask = torch.as_tensor(np.asarray(given) if not isinstance(given, Tensor) else given.detach())
-    except (TypeError, ValueError, RuntimeError):
-        raise UsageError(
-            f"mask must be a tensor, an array or nested lists of 0 and 1, got {type(given).__name__}"
-        ) from None
-    if mask.dtype != torch.bool and not bool(((mask == 0) | (mask == 1)).all()):
-        raise UsageError(
-            f"mask must hold true and false, or 1 and 0, got {mask.dtype} from {mask.min():.4g} to {mask.max():.4g}: "
-            "compare it with a number, such as mask > 0.5"
-        )
-    if mask.ndim == 0 or not bool(mask.any()):
-        raise UsageError(f"mask lets no entry change: it needs at least one true entry, got shape {tuple(mask.shape)}")
-    return mask.bool().clone()
 
 
 def _largest(flat: Tensor, count: Tensor) -> Tensor:

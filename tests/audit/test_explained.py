@@ -60,7 +60,7 @@ def test_the_summary_follows_from_the_table() -> None:
     assert runner.store.computed == 2  # with the table of random layers: nothing is measured again
     assert plain["models"]["m"]["beta"] == BETA
     assert (plain["samples"], plain["pixels"]) == (COUNT, {"all": 16, "top": 2})
-    assert plain["threat"] == {"norm": "linf", "eps": 0.1, "bounds": [0.0, 1.0]}
+    assert plain["threat"] == {"norm": "linf", "eps": 0.1, "bounds": [0.0, 1.0], "mask": None}
     assert plain["goals"] == ["top-k", "mass-center", "cosine", "euclidean"]
     assert list(row["similarity"]) == ["top_k_intersection", "kendall", "cosine", "mass_center_displacement"]
     for name, ways in row["similarity"].items():

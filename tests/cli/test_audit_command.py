@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from cli.commands import AUDIT, TRAIN, call, done, lasting, refused, times
 from steadygrad.attacks import Attack
@@ -31,7 +33,7 @@ def test_two_named_models_are_compared(pair: tuple[Path, str]) -> None:
     folder, text = pair
     summary = json.loads((folder / "summary.json").read_text())
     assert [model["name"] for model in summary["models"]] == ["plain", "hard"]
-    assert summary["threat"] == {"norm": "linf", "eps": 0.1, "bounds": [0.0, 1.0]}
+    assert summary["threat"] == {"norm": "linf", "eps": 0.1, "bounds": [0.0, 1.0], "mask": None}
     assert summary["data"]["samples"] == 24
     assert summary["transfer"]["names"] == ["plain", "hard"]
     assert set(read(folder).records["model"]) == {"plain", "hard"}
@@ -202,3 +204,15 @@ def test_a_configuration_file_makes_the_same_audit_and_flags_win(trained: Path, 
     assert second["config"] == first["config"]
     assert second["models"] == first["models"]
     assert (third["data"]["samples"], third["threat"]) == (20, first["threat"])
+
+
+def test_a_mask_is_a_file_and_stays_in_the_folder(trained: Path, tmp_path: Path) -> None:
+    mask, folder = tmp_path / "mask.png", tmp_path / "a"
+    Image.fromarray(np.repeat([[255, 0]], 4, axis=1).repeat(8, axis=0).astype(np.uint8)).save(mask)
+    done("audit", trained, *AUDIT, "--mask", mask, "--out", folder)
+    assert json.loads((folder / "summary.json").read_text("utf-8"))["threat"]["mask"] == 0.5
+    assert "only 50.0 % of the entries may change" in (folder / "report" / "index.html").read_text("utf-8")
+    assert 'mask = "8x8:' in (folder / "config.toml").read_text("utf-8")
+    mask.unlink()
+    done("audit", trained, "--config", folder / "config.toml", "--out", folder)
+    assert "there is no mask" in refused(2, "audit", trained, *AUDIT, "--mask", mask)

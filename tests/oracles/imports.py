@@ -37,6 +37,7 @@ FLOORS = [
         "recipes",
         "randomness",
         "files",
+        "masks",
         "errors",
         "progress",
         "provenance",

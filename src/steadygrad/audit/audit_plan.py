@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from steadygrad import masks
 from steadygrad.attacks import PGD, Attack
 from steadygrad.attacks.expectation import DRAWS
 from steadygrad.attacks.suites import SUITES, suite_of
@@ -16,6 +17,13 @@ from steadygrad.measuring.measures.curve import GRID, Curve
 from steadygrad.plans import AsNumber, Count, Plan, Radius, Seed, method, methods
 from steadygrad.registry import describe
 from steadygrad.threat import Threat, check_radius
+
+
+def _mask(given: Any) -> str | None:
+    """A mask as the text of a configuration file, which stands for itself in other folders."""
+    return (
+        None if given is None else masks.text(masks.parsed(given) if isinstance(given, str) else masks.boolean(given))
+    )
 
 
 class AuditPlan(Plan):
@@ -30,6 +38,9 @@ class AuditPlan(Plan):
     norm: Literal["linf", "l2", "l1", "l0"] = Field("linf", description="Norm of a change.")
     eps: Radius = Field(8 / 255, description="Radius in units of the data (0 to 1), e.g. 0.1 or 8/255.")
     bounds: tuple[float, float] = Field((0.0, 1.0), description="Smallest and largest value of an input.")
+    mask: Annotated[str | None, BeforeValidator(_mask)] = Field(
+        None, description="File (.npy, or a black and white .png) that is 1 or white where an input may change."
+    )
     samples: Count | None = Field(
         None, description="Samples to attack, drawn in equal numbers from each class; all if not given."
     )
@@ -100,7 +111,8 @@ class AuditPlan(Plan):
         if not isinstance(threat.eps, float | int) or threat.eps <= 0:
             raise UsageError("an audit needs a threat with one positive radius, e.g. sg.linf(8 / 255)")
         check_radius(threat, share=0.5)  # with more, any input may become gray
-        return cls.read({**settings, "norm": threat.norm, "eps": float(threat.eps), "bounds": threat.bounds})
+        own = {"norm": threat.norm, "eps": float(threat.eps), "bounds": threat.bounds, "mask": threat.mask}
+        return cls.read({**settings, **own})
 
     @model_validator(mode="after")
     def _checked(self) -> AuditPlan:
@@ -123,7 +135,13 @@ class AuditPlan(Plan):
     @property
     def threat(self) -> Threat:
         """The allowed changes."""
-        return Threat(self.norm, self.eps, self.bounds)
+        mask = None if self.mask is None else masks.parsed(self.mask)
+        return Threat(self.norm, self.eps, self.bounds, mask)
+
+    def described(self, eps: float) -> dict[str, Any]:
+        """The threat at a radius, as the summary holds it."""
+        share = None if self.mask is None else float(masks.parsed(self.mask).float().mean())
+        return {"norm": self.norm, "eps": float(eps), "bounds": list(self.bounds), "mask": share}
 
     def suite_of_attacks(self) -> tuple[Attack, ...]:
         """The attacks, the leading one first."""
@@ -131,7 +149,7 @@ class AuditPlan(Plan):
 
     def given(self) -> dict[str, Any]:
         """The fields that were set, besides those of the threat, as arguments of an audit."""
-        return {name: getattr(self, name) for name in self.model_fields_set - {"norm", "eps", "bounds"}}
+        return {name: getattr(self, name) for name in self.model_fields_set - {"norm", "eps", "bounds", "mask"}}
 
     def plain(self) -> dict[str, Any]:
         """All that the numbers depend on, as plain data; `AuditPlan.read` takes it back."""

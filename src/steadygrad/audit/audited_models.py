@@ -100,6 +100,7 @@ def agreeing(
     model, scaled = within(model, data, name)
     x, y = data.batch(slice(0, 2))
     check_inputs(x, y, data.bounds)
+    threat.for_all(data.shape)
     with borrowed([model], device) as where:
         with frozen(model) as as_called, torch.no_grad():
             logits = as_called(x.to(where))

@@ -67,7 +67,7 @@ def explained(
                 arrays |= _pictures(table, f"explained_{index}_{place}")
             rows[name]["attributions"].append(row)
     plain = {
-        "threat": {"norm": plan.norm, "eps": eps, "bounds": list(plan.bounds)},
+        "threat": plan.described(eps),
         "samples": count,
         "pixels": {"all": pixels, "top": count_of(K, pixels)},
         "goals": goals,

@@ -46,7 +46,7 @@ def neurons(
     }
     plain = {
         "attack": label_of(plan.neuron_attack),
-        "threat": {"norm": plan.norm, "eps": float(plan.eps), "bounds": list(plan.bounds)},
+        "threat": plan.described(plan.eps),
         "samples": count,
         "share": plan.neuron_share,
         "draws": plan.neuron_draws,

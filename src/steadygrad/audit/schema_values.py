@@ -165,6 +165,7 @@ class Threat(Part):
     norm: str = Field(description="`linf`, `l2`, `l1` or `l0`", pattern="^l(inf|2|1|0)$")
     eps: Positive = Field(description="radius, in units of the data")
     bounds: tuple[Number, Number] = Field(description="lowest and highest value of an input")
+    mask: Share | None = Field(None, description="share of the entries of an input that may change; null for all")
 
 
 class Machine(Part):

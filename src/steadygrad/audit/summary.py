@@ -110,7 +110,7 @@ def _head(
         "command": facts.command,
         "config": dict(config),
         "data": {k: v for k, v in facts.data.items() if k != "labels"},
-        "threat": {"norm": plan.norm, "eps": float(plan.eps), "bounds": list(plan.bounds)},
+        "threat": plan.described(plan.eps),
     }
 
 

@@ -102,7 +102,8 @@ def threat(value: Threat) -> str:
     'ℓ∞ ≤ 0.1, values in [0, 1]'
     """
     low, high = value.bounds
-    return f"{norm(value.norm)} ≤ {budget(value.eps)}, values in [{number(low)}, {number(high)}]"
+    where = "" if value.mask is None else f", only {percent(value.mask)} of the entries may change"
+    return f"{norm(value.norm)} ≤ {budget(value.eps)}, values in [{number(low)}, {number(high)}]{where}"
 
 
 def spaced(name: str) -> str:

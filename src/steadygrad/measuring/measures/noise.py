@@ -41,8 +41,8 @@ class NoiseInsensitivity(Measure):
 
     @classmethod
     def for_audit(cls, threat: Threat) -> NoiseInsensitivity | None:
-        """With noise as large as the threat, if that is in linf."""
-        return cls(float(threat.eps)) if threat.norm == "linf" else None  # type: ignore[arg-type]
+        """With noise as large as the threat, if that is in linf and for all entries."""
+        return cls(float(threat.eps)) if threat.norm == "linf" and threat.mask is None else None  # type: ignore[arg-type]
 
     def summarize(self, table: Table) -> dict[str, Estimate]:
         """The mean insensitivity."""
