@@ -7,6 +7,7 @@ The row feeds the command line, the documentation, the tests and the report; the
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
 import json
 import pkgutil
@@ -203,8 +204,13 @@ def label_of(method: Method) -> str:
     for key, value in changed.items():
         # "30 steps" reads as it is said; "False random_start" does not.
         counted = type(value) is int and key.endswith("s")
-        words.append(f"{value} {key}" if counted else f"{key}={value}")
+        words.append(f"{value} {key}" if counted else f"{key}={_short(str(value))}")
     return ", ".join(words)
+
+
+def _short(text: str) -> str:
+    """A text that fits into a label; one of another content has another."""
+    return text if len(text) <= 60 else f"{text[:16]}… {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def parse(kind: str, text: str) -> Any:

@@ -16,6 +16,7 @@ from steadygrad.attributions import BlurSaliency, InputXGradient, Saliency
 from steadygrad.attributions.faithfulness import (
     MEASURES,
     deletion,
+    deletion_gain,
     energy_inside,
     faithfulness,
     gini,
@@ -61,6 +62,52 @@ def test_the_curves_are_those_of_loops(steps: int) -> None:
     clean = model(x).softmax(1).gather(1, target[:, None])[:, 0].detach()
     torch.testing.assert_close(gone.scores[:, 0], clean)
     torch.testing.assert_close(back.scores[:, -1], clean)
+
+
+@pytest.mark.parametrize("steps", [1, 6, 33])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("order", ["most", "least"])
+def test_both_orders_with_and_without_signs_are_those_of_loops(steps: int, order: Any, signed: bool) -> None:
+    model, x, maps, target = _setup()
+    empty, soft = torch.full_like(x, 0.2), blurred(x, 1.5)
+    how: dict[str, Any] = {"steps": steps, "order": order, "signed": signed}
+    gone = deletion(model, x, maps, target, fill=0.2, **how)
+    back = insertion(model, x, maps, target, sigma=1.5, **how)
+    for curve, first, last in ((gone, x, empty), (back, soft, x)):
+        scores, areas = oracle.replaced(model, first, last, maps, target, steps, least=order == "least", signed=signed)
+        torch.testing.assert_close(curve.scores, torch.tensor(scores, dtype=torch.float64))
+        torch.testing.assert_close(curve.area, torch.tensor(areas, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_gain_is_the_difference_of_both_orders_in_loops(signed: bool) -> None:
+    model, x, maps, target = _setup()
+    least, most = (
+        oracle.replaced(model, x, torch.zeros_like(x), maps, target, 8, least=least, signed=signed)[1]
+        for least in (True, False)
+    )
+    want = torch.tensor(least, dtype=torch.float64) - torch.tensor(most, dtype=torch.float64)
+    torch.testing.assert_close(deletion_gain(model, x, maps, target, steps=8, signed=signed), want)
+
+
+def test_the_gain_of_a_right_map_is_large_of_its_opposite_negative_and_of_chance_none() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2, bias=False)).double()
+    with torch.no_grad():
+        net[1].weight[0] = torch.linspace(-0.2, 0.8, 64)
+        net[1].weight[1] = 0
+    x, target = torch.ones(40, 1, 8, 8, dtype=torch.float64), torch.zeros(40, dtype=torch.int64)
+    weights = net[1].weight[0].detach().view(1, 1, 8, 8).expand_as(x)
+    right, wrong = (deletion_gain(net, x, sign * weights, target, signed=True)[0] for sign in (1, -1))
+    assert float(right) > 0.1
+    assert float(wrong) == pytest.approx(-float(right), abs=1e-9)
+    noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert abs(float(deletion_gain(net, x, noise, target).mean())) < 0.1 * float(right)
+
+
+def test_an_unknown_order_is_refused() -> None:
+    model, x, maps, target = _setup()
+    with pytest.raises(UsageError, match="order"):
+        deletion(model, x, maps, target, order="last")  # type: ignore[arg-type]
 
 
 def test_shares_of_energy_and_sparsity_are_those_of_loops() -> None:

@@ -135,7 +135,16 @@ def test_every_key_is_documented(made: Any) -> None:
     summary, _ = made()
     free = keys(summary["config"]) | set(summary["config"]) | {m["name"] for m in summary["models"]}
     free |= {*(summary["explained"] or {"similarities": ()})["similarities"], "width", "loss", "restarts"}
-    free |= {"energy inside", "agreement", "deletion", "insertion", "gini", "noise_insensitivity", "insensitivity"}
+    free |= {
+        "energy inside",
+        "agreement",
+        "deletion",
+        "deletion gain",
+        "insertion",
+        "gini",
+        "noise_insensitivity",
+        "insensitivity",
+    }
     assert [key for key in sorted(keys(summary) - free) if f"`{key}`" not in text] == []
 
 

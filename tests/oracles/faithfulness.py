@@ -20,14 +20,33 @@ def values_of(maps: Tensor) -> list[list[float]]:
     ]
 
 
+def signed_of(maps: Tensor) -> list[list[float]]:
+    """One number per pixel: the sum over channels, row by row."""
+    channels, height, width = maps.shape[1:]
+    return [
+        [sum(float(one[c, i, j]) for c in range(channels)) for i in range(height) for j in range(width)] for one in maps
+    ]
+
+
 def replaced(
-    model: Model, x: Tensor, other: Tensor, maps: Tensor, target: Tensor, steps: int
+    model: Model,
+    x: Tensor,
+    other: Tensor,
+    maps: Tensor,
+    target: Tensor,
+    steps: int,
+    *,
+    least: bool = False,
+    signed: bool = False,
 ) -> tuple[list[list[float]], list[float]]:
-    """Probabilities while the pixels of x become those of other, largest value first; and the areas under them."""
+    """Probabilities while the pixels of x become those of other, largest value first; and the areas under them.
+
+    With `least` the smallest value is first.
+    """
     width = x.shape[3]
     curves, areas = [], []
-    for n, values in enumerate(values_of(maps)):
-        order = sorted(range(len(values)), key=lambda i: (-values[i], i))
+    for n, values in enumerate(signed_of(maps) if signed else values_of(maps)):
+        order = sorted(range(len(values)), key=lambda i: (values[i] if least else -values[i], i))
         curve, shares = [], []
         for step in range(steps + 1):
             count = round(len(values) * step / steps)

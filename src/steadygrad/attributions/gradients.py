@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from steadygrad import curvature, derivatives, randomness
 from steadygrad.arguments import Classes, Inputs, public
 from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, score
+from steadygrad.attributions.baselines import Baseline, of_inputs
 from steadygrad.classifier import frozen
 from steadygrad.values import Count, Limit
 
-Value = Annotated[float, Limit("a finite number in units of the inputs", math.isfinite)]
 _Sigma = Annotated[float, Limit("finite and positive, in units of the inputs", lambda value: 0 < value < math.inf)]
 
 
@@ -115,7 +115,8 @@ class IntegratedGradients(_Averaged):
 
     Args:
         steps: points on the path.
-        baseline: the value of every entry of b, in units of the inputs.
+        baseline: b, in units of the inputs: one number, one for each channel, an image of the shape of an input (an
+            array, a tensor, or the name of an .npy file), or "blur" for the input under a Gaussian blur of 5 pixels.
         of: the score, as for `Saliency`.
         chunk: points (of all samples together) in one pass; bounds the memory, changes no value.
 
@@ -123,24 +124,27 @@ class IntegratedGradients(_Averaged):
     """
 
     steps: Count = 32
-    baseline: Value = 0.0
+    baseline: Baseline = 0.0
     of: Of = "logit"
     chunk: Count = 128
 
     def maps(self, forward: Forward, x: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:
         """Maps (N, *) whose sums come to F(x) - F(baseline): `steps` forwards and backwards per sample."""
         mean = self._average(forward, x, target, gauss_legendre(self.steps)[1], create_graph)
-        return ((x if create_graph else x.detach()) - self.baseline) * mean
+        x = x if create_graph else x.detach()
+        return (x - of_inputs(self.baseline, x)) * mean
 
     def _points(self, x: Tensor, which: range) -> Tensor:
         nodes = torch.tensor([gauss_legendre(self.steps)[0][j] for j in which], dtype=x.dtype, device=x.device)
-        return self.baseline + nodes.view(-1, *[1] * x.ndim) * (x - self.baseline)
+        baseline = of_inputs(self.baseline, x)
+        return baseline + nodes.view(-1, *[1] * x.ndim) * (x - baseline)
 
     @public
     def delta(self, model: nn.Module, x: Inputs, target: Classes, maps: Tensor) -> Tensor:
         """Completeness error (N,) of maps (N, *): their sum minus (F(x) - F(baseline)); two forwards, no trace."""
         with frozen(model) as model, torch.no_grad():
-            ends = [score(model(p), target.to(x.device), self.of) for p in (x, torch.full_like(x, self.baseline))]
+            start = of_inputs(self.baseline, x).expand_as(x)
+            ends = [score(model(p), target.to(x.device), self.of) for p in (x, start)]
         return maps.detach().flatten(1).sum(1) - (ends[0] - ends[1])
 
 

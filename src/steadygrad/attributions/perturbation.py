@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, score
+from steadygrad.attributions.baselines import Baseline, of_inputs
 from steadygrad.attributions.blur import blurred
-from steadygrad.attributions.gradients import Value
 from steadygrad.derivatives import in_chunks
 from steadygrad.errors import UsageError
 from steadygrad.values import Count, Positive, Share
@@ -173,7 +173,7 @@ class Occlusion(PerturbationAttribution):
     Args:
         window: side of the square, as a share of the shorter side of the image (at least one pixel).
         stride: from one square to the next, likewise; the last one ends at the border.
-        baseline: the value that covers, in units of the inputs.
+        baseline: what covers, as for `IntegratedGradients`.
         of, chunk: as for `Saliency` and `BlurSaliency`.
 
     Source: Zeiler and Fergus 2014, section 4.2.
@@ -181,7 +181,7 @@ class Occlusion(PerturbationAttribution):
 
     window: Share = 1 / 4
     stride: Share = 1 / 8
-    baseline: Value = 0.0
+    baseline: Baseline = 0.0
     of: Of = "logit"
     chunk: Count = 128
 
@@ -190,7 +190,7 @@ class Occlusion(PerturbationAttribution):
         return _intervals(height, side, step), _intervals(width, side, step)
 
     def _replacement(self, x: Tensor) -> Tensor:
-        return torch.full_like(x, self.baseline)
+        return of_inputs(self.baseline, x).expand_as(x)
 
     def _score(self, clean: Tensor, logits: Tensor, target: Tensor) -> Tensor:
         moved = score(logits.flatten(0, 1), target.repeat(len(logits)), self.of).view(logits.shape[:2])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from steadygrad.attributions.attribution import Attribution, Of
+from steadygrad.attributions.baselines import of_inputs
 from steadygrad.attributions.gradients import InputXGradient, IntegratedGradients, Saliency, gauss_legendre
 from steadygrad.errors import UsageError
 
@@ -24,17 +25,22 @@ class Path:
     of: Of  # the score F
     nodes: tuple[float, ...] = (1.0,)  # where the points lie, a_k in [0, 1]; 1 is the input itself
     weights: tuple[float, ...] = (1.0,)  # w_k
-    baseline: float = 0.0  # b, the value of every entry
+    baseline: float | tuple[float, ...] | str = 0.0  # b, as of integrated gradients, the same for every input
     scaled: bool = False  # whether the sum is multiplied by x - b
 
     def points(self, x: Tensor) -> Tensor:
         """The points (K, N, *) of inputs (N, *)."""
         nodes = torch.tensor(self.nodes, dtype=x.dtype, device=x.device)
-        return self.baseline + nodes.view(-1, *[1] * x.ndim) * (x - self.baseline)
+        baseline = self.base(x)
+        return baseline + nodes.view(-1, *[1] * x.ndim) * (x - baseline)
 
     def scale(self, x: Tensor) -> Tensor:
         """s(x), (N, *)."""
-        return x - self.baseline if self.scaled else torch.ones_like(x)
+        return x - self.base(x) if self.scaled else torch.ones_like(x)
+
+    def base(self, x: Tensor) -> Tensor:
+        """b, a tensor that broadcasts with inputs (N, *)."""
+        return of_inputs(self.baseline, x)
 
 
 def path_of(attribution: Attribution) -> Path:
@@ -47,6 +53,11 @@ def path_of(attribution: Attribution) -> Path:
     if kind is InputXGradient:
         return Path(attribution.of, scaled=True)  # type: ignore[attr-defined]
     if isinstance(attribution, IntegratedGradients) and kind is IntegratedGradients:
+        if attribution.baseline == "blur":
+            raise UsageError(
+                "there are no bounds for baseline='blur', which changes with the input: give a number, one for each "
+                "channel, or an image"
+            )
         nodes, weights = gauss_legendre(attribution.steps)
         return Path(attribution.of, tuple(nodes), tuple(weights), attribution.baseline, True)
     known = "they exist for Saliency, InputXGradient and IntegratedGradients"

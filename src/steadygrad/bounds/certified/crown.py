@@ -35,10 +35,10 @@ class Ball:
         """What is known about the entries."""
         return Interval(self.center, self.low, self.high, torch.zeros_like(self.center))
 
-    def between(self, baseline: float, node: float) -> Ball:
+    def between(self, baseline: Tensor, node: float) -> Ball:
         """A ball around the points baseline + node (x - baseline) of all its inputs x."""
         center, low, high = (baseline + node * (v - baseline) for v in (self.center, self.low, self.high))
-        slack = 4 * UNIT * (center.abs() + abs(baseline))
+        slack = 4 * UNIT * (center.abs() + baseline.abs())
         radius = None if self.radius is None else node * self.radius + slack.flatten(1).sum(1)
         return Ball(center, low - slack, high + slack, radius)
 

@@ -42,7 +42,7 @@ def map_intervals(
     """
     slopes, hessians = [], []
     for weight, node in zip(path.weights, path.nodes):
-        near = ball.between(path.baseline, node)
+        near = ball.between(path.base(ball.center), node)
         slope, hessian = gradient_intervals(network, path.of, near, target, units, exact, chunk)
         slopes.append(slope)
         if hessian is not None:
@@ -51,7 +51,7 @@ def map_intervals(
     hessian = torch.stack(hessians).sum(0) if len(hessians) == len(slopes) else None
     if not path.scaled:
         return mean, hessian
-    center, low, high = (v - path.baseline for v in (ball.center, ball.low, ball.high))
+    center, low, high = (v - path.base(ball.center) for v in (ball.center, ball.low, ball.high))
     scale = Interval(center, low, high, torch.zeros_like(center)).widened(4).exact()
     return product(scale, mean), hessian
 

@@ -33,6 +33,7 @@ FAITHFUL = {
     "energy inside": ("Energy inside", "more is better"),
     "agreement": ("Agreement", "more is better"),
     "deletion": ("Deletion", "less is better"),
+    "deletion gain": ("Gain of deletion", "more is better"),
     "insertion": ("Insertion", "more is better"),
     "gini": ("Sparsity", "Gini"),
 }
@@ -255,8 +256,9 @@ def _faithful(found: Explained) -> list[Block]:
         "Maps of the models themselves, of clean samples: means with their 95 % intervals; below each what a map of "
         "random numbers scores. Energy inside: share of the map’s energy in the fifth of the pixels whose blurring "
         "matters most. Agreement: rank correlation with that blurring. Deletion and insertion: mean probability of the "
-        "class while pixels are set to the lowest value, or unblurred, the most important ones first. Sparsity: 0 for "
-        "an even map, towards 1 for a single pixel. None of these knows the truth, and an uncertain model has a small "
+        "class while pixels are set to the lowest value, or unblurred, the most important ones first. Gain of "
+        "deletion: the same with the least important ones first, less deletion; 0 by chance. Sparsity: 0 for an even "
+        "map, towards 1 for a single pixel. None of these knows the truth, and an uncertain model has a small "
         "deletion with any map."
     )
     head = ["Explanation", *(html("{}<br>{}", title, small(better)) for title, better in FAITHFUL.values())]
