@@ -349,7 +349,7 @@ def test_the_settings_and_the_facts_are_in_the_section(found: dict[str, Any]) ->
     assert Neurons.model_validate(found).plain() == found
     assert {name: found[name] for name in found if name != "models"} == {
         "attack": "PGD, 4 steps",
-        "threat": {"norm": "linf", "eps": EPS, "bounds": [0.0, 1.0]},
+        "threat": {"norm": "linf", "eps": EPS, "bounds": [0.0, 1.0], "mask": None},
         "samples": COUNT,
         "share": 0.25,
         "draws": 3,

@@ -281,7 +281,7 @@ def _frame(models: list[dict[str, Any]], samples: int) -> dict[str, Any]:
             "shape": [1, 16, 16],
             "fingerprint": "9f3a1c0de5",
         },
-        "threat": {"norm": "linf", "eps": EPS, "bounds": [0.0, 1.0]},
+        "threat": {"norm": "linf", "eps": EPS, "bounds": [0.0, 1.0], "mask": None},
         "models": models,
         "transfer": None,
         "explained": None,

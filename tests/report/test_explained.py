@@ -104,7 +104,7 @@ def attacked() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     ]
     betas = (None, 50.0, None)
     summary["explained"] = {
-        "threat": {"norm": "linf", "eps": EPS / 2, "bounds": [0.0, 1.0]},
+        "threat": {"norm": "linf", "eps": EPS / 2, "bounds": [0.0, 1.0], "mask": None},
         "samples": SAMPLES, "pixels": {"all": 256, "top": TOP}, "goals": ["top-k", "cosine", "euclidean"],
         "steps": 20, "restarts": 2, "draws": 10, "similarities": list(explained.SIMILARITIES),
         "models": {n: {"beta": b, "attributions": r} for n, b, r in zip(names, betas, rows, strict=True)},

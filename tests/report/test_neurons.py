@@ -45,7 +45,7 @@ def looked_at() -> tuple[dict[str, Any], dict[str, Any]]:
     ]
     summary["neurons"] = {
         "attack": "PGD, 20 steps",
-        "threat": {"norm": "linf", "eps": EPS, "bounds": [0.0, 1.0]},
+        "threat": {"norm": "linf", "eps": EPS, "bounds": [0.0, 1.0], "mask": None},
         "samples": 40,
         "share": 0.1,
         "draws": 5,
