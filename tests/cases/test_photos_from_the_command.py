@@ -39,7 +39,8 @@ def test_photos_are_trained_on_audited_and_hardened(splits: tuple[str, ...]) -> 
     audited = json.loads(done("audit", "m", "--data", "./my photos", *AUDIT, "--out", "r", "--json").out)
     assert audited["data"]["classes"] == list(photos.CLASSES)
     assert audited["data"]["samples"] == 12
-    assert Path(audited["report"]).is_file()
+    assert any("become 3 x" in text for text in audited["data"]["notes"])
+    assert "resized until they cover it" in Path(audited["report"]).read_text(encoding="utf-8")
     hardened = done(
         "harden", "m", "--data", "./my photos", "--defense", "input_gradient:weight=1", "--epochs", "1", *AUDIT,
         "--out", "h", "--json",

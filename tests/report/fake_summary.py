@@ -280,6 +280,7 @@ def _frame(models: list[dict[str, Any]], samples: int) -> dict[str, Any]:
             "available_of_classes": [samples // 5] * 10,
             "shape": [1, 16, 16],
             "fingerprint": "9f3a1c0de5",
+            "notes": ["there is no split called test: val stands in for it"],
         },
         "threat": {"norm": "linf", "eps": EPS, "bounds": [0.0, 1.0], "mask": None},
         "models": models,

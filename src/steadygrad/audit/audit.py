@@ -93,6 +93,7 @@ def audit(
             "samples_of_classes": counts[0],
             "available_of_classes": counts[1],
             "shape": list(data.shape),
+            "notes": list(data.notes),
             "labels": data.labels.tolist(),
         },
         command,

@@ -207,6 +207,7 @@ class Data(Part):
     available_of_classes: list[Count] = Field(description="how many there are of each class")
     shape: list[Count] = Field(description="[channels, height, width]")
     fingerprint: str = Field(description="hash of the samples")
+    notes: list[str] = Field([], description="what was chosen when they were loaded, such as sizes, colors and splits")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

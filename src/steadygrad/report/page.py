@@ -51,6 +51,7 @@ def render(summary: Summary, arrays: Arrays, hardened: HardenSummary | None = No
         ("Models", names),
         ("Data", f"{data.name}, {data.split}: {samples}, {len(data.classes)} classes, "
                  f"{' × '.join(map(str, data.shape))}"),
+        *([("Prepared", "; ".join(data.notes))] if data.notes else []),
         ("Threat", threat(summary.threat)),
         ("Made", f"{made}, in {duration(summary.seconds)}"),
     ]  # fmt: skip
