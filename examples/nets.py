@@ -6,12 +6,9 @@ from torch import nn
 def make() -> nn.Module:
     """Untrained; from images (N, 3, 16, 16) in [0, 1] to logits (N, 3)."""
     return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1),
+        nn.Conv2d(3, 8, 5, padding=2),
         nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(16, 16, 3, padding=1),
-        nn.ReLU(),
-        nn.AvgPool2d(2),
+        nn.MaxPool2d(4),
         nn.Flatten(),
-        nn.Linear(256, 3),
+        nn.Linear(128, 3),
     )
