@@ -7,8 +7,10 @@ is refused with its own message.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -47,6 +49,13 @@ def called(model: nn.Module) -> nn.Module:
     Raises:
         UsageError: not a module, or one whose weights are not there yet.
     """
+    check_weights(model)
+    own = getattr(model, "gives_logits", False) or getattr(model, "same_inputs", False)
+    return model if own else Called(model)
+
+
+def check_weights(model: nn.Module) -> None:
+    """Refuse what is no module, and a module whose weights have no values yet."""
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"a model must be a torch.nn.Module from inputs (N, *) to logits (N, K), got {type(model).__name__}"
@@ -62,8 +71,6 @@ def called(model: nn.Module) -> nn.Module:
                 f"the weights of {name} are on the meta device, without values: load them first "
                 "(model.to_empty(device='cpu'), then model.load_state_dict(...))"
             )
-    own = getattr(model, "gives_logits", False) or getattr(model, "same_inputs", False)
-    return model if own else Called(model)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -108,11 +115,48 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
     raise _refused(model, x, problem) from problem
 
 
+@contextlib.contextmanager
+def eagerly() -> Iterator[None]:
+    """Runs compiled models as they were written: what was compiled has no second derivative, and sees no new hooks."""
+    if "torch._dynamo" not in sys.modules:  # which takes seconds to load
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
 def _once(model: nn.Module, x: Tensor) -> Tensor:
     kind = _type_of(model)
-    output = model(x if kind is None else x.to(kind))
-    logits: Tensor = unwrapped(output, len(x))
-    return logits.float() if logits.is_floating_point() and logits.dtype.itemsize < 4 else logits
+    narrow = kind == torch.float16 and x.requires_grad and not any(p.requires_grad for p in model.parameters())
+    # A tensor of our own, since the caller's may have hooks already.
+    inputs = x.view_as(x) if narrow else x
+    logits: Tensor = unwrapped(model(inputs if kind is None else inputs.to(kind)), len(x))
+    if logits.ndim == 1 and len(x) == 1 < len(logits):
+        logits = logits[None]  # of a model that squeezes what it returns
+    logits = logits.float() if logits.is_floating_point() and logits.dtype.itemsize < 4 else logits
+    if narrow and logits.requires_grad:
+        _scale_gradients(inputs, logits)
+    return logits
+
+
+def _scale_gradients(inputs: Tensor, logits: Tensor) -> None:
+    """Have gradients go through the model as if their largest entry at the logits were 1, for each sample.
+
+    Half precision takes entries below 6e-8 as zero, and so those of a sample that is classified with confidence.
+    """
+    size = torch.ones(len(logits))
+
+    def before(gradient: Tensor) -> Tensor:
+        nonlocal size
+        size = gradient.detach().abs().flatten(1).amax(1)
+        size = torch.where(size > 0, size, 1.0)
+        return gradient / size.view(-1, *[1] * (gradient.ndim - 1))
+
+    def after(gradient: Tensor) -> Tensor:
+        return (gradient * size.view(-1, *[1] * (gradient.ndim - 1))).to(gradient.dtype)
+
+    logits.register_hook(before)  # type: ignore[no-untyped-call]
+    inputs.register_hook(after)  # type: ignore[no-untyped-call]
 
 
 def _type_of(model: nn.Module) -> torch.dtype | None:

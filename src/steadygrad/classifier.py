@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from steadygrad.arguments import Inputs, check_batch, check_labels, public
 from steadygrad.calling import called, logits_of, unwrap
 from steadygrad.errors import Failure, UsageError
-from steadygrad.files import read_tensors, write_tensors
+from steadygrad.files import write_tensors
 from steadygrad.values import ClassNames
+from steadygrad.weights import read_weights
 
 
 class Classifier(nn.Module):
@@ -145,48 +146,19 @@ class Classifier(nn.Module):
         """Write weights and settings to one safetensors file, whole or not at all."""
         if self.outputs is not None:
             raise UsageError(f"{self.name} has some outputs of its module as classes: save the model it is made from")
-        write_tensors(path, self.module.state_dict(), {"steadygrad": json.dumps(self.settings)})
+        write_tensors(path, unwrap(self.module).state_dict(), {"steadygrad": json.dumps(self.settings)})
 
     @public
     def load_weights(self, path: str | Path) -> Classifier:
-        """Read the weights of a safetensors file into this classifier; returns itself.
+        """Read the weights of a safetensors file or a PyTorch checkpoint into this classifier; returns itself.
 
         Raises:
-            UsageError: no such file, a pickle, or weights of another architecture (first
+            UsageError: no such file, one that holds more than tensors, or weights of another architecture (first
                 differing keys named).
+            Failure: a truncated file.
         """
-        state, _ = read_weights(path)
-        mine = {k: tuple(v.shape) for k, v in self.module.state_dict().items()}
-        theirs = {k: tuple(v.shape) for k, v in state.items()}
-        differing = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
-        if differing:
-            rows = [f"{k}: model {mine.get(k, 'has none')}, file {theirs.get(k, 'has none')}" for k in differing[:3]]
-            raise UsageError(
-                f"{path} holds weights of another architecture than {self.name}; "
-                f"{len(differing)} keys differ: " + "; ".join(rows)
-            )
-        self.module.load_state_dict(state)
+        unwrap(self.module).load_state_dict(read_weights(path).of(self.module, self.name))
         return self
-
-
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and settings of a safetensors file; anything else is refused, nothing is unpickled."""
-    path = Path(path)
-    if not path.is_file():
-        raise UsageError(f"there is no weights file {path}")
-    with path.open("rb") as opened:
-        head = opened.read(9)
-    # A safetensors file is the length of its header (8 bytes, which may look like a pickle's), then "{".
-    if head[8:] != b"{" and head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        raise UsageError(
-            f"{path} is a pickle: loading it could run any code. Convert it once, where you trust it: "
-            "safetensors.torch.save_file(torch.load(path, weights_only=True), 'model.safetensors')"
-        )
-    tensors, metadata = read_tensors(path)
-    try:
-        return tensors, json.loads(metadata.get("steadygrad", "{}"))
-    except json.JSONDecodeError as error:
-        raise Failure(f"{path} has damaged metadata: {error}") from error
 
 
 @public
@@ -235,7 +207,12 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """The model in evaluation mode, with the weights as they are; its modes are restored."""
     modes = [(module, module.training) for module in model.modules()]
     try:
-        yield model.eval()
+        try:
+            model.eval()
+        except NotImplementedError:  # of an exported program, which has no modes
+            for module, _ in modes:
+                module.training = False
+        yield model
     finally:
         for module, training in modes:
             module.training = training

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from steadygrad import randomness
 from steadygrad.arguments import Inputs, public
-from steadygrad.calling import unwrap
+from steadygrad.calling import eagerly, unwrap
 from steadygrad.classifier import Classifier
 from steadygrad.derivatives import Function, gradient, hvp
 from steadygrad.errors import UsageError
@@ -105,7 +105,7 @@ def _watched(model: nn.Module, calls: dict[str, tuple[nn.Module, Tensor]]) -> It
             handles.append(module.register_forward_pre_hook(enter(title)))
             handles.append(module.register_forward_hook(leave(title)))
     try:
-        with kinks:
+        with eagerly(), kinks:
             yield kinks
     finally:
         for handle in handles:

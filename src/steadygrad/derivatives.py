@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 
 from steadygrad.arguments import Inputs, public
+from steadygrad.calling import eagerly
 
 Function = Callable[[Tensor], Tensor]
 
 
 @contextlib.contextmanager
 def math_attention() -> Iterator[None]:
-    """Attention by plain matrix products: the fused kernels have no second derivative."""
+    """What second derivatives need: attention by plain matrix products, and nothing compiled."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), eagerly():
         yield
 
 

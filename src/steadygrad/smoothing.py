@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from steadygrad.arguments import Inputs, public
-from steadygrad.calling import logits_of
+from steadygrad.calling import eagerly, logits_of
 from steadygrad.classifier import frozen
 from steadygrad.smooth_forms import DISPATCHED, FORMS, POOLS, STEPS
 from steadygrad.values import Positive
@@ -183,7 +183,7 @@ class Smooth(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K) of the smoothed model."""
-        with _Softened(self.model, self.beta, self.pooling):
+        with eagerly(), _Softened(self.model, self.beta, self.pooling):
             return logits_of(self.model, x)
 
 
@@ -224,6 +224,6 @@ def has_rectifiers(model: nn.Module, x: Inputs) -> bool:
     """
     # With a gradient to follow: without one, fused layers hide what they call.
     watch = Kinks(model)
-    with frozen(model) as model, torch.enable_grad(), watch:
+    with frozen(model) as model, eagerly(), torch.enable_grad(), watch:
         model(x[:1].detach().requires_grad_().clone())
     return any(watch.found.values())

@@ -27,6 +27,7 @@ FLOORS = [
     {"smoothing"},
     {"derivatives", "smooth_forms"},
     {"classifier"},
+    {"weights"},
     {"calling"},
     {"threat"},
     {

@@ -17,6 +17,7 @@ from steadygrad.attacks.attack_result import AttackResult, judge
 from steadygrad.attacks.expectation import draws_of
 from steadygrad.attacks.losses import attack_loss, exceeds_rounding, margin
 from steadygrad.attacks.targets import resolve_target
+from steadygrad.calling import eagerly
 from steadygrad.classifier import bounds_of, check_inputs, check_logits
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat, per_sample
@@ -140,7 +141,8 @@ class Run:
             gap = logits.gather(1, nearest) - logits.gather(1, label[:, None])
             return gap if self.target is None else -gap
 
-        return self.slopes(points, gaps)
+        with eagerly():  # what is compiled goes back once for each forward
+            return self.slopes(points, gaps)
 
     def slopes(
         self, points: Tensor, functions: Callable[[Tensor], Tensor], *, anywhere: bool = False

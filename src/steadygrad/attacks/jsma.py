@@ -11,6 +11,7 @@ from torch import Tensor
 
 from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.engine import Run
+from steadygrad.calling import eagerly
 from steadygrad.threat import Threat
 from steadygrad.values import Count, Limit, Share
 
@@ -99,7 +100,8 @@ def _gains(run: Run, points: Tensor, goal: Tensor, others: bool) -> Tensor:
         wanted = logits.gather(1, goal[:, None])
         return torch.cat([wanted, wanted - logits.sum(1, keepdim=True)], 1) if others else wanted
 
-    _, slopes = run.slopes(points, functions)
+    with eagerly():  # what is compiled goes back once for each forward
+        _, slopes = run.slopes(points, functions)
     flat = slopes.flatten(2)
     flat = flat.float() if flat.dtype.itemsize < 4 else flat
     # In at least float32 and with a largest entry of 1 products of tiny slopes do not vanish.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from steadygrad.arguments import Classes, Inputs, public
 from steadygrad.attributions import similarity
 from steadygrad.attributions.attribution import Attribution
-from steadygrad.calling import Called
+from steadygrad.calling import Called, eagerly, unwrap
 from steadygrad.classifier import frozen, predict
 from steadygrad.errors import UsageError
 from steadygrad.models.architectures import seeded
@@ -60,8 +60,10 @@ def parameter_randomization(
     >>> parameter_randomization(Saliency(), model, torch.rand(5, 1, 2, 2)).layers
     ('3', '1')
     """
-    model = model.model if isinstance(model, Called) else model
+    model = unwrap(model.model if isinstance(model, Called) else model)
     target = predict(model, x)[0] if target is None else target
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise UsageError("a TorchScript model has no layers that can be randomized: take the module it was made of")
     try:
         changed = copy.deepcopy(model)
     except (RuntimeError, TypeError) as error:
@@ -86,7 +88,7 @@ def _layers(model: nn.Module, x: Tensor) -> list[str]:
         module.register_forward_pre_hook(lambda _, __, n=name: called.append(n)) for name, module in _weighted(model)
     ]
     try:
-        with frozen(model) as model, torch.no_grad():
+        with frozen(model) as model, eagerly(), torch.no_grad():
             model(x)
     finally:
         for handle in handles:

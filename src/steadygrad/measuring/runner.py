@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import __version__, progress, provenance
-from steadygrad.calling import called
+from steadygrad.calling import called, check_weights
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError, out_of_memory
 from steadygrad.files import key
@@ -252,6 +252,8 @@ class SavedTables:
 @contextlib.contextmanager
 def borrowed(models: Sequence[nn.Module], device: str | None) -> Iterator[torch.device]:
     """The models on one device within the block, then each tensor where it was; None is that of the first model."""
+    for model in models:
+        check_weights(model)
     tensors = [t for m in models for t in (*m.parameters(), *m.buffers())]
     first = next((t.device for t in (*models[0].parameters(), *models[0].buffers())), torch.device("cpu"))
     where = torch.device(device) if device is not None else first

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from steadygrad.arguments import public
-from steadygrad.classifier import Classifier, read_weights
+from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.data.python_data import Samples
 from steadygrad.errors import Failure, UsageError, unknown_name
@@ -20,6 +20,7 @@ from steadygrad.models.architectures import ARCHITECTURES, build
 from steadygrad.models.class_names import match_classes
 from steadygrad.registry import parse_settings
 from steadygrad.values import ClassNames
+from steadygrad.weights import read_weights
 
 _FORMS = (
     "a model is a .safetensors file, a run folder, an architecture name, module:callable, "
@@ -152,7 +153,7 @@ def _only_model(folder: Path) -> Path:
 
 def _saved(path: str | Path) -> dict[str, Any]:
     """The settings that `Classifier.save` wrote into a file; empty for files of other origin."""
-    _, settings = read_weights(path)
+    settings = read_weights(path).settings
     if not isinstance(settings, dict) or not isinstance(settings.get("architecture"), dict | None):
         raise Failure(f"{path} has damaged metadata: 'steadygrad' must hold the settings of a classifier")
     return settings

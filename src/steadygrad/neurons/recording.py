@@ -1,7 +1,7 @@
 """The layers of a network by name, and what their neurons put out.
 
 A neuron is a channel of an image-like output (N, C, *), or (N, H, W, C) behind a linear layer, a unit of (N, D) or a
-unit of tokens (N, T, D).
+unit of tokens (N, T, D). Of a layer that puts out a tuple, such as attention, the first entry counts.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import activation
 
 from steadygrad.arguments import public
-from steadygrad.calling import unwrap
+from steadygrad.calling import eagerly, unwrap
 from steadygrad.classifier import Classifier
 from steadygrad.errors import UsageError, unknown_name
 
@@ -40,7 +41,7 @@ def recorded(model: nn.Module, layers: Layers = None) -> Iterator[dict[str, Tens
         layers: glob patterns such as ("conv*", "head.act"); None takes the activation modules.
 
     Raises:
-        UsageError: no such layer, no activation modules, or an output that is not one tensor with a row per sample.
+        UsageError: no such layer, no activation modules, or an output that is no tensor with a row per sample.
 
     >>> import torch
     >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -94,6 +95,11 @@ def at_outputs(
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern.partition(":")[0]) for name in modules):
             raise unknown_name("layer", pattern, modules)
+    for name, module in modules.items():
+        if isinstance(module, torch.jit.ScriptModule) and any(fnmatchcase(name, p.partition(":")[0]) for p in patterns):
+            raise UsageError(
+                f"layer {name!r} is TorchScript, whose outputs cannot be seen: take the module it was made of"
+            )
     calls: Counter[str] = Counter()
     rows = [0]
     fed: list[Tensor] = []  # what a linear layer put out last
@@ -116,6 +122,7 @@ def at_outputs(
             site = name if calls[name] == 1 else f"{name}:{calls[name]}"
             if not any(fnmatchcase(site, p) or fnmatchcase(name, p) for p in patterns):
                 return None
+            output, put_back = _first(output)
             tensor = isinstance(output, Tensor) and output.ndim > 1 and output.is_floating_point()
             if not tensor or len(output) != rows[0]:
                 if not strict:
@@ -128,8 +135,10 @@ def at_outputs(
             linear = isinstance(module, nn.Linear) or any(given is value for given in args for value in fed)
             if output.ndim == 4 and linear:
                 found = visit(site, output.movedim(-1, 1))
-                return None if found is None else found.movedim(1, -1)
-            return visit(site, output)
+                found = None if found is None else found.movedim(1, -1)
+            else:
+                found = visit(site, output)
+            return None if found is None else put_back(found)
 
         return after
 
@@ -139,10 +148,20 @@ def at_outputs(
         for name, module in modules.items():
             if any(fnmatchcase(name, p.partition(":")[0]) for p in patterns):
                 handles.append(module.register_forward_hook(hook(name)))
-        yield
+        with eagerly():  # compiled code does not see hooks that are new
+            yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _first(output: Any) -> tuple[Any, Callable[[Tensor], Any]]:
+    """What a layer puts out first, as attention does beside its weights, and how to put another in its place."""
+    if isinstance(output, tuple | list) and output:
+        first, *rest = output
+        make = getattr(type(output), "_make", type(output))
+        return first, lambda value: make([value, *rest])
+    return output, lambda value: value
 
 
 @public

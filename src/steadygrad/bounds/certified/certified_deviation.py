@@ -20,6 +20,7 @@ from steadygrad.bounds.path import path_of
 from steadygrad.bounds.result import DeviationBound, cosine_bound, deviation
 from steadygrad.classifier import frozen
 from steadygrad.derivatives import math_attention
+from steadygrad.errors import UsageError
 from steadygrad.threat import Threat, per_sample
 from steadygrad.values import Whole
 
@@ -66,6 +67,12 @@ class CertifiedDeviation(Bound):
 
     def bound_batch(self, model: nn.Module, x: Tensor, target: Tensor, threat: Threat, seeds: Tensor) -> DeviationBound:
         path = path_of(self.attribution)
+        narrow = {p.dtype for p in model.parameters() if p.is_floating_point() and p.dtype.itemsize < 4}
+        if narrow:
+            raise UsageError(
+                f"a certified bound holds for exact arithmetic, from which a model in {narrow.pop()} is too far: "
+                "bound model.float()"
+            )
         with frozen(model), math_attention():
             network = trace(model, x)
             guide = network if network.curved else trace(model, x, beta=_GUIDE)

@@ -104,7 +104,10 @@ class _Tracer(Builder):
             elif node.op == "call_module":
                 values[node] = self.module(module.get_submodule(node.target), args[0], f"{name}.{node.target}")
             else:
-                values[node] = self.call(node.op, node.target, args, kwargs, name)
+                try:
+                    values[node] = self.call(node.op, node.target, args, kwargs, name)
+                except (RuntimeError, TypeError) as error:
+                    raise UsageError(f"there is no certified bound for {node.target} in {what}: {error}") from error
         raise AssertionError("a graph has an output")
 
     def call(self, op: str, target: Any, args: Any, kwargs: Any, name: str) -> Any:

@@ -32,6 +32,7 @@ class Planted(nn.Module):
         thresholds: (N,), the score at which the class changes.
     """
 
+    gives_logits: ClassVar[bool] = True
     anchors: Tensor
     directions: Tensor
     thresholds: Tensor
