@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import gates
 import nets
+import steadygrad
 from oracles import neurons as oracle
 from steadygrad import neurons, smoothing
 from steadygrad.classifier import Classifier
@@ -154,7 +155,6 @@ class _Functional(nn.Module):
     [
         (lambda m, x: neurons.changes(m, x, x), r"no activation modules .* layers=\('inner',\)"),
         (lambda m, x: neurons.changes(m, x, x, layers=("inn",)), "no layer 'inn'; did you mean 'inner'"),
-        (lambda m, x: neurons.changes(m, x, x, layers=("pair",)), "layer 'pair' must put out a tensor .* got tuple"),
         (lambda m, x: neurons.changes(m, x, x[:1], layers=("inner",)), r"one shape, got \(2, 3\) and \(1, 3\)"),
         (lambda m, x: neurons.changes(m, x, x, layers=("inner",), chunk=0), "chunk must be at least 1"),
         (lambda m, x: neurons.changes(Classifier(m), x, x + 1, layers=("inner",)), "did you normalize"),
@@ -169,3 +169,27 @@ def test_what_cannot_be_measured_is_refused(call: Callable[[nn.Module, Tensor], 
     with pytest.raises(UsageError, match=words):
         call(model, torch.full((2, 3), 0.5))
     assert gates.same(before["hooks"], gates.state_of(model)["hooks"])
+
+
+def test_of_a_layer_that_puts_out_a_tuple_the_first_counts() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(5, 3)
+    model = _Functional()
+    wanted = (model.pair(0.9 * x)[0] - model.pair(x)[0]).abs()
+    torch.testing.assert_close(neurons.changes(model, x, 0.9 * x, layers=("pair",))["pair"], wanted)
+    with neurons.switched_off(model, {"pair": torch.arange(3)}) as off:
+        torch.testing.assert_close(off(x), model.outer(torch.relu(model.inner(x))))
+
+
+def test_tokens_are_averaged_for_each_unit() -> None:
+    model, x = steadygrad.models.build("vit", (1, 8, 8), 3, patch=4, width=8, depth=2, heads=2), torch.rand(3, 1, 8, 8)
+    seen = []
+    handle = model.module.blocks[1].register_forward_hook(lambda _, __, out: seen.append(out))
+    model(x)
+    model(0.5 * x)
+    handle.remove()
+    wanted = (seen[1] - seen[0]).abs().mean(1)  # (N, T, D) to (N, D)
+    torch.testing.assert_close(neurons.changes(model, x, 0.5 * x, layers=("blocks.1",))["blocks.1"], wanted)
+    attention = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0), nn.Flatten())
+    tokens = torch.rand(3, 4, 8)
+    assert neurons.changes(attention, tokens, 0.5 * tokens, layers=("0",))["0"].shape == (3, 8)
