@@ -34,6 +34,8 @@ class Classifier(nn.Module):
         input_shape: shape of one sample, e.g. (1, 28, 28); checked if given.
         architecture: what rebuilds the module: {"name": ..., **settings}.
         name: shown in reports.
+        binary: the module gives one logit z, (N, 1) or (N,), of the second of two classes: taken as (-z/2, z/2), whose
+            softmax is (1 - sigmoid(z), sigmoid(z)).
         preparation: how images were brought to the input shape, as `steadygrad.data.form.Form.way` says it.
 
     >>> model = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), mean=0.5, std=0.5, classes=3)
@@ -59,6 +61,7 @@ class Classifier(nn.Module):
         architecture: dict[str, Any] | None = None,
         name: str | None = None,
         preparation: dict[str, Any] | None = None,
+        binary: bool = False,
     ) -> None:
         super().__init__()
         self.module = module
@@ -74,7 +77,9 @@ class Classifier(nn.Module):
         named = [str(i) for i in range(classes)] if isinstance(classes, int) else classes
         self.classes: tuple[str, ...] | None = tuple(named) if named is not None else None
         self.input_shape = tuple(int(s) for s in input_shape) if input_shape is not None else None
-        self.architecture, self.preparation = architecture, preparation
+        self.architecture, self.preparation, self.binary = architecture, preparation, binary
+        if binary and self.classes is not None and len(self.classes) != 2:
+            raise UsageError(f"a binary classifier has two classes, got {len(self.classes)}")
         self.name = name or (architecture or {}).get("name") or type(module).__name__
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,6 +89,8 @@ class Classifier(nn.Module):
                 f"{self.name} takes inputs of shape (N, {', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}"
             )
         logits = logits_of(self.module, (x - self._per_channel(self.mean, x)) / self._per_channel(self.std, x))
+        if self.binary:
+            logits = _of_two(logits, len(x))
         return logits if self.outputs is None else logits.index_select(1, self.outputs)
 
     @staticmethod
@@ -106,6 +113,7 @@ class Classifier(nn.Module):
             "input_shape": list(self.input_shape) if self.input_shape is not None else None,
             "name": self.name,
             "preparation": self.preparation,
+            "binary": self.binary,
         }
 
     def choosing(self, outputs: Sequence[int], classes: Sequence[str]) -> Classifier:
@@ -202,6 +210,18 @@ def frozen(model: nn.Module, seeds: Tensor | None = None) -> Iterator[nn.Module]
                         buffer.copy_(value)
 
 
+def _of_two(logit: Tensor, count: int) -> Tensor:
+    if tuple(logit.shape) not in ((count,), (count, 1)):
+        raise UsageError(f"a binary model must return one logit (N, 1) for {count} inputs, got {tuple(logit.shape)}")
+    if "Sigmoid" in type(logit.grad_fn).__name__:
+        raise UsageError(
+            "the binary model returns a probability (it ends with a sigmoid), not a logit: remove the sigmoid; "
+            "gradients through it vanish where it is certain"
+        )
+    z = logit.view(count, 1)
+    return torch.cat([-z, z], 1) / 2
+
+
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """The model in evaluation mode, with the weights as they are; its modes are restored."""
@@ -286,9 +306,11 @@ def check_logits(logits: Tensor, count: int) -> None:
     if not isinstance(logits, Tensor):
         raise UsageError(f"the model must return a tensor of logits (N, K), got {type(logits).__name__}")
     if logits.ndim != 2 or len(logits) != count or logits.shape[1] < 2:
+        one = tuple(logits.shape) in ((count,), (count, 1))
         raise UsageError(
             f"the model must return logits (N, K) with K of at least 2 for {count} inputs, "
             f"got shape {tuple(logits.shape)}"
+            + (": one logit of two classes is taken by sg.Classifier(module, binary=True)" if one else "")
         )
     values = logits.detach()
     if not bool(torch.isfinite(values).all()):

@@ -123,13 +123,15 @@ def _innermost(model: nn.Module) -> nn.Module:
 def _own_functions(out: Any, given: Tensor, seen: set[Any]) -> bool:
     """Whether a new node between an output and the input is of a function that is not PyTorch's."""
     start = out.grad_fn if isinstance(out, Tensor) else None
-    waiting, own = [start] if start is not None else [], False
+    waiting, own, passed = [start] if start is not None else [], False, set()
     while waiting:
         node = waiting.pop()
-        if node in seen or node is given.grad_fn:
+        if node in passed or node is given.grad_fn:
             continue
+        passed.add(node)
+        # Nodes of the layers inside were seen already; those between them are the layer's own.
+        own |= node not in seen and isinstance(node, torch.autograd.function.BackwardCFunction)
         seen.add(node)
-        own |= isinstance(node, torch.autograd.function.BackwardCFunction)
         waiting += [parent for parent, _ in node.next_functions if parent is not None]
     return own
 

@@ -15,6 +15,7 @@ from steadygrad.audit import evaluate as evaluate
 from steadygrad.audit import harden as harden
 from steadygrad.audit import robust_accuracy as robust_accuracy
 from steadygrad.audit import validity as validity
+from steadygrad.black_box import BlackBox as BlackBox
 from steadygrad.classifier import Classifier as Classifier
 from steadygrad.classifier import frozen as frozen
 from steadygrad.errors import Failure as Failure

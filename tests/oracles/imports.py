@@ -28,7 +28,7 @@ FLOORS = [
     {"derivatives", "smooth_forms"},
     {"classifier"},
     {"weights"},
-    {"calling"},
+    {"calling", "black_box"},
     {"threat"},
     {
         "arguments",

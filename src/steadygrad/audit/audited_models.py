@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from steadygrad.attacks.expectation import base_of, draws_of, expected
 from steadygrad.classifier import Classifier, check_inputs, check_logits, classifier_in, frozen
@@ -137,12 +137,24 @@ def fitting(model: nn.Module, data: Dataset, threat: Threat, draws: int, device:
         x = x.to(where)
         with frozen(found.model) as as_called, torch.enable_grad():
             logits = as_called(x.requires_grad_())
-        if not logits.requires_grad:
+            missing = _missing_gradient(logits, x)
+        if missing:
             raise UsageError(
-                "the model's output carries no gradient to its input (is there a detach, a no_grad or a conversion "
-                "to NumPy in its forward?): attacks that follow gradients would find nothing"
+                f"the model's output carries no gradient to its input ({missing}): attacks that follow gradients would "
+                "find nothing; what searches without takes it: sg.evaluate(model, data, sg.attacks.Square(), threat)"
             )
         return dataclasses.replace(found, model=expected(found.model, x.detach(), draws))
+
+
+def _missing_gradient(logits: Tensor, x: Tensor) -> str:
+    """Why there is no gradient from logits (N, K) to inputs (N, *); empty where there is one."""
+    if logits.requires_grad:
+        try:
+            torch.autograd.grad(logits.sum(), x)
+            return ""
+        except RuntimeError as error:
+            return str(error).strip().splitlines()[0]
+    return "is there a detach, a no_grad or a conversion to NumPy in its forward?"
 
 
 def fitting_all(models: Mapping[str, nn.Module], data: Dataset, **how: Any) -> dict[str, Fitted]:

@@ -123,6 +123,8 @@ class _Reader:
     def instance(self, value: Any) -> Any:
         """An object as plain data; its class and all callables in it are read."""
         self.callable(type(value))
+        if getattr(value, "opaque", False):
+            self.unreadable.add(f"the function in a {type(value).__name__}")
         if isinstance(value, torch.jit.ScriptModule):
             self.unreadable.add(f"the scripted module {value.original_name}")
             return value.original_name
