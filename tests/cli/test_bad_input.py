@@ -56,7 +56,7 @@ def _tried(code: int, model: str | Path, *options: str | Path) -> list[str]:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"x": 255.0}, [r"within [0, 1], got [", "255]", "did you normalize them?", "Give raw pixels as uint8"]),
+        ({"x": 255.0}, [r"within [0, 1], got [", "255]", "are they pixels of 0 to 255?", "divide them by 255"]),
         ({"x": -1.0}, [r"within [0, 1], got [-1", "did you normalize them?"]),
         ({"x": float("nan")}, ["holds NaN", "remove or fill"]),
         ({"y": -1}, ["labels of bad/all must be within 0..", "-1 at"]),

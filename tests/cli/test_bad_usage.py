@@ -163,8 +163,10 @@ def test_a_configuration_that_is_not_there() -> None:
 def test_data_without_a_test_split_are_told_before_the_training() -> None:
     import numpy as np
 
-    np.savez("half.npz", x_train=np.zeros((20, 8, 8), np.float32), y_train=np.arange(20) % 2)
-    assert "has no split 'test'; available: train" in refused(2, "train", "--data", "half.npz")
+    x, y = np.zeros((20, 8, 8), np.float32), np.arange(20) % 2
+    np.savez("half.npz", x_train=x, y_train=y, x_more=x, y_more=y)
+    message = " ".join(refused(2, "train", "--data", "half.npz").split())
+    assert "half.npz has the splits more, train: say which one to judge on (--split NAME)" in message
     assert not Path("runs").exists()
 
 
