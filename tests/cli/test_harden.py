@@ -249,7 +249,8 @@ def test_maps_and_neurons_are_compared_on_demand() -> None:
     rows = _summary("run")["further"]
     assert [row["name"] for row in rows] == ["map moved: Saliency", "map moved: IntegratedGradients", "neurons moved"]
     assert [row["difference"]["count"] for row in rows] == [4, 4, 8]
-    assert all(word in result.out for word in ("map", "neurons"))
+    for name in ("clean accuracy", "robust accuracy", "median smallest change", "map moved: Saliency", "neurons moved"):
+        assert name in " ".join(result.out.split())
     page = Path("run/report/index.html").read_text(encoding="utf-8")
     assert all(row["name"] in page for row in rows)
     assert all(f'id="{section}"' in page for section in ("hardened", "explained", "neurons"))

@@ -84,7 +84,7 @@ def _in_words(value: Any) -> str:
 def changes_table(found: HardenSummary) -> RichTable:
     """The same changes for a Rich console."""
     rows: list[list[Inline | Cell]] = [[name, *cells] for name, cells in changes(found)]
-    return listed(["", "before", "after", "difference"], rows, words=(0,))
+    return listed(["", "before", "after", "difference"], rows, words=(0,), stacked=True)
 
 
 def terminal(run: Run) -> RichTable | None:
