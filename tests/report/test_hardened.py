@@ -43,6 +43,7 @@ FOUND = {
     "before": SIDE,
     "after": {**SIDE, "median_distance": None},
     "difference": {"clean": CHANGE, "robust": {**CHANGE, "value": -0.125}, "distance": {**CHANGE, "high": None}},
+    "further": [],
 }
 
 
