@@ -157,7 +157,7 @@ class _Functional(nn.Module):
         (lambda m, x: neurons.changes(m, x, x, layers=("inn",)), "no layer 'inn'; did you mean 'inner'"),
         (lambda m, x: neurons.changes(m, x, x[:1], layers=("inner",)), r"one shape, got \(2, 3\) and \(1, 3\)"),
         (lambda m, x: neurons.changes(m, x, x, layers=("inner",), chunk=0), "chunk must be at least 1"),
-        (lambda m, x: neurons.changes(Classifier(m), x, x + 1, layers=("inner",)), "did you normalize"),
+        (lambda m, x: neurons.changes(Classifier(m), x, x + 1, layers=("inner",)), "must lie within"),
         (lambda m, x: neurons.stream(m, []), "at least one pair"),
         (lambda m, x: neurons.select({"a": x[0]}, 0.0), "share must be a share within"),
         (lambda m, x: neurons.select({"a": x[0]}, 0.5, "mots"), "no which 'mots'; did you mean 'most'"),
