@@ -80,6 +80,9 @@ class Classifier(nn.Module):
         self.architecture, self.preparation, self.binary = architecture, preparation, binary
         if binary and self.classes is not None and len(self.classes) != 2:
             raise UsageError(f"a binary classifier has two classes, got {len(self.classes)}")
+        if self.input_shape is not None:
+            for value in (self.mean, self.std):
+                _check_channels(value, self.input_shape)
         self.name = name or (architecture or {}).get("name") or type(module).__name__
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,6 +98,7 @@ class Classifier(nn.Module):
 
     @staticmethod
     def _per_channel(value: Tensor, x: Tensor) -> Tensor:
+        _check_channels(value, tuple(x.shape[1:]))
         value = value.to(x.dtype)
         return value.view(1, -1, *[1] * (x.ndim - 2)) if value.ndim else value
 
@@ -126,7 +130,8 @@ class Classifier(nn.Module):
         plain = type(self) is Classifier  # a subclass may have a forward of its own
         # The very tensors, so that they move to another device together.
         mean, std = (self.mean, self.std) if plain else (self.mean.new_zeros(()), self.std.new_ones(()))
-        settings = {**self.settings, "mean": mean, "std": std, "classes": classes}
+        two = plain and self.binary
+        settings = {**self.settings, "mean": mean, "std": std, "classes": classes, "binary": two}
         chosen = Classifier(self.module if plain else self, **settings)
         index = torch.as_tensor(outputs, device=self.mean.device)
         chosen.outputs = self.outputs[index] if plain and self.outputs is not None else index
@@ -144,7 +149,9 @@ class Classifier(nn.Module):
         factor = (high - low) / (bounds[1] - bounds[0])
         shift = low - factor * bounds[0]
         mean, std = (self.mean, self.std) if plain else (self.mean.new_zeros(()), self.std.new_ones(()))
-        settings = {**self.settings, "mean": (mean - shift) / factor, "std": std / factor, "bounds": bounds}
+        two = plain and self.binary
+        units = {"mean": (mean - shift) / factor, "std": std / factor, "bounds": bounds, "binary": two}
+        settings = {**self.settings, **units}
         moved = Classifier(self.module if plain else self, **settings)
         moved.outputs, moved.training = self.outputs if plain else None, self.training
         return moved
@@ -167,6 +174,15 @@ class Classifier(nn.Module):
         """
         unwrap(self.module).load_state_dict(read_weights(path).of(self.module, self.name))
         return self
+
+
+def _check_channels(value: Tensor, shape: tuple[int, ...]) -> None:
+    if value.ndim > 1 or value.numel() not in (1, *shape[:1]):
+        what = "features" if len(shape) == 1 else "channels"
+        raise UsageError(
+            f"mean and std have {value.numel()} values, and inputs of shape {shape} have {shape[0]} {what}: give one "
+            f"number, or one for each of the {what}, or inputs with as many"
+        )
 
 
 @public

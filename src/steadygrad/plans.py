@@ -19,6 +19,21 @@ Radius = Annotated[float, AsNumber, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
 
 
+def numbers(value: Any) -> Any:
+    """Takes a text such as 0.5,1/4 as the numbers that it says, and one number as a list of one; words as they are.
+
+    >>> numbers("0,255"), numbers(0.5), numbers("imagenet")
+    ((0, 255), (0.5,), 'imagenet')
+    """
+    if isinstance(value, str):
+        found = tuple(parse_value(part.strip()) for part in value.split(","))
+        return found if all(isinstance(part, int | float) and not isinstance(part, bool) for part in found) else value
+    return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Numbers = Annotated[str | tuple[float, ...], BeforeValidator(numbers)]
+
+
 def method(kind: str) -> BeforeValidator:
     """Takes a method of this kind as it is, as plain data with a name, or as written in a flag."""
     return BeforeValidator(lambda value: read_method(kind, value))

@@ -332,7 +332,7 @@ def check_radius(threat: Threat, share: float = 1.0) -> None:
     largest = 0.0 if eps is None else float(torch.as_tensor(eps).max())
     if threat.norm != "linf" or largest <= (high - low) * share * (1 + 1e-9):
         return
-    part = "the" if share == 1 else f"{share:g} of the"
+    part = "the" if share == 1 else "half of the" if share == 0.5 else f"{share:g} of the"
     meant = f"{largest:g}/255" if high - low <= 2 and largest >= 1 else f"{8 / 255 * (high - low):.2g}"
     raise UsageError(
         f"eps={largest:g} is more than {part} range [{low:g}, {high:g}] of the inputs: did you mean {meant}?"

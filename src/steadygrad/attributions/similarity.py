@@ -55,8 +55,9 @@ def kendall(a: Tensor, b: Tensor) -> Tensor:
     a, b = pair(a, b)
     empty_a, empty_b = constant(a), constant(b)
     rows = zip(_array(a), _array(b), (empty_a | empty_b).tolist(), strict=True)
-    # The exact distribution serves the p-value only, and is slow.
-    taus = [0.0 if skip else float(kendalltau(p, q, method="asymptotic").statistic) for p, q, skip in rows]
+    # It serves the p-value only; the exact one is slow, and of two pixels there is no other.
+    way = "asymptotic" if a.shape[1] > 2 else "exact"
+    taus = [0.0 if skip else float(kendalltau(p, q, method=way).statistic) for p, q, skip in rows]
     return settle(torch.tensor(taus, dtype=a.dtype, device=a.device), empty_a, empty_b)
 
 

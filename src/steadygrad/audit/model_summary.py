@@ -15,6 +15,7 @@ from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.audit.checks.validity import Subject, checks
 from steadygrad.audit.checks.verdict import attack_verdict, verdict
 from steadygrad.audit.records import accuracy, fallen, records, records_of_curve, robust_accuracy, success_rate
+from steadygrad.audit.suspicions import suspicions
 from steadygrad.measuring.measure import settings_of
 from steadygrad.measuring.measures import MEASURES
 from steadygrad.measuring.measures.attacked import Attacked, nearest
@@ -122,7 +123,10 @@ class ModelSummary:
         entry = {
             "name": self.name,
             **{key: value for key, value in self.about.items() if key != "notes"},
-            "findings": [dict(note) for note in self.about["notes"]],
+            "findings": [
+                *map(dict, self.about["notes"]),
+                *suspicions(self.tables, self.name, lead, tuple(self.checked), self.data["classes"]),
+            ],
             "samples": len(lead),
             "clean": share_of(lead["clean_prediction"] == lead["label"]).plain(),
             "robust": worst.plain(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,9 @@ from steadygrad.cli.common import (
     Debug,
     Device,
     Json,
+    Mean,
     Quiet,
+    Std,
     Trust,
     Weights,
     command_line,
@@ -57,6 +60,8 @@ def audit(
     weights: Weights = None,
     trust: Trust = False,
     classes: Classes = None,
+    mean: Mean = None,
+    std: Std = None,
     out: Annotated[Path | None, out_option("runs/audit")] = None,
     device: Device = "auto",
     fail_under: FailUnder = None,
@@ -95,7 +100,7 @@ def audit(
     plan, where_from = AuditPlan.read({"samples": SAMPLES, **file, **flags}), DataPlan.read({**of_data, **source})
     where = pick_device(device)
     with progress(quiet):
-        named, files, dataset = load_named(models, weights, where_from, classes, trust=trust)
+        named, files, dataset = load_named(models, weights, where_from, classes, mean, std, trust=trust)
         center = mean_training_image(where_from, next(iter(named.values())))
         found, folder = in_folder(
             out,
@@ -103,7 +108,7 @@ def audit(
             lambda folder: audit(
                 named,
                 dataset,
-                plan.threat,
+                replace(plan.threat, bounds=dataset.bounds),
                 center=center if center is not None and center.shape == dataset.shape else None,
                 out=folder,
                 files=files,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,9 @@ from steadygrad.cli.common import (
     Debug,
     Device,
     Json,
+    Mean,
     Quiet,
+    Std,
     Trust,
     Weights,
     command_line,
@@ -70,6 +73,8 @@ def harden(
     weights: Weights = None,
     trust: Trust = False,
     classes: Classes = None,
+    mean: Mean = None,
+    std: Std = None,
     out: Annotated[Path | None, out_option("runs/harden")] = None,
     device: Device = "auto",
     fail_under: FailUnder = None,
@@ -106,11 +111,11 @@ def harden(
     plan = plan_of(recipe, given, audit.threat)
     objective, settings = plan.objective(), plan.fitting(**usual_values(audit.threat))
     with progress(quiet):
-        named, files, test = load_named([model], weights, plan, classes, trust=trust)
+        named, files, test = load_named([model], weights, plan, classes, mean, std, trust=trust)
         [(name, classifier)] = named.items()
-        classifier.name = name
+        classifier.name, threat = name, replace(audit.threat, bounds=test.bounds)
         found, folder = in_folder(out, "runs/harden", lambda folder: harden(
-            classifier, plan.samples(like=classifier), objective, audit.threat, test=test, validation=plan.validation,
+            classifier, plan.samples(like=classifier), objective, threat, test=test, validation=plan.validation,
             settings=settings, out=folder, device=where, files=files[name], command=command_line(),
             **{**audit.given(), "seed": plan.seed},
         ))  # fmt: skip

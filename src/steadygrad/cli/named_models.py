@@ -55,6 +55,8 @@ def load_named(
     weights: list[str] | None,
     plan: DataPlan,
     classes: Path | None = None,
+    mean: str | None = None,
+    std: str | None = None,
     *,
     trust: bool = False,
 ) -> tuple[dict[str, Any], dict[str, str], Dataset]:
@@ -63,6 +65,7 @@ def load_named(
     Args:
         weights: none, or one for each model.
         classes: a file with the names of the outputs of a single model.
+        mean, std: the normalization of a single model, as text.
         trust: whether run folders may say which code of the user is imported for them.
 
     Raises:
@@ -77,8 +80,9 @@ def load_named(
             f"--weights is given once for each model, in their order: got {len(weights)} for {len(models)} models "
             "(or write MODEL@WEIGHTS)"
         )
-    if classes is not None and len(models) > 1:
-        raise UsageError("--classes goes with a single model")
+    for flag, value in (("classes", classes), ("mean", mean), ("std", std)):
+        if value is not None and len(models) > 1:
+            raise UsageError(f"--{flag} goes with a single model")
     names = None if classes is None else read_class_names(classes)
     asked = [Named.of(text) for text in models]
     makers = {model.maker for model in asked}
@@ -93,7 +97,7 @@ def load_named(
                 f"{spec} is an architecture, and its weights would be random: train it first "
                 f"(steadygrad train --model {head} --out runs/{head}, then audit runs/{head}), or give --weights"
             )
-        classifier = _load(spec, file, {"data": seen, "classes": names}, makers, trust)
+        classifier = _load(spec, file, {"data": seen, "classes": names, "mean": mean, "std": std}, makers, trust)
         name = model.name or (classifier.name if len(asked) == 1 else model.usual_name)
         if name in named:
             raise UsageError(f"two models are called {name!r}: name them, e.g. first={spec}")

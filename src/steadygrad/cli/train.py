@@ -63,9 +63,11 @@ def train(
 
       steadygrad train recipe.toml --set lr=5e-4
     """
+    from steadygrad.audit.audited_models import agreeing
     from steadygrad.measuring.measures.predicted import Predicted
     from steadygrad.measuring.runner import Runner
     from steadygrad.measuring.statistics import share_of
+    from steadygrad.threat import linf
     from steadygrad.training.train_plan import TrainPlan
 
     where = pick_device(device)
@@ -76,7 +78,9 @@ def train(
         if rank_and_size()[0] > 0:
             return  # the first process says what all have trained
         test = plan.load(like=result.classifier)
-        runner = Runner({"model": result.classifier}, test, device=where, batch_size=500)
+        # In the order of the classes of the data, which the model may have otherwise.
+        judged = agreeing(result.classifier, test, linf(bounds=test.bounds), where).model
+        runner = Runner({"model": judged}, test, device=where, batch_size=500)
         table = runner.run(Predicted(), "model")
     accuracy = share_of(table["prediction"] == table["label"])
     found = {

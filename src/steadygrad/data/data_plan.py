@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -12,10 +12,17 @@ from steadygrad.data.dataset import Dataset
 from steadygrad.data.form import Form, pair
 from steadygrad.data.splits import Asked
 from steadygrad.errors import UsageError
-from steadygrad.plans import Plan
+from steadygrad.plans import Plan, numbers
 
 if TYPE_CHECKING:
     from steadygrad.classifier import Classifier
+
+
+def _two(value: Any) -> Any:
+    found = numbers(value)
+    if found is not None and (isinstance(found, str) or len(found) != 2):
+        raise UsageError(f"bounds must be the smallest and largest value of an input, such as -1,1, got {value!r}")
+    return found
 
 
 class DataPlan(Plan):
@@ -41,6 +48,9 @@ class DataPlan(Plan):
     resize: Literal["crop", "pad", "squash"] | None = Field(
         None, description="Images get their size by a center crop, margins or other proportions; by default crop."
     )
+    bounds: Annotated[tuple[float, float] | None, BeforeValidator(_two)] = Field(
+        None, description="Smallest and largest value of an input, e.g. -1,1; by default 0,1, or what a file says."
+    )
 
     def opened(self, training: bool = False, like: Classifier | None = None) -> Dataset:
         """The samples to judge on, or to train on, whose images are not read yet.
@@ -49,7 +59,7 @@ class DataPlan(Plan):
             like: images are brought to the shape that this classifier takes, where no flag says otherwise.
         """
         split = self.train_split if training else self.split
-        return opened(self.data, Asked(split, training, self._form(like)))
+        return opened(self.data, Asked(split, training, self._form(like), self.bounds))
 
     def load(self, training: bool = False, like: Classifier | None = None) -> Dataset:
         """The same, read; what was chosen is said."""

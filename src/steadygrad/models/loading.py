@@ -18,6 +18,7 @@ from steadygrad.errors import Failure, UsageError, unknown_name
 from steadygrad.models import sources
 from steadygrad.models.architectures import ARCHITECTURES, build
 from steadygrad.models.class_names import match_classes
+from steadygrad.models.units import normalized
 from steadygrad.registry import parse_settings
 from steadygrad.values import ClassNames
 from steadygrad.weights import read_weights
@@ -46,6 +47,11 @@ class _Given:
     data: Dataset | None
 
     @property
+    def bounds(self) -> tuple[float, float]:
+        """Of the inputs of a model that says no other."""
+        return (0.0, 1.0) if self.data is None else self.data.bounds
+
+    @property
     def usual_shape(self) -> tuple[int, ...] | None:
         """Of the data: for a model that says no other."""
         return None if self.data is None else self.data.shape
@@ -58,6 +64,8 @@ def load(
     weights: str | Path | None = None,
     input_shape: Sequence[int] | None = None,
     classes: ClassNames | None = None,
+    mean: float | str | Sequence[float] | None = None,
+    std: float | str | Sequence[float] | None = None,
     data: Samples | None = None,
 ) -> Classifier:
     """A classifier in evaluation mode from what the user has.
@@ -71,6 +79,8 @@ def load(
             input shape and classes is used too.
         input_shape: of one sample: used where the model does not say its own, and must equal it elsewhere.
         classes: names of its outputs in their order, or their number, which must be the model's.
+        mean, std: for a model that does not say its own: a number, one per channel (also as text, "0.5,0.4,0.4"), or
+            "imagenet".
         data: a data set to take input shape and classes from where the model does not say them; its classes must match.
 
     Raises:
@@ -92,7 +102,8 @@ def load(
         named,
         data,
     )
-    return _agree(_resolve(spec, given), spec, given).eval()
+    found = normalized(_resolve(spec, given), mean, std, spec)
+    return _agree(found, spec, given).eval()
 
 
 def _with_its_weights(spec: str, weights: str | Path | None) -> tuple[str, str | Path | None]:
@@ -132,7 +143,7 @@ def _resolve(spec: str, given: _Given) -> Classifier:
     if head in ARCHITECTURES:
         return _from_name(head, parse_settings(rest, repr(spec), "mlp:hidden=[500,150]"), given)
     if colon:
-        return _with_weights(sources.from_callable(spec), spec, given.weights, {})
+        return _with_weights(sources.from_callable(spec), spec, given.weights, {"bounds": given.bounds})
     raise UsageError(f"{unknown_name('model', spec, ARCHITECTURES)}; {_FORMS}")
 
 
@@ -210,7 +221,8 @@ def _from_name(name: str, values: dict[str, Any], given: _Given) -> Classifier:
     if weights is not None and not values and (saved.get("architecture") or {}).get("name") == name:
         return _rebuilt(weights, saved, given)
     shape = given.shape or saved.get("input_shape") or given.usual_shape or ARCHITECTURES[name].input_shape
-    classifier = build(name, shape, given.classes or saved.get("classes") or 10, **_normalization(saved), **values)
+    settings = {"bounds": given.bounds, **_normalization(saved), **values}
+    classifier = build(name, shape, given.classes or saved.get("classes") or 10, **settings)
     return classifier if weights is None else classifier.load_weights(weights)
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from steadygrad.classifier import Classifier, classifier_in
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
+from steadygrad.plans import numbers
 
 PIXELS = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0), (-0.5, 0.5))
 """What black and white may be: ranges between which images are scaled."""
+
+PRESETS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
+"""Means and standard deviations of the channels by name, of pixels within [0, 1]."""
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -41,3 +46,48 @@ def within(model: Model, data: Dataset, name: str) -> tuple[Model | Classifier, 
         f"{name} takes inputs within {known.bounds}, and {data.name} lies within {data.bounds}: give the one that is "
         "wrong the right bounds (bounds=(low, high), --bounds low,high), with mean and std in their units"
     )
+
+
+def normalized(classifier: Classifier, mean: Any, std: Any, name: str) -> Classifier:
+    """The classifier with a mean and std that a caller gives: numbers, texts such as "0.5,0.4,0.4", or a preset.
+
+    Raises:
+        UsageError: no numbers, or a classifier that says others itself.
+
+    >>> normalized(Classifier(nn.Flatten()), "imagenet", None, "net").std.shape
+    torch.Size([3])
+    """
+    if mean is None and std is None:
+        return classifier
+    if std is None and isinstance(mean, str) and mean in PRESETS:
+        std = mean
+    found = {"mean": _values(mean, "mean", classifier, 0.0), "std": _values(std, "std", classifier, 1.0)}
+    mine = {key: getattr(classifier, key) for key in found}
+    if any(bool((mine[key] != usual).any()) for key, usual in (("mean", 0.0), ("std", 1.0))):
+        if all(_equal(mine[key], found[key]) for key in found):
+            return classifier
+        raise UsageError(
+            f"{name} says its own mean {mine['mean'].tolist()} and std {mine['std'].tolist()}: leave out mean and std"
+        )
+    if type(classifier) is not Classifier:
+        raise UsageError(f"{name} is a classifier of its own kind: leave out mean and std, and let it normalize")
+    return Classifier(classifier.module, **{**classifier.settings, **found})
+
+
+def _equal(mine: Tensor, given: Any) -> bool:
+    given = torch.as_tensor(given, dtype=mine.dtype, device=mine.device)
+    fits = given.ndim == 0 or mine.ndim == 0 or given.shape == mine.shape
+    return fits and bool(torch.isclose(mine, given, rtol=1e-4).all())
+
+
+def _values(value: Any, which: str, classifier: Classifier, usual: float) -> Any:
+    if value is None:
+        return usual
+    found = numbers(value)
+    if isinstance(found, str):
+        if found not in PRESETS:
+            raise UsageError(f"{which} must be numbers such as 0.5 or 0.485,0.456,0.406, or imagenet, got {value!r}")
+        low, high = classifier.bounds
+        return [v * (high - low) + (low if which == "mean" else 0.0) for v in PRESETS[found][which == "std"]]
+    found = list(found)
+    return found[0] if len(found) == 1 else found

@@ -16,7 +16,7 @@ from steadygrad.data.data_plan import DataPlan
 from steadygrad.defenses import Defense
 from steadygrad.files import read_toml
 from steadygrad.models.class_names import read_class_names
-from steadygrad.plans import Count, Seed, read_method
+from steadygrad.plans import Count, Numbers, Seed, read_method
 from steadygrad.registry import configure
 from steadygrad.training.fit import FitResult, fit
 from steadygrad.training.settings import FitSettings
@@ -41,6 +41,10 @@ class TrainPlan(DataPlan):
         0.1, description="Share of the training data kept for validation."
     )
     normalize: bool = Field(True, description="Let the model see (x - mean) / std of the training data.")
+    mean: Numbers | None = Field(
+        None, description="Another mean, a number or one per channel (0.5,0.4,0.4); or imagenet."
+    )
+    std: Numbers | None = Field(None, description="Another standard deviation, likewise.")
     seed: Seed = Field(0, description="Seed of everything random.")
     limit: Count | None = Field(None, description="Train on so many samples only.")
     name: str | None = Field(None, description="Name shown in reports, by default the architecture.")
@@ -80,14 +84,16 @@ class TrainPlan(DataPlan):
 
     def _loaded(self, data: Dataset) -> Classifier:
         names = None if self.classes is None else read_class_names(self.classes)
-        return models.load(self.model, classes=names, data=data)
+        return models.load(self.model, classes=names, mean=self.mean, std=self.std, data=data)
 
     def start(self, training: Dataset) -> Classifier:
         """The model before the training."""
         classifier = self._loaded(training)
         if self.new:
-            settings = dict(classifier.architecture or {})
-            if self.normalize:
+            settings = {**(classifier.architecture or {}), "bounds": training.bounds}
+            if self.mean is not None or self.std is not None:
+                settings |= {"mean": classifier.mean.tolist(), "std": classifier.std.tolist()}
+            elif self.normalize:
                 settings["mean"], settings["std"] = moments(training)
             name, classes = settings.pop("name"), classifier.classes or training.classes
             classifier = models.build(name, training.shape, classes, seed=self.seed, **settings)
