@@ -321,6 +321,11 @@ def test_an_audit_with_its_usual_settings(kind: str, tmp_path: Path) -> None:
     assert "are no images" in page
 
 
+def test_a_table_of_two_columns_has_maps_that_are_compared() -> None:
+    a, b = torch.tensor([[1.0, 2.0], [2.0, 1.0]]), torch.tensor([[3.0, 4.0], [3.0, 4.0]])
+    assert sg.attributions.similarity.kendall(a, b).tolist() == [1, -1]
+
+
 # Radii in other units
 
 

@@ -1,4 +1,4 @@
-"""Inputs that are normalized otherwise than in the training: refused where that shows, and pointed at where it may be so."""
+"""Inputs that are normalized otherwise than in the training: refused, or pointed at where it may be so."""
 
 from __future__ import annotations
 
@@ -38,14 +38,13 @@ THREE = (0.485, 0.456, 0.406)
         ((16,), THREE, 0.5),
         ((2, 8), THREE, 0.5),
         ((1, 2, 2, 4), (0.5, 0.5), 0.5),
-        ((1, 4, 4), np.full((4, 4), 0.5).tolist(), 0.5),
     ],
 )
 def test_a_mean_of_other_channels_is_refused(shape: tuple[int, ...], mean: Any, std: Any) -> None:
     net = nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
-    with pytest.raises(UsageError, match="mean and std have .* values, and inputs of shape"):
+    with pytest.raises(UsageError, match=r"mean and std have .* values, and inputs of shape"):
         Classifier(net, mean=mean, std=std)(torch.rand(2, *shape))
-    with pytest.raises(UsageError, match="mean and std have .* values, and inputs of shape"):
+    with pytest.raises(UsageError, match=r"mean and std have .* values, and inputs of shape"):
         Classifier(net, mean=mean, std=std, input_shape=shape)
 
 
@@ -95,9 +94,7 @@ def by_hand(net: nn.Module, data: Dataset, mean: float, std: float) -> tuple[flo
     norm = net[1]
     z = (x - norm.running_mean.double()[:, None, None]) / (norm.running_var.double()[:, None, None] + norm.eps).sqrt()
     z = z.transpose(0, 1).flatten(1)
-    return float(
-        z.mean(1).abs().numpy().__array__().__getitem__(slice(None)).tolist() and np.median(z.mean(1).abs())
-    ), float(np.median(z.std(1, correction=0)))
+    return float(np.median(z.mean(1).abs())), float(np.median(z.std(1, correction=0)))
 
 
 WAYS = {
