@@ -10,25 +10,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from typing_extensions import Self
 
 from steadygrad.errors import UsageError, one_of, unknown_name
-from steadygrad.registry import build, parse, parse_value
+from steadygrad.registry import build, numbers, parse, parse_value
 
 AsNumber = BeforeValidator(lambda value: parse_value(value) if isinstance(value, str) else value)
 """Takes a text such as 8/255 as the number that it says."""
 Count = Annotated[int, Field(ge=1, strict=True)]
 Radius = Annotated[float, AsNumber, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
-
-
-def numbers(value: Any) -> Any:
-    """Takes a text such as 0.5,1/4 as the numbers that it says, and one number as a list of one; words as they are.
-
-    >>> numbers("0,255"), numbers(0.5), numbers("imagenet")
-    ((0, 255), (0.5,), 'imagenet')
-    """
-    if isinstance(value, str):
-        found = tuple(parse_value(part.strip()) for part in value.split(","))
-        return found if all(isinstance(part, int | float) and not isinstance(part, bool) for part in found) else value
-    return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 Numbers = Annotated[str | tuple[float, ...], BeforeValidator(numbers)]

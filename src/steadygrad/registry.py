@@ -263,6 +263,18 @@ def parse_value(text: str) -> Any:
     return value if isinstance(value, bool | int | float | str | list | dict) else text  # a date stays a text
 
 
+def numbers(value: Any) -> Any:
+    """Takes a text such as 0.5,1/4 as the numbers that it says, and one number as a list of one; words as they are.
+
+    >>> numbers("0,255"), numbers(0.5), numbers("imagenet")
+    ((0, 255), (0.5,), 'imagenet')
+    """
+    if isinstance(value, str):
+        found = tuple(parse_value(part.strip()) for part in value.split(","))
+        return found if all(isinstance(part, int | float) and not isinstance(part, bool) for part in found) else value
+    return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
 def _between_commas(text: str, where: str) -> list[str]:
     """The text between the commas that stand outside of all brackets."""
     parts, depth = [""], 0

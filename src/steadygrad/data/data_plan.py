@@ -12,7 +12,8 @@ from steadygrad.data.dataset import Dataset
 from steadygrad.data.form import Form, pair
 from steadygrad.data.splits import Asked
 from steadygrad.errors import UsageError
-from steadygrad.plans import Plan, numbers
+from steadygrad.plans import Plan
+from steadygrad.registry import numbers
 
 if TYPE_CHECKING:
     from steadygrad.classifier import Classifier

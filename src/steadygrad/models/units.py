@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from steadygrad.classifier import Classifier, classifier_in
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
-from steadygrad.plans import numbers
+from steadygrad.registry import numbers
 
 PIXELS = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0), (-0.5, 0.5))
 """What black and white may be: ranges between which images are scaled."""
