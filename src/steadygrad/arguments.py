@@ -63,6 +63,13 @@ def _integers(name: str, value: Any) -> Tensor:
     return found.to(torch.int64)
 
 
+def _list_of_integers(name: str, value: Any) -> Tensor:
+    found = tensor(name, value)
+    if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool or found.ndim != 1:
+        raise UsageError(f"{name} must be integers (N,), got {found.dtype} of shape {tuple(found.shape)}")
+    return found.to(torch.int64)
+
+
 _INPUTS = Reader("a batch of inputs (N, *)", _inputs)
 _LABELS = Reader("integer labels (N,)", _integers)
 _CLASSES = Reader("a class, or integer classes (N,)", _integers)
@@ -73,6 +80,9 @@ Labels = Annotated[Tensor, _LABELS]
 """Integer labels (N,) of the inputs."""
 Classes = Annotated[Tensor, _CLASSES]
 """Integer classes (N,) of the inputs, or a single one for all of them."""
+
+Integers = Annotated[Tensor, Reader("integers (N,)", _list_of_integers)]
+"""Integers (N,), such as seeds and places."""
 
 
 def public(function: Callable[P, T]) -> Callable[P, T]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steadygrad.arguments import Inputs, check_batch, check_labels, public
+from steadygrad.arguments import Inputs, Integers, check_batch, check_labels, public
 from steadygrad.calling import called, logits_of, unwrap
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import write_tensors
@@ -187,7 +187,7 @@ def _check_channels(value: Tensor, shape: tuple[int, ...]) -> None:
 
 @public
 @contextlib.contextmanager
-def frozen(model: nn.Module, seeds: Tensor | None = None) -> Iterator[nn.Module]:
+def frozen(model: nn.Module, seeds: Integers | None = None) -> Iterator[nn.Module]:
     """The model, called as `logits_of` does, in evaluation mode without weight gradients; left as it was.
 
     What the model itself draws (noise in its forward) follows from the seeds (N,), if given, and not
@@ -255,7 +255,7 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 
 @public
-def predict(model: nn.Module, x: Inputs, seeds: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def predict(model: nn.Module, x: Inputs, seeds: Integers | None = None) -> tuple[Tensor, Tensor]:
     """Predicted classes (N,) and their probabilities (N,); what the model itself draws follows from the seeds."""
     with frozen(model, seeds) as model, torch.no_grad():
         logits = model(x)
@@ -281,8 +281,10 @@ def bounds_of(model: nn.Module) -> tuple[float, float] | None:
     return None if inner is None else inner.bounds
 
 
-def check_inputs(x: Tensor, y: Tensor | None, bounds: tuple[float, float], classes: int | None = None) -> None:
-    """Refuse inputs outside the bounds and labels outside the classes, saying what came."""
+def check_inputs(
+    x: Tensor, y: Tensor | None, bounds: tuple[float, float], classes: int | None = None, name: str = "y"
+) -> None:
+    """Refuse inputs outside the bounds and labels, of that name, outside the classes, saying what came."""
     x = check_batch("x", x)
     low, high = bounds
     smallest, largest = torch.stack(x.detach().aminmax()).tolist()
@@ -297,10 +299,10 @@ def check_inputs(x: Tensor, y: Tensor | None, bounds: tuple[float, float], class
         raise UsageError(f"inputs must lie within [{low:g}, {high:g}], got [{smallest:.4g}, {largest:.4g}]: {advice}")
     if y is None:
         return
-    check_labels("y", y, len(x))
+    check_labels(name, y, len(x))
     if classes is not None and not bool(((y >= 0) & (y < classes)).all()):
         raise UsageError(
-            f"labels must be within 0..{classes - 1} (the model has {classes} classes), "
+            f"{name} must hold labels within 0..{classes - 1} (the model has {classes} classes), "
             f"got {int(y.min())}..{int(y.max())}"
         )
 

@@ -38,7 +38,7 @@ def sample_seeds(count: int, generator: Seeds) -> Tensor:
     if isinstance(generator, Tensor):
         if generator.shape != (count,) or generator.is_floating_point():
             raise UsageError(
-                f"seeds must be integers of shape ({count},), got {generator.dtype} of shape {tuple(generator.shape)}"
+                f"generator must give seeds, integers of shape ({count},), got {generator.dtype} of shape {tuple(generator.shape)}"
             )
         return generator.cpu()
     generator = generator if generator is not None else fresh()

@@ -81,6 +81,8 @@ def take(name: str, value: Any, hint: Any) -> Any:
     steadygrad.errors.UsageError: steps must be a whole number, got 1.5
     """
     origin, parts = get_origin(hint), get_args(hint)
+    if isinstance(value, Tensor) and (value.layout != torch.strided or value.is_quantized or value.is_nested):
+        raise UsageError(f"{name} must be a dense tensor, got {value.dtype} of layout {value.layout}: x.to_dense()")
     if origin is Annotated:
         extra = hint.__metadata__
         reader = next((part for part in extra if isinstance(part, Reader)), None)
@@ -242,7 +244,7 @@ def shown(value: Any) -> str:
         return f"a NumPy array of {value.dtype} and shape {value.shape}"
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    if value is None or isinstance(value, bool | int | float | complex | np.generic):
+    if value is None or isinstance(value, bool | int | float | complex | np.generic | os.PathLike | torch.device):
         return repr(value)
     if isinstance(value, str | bytes | list | tuple | dict):
         text = repr(value)
@@ -286,7 +288,8 @@ def _finite_float(name: str, value: Any) -> float:
 def _int(name: str, value: Any) -> int:
     number = _scalar(value)
     whole = isinstance(number, int) or (isinstance(number, float) and number.is_integer())
-    return int(number) if whole and not isinstance(number, bool) else int(_refuse(name, value, int))
+    fits = whole and not isinstance(number, bool) and abs(number) < 2**63
+    return int(number) if fits else int(_refuse(name, value, int))
 
 
 def _bool(name: str, value: Any) -> bool:
@@ -326,8 +329,6 @@ def tensor(name: str, value: Any) -> Tensor:
                 found = _of_array(np.asarray(value))
         except (TypeError, ValueError, RuntimeError, OverflowError):
             found = _refuse(name, value, Tensor)
-    if found.layout != torch.strided or found.is_nested or found.is_quantized:
-        found = _refuse(name, value, Tensor)
     # Made in inference mode, it can carry no gradient; a copy can.
     return found.clone() if found.is_inference() and not torch.is_inference_mode_enabled() else found
 

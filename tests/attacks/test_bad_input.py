@@ -39,7 +39,7 @@ CALLS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"x": (X * 255).to(torch.uint8)}, "floating-point batch .* got torch.uint8"),
     ({"x": X[:0], "y": Y[:0]}, "batch of inputs is empty"),
-    ({"y": torch.tensor([0, 1, 3])}, r"labels must be within 0\.\.2 \(the model has 3 classes\), got 0\.\.3"),
+    ({"y": torch.tensor([0, 1, 3])}, r"y must hold labels within 0\.\.2 \(the model has 3 classes\), got 0\.\.3"),
     ({"y": torch.tensor([0, -1, 2])}, r"got -1\.\.2"),
     ({"y": Y.float()}, r"y must hold integer labels of shape \(N,\), got torch.float32"),
     ({"y": Y > 0}, "got torch.bool"),
@@ -54,7 +54,7 @@ CALLS: list[tuple[dict[str, Any], str]] = [
     ({"target": torch.tensor([0, 1, 7])}, r"target must hold labels 0\.\.2, got 0\.\.7"),
     ({"target": "least_likely"}, "no target 'least_likely'; did you mean 'least-likely'"),
     ({"target": 3}, r"target must hold labels 0\.\.2, got 3\.\.3"),
-    ({"generator": torch.tensor([1, 2])}, r"seeds must be integers of shape \(3,\)"),
+    ({"generator": torch.tensor([1, 2])}, r"generator must give seeds, integers of shape \(3,\)"),
     ({"attack": PGD(loss="kl"), "target": "random"}, "not to a target"),
 ]
 

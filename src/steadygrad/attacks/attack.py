@@ -26,7 +26,9 @@ ATTACKS: Registry[Attack] = Registry("attack", soundness="attack")
 def check_call(method: Method, model: nn.Module, x: Tensor, y: Tensor | None, threat: Threat) -> None:
     """Refuse inputs (N, *), labels and a threat that do not fit the model, each other or the norms of the method."""
     if threat.norm not in method.norms:
-        raise UsageError(f"{type(method).__name__} works for {', '.join(method.norms)}, not for {threat.norm}")
+        raise UsageError(
+            f"{type(method).__name__} works for {', '.join(method.norms)}, not for {threat.norm}: give another threat"
+        )
     check_threat(model, threat)
     check_inputs(x, y, threat.bounds)
     threat.changeable(x)

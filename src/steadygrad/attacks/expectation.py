@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
@@ -9,8 +11,9 @@ from steadygrad import randomness
 from steadygrad.arguments import Inputs, public
 from steadygrad.calling import logits_of
 from steadygrad.classifier import check_inputs, frozen
-from steadygrad.errors import at_least_one
+from steadygrad.values import Count, Limit
 
+Calls = Annotated[int, Limit("at least 2", lambda value: value >= 2)]
 DRAWS = 16
 """Draws over which the predictions of a randomized model are averaged."""
 
@@ -31,9 +34,8 @@ class Expectation(nn.Module):
     same_inputs = True
 
     @public
-    def __init__(self, model: nn.Module, draws: int = DRAWS) -> None:
+    def __init__(self, model: nn.Module, draws: Count = DRAWS) -> None:
         super().__init__()
-        at_least_one(draws=draws)
         self.model, self.passes = model, draws
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,7 +47,7 @@ class Expectation(nn.Module):
 
 
 @public
-def is_deterministic(model: nn.Module, x: Inputs, *, calls: int = 3) -> bool:
+def is_deterministic(model: nn.Module, x: Inputs, *, calls: Calls = 3) -> bool:
     """Whether the model, in evaluation mode, gives the same logits for the same batch (N, *) each time.
 
     Differences within the rounding of the arithmetic are none.
@@ -61,7 +63,7 @@ def is_deterministic(model: nn.Module, x: Inputs, *, calls: int = 3) -> bool:
 
 
 @public
-def expected(model: nn.Module, x: Inputs, draws: int = DRAWS) -> nn.Module:
+def expected(model: nn.Module, x: Inputs, draws: Count = DRAWS) -> nn.Module:
     """The model itself, or if it answers the same inputs x (N, *) differently, its mean over draws."""
     return model if is_deterministic(model, x) else Expectation(model, draws)
 

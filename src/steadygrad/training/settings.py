@@ -10,7 +10,7 @@ from typing import Any, Literal
 from steadygrad.arguments import named, public
 from steadygrad.errors import UsageError
 from steadygrad.training.batches import Augment
-from steadygrad.values import BelowOne, Count, NotNegative, Positive, check_settings
+from steadygrad.values import BelowOne, Count, NotNegative, Positive, Whole, check_settings
 
 _NO_EFFECT_ON_WEIGHTS = ("checkpoint_every", "checkpoint_steps", "tensorboard")
 
@@ -80,8 +80,10 @@ class FitSettings:
             raise UsageError("select='robust' needs robust_eps, the radius of the attack on the validation data")
 
     @public
-    def rate(self, step: int, total: int) -> float:
+    def rate(self, step: Whole, total: Count) -> float:
         """The learning rate of a step (from 0) of `total` steps."""
+        if step >= total:
+            raise UsageError(f"step must be within 0..{total - 1}, got {step}")
         rising = round(self.warmup * total)
         if step < rising:
             return self.lr * (step + 1) / rising

@@ -88,7 +88,7 @@ class ExplanationRun:
         with torch.no_grad():
             logits = model(x)
         check_logits(logits, len(x))
-        check_inputs(x, target, threat.bounds, logits.shape[1])
+        check_inputs(x, target, threat.bounds, logits.shape[1], "target")
         self.prediction = logits.argmax(1)
         self.target = self.prediction if target is None else target.to(x.device, torch.int64)
         clean, _, passes = self._explain(model, x, self.target)

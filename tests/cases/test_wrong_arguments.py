@@ -1,0 +1,103 @@
+"""No wrong argument of any public callable gives a raw error: each is taken, or refused by name with what came.
+
+The callables are found by looking (`public.names`), so that a new one is walked without being added.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import public
+import steadygrad as sg
+from steadygrad.errors import Failure, UsageError
+
+NAN, INF = float("nan"), float("inf")
+
+WRONG: dict[str, Any] = {
+    "None": None,
+    "a text": "nonsense",
+    "no text": "",
+    "bytes": b"x",
+    "a truth": True,
+    "minus one": -1,
+    "zero": 0,
+    "half": 1.5,
+    "huge": 10**30,
+    "nan": NAN,
+    "inf": INF,
+    "complex": 1j,
+    "an empty list": [],
+    "a ragged list": [1, [2, 3]],
+    "a list of texts": ["a", "b"],
+    "an empty dict": {},
+    "a dict": {"a": None},
+    "an object": object(),
+    "a type": int,
+    "a class of modules": nn.Linear,
+    "a class of attacks": sg.attacks.PGD,
+    "a function": lambda: None,
+    "another threat": sg.linf(0.1),
+    "a path": Path("nowhere/at/all"),
+    "a number in a tensor": torch.tensor(0.5),
+    "no entries": torch.zeros(0),
+    "a tensor of nan": torch.full((2, 1, 4, 4), NAN),
+    "a tensor of inf": torch.full((2, 1, 4, 4), INF),
+    "complex inputs": torch.zeros(2, 1, 4, 4, dtype=torch.complex64),
+    "whole inputs": torch.zeros(2, 1, 4, 4, dtype=torch.uint8),
+    "true inputs": torch.zeros(2, 1, 4, 4, dtype=torch.bool),
+    "another shape": torch.full((2, 5), 0.5),
+    "another count": torch.full((3, 1, 4, 4), 0.5),
+    "one image": torch.full((1, 4, 4), 0.5),
+    "classes out of range": torch.tensor([7, -1]),
+    "three classes": torch.tensor([0, 1, 2]),
+    "a sparse tensor": torch.zeros(2, 3).to_sparse(),
+    "an array of texts": np.array(["a", "b"]),
+    "an array of objects": np.array([None, None]),
+}
+
+TRIED: Counter[str] = Counter()
+
+
+def words_of(name: str, value: Any) -> list[str]:
+    """What an error may say so that a reader knows which argument it is about: its name, or what came."""
+    found = [name, repr(value), str(value), type(value).__name__]
+    if isinstance(value, torch.Tensor | np.ndarray) and value.ndim:
+        found += [str(value.dtype), str(tuple(value.shape)), "finite", "NaN", "empty", f"({len(value)},)"]
+    if isinstance(value, type):
+        found.append(value.__name__)
+    return [word for word in found if word]
+
+
+def offence(called: public.Call, name: str, value: Any) -> str | None:
+    """What is wrong with what happens, if anything is."""
+    try:
+        public.run(called, **{name: value})
+    except (UsageError, Failure) as error:
+        text = str(error)
+        if not any(word in text for word in words_of(name, value)):
+            return f"does not say what came: {text}"
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error)[:100]}"
+    return None
+
+
+@pytest.mark.parametrize("callable_", public.names())
+def test_no_wrong_argument_gives_a_raw_error(callable_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    called = public.call(callable_, tmp_path)
+    public.run(called)  # the valid call, or the walk would prove nothing
+    offences = []
+    for name in called.arguments:
+        for kind, value in WRONG.items():
+            TRIED[callable_] += 1
+            found = offence(called, name, value)
+            if found is not None:
+                offences.append(f"{name} = {kind}: {found}")
+    assert not offences, "\n" + "\n".join(offences)
