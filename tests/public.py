@@ -178,6 +178,10 @@ VALID: dict[str, Callable[[Path], Any]] = {
     "fill": lambda _: 0.0,
     "first": lambda _: [1.0, 2.0, 3.0],
     "folder": lambda folder: folder,
+    "form": lambda _: None,
+    "preparation": lambda _: None,
+    "positions": lambda _: [0, 1, 2],
+    "notes": lambda _: (),
     "fraction": lambda _: 0.5,
     "function": lambda _: outputs,
     "generator": lambda _: None,
@@ -310,6 +314,7 @@ SPECIAL: dict[str, Any] = {
     "audit.data": lambda _: data(6),
     "change.benign": lambda _: MAPS,
     "choosing.classes": lambda _: ["c", "a", "b"],
+    "relabeled.classes": lambda _: ["c", "a", "b"],
     "deletion.sigma": lambda _: 1.0,
     "deviation.after": lambda _: MAPS,
     "deviation.before": lambda _: MAPS.flip(0),
@@ -419,6 +424,11 @@ def names() -> list[str]:
             if ours and not hidden and verb not in HOOKS:
                 found.append(f"{full}.{verb}")
     return found
+
+
+def parameters(name: str) -> list[inspect.Parameter]:
+    """The parameters of a public callable that have a name of their own."""
+    return _parameters(_resolved(name)[0])
 
 
 def call(name: str, folder: Path) -> Call:

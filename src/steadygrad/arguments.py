@@ -119,28 +119,38 @@ def public(function: Callable[P, T]) -> Callable[P, T]:
     return checked
 
 
-def quick(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorator, as `public`, for what loops call at every step: arguments are only looked at where a call fails."""
+def arithmetic(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorator, as `public`, for calculations with arrays: where one fails, its arguments do not fit each other."""
     careful = public(function)
+
+    @functools.wraps(function)
+    def told(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return careful(*args, **kwargs)
+        except (UsageError, Failure):
+            raise
+        except _ORDINARY as error:
+            given = inspect.signature(function).bind(*args, **kwargs).arguments
+            what = ", ".join(f"{name}: {shown(value)}" for name, value in given.items() if name != "self")
+            reason = f"{type(error).__name__}: {error}"
+            text = f"the arguments of {function.__name__} do not fit each other ({what}): {reason}"
+            raise UsageError(text) from error
+
+    return told
+
+
+def quick(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorator, as `arithmetic`, for what loops call at every step: looks at the arguments where a call fails."""
+    careful = arithmetic(function)
 
     @functools.wraps(function)
     def tried(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return function(*args, **kwargs)
-        except (UsageError, Failure):
-            raise
         except _ORDINARY as error:
-            failed = error
-        try:
-            return careful(*args, **kwargs)
-        except (UsageError, Failure):
-            raise
-        except _ORDINARY:
-            given = inspect.signature(function).bind(*args, **kwargs).arguments
-            what = ", ".join(f"{name}: {shown(value)}" for name, value in given.items() if name != "self")
-            reason = f"{type(failed).__name__}: {failed}"
-            text = f"the arguments of {function.__name__} do not fit each other ({what}): {reason}"
-            raise UsageError(text) from failed
+            if isinstance(error, UsageError | Failure):
+                raise
+        return careful(*args, **kwargs)
 
     return tried
 
@@ -156,6 +166,12 @@ def named(kind: M) -> M:
         init(self, *args, **kwargs)
 
     kind.__init__ = checked  # type: ignore[misc]
+    return kind
+
+
+def fitted(kind: M) -> M:
+    """Class decorator: the constructor takes its arguments as an `arithmetic` function does."""
+    kind.__init__ = arithmetic(kind.__init__)  # type: ignore[misc]
     return kind
 
 
@@ -240,7 +256,7 @@ def _of_the_callers(error: Exception, arguments: Mapping[str, Any]) -> UsageErro
     trace = error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if not file.startswith(_PACKAGE) and not file.endswith("contextlib.py"):
+        if not file.startswith(_PACKAGE) and not file.endswith("contextlib.py") and file != "<string>":
             break
         trace = trace.tb_next
     if trace is None:

@@ -120,6 +120,7 @@ class Classifier(nn.Module):
             "binary": self.binary,
         }
 
+    @public
     def choosing(self, outputs: Sequence[int], classes: Sequence[str]) -> Classifier:
         """The same model with some of its outputs as classes, in this order; the module is shared.
 
@@ -127,13 +128,17 @@ class Classifier(nn.Module):
         >>> model.choosing([2, 0], ["bird", "cat"])(torch.rand(5, 4)).shape
         torch.Size([5, 2])
         """
+        if len(outputs) != len(classes) or not outputs or min(outputs) < 0:
+            raise UsageError(
+                f"outputs must be places of outputs, one for each of {len(classes)} classes, got {outputs}"
+            )
         plain = type(self) is Classifier  # a subclass may have a forward of its own
         # The very tensors, so that they move to another device together.
         mean, std = (self.mean, self.std) if plain else (self.mean.new_zeros(()), self.std.new_ones(()))
         two = plain and self.binary
         settings = {**self.settings, "mean": mean, "std": std, "classes": classes, "binary": two}
         chosen = Classifier(self.module if plain else self, **settings)
-        index = torch.as_tensor(outputs, device=self.mean.device)
+        index = torch.as_tensor(outputs, dtype=torch.int64, device=self.mean.device)
         chosen.outputs = self.outputs[index] if plain and self.outputs is not None else index
         chosen.training = self.training
         return chosen
@@ -300,7 +305,13 @@ def check_inputs(
     if y is None:
         return
     check_labels(name, y, len(x))
-    if classes is not None and not bool(((y >= 0) & (y < classes)).all()):
+    if classes is not None:
+        check_classes(y, classes, name)
+
+
+def check_classes(y: Tensor, classes: int, name: str = "y") -> None:
+    """Refuse labels (N,), of that name, outside the classes; looks at their values."""
+    if not bool(((y >= 0) & (y < classes)).all()):
         raise UsageError(
             f"{name} must hold labels within 0..{classes - 1} (the model has {classes} classes), "
             f"got {int(y.min())}..{int(y.max())}"

@@ -37,9 +37,8 @@ def sample_seeds(count: int, generator: Seeds) -> Tensor:
     """One seed per sample, (N,) int64 on the CPU, drawn in order from the generator."""
     if isinstance(generator, Tensor):
         if generator.shape != (count,) or generator.is_floating_point():
-            raise UsageError(
-                f"generator must give seeds, integers of shape ({count},), got {generator.dtype} of shape {tuple(generator.shape)}"
-            )
+            got = f"{generator.dtype} of shape {tuple(generator.shape)}"
+            raise UsageError(f"generator must give seeds, integers of shape ({count},), got {got}")
         return generator.cpu()
     generator = generator if generator is not None else fresh()
     seeds = torch.randint(2**62, (count,), generator=generator, device=generator.device)

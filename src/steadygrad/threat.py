@@ -60,6 +60,8 @@ class Threat:
         object.__setattr__(self, "bounds", (float(self.bounds[0]), float(self.bounds[1])))
         if self.eps is None:
             return
+        if isinstance(self.eps, Tensor) and (self.eps.is_complex() or self.eps.dtype == torch.bool):
+            raise UsageError(f"eps must be a number or one per sample (N,), got {self.eps.dtype}")
         eps = torch.as_tensor(self.eps, dtype=torch.float64)
         if eps.ndim > 1:
             raise UsageError(f"eps must be a number or one per sample (N,), got shape {tuple(eps.shape)}")

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union, get_arg
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from steadygrad.errors import UsageError, unknown_name
@@ -59,6 +60,37 @@ def _names(name: str, value: Any) -> Any:
     return tuple(map(str, value)) if texts and len(value) else _refuse(name, value, ClassNames)
 
 
+def _numbers(name: str, value: Any) -> Any:
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    try:
+        found = None if isinstance(value, str | bytes | dict | set) or callable(value) else np.asarray(value)
+    except (ValueError, TypeError):
+        found = None
+    if found is None or found.dtype.kind not in "biuf" or found.ndim != 1:
+        return _refuse(name, value, Numbers)
+    return found
+
+
+Numbers = Annotated[ArrayLike, Reader("a list or an array (N,) of numbers", _numbers)]
+"""Numbers, one per sample."""
+
+
+def _device(name: str, value: Any) -> Any:
+    if not isinstance(value, str | torch.device):
+        return _refuse(name, value, Device)
+    try:
+        torch.zeros(0, device=value)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"{name} must be a device of this machine, such as cpu or cuda, got {value!r}: {reason}"
+        ) from None
+    return value
+
+
+Device = Annotated[str, Reader("a device such as cpu or cuda", _device)]
+"""Where to compute: a device that this machine has."""
 _MOST_CLASSES = 10_000_000
 ClassNames = Annotated[int | Sequence[str], Reader("a number of at least 2, or a list of names", _names)]
 """Classes: how many, or what they are called."""
@@ -104,7 +136,9 @@ def take(name: str, value: Any, hint: Any) -> Any:
         return _READERS[hint](name, value)
     kind = origin or hint
     if kind is collections.abc.Callable:
-        return value if callable(value) else _refuse(name, value, hint)
+        if isinstance(value, type) or not callable(value):
+            return _refuse(name, value, hint)
+        return value
     if kind is Any or kind is object or not isinstance(kind, type):
         return value
     if issubclass(kind, tuple | list) or kind is collections.abc.Sequence:
@@ -148,6 +182,8 @@ def _fields(kind: Any) -> dict[str, Any]:
 def _any_of(name: str, value: Any, members: tuple[Any, ...]) -> Any:
     if value is None and type(None) in members:
         return None
+    if Path in members and isinstance(value, str) and not value:
+        raise UsageError(f"{name} must be a path, got ''")
     members = tuple(member for member in members if member is not type(None))
     for member in members:
         try:
@@ -329,6 +365,8 @@ def tensor(name: str, value: Any) -> Tensor:
                 found = _of_array(np.asarray(value))
         except (TypeError, ValueError, RuntimeError, OverflowError):
             found = _refuse(name, value, Tensor)
+    if found.is_complex():
+        found = _refuse(name, value, Tensor)
     # Made in inference mode, it can carry no gradient; a copy can.
     return found.clone() if found.is_inference() and not torch.is_inference_mode_enabled() else found
 
@@ -353,7 +391,7 @@ _WORDS: dict[Any, str] = {
     bool: "True or False",
     str: "a text",
     Path: "a path",
-    Tensor: "a tensor (an array or a list is one too)",
+    Tensor: "a tensor of real numbers (an array or a list is one too)",
     torch.Generator: "a torch.Generator or a seed",
     type(None): "None",
 }

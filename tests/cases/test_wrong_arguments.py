@@ -69,7 +69,14 @@ def words_of(name: str, value: Any) -> list[str]:
     """What an error may say so that a reader knows which argument it is about: its name, or what came."""
     found = [name, repr(value), str(value), type(value).__name__]
     if isinstance(value, torch.Tensor | np.ndarray) and value.ndim:
-        found += [str(value.dtype), str(tuple(value.shape)), "finite", "NaN", "empty", f"({len(value)},)"]
+        count = len(value)
+        found += [str(value.dtype), str(tuple(value.shape)), "finite", "NaN", "empty", "inf", f"({count},)"]
+        found += [f"{count} samples", "layout" if isinstance(value, np.ndarray) or value.is_sparse else "sparse"]
+        found += [] if isinstance(value, torch.Tensor) and value.is_sparse else [str(tuple(value.flatten().tolist()))]
+    if isinstance(value, list | tuple | dict):
+        found += ["empty", "(0,)", str(tuple(value))] if not value else [str(tuple(value))]
+    if isinstance(value, list | tuple | np.ndarray):
+        found += [repr(item) for item in np.asarray(value, dtype=object).flatten().tolist()]
     if isinstance(value, type):
         found.append(value.__name__)
     return [word for word in found if word]
@@ -80,8 +87,8 @@ def offence(called: public.Call, name: str, value: Any) -> str | None:
     try:
         public.run(called, **{name: value})
     except (UsageError, Failure) as error:
-        text = str(error)
-        if not any(word in text for word in words_of(name, value)):
+        text = str(error).casefold()
+        if not any(word.casefold() in text for word in words_of(name, value)):
             return f"does not say what came: {text}"
     except Exception as error:
         return f"{type(error).__name__}: {str(error)[:100]}"

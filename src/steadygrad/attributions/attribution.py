@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steadygrad.arguments import Classes, Inputs, public
+from steadygrad.arguments import Classes, Inputs, arithmetic, public
 from steadygrad.calling import called
 from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen
 from steadygrad.derivatives import math_attention
@@ -24,7 +24,7 @@ Of = Literal["logit", "log_probability", "probability", "loss", "log_odds"]
 Forward = Callable[[Tensor], Tensor]
 
 
-@public
+@arithmetic
 def score(logits: Tensor, target: Classes, of: Of) -> Tensor:
     """The number per sample (N,) that is explained, of logits (N, K) and classes (N,).
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from steadygrad.arguments import Classes, Inputs, public
+from steadygrad.arguments import Classes, Inputs, arithmetic, public
 from steadygrad.attributions import similarity
 from steadygrad.attributions.attribution import Attribution
 from steadygrad.attributions.baselines import Baseline, of_inputs
@@ -50,7 +50,7 @@ class Curve:
         return area
 
 
-@public
+@arithmetic
 def deletion(
     model: nn.Module,
     x: Inputs,
@@ -90,7 +90,7 @@ def deletion(
     return _curve(model, x, maps, target, steps, fill, sigma, order, signed, insert=False)
 
 
-@public
+@arithmetic
 def insertion(
     model: nn.Module,
     x: Inputs,
@@ -185,7 +185,7 @@ def _filled(x: Tensor, fill: Fill, sigma: float) -> Tensor:
     return of_inputs(fill, x, sigma, "fill").expand_as(x)
 
 
-@public
+@arithmetic
 def energy_inside(maps: Tensor, region: Tensor) -> Tensor:
     """Share (N,) of the sum of squares of maps within a region (N, H, W) bool, in [0, 1]; 0 for a map of zeros.
 
@@ -203,7 +203,7 @@ def energy_inside(maps: Tensor, region: Tensor) -> Tensor:
     return (squares * region).sum((1, 2)) / torch.where(total > 0, total, 1.0)
 
 
-@public
+@arithmetic
 def gini(maps: Tensor) -> Tensor:
     """Gini index (N,) of the pixel values: 0 where all are equal, towards 1 where one pixel has it all.
 
@@ -222,7 +222,7 @@ def gini(maps: Tensor) -> Tensor:
     return torch.where(total > 0, 1 - (values * weights).sum(1) / torch.where(total > 0, total, 1.0), 0.0)
 
 
-@public
+@arithmetic
 def pointing(maps: Tensor, boxes: list[Tensor], tolerance: int = 0) -> Tensor:
     """Whether the largest pixel (N,) of a map lies in one of the boxes, or at most `tolerance` rows and columns off.
 
@@ -236,10 +236,10 @@ def pointing(maps: Tensor, boxes: list[Tensor], tolerance: int = 0) -> Tensor:
     >>> pointing(torch.eye(3)[None] * torch.arange(3), [torch.tensor([[1, 1, 3, 3]])])
     tensor([True])
     """
+    values = pixel_maps(maps)
     if len(boxes) != len(maps) or not all(b.ndim == 2 and b.shape[1] == 4 and len(b) for b in boxes):
         got = [tuple(b.shape) for b in boxes]
         raise UsageError(f"boxes must be {len(maps)} tensors (B, 4) with at least one box each, got shapes {got}")
-    values = pixel_maps(maps)
     largest = values.argmax(1).tolist()
     hits = []
     for place, box, silent in zip(largest, boxes, (values.amax(1) == 0).tolist(), strict=True):
@@ -279,7 +279,7 @@ def faithfulness(
     return scores(model, x, maps, salience, target, share=share, steps=steps)
 
 
-@public
+@arithmetic
 def scores(
     model: nn.Module,
     x: Inputs,
@@ -292,6 +292,8 @@ def scores(
     fill: Fill = 0.0,
 ) -> dict[str, Tensor]:
     """`faithfulness` of maps (N, C, H, W), given those of a perturbation saliency; `fill` is that of `deletion`."""
+    if salience.shape != maps.shape:
+        raise UsageError(f"salience must have the shape of maps {tuple(maps.shape)}, got {tuple(salience.shape)}")
     most, least = (
         deletion(model, x, maps, target, steps=steps, fill=fill, order=order).area for order in ("most", "least")
     )

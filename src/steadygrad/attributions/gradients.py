@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import curvature, derivatives, randomness
-from steadygrad.arguments import Classes, Inputs, public
+from steadygrad.arguments import Classes, Inputs, arithmetic
 from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, score
 from steadygrad.attributions.baselines import Baseline, of_inputs
 from steadygrad.classifier import frozen
@@ -139,7 +139,7 @@ class IntegratedGradients(_Averaged):
         baseline = of_inputs(self.baseline, x)
         return baseline + nodes.view(-1, *[1] * x.ndim) * (x - baseline)
 
-    @public
+    @arithmetic
     def delta(self, model: nn.Module, x: Inputs, target: Classes, maps: Tensor) -> Tensor:
         """Completeness error (N,) of maps (N, *): their sum minus (F(x) - F(baseline)); two forwards, no trace."""
         with frozen(model) as model, torch.no_grad():

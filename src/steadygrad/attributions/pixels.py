@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from steadygrad.arguments import public
+from steadygrad.arguments import arithmetic
 from steadygrad.errors import UsageError
 from steadygrad.threat import per_sample
 
 
-@public
+@arithmetic
 def pixel_maps(maps: Tensor, name: str = "maps") -> Tensor:
     """One non-negative number per pixel, (N, P): the sum of absolute values over channels.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from steadygrad.arguments import Classes, Inputs, public
+from steadygrad.arguments import Classes, Inputs, arithmetic
 from steadygrad.attributions import similarity
 from steadygrad.attributions.attribution import Attribution
 from steadygrad.calling import Called, eagerly, unwrap
@@ -30,7 +30,7 @@ class Randomization:
     similarity: Tensor
 
 
-@public
+@arithmetic
 def parameter_randomization(
     attribution: Attribution,
     model: nn.Module,

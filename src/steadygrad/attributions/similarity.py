@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steadygrad.arguments import public
+from steadygrad.arguments import arithmetic
 from steadygrad.attributions.pixels import constant, count_of, pair, settle, top, unit, zero
 from steadygrad.attributions.pixels import pixel_maps as pixel_maps
 from steadygrad.attributions.structure import local_top_k_intersection, mass_center_displacement, ssim
 
 
-@public
+@arithmetic
 def top_k_intersection(a: Tensor, b: Tensor, k: float = 0.1) -> Tensor:
     """Share (N,) of the top k pixels, a share in (0, 1], of a that are among the top k of b, in [0, 1].
 
@@ -43,7 +43,7 @@ def top_k_intersection(a: Tensor, b: Tensor, k: float = 0.1) -> Tensor:
     return settle(common, constant(a), constant(b))
 
 
-@public
+@arithmetic
 def kendall(a: Tensor, b: Tensor) -> Tensor:
     """Kendall's tau-b (N,) of the pixel values, in [-1, 1], by SciPy on the CPU; not differentiable.
 
@@ -61,7 +61,7 @@ def kendall(a: Tensor, b: Tensor) -> Tensor:
     return settle(torch.tensor(taus, dtype=a.dtype, device=a.device), empty_a, empty_b)
 
 
-@public
+@arithmetic
 def spearman(a: Tensor, b: Tensor) -> Tensor:
     """Spearman's rank correlation (N,) of the pixel values, in [-1, 1]; not differentiable.
 
@@ -77,7 +77,7 @@ def spearman(a: Tensor, b: Tensor) -> Tensor:
     return settle(value.to(a), constant(a), constant(b))
 
 
-@public
+@arithmetic
 def cosine(a: Tensor, b: Tensor) -> Tensor:
     """Cosine (N,) of the angle between the pixel maps, in [0, 1] since they are not negative; differentiable.
 
@@ -88,7 +88,7 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return settle((unit(a) * unit(b)).sum(1).clamp(0, 1), zero(a), zero(b))
 
 
-@public
+@arithmetic
 def euclidean(a: Tensor, b: Tensor, normalize: bool = True) -> Tensor:
     """Euclidean distance (N,) between the pixel maps; differentiable; smaller is more similar.
 

@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from steadygrad.arguments import public
+from steadygrad.arguments import arithmetic, quick
 from steadygrad.attributions.pixels import check_shapes, constant, count_of, over_largest, pictures, settle, top, zero
 from steadygrad.errors import UsageError
 
 _K1, _K2, _SIGMA, _WINDOW = 0.01, 0.03, 1.5, 11
 
 
-@public
+@arithmetic
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Mean structural similarity (N,) of the pixel maps, each divided by its largest value, in [-1, 1].
 
@@ -51,7 +51,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     return settle(value.mean(1).clamp(-1, 1), empty_a, empty_b)
 
 
-@public
+@arithmetic
 def center_of_mass(maps: Tensor) -> Tensor:
     """Row and column (N, 2) of the center of mass of the pixel maps, in pixels; differentiable.
 
@@ -63,6 +63,7 @@ def center_of_mass(maps: Tensor) -> Tensor:
     return center_of(pictures(maps))
 
 
+@quick
 def center_of(picture: Tensor) -> Tensor:
     """`center_of_mass` of non-negative pictures (N, H, W), unchecked."""
     # The scale is taken out first, and zeros weigh alike, so that no sum underflows.
@@ -72,7 +73,7 @@ def center_of(picture: Tensor) -> Tensor:
     return torch.stack([(weights.sum(2) * rows).sum(1), (weights.sum(1) * columns).sum(1)], 1) / total[:, None]
 
 
-@public
+@arithmetic
 def mass_center_displacement(a: Tensor, b: Tensor, pixels: bool = False) -> Tensor:
     """Distance (N,) between the centers of mass of the pixel maps; differentiable; smaller is more similar.
 
@@ -94,7 +95,7 @@ def mass_center_displacement(a: Tensor, b: Tensor, pixels: bool = False) -> Tens
     return settle(value, zero(first.flatten(1)), zero(second.flatten(1)), 0.0, diagonal if pixels else 1.0)
 
 
-@public
+@arithmetic
 def local_top_k_intersection(a: Tensor, b: Tensor, k: float = 0.1, radius: int = 1) -> Tensor:
     """Share (N,) of top k pixels with one of the other map's within `radius` rows and columns, in [0, 1].
 

@@ -20,6 +20,7 @@ from steadygrad.measuring.statistics import Estimate, wilson
 from steadygrad.measuring.table import Table
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat, check_radius
+from steadygrad.values import Count, Device, Seed
 
 
 @public
@@ -29,9 +30,9 @@ def evaluate(
     attacks: Attack | Sequence[Attack],
     threat: Threat,
     *,
-    seed: int = 0,
-    device: str | None = None,
-    batch_size: int = 200,
+    seed: Seed = 0,
+    device: Device | None = None,
+    batch_size: Count = 200,
 ) -> Table:
     """Attack a data set and return one record per sample and attack: a table with the columns of `RECORDS`.
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from steadygrad.arguments import public
+from steadygrad.arguments import arithmetic
 from steadygrad.attributions.pixels import count_of, magnitude
 from steadygrad.errors import UsageError
 
@@ -52,7 +52,7 @@ class DeviationBound:
         """upper / lower (N,): 1 is exact; infinite where nothing was found below a positive bound."""
         return torch.where(self.upper == self.lower, 1.0, self.upper / self.lower)
 
-    @public
+    @arithmetic
     def certain_top_k(self, k: float = 0.1) -> Tensor:
         """Pixels (N, P) that are among the top k, a share in (0, 1], for every allowed input.
 
@@ -72,7 +72,7 @@ class DeviationBound:
         return reaching <= count_of(k, least.shape[1])
 
 
-@public
+@arithmetic
 def deviation(distance: Distance, before: Tensor, after: Tensor) -> Tensor:
     """Distance (N,) between signed maps (N, *): Euclidean, or 1 - cosine.
 

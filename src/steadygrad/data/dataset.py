@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steadygrad.arguments import arithmetic, fitted, quick
 from steadygrad.data.form import Form
 from steadygrad.data.lazy import LazyImages
 from steadygrad.errors import UsageError
@@ -23,6 +24,7 @@ _CHUNK = 128
 _STATE = "state the range that they can have: bounds=(low, high), --bounds low,high"
 
 
+@fitted
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Samples with labels, class names and ids that stay the same from load to load.
@@ -106,6 +108,7 @@ class Dataset:
         digest.update("\0".join(self.ids).encode())
         return digest.hexdigest()[:20]
 
+    @arithmetic
     def content_keys(self, places: Sequence[int] | None = None) -> tuple[str, ...]:
         """A short hash per sample (of all, or those at `places`), of its pixels (type, shape, values), label and id.
 
@@ -127,6 +130,7 @@ class Dataset:
     def _scale(self) -> str:
         return "" if self.bounds == (0, 1) else f" {self.bounds}"
 
+    @quick
     def batch(self, index: Tensor | slice | Sequence[int]) -> tuple[Tensor, Tensor]:
         """Inputs (n, *) float32 within the bounds and labels (n,) of the samples at `index`."""
         images, labels = self.images[index], self.labels[index]
@@ -140,6 +144,7 @@ class Dataset:
         """All inputs (N, *) float32 within the bounds and labels (N,)."""
         return self.batch(slice(None))
 
+    @quick
     def select(self, indices: Tensor | slice | Sequence[int]) -> Dataset:
         """The samples at `indices` (or where a (N,) bool mask is True), in that order.
 
@@ -156,6 +161,7 @@ class Dataset:
         ids = tuple(self.ids[i] for i in index.tolist())
         return dataclasses.replace(self, images=part, labels=self.labels[index], ids=ids)
 
+    @arithmetic
     def within(self, bounds: tuple[float, float]) -> Dataset:
         """The same samples in other units: what was at the old bounds is at the new ones.
 
@@ -171,11 +177,13 @@ class Dataset:
             self, images=move(images) if isinstance(images, Tensor) else images.then(move), bounds=bounds
         )
 
+    @arithmetic
     def relabeled(self, positions: Sequence[int], classes: Sequence[str]) -> Dataset:
         """The same samples among other classes; the class at place i of these is at `positions[i]` of the others."""
         labels = torch.tensor(positions, dtype=torch.int64)[self.labels]
         return dataclasses.replace(self, labels=labels, classes=tuple(classes))
 
+    @arithmetic
     def take(self, n: int, seed: int | None = None) -> Dataset:
         """At most n samples: the first ones, or with a seed a random draw, in the order of the data.
 
@@ -187,6 +195,7 @@ class Dataset:
             return self.select(slice(0, n))
         return self.select(self._permutation(seed)[:n].sort().values)
 
+    @arithmetic
     def draw(self, count: int | None = None, seed: int = 0) -> Dataset:
         """At most `count` samples drawn by `seed`, balanced over the classes that occur, in the order of the draw.
 
@@ -205,6 +214,7 @@ class Dataset:
             raise UsageError(f"draw needs at least one sample, got count={count}")
         return self.select(balanced_order(self.labels, seed)[:count])
 
+    @arithmetic
     def divide(self, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
         """Two parts, (training, validation): `fraction` of the samples, drawn by `seed`, are validation.
 

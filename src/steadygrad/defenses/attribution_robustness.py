@@ -16,6 +16,7 @@ from steadygrad.attacks.maps.map_losses import MAP_LOSSES, Reference
 from steadygrad.attributions import Attribution, IntegratedGradients
 from steadygrad.attributions.gradients import gauss_legendre
 from steadygrad.attributions.pixels import unit
+from steadygrad.classifier import check_classes
 from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Step
 from steadygrad.derivatives import math_attention
 from steadygrad.threat import Norm
@@ -200,6 +201,8 @@ def _triplet(model: nn.Module, points: Tensor, y: Tensor) -> tuple[Tensor, Tenso
     """Soft-margin triplet loss (N,) and logits (N, K) at points (N, *) that require a gradient, with a graph."""
     with math_attention():
         logits = model(points)
+        if y.device.type == "cpu":  # elsewhere a look waits for the device, at every step
+            check_classes(y, logits.shape[1])
         other = logits.detach().scatter(1, y[:, None], -torch.inf).argmax(1)
         own, next_one = (
             torch.autograd.grad(logits.gather(1, label[:, None]).sum(), points, create_graph=True)[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from steadygrad import derivatives, randomness, registry
 from steadygrad.arguments import Inputs, Labels, public
 from steadygrad.attacks import Attack
 from steadygrad.calling import called
-from steadygrad.classifier import bounds_of, frozen
+from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.neurons import Layers, recorded
@@ -97,7 +98,11 @@ class Step:
             for layers in self._outputs:
                 self._outputs[layers] = stack.enter_context(recorded(self.model, layers))
             self._draws = randomness.state_of(self.x.device)
-            return cast(Tensor, self.model(self.x))
+            logits: Tensor = self.model(self.x)
+        if self.state.samples is None:  # training has checked its data, and a look waits for the device
+            check_logits(logits, len(self.x))
+            check_inputs(self.x, self.y, (-math.inf, math.inf), logits.shape[1])
+        return logits
 
     def outputs(self, layers: Layers) -> dict[str, Tensor]:
         """The outputs of watched layers in the pass of `logits`, by name, with a graph."""
@@ -257,7 +262,7 @@ class Sum(Defense):
         check_settings(self)
         object.__setattr__(self, "parts", tuple(member for part in self.parts for member in part.members))
         if not self.parts:
-            raise UsageError("a sum of defenses needs at least one member")
+            raise UsageError("parts is empty: a sum of defenses needs at least one member")
         if len({part.teacher for part in self.parts} - {None}) > 1:
             raise UsageError("the defenses of a sum need different teachers, and training has one: leave one out")
 

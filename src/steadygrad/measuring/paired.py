@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from steadygrad.arguments import arithmetic
 from steadygrad.errors import UsageError
 from steadygrad.measuring.statistics import Estimate, bootstrap, mean, wilson
+from steadygrad.values import Numbers
 
 _Z = 1.959963984540054  # 97.5 % point of the normal distribution
 _LEVEL = 0.05
@@ -39,7 +41,8 @@ class PairedDifference(Estimate):
         return 1 if self.low > 0 else -1
 
 
-def mean_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
+@arithmetic
+def mean_difference(first: Numbers, second: Numbers) -> Estimate:
     """The mean of first minus second, (N,) each, with its interval by Student's t.
 
     Where all differences are equal that interval has no width: it is then as wide as for a share of 0 of N.
@@ -55,7 +58,8 @@ def mean_difference(first: ArrayLike, second: ArrayLike) -> Estimate:
     return Estimate(found.value, min(found.low, found.value - least), max(found.high, found.value + least))
 
 
-def difference_of_shares(before: ArrayLike, after: ArrayLike) -> PairedDifference:
+@arithmetic
+def difference_of_shares(before: Numbers, after: Numbers) -> PairedDifference:
     """Share of True after minus share before, both (N,) bool on the same samples, with Tango's score interval.
 
     The interval holds the differences that the score test at 5 % does not reject, with the other
@@ -86,7 +90,8 @@ def difference_of_shares(before: ArrayLike, after: ArrayLike) -> PairedDifferenc
     return PairedDifference(value, end(-1.0), end(1.0), count, gained=gained, lost=lost, p=p)
 
 
-def median_shift(before: ArrayLike, after: ArrayLike) -> PairedDifference:
+@arithmetic
+def median_shift(before: Numbers, after: Numbers) -> PairedDifference:
     """Median over samples of after minus before, both (N,), infinite where censored, with its interval.
 
     The ends are order statistics (the inverted sign test), so nothing is assumed of the
@@ -115,6 +120,7 @@ def median_shift(before: ArrayLike, after: ArrayLike) -> PairedDifference:
     return PairedDifference(value, low, high, count, gained=gained, lost=lost, p=_sign_test(gained, lost))
 
 
+@arithmetic
 def ratio_values(first: Array, second: Array) -> Array:
     """Values (N,) whose mean is the ratio of two means over the same samples, and whose spread is its linearization's.
 
@@ -126,7 +132,8 @@ def ratio_values(first: Array, second: Array) -> Array:
     return values
 
 
-def ratio_of_medians(first: ArrayLike, second: ArrayLike) -> Estimate:
+@arithmetic
+def ratio_of_medians(first: Numbers, second: Numbers) -> Estimate:
     """The ratio of two medians over the same samples, (N,) each, with a bootstrap interval over samples.
 
     What is infinite counts as the largest value found (at least 1).
@@ -137,7 +144,8 @@ def ratio_of_medians(first: ArrayLike, second: ArrayLike) -> Estimate:
     return _ratio(np.median, first, second)
 
 
-def ratio_of_means(first: ArrayLike, second: ArrayLike) -> Estimate:
+@arithmetic
+def ratio_of_means(first: Numbers, second: Numbers) -> Estimate:
     """The ratio of two means over the same samples, as `ratio_of_medians` gives that of the medians.
 
     >>> ratio_of_means([2.0, 4.0, 9.0], [1.0, 2.0, 3.0]).value
@@ -146,7 +154,8 @@ def ratio_of_means(first: ArrayLike, second: ArrayLike) -> Estimate:
     return _ratio(np.mean, first, second)
 
 
-def rank_correlation(first: ArrayLike, second: ArrayLike) -> Estimate | None:
+@arithmetic
+def rank_correlation(first: Numbers, second: Numbers) -> Estimate | None:
     """Spearman's rank correlation of two measurements, (N,) each, with a bootstrap interval over samples.
 
     None for fewer than three samples, or where a measurement is the same for all.
@@ -154,15 +163,18 @@ def rank_correlation(first: ArrayLike, second: ArrayLike) -> Estimate | None:
     >>> rank_correlation([1.0, 2.0, 3.0], [1.0, 4.0, 9.0]).value
     1.0
     """
-    if np.size(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
+    a, b = _pair(first, second, np.float64)
+    if a.size < 3 or a.min() == a.max() or b.min() == b.max():
         return None
-    return bootstrap(_spearman, first, second)
+    return bootstrap(_spearman, a, b)
 
 
-def _pair(before: ArrayLike, after: ArrayLike, dtype: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _pair(before: Numbers, after: Numbers, dtype: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     first, second = np.asarray(before, dtype=dtype), np.asarray(after, dtype=dtype)
     if first.ndim != 1 or first.shape != second.shape or first.size == 0:
-        raise UsageError(f"paired values must be (N,) of the same samples, got {first.shape} and {second.shape}")
+        raise UsageError(
+            f"paired values must be (N,) of the same samples, at least one, got {first.shape} and {second.shape}"
+        )
     return first, second
 
 
@@ -187,8 +199,8 @@ def _sign_test(gained: int, lost: int) -> float:
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
-def _ratio(center: Any, first: ArrayLike, second: ArrayLike) -> Estimate:
-    arrays = [np.asarray(values, dtype=np.float64) for values in (first, second)]
+def _ratio(center: Any, first: Numbers, second: Numbers) -> Estimate:
+    arrays = _pair(first, second, np.float64)
     top = max(float(a[np.isfinite(a)].max(initial=1.0)) for a in arrays)
 
     def ratio(upper: Array, lower: Array, axis: int) -> Any:

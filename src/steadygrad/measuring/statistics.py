@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from steadygrad.arguments import arithmetic
 from steadygrad.errors import UsageError
+from steadygrad.values import Numbers
 
 _DRAWS = 2000  # of a bootstrap
 _DRAWN = 1_000_000  # values drawn at once, which bounds the memory
@@ -41,6 +42,7 @@ class Estimate:
         """Whether the interval leaves open on which side of zero the value lies."""
         return self.low <= 0 <= self.high
 
+    @arithmetic
     def minus(self, number: float) -> Estimate:
         """The difference to a number of unknown spread: the interval is that of this estimate alone.
 
@@ -49,6 +51,7 @@ class Estimate:
         """
         return Estimate(self.value - number, self.low - number, self.high - number)
 
+    @arithmetic
     def within(self, low: float, high: float) -> Estimate:
         """The same with an interval that ends where the value can.
 
@@ -63,6 +66,7 @@ class Estimate:
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
+@arithmetic
 def wilson(successes: int, count: int) -> Estimate:
     """A share with its Wilson score interval (Wilson 1927), which stays within [0, 1].
 
@@ -81,7 +85,8 @@ def wilson(successes: int, count: int) -> Estimate:
     return Estimate(share, min(share, float(found.low)), max(share, float(found.high)), count)
 
 
-def share_of(hits: ArrayLike) -> Estimate:
+@arithmetic
+def share_of(hits: Numbers) -> Estimate:
     """The share of True among hits (N,), with its Wilson interval.
 
     >>> print(share_of([True, False]))
@@ -90,6 +95,7 @@ def share_of(hits: ArrayLike) -> Estimate:
     return wilson(int(np.sum(hits)), len(np.asarray(hits)))
 
 
+@arithmetic
 def newcombe(ours: Estimate, theirs: float, count: int) -> Estimate:
     """Our share minus a published one that was found on `count` samples.
 
@@ -106,7 +112,8 @@ def newcombe(ours: Estimate, theirs: float, count: int) -> Estimate:
     return Estimate(value, low, high)
 
 
-def mean(values: ArrayLike) -> Estimate:
+@arithmetic
+def mean(values: Numbers) -> Estimate:
     """A mean over samples with its 95 % interval by Student's t (a single sample has no width to show).
 
     Raises:
@@ -127,6 +134,7 @@ def mean(values: ArrayLike) -> Estimate:
     return Estimate(center, center - half, center + half, array.size)
 
 
+@arithmetic
 def over_seeds(values: Sequence[Estimate | float]) -> Estimate:
     """The mean over trainings that differ in their seed, with Student's t interval over the seeds.
 
@@ -144,7 +152,8 @@ def over_seeds(values: Sequence[Estimate | float]) -> Estimate:
     return mean([v.value if isinstance(v, Estimate) else v for v in values])
 
 
-def quantiles(values: ArrayLike, at: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95)) -> dict[str, float | None]:
+@arithmetic
+def quantiles(values: Numbers, at: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95)) -> dict[str, float | None]:
     """Quantiles by level; infinite values count as censored, and a quantile among them is None.
 
     >>> quantiles([1.0, 2.0, float("inf")], at=(0.5, 0.9))
@@ -160,8 +169,9 @@ def quantiles(values: ArrayLike, at: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0
     return {str(q): (v if math.isfinite(v) else None) for q, v in zip(at, picked, strict=True)}
 
 
+@arithmetic
 def quantile_intervals(
-    values: ArrayLike, at: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95)
+    values: Numbers, at: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95)
 ) -> dict[str, dict[str, float | None]]:
     """Quantiles of distances as in `quantiles`, each with its 95 % interval from order statistics.
 
@@ -185,7 +195,8 @@ def quantile_intervals(
     return found
 
 
-def bootstrap(statistic: Callable[..., Any], *samples: ArrayLike) -> Estimate:
+@arithmetic
+def bootstrap(statistic: Callable[..., Any], *samples: Numbers) -> Estimate:
     """A statistic of measurements of the same samples, (N,) each, with its percentile bootstrap interval.
 
     Args:
@@ -217,6 +228,7 @@ def bootstrap(statistic: Callable[..., Any], *samples: ArrayLike) -> Estimate:
     return Estimate(value, float(low), float(high))
 
 
+@arithmetic
 def critical_count(count: int, share: float, level: float = 0.01) -> int:
     """The number of samples, of `count`, from which a share is shown to exceed `share`.
 

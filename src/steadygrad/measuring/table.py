@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from steadygrad.errors import Failure, UsageError
+from steadygrad.arguments import arithmetic
+from steadygrad.errors import Failure, UsageError, one_of
 from steadygrad.files import atomic
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ class Table:
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()))) if self.columns else 0
 
+    @arithmetic
     def __getitem__(self, name: str) -> Array:
+        one_of("column", name, self.columns)
         found = self.columns[name]
         if isinstance(found, Kept):
             raise UsageError(f"column {name!r} holds some samples only: take table.kept({name!r})")
@@ -79,8 +82,10 @@ class Table:
     def __contains__(self, name: object) -> bool:
         return name in self.columns
 
+    @arithmetic
     def kept(self, name: str) -> Kept:
         """A column that holds some samples only."""
+        one_of("column", name, self.columns)
         found = self.columns[name]
         return found if isinstance(found, Kept) else Kept(len(found), np.arange(len(found)), found)
 
@@ -97,6 +102,7 @@ class Table:
         flat = {n: c for n, c in self.columns.items() if not isinstance(c, Kept) and c.ndim == 1}
         return pd.DataFrame(flat)
 
+    @arithmetic
     @staticmethod
     def join(parts: Iterable[Table]) -> Table:
         """Tables below each other; where one was refused, that is all that is left."""
@@ -121,6 +127,7 @@ class Table:
         }
         return Table(joined, _spent([p.about for p in parts]))
 
+    @arithmetic
     def select(self, places: Any) -> Table:
         """The rows at these places, or where a mask (N,) is True."""
         return Table({n: c[places] for n, c in self.columns.items()}, self.about)
@@ -132,6 +139,7 @@ class Table:
             mask &= self[name] == value
         return self.select(mask)
 
+    @arithmetic
     def at(self, samples: Sequence[str]) -> Table:
         """The rows of these samples, in this order."""
         places = {str(s): i for i, s in enumerate(self["sample"].tolist())}
@@ -146,6 +154,7 @@ class Table:
         new = {n: np.array([v] * count) if np.ndim(v) == 0 else np.asarray(v) for n, v in values.items()}
         return Table({**self.columns, **new}, self.about)
 
+    @arithmetic
     def write(self, path: str | Path) -> None:
         """Write a Parquet file with checksums, whole or not at all."""
         import pyarrow as pa
@@ -161,6 +170,7 @@ class Table:
         with atomic(path) as temporary:
             pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
+    @arithmetic
     @staticmethod
     def read(path: str | Path) -> Table:
         """Read a Parquet file that `write` has written.

@@ -53,7 +53,7 @@ class Architecture:
     def check(self, shape: tuple[int, ...]) -> None:
         """Refuse input shapes that the architecture cannot take, with the smallest that it can."""
         if not shape or min(shape) < 1:
-            raise UsageError(f"the input shape must hold positive sizes such as {self.input_shape}, got {shape}")
+            raise UsageError(f"input_shape must hold positive sizes such as {self.input_shape}, got {shape}")
         if self.smallest and (len(shape) != 3 or min(shape[1:]) < self.smallest):
             raise UsageError(
                 f"{self.name} takes images (channels, height, width) of at least "

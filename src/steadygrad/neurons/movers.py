@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from steadygrad.arguments import Inputs, public
+from steadygrad.arguments import Inputs, arithmetic, public
 from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError, one_of
 from steadygrad.neurons.recording import by_neuron, recorded
@@ -28,7 +28,7 @@ class Movers:
     change: Tensor
     boxes: Tensor
 
-    @public
+    @arithmetic
     def patches(self, images: Tensor) -> Tensor:
         """The boxes cut out of images (N, C, H, W), all as large as the largest: (K, C, h, w)."""
         size = (self.boxes[:, 2:] - self.boxes[:, :2]).amax(0)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import activation
 
-from steadygrad.arguments import public
+from steadygrad.arguments import arithmetic, public
 from steadygrad.calling import eagerly, unwrap
 from steadygrad.classifier import Classifier
 from steadygrad.errors import UsageError, unknown_name
@@ -164,7 +164,7 @@ def _first(output: Any) -> tuple[Any, Callable[[Tensor], Any]]:
     return output, lambda value: value
 
 
-@public
+@arithmetic
 def neuron_axis(values: Tensor) -> int:
     """The axis of an output (N, *) along which its neurons lie."""
     return 2 if values.ndim == 3 else 1

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import randomness
-from steadygrad.arguments import Inputs, public
+from steadygrad.arguments import Inputs, arithmetic, public
 from steadygrad.classifier import bounds_of, check_inputs, frozen
 from steadygrad.errors import UsageError, at_least_one
 from steadygrad.neurons.recording import Layers, by_neuron, recorded
@@ -19,7 +19,7 @@ from steadygrad.values import Count, Seed, Share
 CHUNK = 256
 
 
-@public
+@arithmetic
 def change(benign: Tensor, adversarial: Tensor) -> Tensor:
     """Mean absolute difference (N, neurons) of two outputs (N, *) of a layer over the entries of each neuron."""
     gap = by_neuron(adversarial) - by_neuron(benign)
@@ -60,7 +60,7 @@ def sensitivity(
     return stream(model, [(x, x_adv)], layers=layers, chunk=chunk)
 
 
-@public
+@arithmetic
 def stream(
     model: nn.Module, pairs: Iterable[tuple[Tensor, Tensor]], *, layers: Layers = None, chunk: Count = CHUNK
 ) -> dict[str, Tensor]:
@@ -80,7 +80,7 @@ def stream(
             total[name] = total[name] + rows if name in total else rows
         count += len(values)
     if not count:
-        raise UsageError("sensitivity needs at least one pair (x, x_adv), got none")
+        raise UsageError("pairs is empty: sensitivity needs at least one pair (x, x_adv)")
     return {name: value / count for name, value in total.items()}
 
 
@@ -88,6 +88,8 @@ def _parts(
     model: nn.Module, pairs: Iterable[tuple[Tensor, Tensor]], layers: Layers, chunk: int
 ) -> Iterator[dict[str, Tensor]]:
     at_least_one(chunk=chunk)
+    if layers is not None and not layers:
+        raise UsageError("layers is empty: give at least one pattern, or None for all activation modules")
     for x, x_adv in pairs:
         if x.shape != x_adv.shape:
             raise UsageError(f"x and x_adv must be of one shape, got {tuple(x.shape)} and {tuple(x_adv.shape)}")
@@ -102,7 +104,7 @@ def _parts(
             yield found
 
 
-@public
+@arithmetic
 def select(
     sigma: Mapping[str, Tensor],
     share: Share = 0.1,
@@ -128,13 +130,13 @@ def select(
     return chosen
 
 
-@public
+@arithmetic
 def curve(sigma: Mapping[str, Tensor]) -> dict[str, float]:
     """The mean sensitivity of each layer, in the order of the layers."""
     return {name: float(values.double().mean()) for name, values in sigma.items()}
 
 
-@public
+@arithmetic
 def spectrum(sigma: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The sensitivities of each layer in falling order."""
     return {name: values.sort(descending=True).values for name, values in sigma.items()}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steadygrad.arguments import public
+from steadygrad.arguments import Inputs, public
 from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
 from steadygrad.neurons.recording import at_outputs, neuron_axis, recorded
@@ -42,7 +42,7 @@ def switched_off(model: nn.Module, neurons: Mapping[str, Tensor]) -> Iterator[nn
 @public
 @contextlib.contextmanager
 def patched(
-    model: nn.Module, benign: Tensor | Mapping[str, Tensor], neurons: Mapping[str, Tensor]
+    model: nn.Module, benign: Inputs | Mapping[str, Tensor], neurons: Mapping[str, Tensor]
 ) -> Iterator[nn.Module]:
     """The model with neurons, within the block, at the values that N benign inputs give them.
 

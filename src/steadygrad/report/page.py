@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steadygrad import files
 from steadygrad.arguments import public
+from steadygrad.errors import UsageError
 from steadygrad.report import blocks, run_folder
 from steadygrad.report.png import Arrays
 from steadygrad.report.run_folder import Run
 from steadygrad.report.sections import sections
 from steadygrad.report.sections.headline_section import sentence
 from steadygrad.report.wording import duration, threat
+from steadygrad.values import take
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,9 +43,31 @@ def write(folder: str | Path, out: str | Path | None = None) -> Path:
     return path
 
 
+def _run(summary: Any, arrays: Any, hardened: Any) -> Run:
+    """What a page is drawn from, of summaries as they are or as plain data."""
+    from steadygrad.audit.schema import HardenSummary, Summary
+
+    after = None if hardened is None else _read("hardened", hardened, HardenSummary)
+    return Run(_read("summary", summary, Summary), take("arrays", arrays, Arrays), after)
+
+
+def _read(name: str, value: Any, kind: Any) -> Any:
+    from pydantic import ValidationError
+
+    if not isinstance(value, Mapping):
+        return take(name, value, kind)
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{name} is not what an audit wrote: {where}: {first['msg']}") from None
+
+
 def render(summary: Summary, arrays: Arrays, hardened: HardenSummary | None = None) -> str:
     """The page of a summary and its arrays (docs/summary.md), and of a hardening, as HTML text."""
-    run = Run(summary, arrays, hardened)
+    run = _run(summary, arrays, hardened)
+    summary = run.summary
     data, names = summary.data, ", ".join(model.name for model in summary.models)
     heading = names if len(summary.models) == 1 else f"{len(summary.models)} models"
     made = summary.created.replace("T", " ").replace("Z", " UTC").replace("+00:00", " UTC")
@@ -71,6 +96,6 @@ def render(summary: Summary, arrays: Arrays, hardened: HardenSummary | None = No
 
 def tables(summary: Summary, hardened: HardenSummary | None = None) -> list[Table]:
     """The tables of all sections that have one: the headline first, or before it what a hardening changed."""
-    run = Run(summary, {}, hardened)
+    run = _run(summary, {}, hardened)
     found = [section.terminal(run) for section in sections()]
     return [table for table in found if table is not None]

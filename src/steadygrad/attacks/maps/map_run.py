@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from steadygrad.arguments import public
+from steadygrad.arguments import arithmetic
 from steadygrad.attacks.losses import margin
 from steadygrad.attacks.maps.map_losses import MAP_LOSSES, Reference
 from steadygrad.attributions import ATTRIBUTIONS
@@ -53,7 +53,7 @@ class AttributionResult:
     zero_gradient: Tensor
     noise: AttributionResult | None = None
 
-    @public
+    @arithmetic
     def similarity(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """A similarity (N,) of the clean and the changed maps, such as `similarity.kendall`."""
         return function(self.clean_maps, self.maps)

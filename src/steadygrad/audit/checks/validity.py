@@ -31,6 +31,7 @@ from steadygrad.measuring.runner import Runner, Tables
 from steadygrad.measuring.table import Table
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat, check_radius
+from steadygrad.values import Count, Device, Seed
 
 _QUERIES = 300
 _PLANTED = 100
@@ -109,9 +110,9 @@ def validity(
     attack: Attack,
     threat: Threat,
     *,
-    count: int = 300,
-    seed: int = 0,
-    device: str | None = None,
+    count: Count = 300,
+    seed: Seed = 0,
+    device: Device | None = None,
 ) -> Verdict:
     """Run all checks for the accuracy of a model under an attack, on `count` samples drawn alike from each class.
 
