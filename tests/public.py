@@ -35,7 +35,7 @@ ROOMS = (
 FILES = (
     *(f"attributions.{name}" for name in ("faithfulness", "sanity", "similarity", "stability", "structure")),
     *(f"measuring.{name}" for name in ("paired", "statistics", "table")),
-    *("curvature", "derivatives", "smoothing"),
+    "derivatives",
 )
 """Files without a package that shows their names: the functions and classes written there."""
 
@@ -102,10 +102,13 @@ def _run_folder(folder: Path) -> Path:
     return folder / "run"
 
 
+SMALL: dict[str, Any] = {"attacks": [sg.attacks.FGSM()], "gallery": 0, "checked": 2, "attributions": ()}
+"""Settings of an audit that costs little."""
+
+
 def audited(out: Path | None = None) -> Any:
     """A small audit."""
-    small = {"attacks": [sg.attacks.FGSM()], "gallery": 0, "checked": 2, "attributions": ()}
-    return sg.audit(classifier(), data(6), sg.linf(0.1), out=out, **small)
+    return sg.audit(classifier(), data(6), sg.linf(0.1), out=out, **SMALL)
 
 
 def _remembered() -> sg.defenses.State:
@@ -466,7 +469,9 @@ def _resolved(name: str) -> tuple[Callable[..., Any], type | None]:
 def run(called: Call, **changed: Any) -> Any:
     """Call it, with some arguments changed; a context is entered and left."""
     arguments = {**called.arguments, **changed}
-    result = called.function(*arguments.values(), *called.more) if called.more else called.function(**arguments)
+    few = SMALL if called.name in ("audit", "harden") else {}
+    given = (*arguments.values(), *called.more) if called.more else ()
+    result = called.function(*given) if called.more else called.function(**arguments, **few)
     if isinstance(result, contextlib._GeneratorContextManager):
         with result as inner:
             return inner

@@ -95,7 +95,11 @@ def offence(called: public.Call, name: str, value: Any) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("callable_", public.names())
+HEAVY = ("audit", "evaluate", "fit", "harden", "report.", "validity")
+WALKED = [pytest.param(name, marks=[pytest.mark.slow] if name.startswith(HEAVY) else []) for name in public.names()]
+
+
+@pytest.mark.parametrize("callable_", WALKED)
 def test_no_wrong_argument_gives_a_raw_error(callable_: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     called = public.call(callable_, tmp_path)
@@ -108,3 +112,11 @@ def test_no_wrong_argument_gives_a_raw_error(callable_: str, tmp_path: Path, mon
             if found is not None:
                 offences.append(f"{name} = {kind}: {found}")
     assert not offences, "\n" + "\n".join(offences)
+
+
+def test_the_walk_reaches_the_face_and_its_rooms() -> None:
+    """As many callables, arguments and wrong values as when this was written; a walk of nothing would pass as well."""
+    found = public.names()
+    assert {"audit", "linf", "attacks.PGD", "attacks.PGD.__call__", "neurons.movers", "data.Dataset.take"} <= {*found}
+    assert len(found) >= 240
+    assert sum(len(public.parameters(name)) for name in found) * len(WRONG) >= 30_000
