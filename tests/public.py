@@ -266,6 +266,7 @@ VALID: dict[str, Callable[[Path], Any]] = {
     "tolerance": lambda _: 0,
     "total": lambda _: 10,
     "train": lambda _: data(),
+    "training": lambda _: None,
     "u": lambda _: MAPS,
     "v": lambda _: torch.ones(2, 2),
     "validation": lambda _: None,

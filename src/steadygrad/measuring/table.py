@@ -102,8 +102,8 @@ class Table:
         flat = {n: c for n, c in self.columns.items() if not isinstance(c, Kept) and c.ndim == 1}
         return pd.DataFrame(flat)
 
-    @arithmetic
     @staticmethod
+    @arithmetic
     def join(parts: Iterable[Table]) -> Table:
         """Tables below each other; where one was refused, that is all that is left."""
         parts = list(parts)
@@ -170,8 +170,8 @@ class Table:
         with atomic(path) as temporary:
             pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
-    @arithmetic
     @staticmethod
+    @arithmetic
     def read(path: str | Path) -> Table:
         """Read a Parquet file that `write` has written.
 
