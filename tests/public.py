@@ -237,6 +237,7 @@ VALID: dict[str, Callable[[Path], Any]] = {
     "reference": lambda _: None,
     "region": lambda _: MAPS[:, 0] > 0.5,
     "relative": lambda _: True,
+    "resize": lambda _: None,
     "restarts": lambda _: 1,
     "salience": lambda _: MAPS,
     "samples": lambda _: ["a"],

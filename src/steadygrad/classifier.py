@@ -143,6 +143,7 @@ class Classifier(nn.Module):
         chosen.training = self.training
         return chosen
 
+    @public
     def rescaled(self, bounds: tuple[float, float]) -> Classifier:
         """The same model of inputs in other units: what was at its bounds is at these; the module is shared.
 
@@ -150,6 +151,8 @@ class Classifier(nn.Module):
         >>> model.mean, model.std
         (tensor(0.5000), tensor(0.5000))
         """
+        if not bounds[0] < bounds[1]:
+            raise UsageError(f"bounds must be (low, high) with low < high, got {bounds}")
         (low, high), plain = self.bounds, type(self) is Classifier
         factor = (high - low) / (bounds[1] - bounds[0])
         shift = low - factor * bounds[0]

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union, get_arg
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from steadygrad.errors import UsageError, unknown_name
@@ -72,6 +72,14 @@ def _numbers(name: str, value: Any) -> Any:
     return found
 
 
+def _array(name: str, value: Any) -> Any:
+    if isinstance(value, Tensor | np.ndarray):
+        return value  # large ones may lie in a file
+    return tensor(name, value)
+
+
+ArrayOf = Annotated[Tensor | NDArray[Any], Reader("an array or a tensor", _array)]
+"""A tensor or an array as it is; lists as a tensor."""
 Numbers = Annotated[ArrayLike, Reader("a list or an array (N,) of numbers", _numbers)]
 """Numbers, one per sample."""
 

@@ -162,7 +162,7 @@ def test_noise_is_rarely_taken_for_a_shift() -> None:
     [
         ([], [], "paired values must be"),
         ([0.1], [0.1, 0.2], "paired values must be"),
-        ([[0.1]], [[0.1]], "paired values must be"),
+        ([[0.1]], [[0.1]], r"before must be a list or an array \(N,\) of numbers"),
         ([math.nan], [0.1], "NaN"),
         ([0.1], [-math.inf], "minus infinity"),
     ],

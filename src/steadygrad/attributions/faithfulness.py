@@ -167,7 +167,7 @@ def _curve(
     first, last = (_filled(x, fill, sigma), x) if insert else (x, _filled(x, fill, sigma))
     chosen = predict(model, x)[0] if target is None else target.to(x.device)
     counts = [round(pixels * step / steps) for step in range(steps + 1)]
-    scores = []
+    scores: list[Tensor] = []
     with frozen(model) as model, torch.no_grad():
         for count in counts:
             logits = model(torch.where(rank < count, last, first))

@@ -17,20 +17,23 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from steadygrad.arguments import arithmetic
 from steadygrad.data import lazy
 from steadygrad.data.dataset import Dataset, check_values, clipped, two_classes
 from steadygrad.data.images import reshape
 from steadygrad.data.layout import channels_first
 from steadygrad.data.splits import Asked, holdout, numbered
 from steadygrad.errors import Failure, UsageError
+from steadygrad.values import ArrayOf, ClassNames
 
 Array = Tensor | npt.NDArray[Any]
 
 
+@arithmetic
 def from_arrays(
-    x: Array,
-    y: Array,
-    classes: Sequence[str] | int | None = None,
+    x: ArrayOf,
+    y: ArrayOf,
+    classes: ClassNames | None = None,
     *,
     name: str = "arrays",
     split: str = "all",

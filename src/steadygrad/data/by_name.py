@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from steadygrad.arguments import public
 from steadygrad.data.arrays import load_npz
 from steadygrad.data.dataset import Dataset, two_classes
 from steadygrad.data.folders import load_folder
@@ -51,6 +52,7 @@ DATASETS: tuple[Source, ...] = (
 )
 
 
+@public
 def load(
     name: str | Path,
     split: str | None = "train",
