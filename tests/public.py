@@ -329,6 +329,7 @@ SPECIAL: dict[str, Any] = {
     "change.benign": lambda _: MAPS,
     "choosing.classes": lambda _: ["c", "a", "b"],
     "relabeled.classes": lambda _: ["c", "a", "b"],
+    "deletion_gain.sigma": lambda _: 1.0,
     "deletion.sigma": lambda _: 1.0,
     "deviation.after": lambda _: MAPS,
     "deviation.before": lambda _: MAPS.flip(0),

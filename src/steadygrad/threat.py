@@ -107,6 +107,7 @@ class Threat:
         object.__setattr__(threat, "mask", mask)
         return threat
 
+    @quick
     def rows(self, rows: Tensor | slice, like: Tensor) -> Threat:
         """The threat for some of the inputs `like` (N, *): radii and masks per sample are those of the rows."""
         eps, mask = self.eps, self.mask
@@ -137,6 +138,7 @@ class Threat:
                 f"sample, {tuple(like.shape)}"
             ) from None
 
+    @quick
     def for_all(self, shape: Sequence[int]) -> None:
         """Refuse a mask that does not fit samples of this shape (*), or that differs from one to the next."""
         self.changeable(torch.empty(1, *shape))
@@ -146,16 +148,19 @@ class Threat:
                 f"it, got {tuple(self._mask().shape)}"
             )
 
+    @quick
     def masked(self, change: Tensor) -> Tensor:
         """A change or a gradient (N, *), zero where nothing may change."""
         mask = self.changeable(change)
         return change if mask is None else torch.where(mask, change, 0.0)
 
+    @quick
     def within_mask(self, x: Tensor, points: Tensor) -> Tensor:
         """Points (N, *) that are the inputs x to the last digit where nothing may change."""
         mask = self.changeable(x)
         return points if mask is None else torch.where(mask, points, x)
 
+    @quick
     def entries(self, like: Tensor) -> Tensor:
         """How many entries of each of the inputs `like` (N, *) may change, (N,)."""
         mask = self.changeable(like)

@@ -123,6 +123,8 @@ def take(name: str, value: Any, hint: Any) -> Any:
     origin, parts = get_origin(hint), get_args(hint)
     if isinstance(value, Tensor) and (value.layout != torch.strided or value.is_quantized or value.is_nested):
         raise UsageError(f"{name} must be a dense tensor, got {value.dtype} of layout {value.layout}: x.to_dense()")
+    if isinstance(value, complex) or (isinstance(value, Tensor) and value.is_complex()):
+        raise UsageError(f"{name} must hold real numbers, got {shown(value)}")
     if origin is Annotated:
         extra = hint.__metadata__
         reader = next((part for part in extra if isinstance(part, Reader)), None)

@@ -16,7 +16,7 @@ from steadygrad.attributions.gradients import Saliency
 from steadygrad.attributions.perturbation import BlurSaliency
 from steadygrad.attributions.pixels import over_largest, pixel_maps
 from steadygrad.attributions.salient import most_salient
-from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen, predict
+from steadygrad.classifier import bounds_of, check_classes, check_inputs, check_logits, frozen, predict
 from steadygrad.errors import UsageError, at_least_one
 
 MEASURES = {
@@ -110,7 +110,7 @@ def insertion(
     return _curve(model, x, maps, target, steps, fill, sigma, order, signed, insert=True)
 
 
-@public
+@arithmetic
 def deletion_gain(
     model: nn.Module,
     x: Inputs,
@@ -172,6 +172,8 @@ def _curve(
         for count in counts:
             logits = model(torch.where(rank < count, last, first))
             check_logits(logits, len(x))
+            if not scores:
+                check_classes(chosen, logits.shape[1], "target")
             scores.append(logits.double().softmax(1).gather(1, chosen.long()[:, None])[:, 0])
     return Curve(torch.tensor(counts, dtype=torch.float64, device=x.device) / pixels, torch.stack(scores, 1))
 

@@ -73,7 +73,7 @@ class Dataset:
         """One sample, (x, y): an input (*) float32 within the bounds, and its label; of a slice, a `Dataset`."""
         if isinstance(index, slice):
             return self.select(index)
-        place = operator.index(index) if hasattr(index, "__index__") else None
+        place = _place(index)
         if place is None or not -len(self) <= place < len(self):
             raise _NoSample(f"{self} has no sample {index!r}: give a place from 0 to {len(self) - 1}, or a slice")
         x, y = self.batch([place % len(self)])
@@ -307,6 +307,13 @@ def _check_labels(data: Dataset) -> None:
             f"the labels of {where} must be within 0..{count - 1} ({count} classes), but {len(wrong)} of {len(labels)} "
             f"are not; the first is {int(labels[first])} at {data.ids[first]!r}{why}"
         )
+
+
+def _place(index: Any) -> int | None:
+    try:
+        return operator.index(index)
+    except (TypeError, ValueError):
+        return None
 
 
 class _NoSample(UsageError, IndexError):
