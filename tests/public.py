@@ -156,6 +156,8 @@ VALID: dict[str, Callable[[Path], Any]] = {
     "attacks": lambda _: [sg.attacks.FGSM()],
     "attribution": lambda _: sg.attributions.Saliency(),
     "before": lambda _: [1.0, 2.0, 3.0],
+    "binary": lambda _: False,
+    "probabilities": lambda _: False,
     "batch_size": lambda _: 5,
     "benign": lambda _: MAPS,
     "bounds": lambda _: (0.0, 1.0),

@@ -16,7 +16,7 @@ from steadygrad.arguments import Inputs, Integers, check_batch, check_labels, pu
 from steadygrad.calling import called, logits_of, unwrap
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import write_tensors
-from steadygrad.values import ClassNames
+from steadygrad.kinds import ClassNames
 from steadygrad.weights import read_weights
 
 

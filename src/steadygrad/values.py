@@ -8,13 +8,12 @@ import math
 import os
 import re
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from steadygrad.errors import UsageError, unknown_name
@@ -48,60 +47,6 @@ Whole = Annotated[int, Limit("at least 0", lambda value: value >= 0)]
 BelowOne = Annotated[float, Limit("within [0, 1)", lambda value: 0 <= value < 1)]
 Fraction = Annotated[float, Limit("within (0, 1)", lambda value: 0 < value < 1)]
 Share = Annotated[float, Limit("a share within (0, 1]", lambda value: 0 < value <= 1)]
-
-
-def _names(name: str, value: Any) -> Any:
-    number = _scalar(value)
-    if isinstance(number, int) and not isinstance(number, bool):
-        return number if 2 <= number <= _MOST_CLASSES else _refuse(name, value, ClassNames)
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    texts = isinstance(value, list | tuple | range) and all(isinstance(v, str | int) for v in value)
-    return tuple(map(str, value)) if texts and len(value) else _refuse(name, value, ClassNames)
-
-
-def _numbers(name: str, value: Any) -> Any:
-    if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
-    try:
-        found = None if isinstance(value, str | bytes | dict | set) or callable(value) else np.asarray(value)
-    except (ValueError, TypeError):
-        found = None
-    if found is None or found.dtype.kind not in "biuf" or found.ndim != 1:
-        return _refuse(name, value, Numbers)
-    return found
-
-
-def _array(name: str, value: Any) -> Any:
-    if isinstance(value, Tensor | np.ndarray):
-        return value  # large ones may lie in a file
-    return tensor(name, value)
-
-
-ArrayOf = Annotated[Tensor | NDArray[Any], Reader("an array or a tensor", _array)]
-"""A tensor or an array as it is; lists as a tensor."""
-Numbers = Annotated[ArrayLike, Reader("a list or an array (N,) of numbers", _numbers)]
-"""Numbers, one per sample."""
-
-
-def _device(name: str, value: Any) -> Any:
-    if not isinstance(value, str | torch.device):
-        return _refuse(name, value, Device)
-    try:
-        torch.zeros(0, device=value)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(
-            f"{name} must be a device of this machine, such as cpu or cuda, got {value!r}: {reason}"
-        ) from None
-    return value
-
-
-Device = Annotated[str, Reader("a device such as cpu or cuda", _device)]
-"""Where to compute: a device that this machine has."""
-_MOST_CLASSES = 10_000_000
-ClassNames = Annotated[int | Sequence[str], Reader("a number of at least 2, or a list of names", _names)]
-"""Classes: how many, or what they are called."""
 Seed = Annotated[int, Limit("a seed within 0..2^63 - 1", lambda value: 0 <= value < 2**63)]
 
 
@@ -147,16 +92,16 @@ def take(name: str, value: Any, hint: Any) -> Any:
     kind = origin or hint
     if kind is collections.abc.Callable:
         if isinstance(value, type) or not callable(value):
-            return _refuse(name, value, hint)
+            return refuse(name, value, hint)
         return value
     if kind is Any or kind is object or not isinstance(kind, type):
         return value
     if issubclass(kind, tuple | list) or kind is collections.abc.Sequence:
         return _items(name, value, hint, kind, parts)
     if isinstance(value, str) and kind is not str and issubclass(kind, collections.abc.Iterable):
-        return _refuse(name, value, hint)
+        return refuse(name, value, hint)
     if not isinstance(value, kind):
-        return _refuse(name, value, hint)
+        return refuse(name, value, hint)
     if isinstance(value, collections.abc.Mapping) and parts:
         return {take(f"a key of {name}", k, parts[0]): take(f"{name}[{k!r}]", v, parts[1]) for k, v in value.items()}
     return value
@@ -212,8 +157,8 @@ def _items(name: str, value: Any, hint: Any, kind: type, parts: tuple[Any, ...])
         raise UsageError(f"{name} must be {words(hint)}, got {shown(value)}: write ({value!r},)")
     if not isinstance(value, collections.abc.Sequence) or isinstance(value, str | bytes):
         if kind is tuple or kind is list or kind is collections.abc.Sequence:
-            return _refuse(name, value, hint)
-        return value if isinstance(value, kind) else _refuse(name, value, hint)
+            return refuse(name, value, hint)
+        return value if isinstance(value, kind) else refuse(name, value, hint)
     if kind is not tuple:
         if not parts:
             return value
@@ -223,11 +168,12 @@ def _items(name: str, value: Any, hint: Any, kind: type, parts: tuple[Any, ...])
         return tuple(value)
     kinds = (parts[0],) * len(value) if parts[-1] is Ellipsis else parts
     if len(kinds) != len(value):
-        return _refuse(name, value, hint)
+        return refuse(name, value, hint)
     return tuple(take(f"{name}[{i}]", item, part) for i, (item, part) in enumerate(zip(value, kinds)))
 
 
-def _refuse(name: str, value: Any, hint: Any) -> Any:
+def refuse(name: str, value: Any, hint: Any) -> Any:
+    """Refuse a value by its name, saying what the type takes and what came."""
     kind = get_origin(hint) or hint
     if isinstance(value, type) and isinstance(kind, type) and issubclass(value, kind):
         raise UsageError(f"{name} must be {words(hint)}, got the class {value.__name__}: make one, {value.__name__}()")
@@ -312,7 +258,7 @@ def fraction(text: str) -> float | None:
         return None
 
 
-def _scalar(value: Any) -> Any:
+def scalar(value: Any) -> Any:
     """The Python number of a NumPy or tensor scalar; anything else as it is."""
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray | Tensor) and value.ndim == 0):
         return value.item()
@@ -320,40 +266,40 @@ def _scalar(value: Any) -> Any:
 
 
 def _float(name: str, value: Any) -> float:
-    number = fraction(value) if isinstance(value, str) else _scalar(value)
+    number = fraction(value) if isinstance(value, str) else scalar(value)
     if isinstance(number, bool) or not isinstance(number, int | float):
-        return float(_refuse(name, value, float))
+        return float(refuse(name, value, float))
     return float(number) if abs(number) < 2**1000 or number != number else math.copysign(math.inf, number)
 
 
 def _finite_float(name: str, value: Any) -> float:
     number = _float(name, value)
-    return number if number == number else float(_refuse(name, value, float))
+    return number if number == number else float(refuse(name, value, float))
 
 
 def _int(name: str, value: Any) -> int:
-    number = _scalar(value)
+    number = scalar(value)
     whole = isinstance(number, int) or (isinstance(number, float) and number.is_integer())
     fits = whole and not isinstance(number, bool) and abs(number) < 2**63
-    return int(number) if fits else int(_refuse(name, value, int))
+    return int(number) if fits else int(refuse(name, value, int))
 
 
 def _bool(name: str, value: Any) -> bool:
-    found = _scalar(value)
-    return found if isinstance(found, bool) else bool(_refuse(name, value, bool))
+    found = scalar(value)
+    return found if isinstance(found, bool) else bool(refuse(name, value, bool))
 
 
 def _path(name: str, value: Any) -> Path:
-    return Path(value) if isinstance(value, str | os.PathLike) else Path(_refuse(name, value, Path))
+    return Path(value) if isinstance(value, str | os.PathLike) else Path(refuse(name, value, Path))
 
 
 def _generator(name: str, value: Any) -> torch.Generator:
     if isinstance(value, torch.Generator):
         return value
-    seed = _scalar(value)
+    seed = scalar(value)
     if isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**63:
         return torch.Generator().manual_seed(seed)
-    refused: torch.Generator = _refuse(name, value, torch.Generator)
+    refused: torch.Generator = refuse(name, value, torch.Generator)
     return refused
 
 
@@ -366,7 +312,7 @@ def tensor(name: str, value: Any) -> Tensor:
     if isinstance(value, Tensor):
         found = value
     elif value is None or isinstance(value, str | bytes | dict | set | type | bool | complex):
-        found = _refuse(name, value, Tensor)
+        found = refuse(name, value, Tensor)
     else:
         try:
             if isinstance(value, list | tuple):
@@ -374,9 +320,9 @@ def tensor(name: str, value: Any) -> Tensor:
             else:
                 found = _of_array(np.asarray(value))
         except (TypeError, ValueError, RuntimeError, OverflowError):
-            found = _refuse(name, value, Tensor)
+            found = refuse(name, value, Tensor)
     if found.is_complex():
-        found = _refuse(name, value, Tensor)
+        found = refuse(name, value, Tensor)
     # Made in inference mode, it can carry no gradient; a copy can.
     return found.clone() if found.is_inference() and not torch.is_inference_mode_enabled() else found
 

@@ -32,6 +32,7 @@ FLOORS = [
     {"threat"},
     {
         "arguments",
+        "kinds",
         "values",
         "plans",
         "registry",

@@ -13,6 +13,7 @@ from steadygrad.attacks import Attack
 from steadygrad.audit.audited_models import agreeing, named
 from steadygrad.data.python_data import Samples
 from steadygrad.errors import UsageError
+from steadygrad.kinds import Device
 from steadygrad.measuring.measures.attacked import RECORDS, Attacked, Transferred
 from steadygrad.measuring.measures.curve import Curve
 from steadygrad.measuring.runner import Runner
@@ -20,7 +21,7 @@ from steadygrad.measuring.statistics import Estimate, wilson
 from steadygrad.measuring.table import Table
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat, check_radius
-from steadygrad.values import Count, Device, Seed
+from steadygrad.values import Count, Seed
 
 
 @public

@@ -24,7 +24,7 @@ from steadygrad.data.images import reshape
 from steadygrad.data.layout import channels_first
 from steadygrad.data.splits import Asked, holdout, numbered
 from steadygrad.errors import Failure, UsageError
-from steadygrad.values import ArrayOf, ClassNames
+from steadygrad.kinds import ArrayOf, ClassNames
 
 Array = Tensor | npt.NDArray[Any]
 

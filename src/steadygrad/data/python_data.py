@@ -20,7 +20,8 @@ from steadygrad.data.dataset import Dataset, check_values, clipped, two_classes
 from steadygrad.data.form import Form
 from steadygrad.data.splits import numbered
 from steadygrad.errors import UsageError
-from steadygrad.values import ClassNames, Reader
+from steadygrad.kinds import ClassNames
+from steadygrad.values import Reader
 
 _TAKEN = (
     "a sg.data.Dataset, (x, y) of tensors, arrays or lists, a torch Dataset or a DataLoader that does not shuffle, "

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from steadygrad.arguments import arithmetic
 from steadygrad.errors import UsageError
+from steadygrad.kinds import Numbers
 from steadygrad.measuring.statistics import Estimate, bootstrap, mean, wilson
-from steadygrad.values import Numbers
 
 _Z = 1.959963984540054  # 97.5 % point of the normal distribution
 _LEVEL = 0.05

@@ -13,7 +13,7 @@ import numpy as np
 
 from steadygrad.arguments import arithmetic
 from steadygrad.errors import UsageError
-from steadygrad.values import Numbers
+from steadygrad.kinds import Numbers
 
 _DRAWS = 2000  # of a bootstrap
 _DRAWN = 1_000_000  # values drawn at once, which bounds the memory

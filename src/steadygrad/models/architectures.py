@@ -14,7 +14,8 @@ from torch import nn
 from steadygrad.arguments import public
 from steadygrad.classifier import Classifier
 from steadygrad.errors import UsageError, one_of
-from steadygrad.values import ClassNames, Seed
+from steadygrad.kinds import ClassNames
+from steadygrad.values import Seed
 
 Builder = Callable[..., nn.Module]
 

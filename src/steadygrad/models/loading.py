@@ -15,12 +15,12 @@ from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.data.python_data import Samples
 from steadygrad.errors import Failure, UsageError, unknown_name
+from steadygrad.kinds import ClassNames
 from steadygrad.models import sources
 from steadygrad.models.architectures import ARCHITECTURES, build
 from steadygrad.models.class_names import match_classes
 from steadygrad.models.units import normalized
 from steadygrad.registry import parse_settings
-from steadygrad.values import ClassNames
 from steadygrad.weights import read_weights
 
 _FORMS = (

@@ -24,6 +24,7 @@ from steadygrad.audit.checks.verdict import Check, Verdict, share_check, verdict
 from steadygrad.audit.records import accuracy
 from steadygrad.data.python_data import Samples
 from steadygrad.errors import UsageError
+from steadygrad.kinds import Device
 from steadygrad.measuring.measures.attacked import Attacked
 from steadygrad.measuring.measures.behavior import DerivativesTaken, NoiseTurned, Repeated
 from steadygrad.measuring.measures.planted import PlantedFound
@@ -31,7 +32,7 @@ from steadygrad.measuring.runner import Runner, Tables
 from steadygrad.measuring.table import Table
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat, check_radius
-from steadygrad.values import Count, Device, Seed
+from steadygrad.values import Count, Seed
 
 _QUERIES = 300
 _PLANTED = 100
