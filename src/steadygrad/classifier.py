@@ -342,7 +342,11 @@ def check_logits(logits: Tensor, count: int) -> None:
         raise UsageError(
             f"the model must return logits (N, K) with K of at least 2 for {count} inputs, "
             f"got shape {tuple(logits.shape)}"
-            + (": one logit of two classes is taken by sg.Classifier(module, binary=True)" if one else "")
+            + (
+                ": one logit of two classes is taken by sg.Classifier(module, binary=True), or with --binary"
+                if one
+                else ""
+            )
         )
     values = logits.detach()
     if not bool(torch.isfinite(values).all()):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from steadygrad.cli.common import (
+    Binary,
     Classes,
     Debug,
     Device,
@@ -62,6 +63,7 @@ def audit(
     classes: Classes = None,
     mean: Mean = None,
     std: Std = None,
+    binary: Binary = False,
     out: Annotated[Path | None, out_option("runs/audit")] = None,
     device: Device = "auto",
     fail_under: FailUnder = None,
@@ -100,7 +102,7 @@ def audit(
     plan, where_from = AuditPlan.read({"samples": SAMPLES, **file, **flags}), DataPlan.read({**of_data, **source})
     where = pick_device(device)
     with progress(quiet):
-        named, files, dataset = load_named(models, weights, where_from, classes, mean, std, trust=trust)
+        named, files, dataset = load_named(models, weights, where_from, classes, mean, std, binary=binary, trust=trust)
         center = mean_training_image(where_from, next(iter(named.values())))
         found, folder = in_folder(
             out,

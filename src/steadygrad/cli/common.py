@@ -51,6 +51,10 @@ Std = Annotated[
     str | None,
     typer.Option(help="Standard deviation, likewise.", show_default=False),
 ]
+Binary = Annotated[
+    bool,
+    typer.Option("--binary", metavar="", help="The module gives one logit, of the second of two classes."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", metavar="", help="Show no progress, only what is found.")]
 Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")]
 

@@ -11,6 +11,7 @@ import typer
 from steadygrad.cli import known
 from steadygrad.cli.audit import SAMPLES
 from steadygrad.cli.common import (
+    Binary,
     Classes,
     Debug,
     Device,
@@ -75,6 +76,7 @@ def harden(
     classes: Classes = None,
     mean: Mean = None,
     std: Std = None,
+    binary: Binary = False,
     out: Annotated[Path | None, out_option("runs/harden")] = None,
     device: Device = "auto",
     fail_under: FailUnder = None,
@@ -111,7 +113,7 @@ def harden(
     plan = plan_of(recipe, given, audit.threat)
     objective, settings = plan.objective(), plan.fitting(**usual_values(audit.threat))
     with progress(quiet):
-        named, files, test = load_named([model], weights, plan, classes, mean, std, trust=trust)
+        named, files, test = load_named([model], weights, plan, classes, mean, std, binary=binary, trust=trust)
         [(name, classifier)] = named.items()
         classifier.name, threat = name, replace(audit.threat, bounds=test.bounds)
         found, folder = in_folder(out, "runs/harden", lambda folder: harden(

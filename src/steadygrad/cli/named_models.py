@@ -58,6 +58,7 @@ def load_named(
     mean: str | None = None,
     std: str | None = None,
     *,
+    binary: bool = False,
     trust: bool = False,
 ) -> tuple[dict[str, Any], dict[str, str], Dataset]:
     """The classifiers to audit and where they came from, by name, and the data to judge on, in the shape they take.
@@ -66,6 +67,7 @@ def load_named(
         weights: none, or one for each model.
         classes: a file with the names of the outputs of a single model.
         mean, std: the normalization of a single model, as text.
+        binary: a single model, a module, gives one logit of two classes.
         trust: whether run folders may say which code of the user is imported for them.
 
     Raises:
@@ -80,7 +82,7 @@ def load_named(
             f"--weights is given once for each model, in their order: got {len(weights)} for {len(models)} models "
             "(or write MODEL@WEIGHTS)"
         )
-    for flag, value in (("classes", classes), ("mean", mean), ("std", std)):
+    for flag, value in (("classes", classes), ("mean", mean), ("std", std), ("binary", binary or None)):
         if value is not None and len(models) > 1:
             raise UsageError(f"--{flag} goes with a single model")
     names = None if classes is None else read_class_names(classes)
@@ -89,6 +91,7 @@ def load_named(
     seen = plan.opened()
     named: dict[str, Any] = {}
     files: dict[str, str] = {}
+    said = {"data": seen, "classes": names, "mean": mean, "std": std, "binary": binary}
     given: list[str | None] = [*weights] if weights else [None] * len(asked)
     for model, file in zip(asked, given, strict=True):
         spec, head = model.spec, model.spec.partition(":")[0]
@@ -97,7 +100,7 @@ def load_named(
                 f"{spec} is an architecture, and its weights would be random: train it first "
                 f"(steadygrad train --model {head} --out runs/{head}, then audit runs/{head}), or give --weights"
             )
-        classifier = _load(spec, file, {"data": seen, "classes": names, "mean": mean, "std": std}, makers, trust)
+        classifier = _load(spec, file, said, makers, trust)
         name = model.name or (classifier.name if len(asked) == 1 else model.usual_name)
         if name in named:
             raise UsageError(f"two models are called {name!r}: name them, e.g. first={spec}")

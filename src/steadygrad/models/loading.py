@@ -45,6 +45,7 @@ class _Given:
     named: bool
     """Whether the classes are names of the model's outputs that the caller gives."""
     data: Dataset | None
+    binary: bool = False
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -67,6 +68,7 @@ def load(
     mean: float | str | Sequence[float] | None = None,
     std: float | str | Sequence[float] | None = None,
     data: Samples | None = None,
+    binary: bool = False,
 ) -> Classifier:
     """A classifier in evaluation mode from what the user has.
 
@@ -82,6 +84,7 @@ def load(
         mean, std: for a model that does not say its own: a number, one per channel (also as text, "0.5,0.4,0.4"), or
             "imagenet".
         data: a data set to take input shape and classes from where the model does not say them; its classes must match.
+        binary: a module gives one logit z, of the second of two classes: taken as (-z/2, z/2).
 
     Raises:
         UsageError: nothing of that name, weights of another architecture, a pickle, other shapes.
@@ -101,8 +104,9 @@ def load(
         None if names is None else tuple(map(str, names)),
         named,
         data,
+        binary,
     )
-    found = normalized(_resolve(spec, given), mean, std, spec)
+    found = _binary(normalized(_resolve(spec, given), mean, std, spec), binary, spec)
     return _agree(found, spec, given).eval()
 
 
@@ -123,13 +127,17 @@ def _resolve(spec: str, given: _Given) -> Classifier:
     if head == "hub" and colon:
         return _from_file(sources.from_hub(rest), given)
     if head in _LIBRARIES and colon:
-        count = None if given.classes is None else len(given.classes)
+        saved = {} if given.weights is None else _saved(given.weights)
+        names, binary = saved.get("classes") or given.classes, given.binary or bool(saved.get("binary"))
+        count = 1 if binary else None if names is None else len(names)
         module, settings = _LIBRARIES[head](rest, pretrained=given.weights is None, classes=count)
         # The size the library names is the one of its weights; with other weights most of its models take others.
         usual = None if given.weights is None else given.usual_shape
         settings["input_shape"] = given.shape or usual or settings["input_shape"]
-        if given.weights is not None and given.classes is not None:
-            settings["classes"] = given.classes
+        if given.weights is not None and names is not None:
+            settings["classes"] = names
+        elif binary and len(Classifier(module, classes=settings["classes"]).classes or ()) == 1:
+            settings["classes"] = None
         return _with_weights(module, spec, given.weights, settings)
     path = Path(spec).expanduser()
     if path.is_dir() and not (spec in ARCHITECTURES and not _models_in(path)):
@@ -238,6 +246,7 @@ def _with_weights(module: nn.Module, spec: str, weights: str | Path | None, sett
             rows = "; ".join(f"{key}: model {mine.get(key)}, file {theirs[key]}" for key in differing)
             raise UsageError(f"{weights} was saved with other settings than {spec} has: {rows}")
         classifier.architecture = classifier.architecture or {"name": spec}
+        classifier = _binary(classifier, bool(saved.get("binary")), spec)
     else:
         known.update(architecture={"name": spec})
         try:
@@ -245,6 +254,17 @@ def _with_weights(module: nn.Module, spec: str, weights: str | Path | None, sett
         except (TypeError, ValueError) as error:
             raise Failure(f"{weights} has damaged metadata: {error}") from error
     return classifier if weights is None else classifier.load_weights(weights)
+
+
+def _binary(classifier: Classifier, binary: bool, spec: str) -> Classifier:
+    """The classifier of two classes, where its module gives one logit and the caller or a file says so."""
+    if not binary or classifier.binary:
+        return classifier
+    if (classifier.architecture or {}).get("name") in ARCHITECTURES:
+        raise UsageError(f"{spec} gives a logit for each class: leave out binary (--binary)")
+    if type(classifier) is not Classifier:
+        raise UsageError(f"{spec} is a classifier of its own kind: leave out binary, and let it give two logits")
+    return Classifier(classifier.module, **{**classifier.settings, "binary": True})
 
 
 def _agree(classifier: Classifier, spec: str, given: _Given) -> Classifier:
@@ -260,6 +280,8 @@ def _agree(classifier: Classifier, spec: str, given: _Given) -> Classifier:
         raise UsageError(f"{spec} has {len(known)} classes, got {len(names)}")
     if given.named or known is None:
         classifier.classes = names
+    if classifier.binary and names is not None and len(names) != 2:
+        raise UsageError(f"{spec} gives one logit (binary), which takes two classes, got {len(names)}")
     if data is not None:
         # Names that are filled in from the data say nothing of the model's own order.
         mine = classifier.classes if given.named else known

@@ -45,6 +45,7 @@ class TrainPlan(DataPlan):
         None, description="Another mean, a number or one per channel (0.5,0.4,0.4); or imagenet."
     )
     std: Numbers | None = Field(None, description="Another standard deviation, likewise.")
+    binary: bool = Field(False, description="A module to go on from gives one logit, of the second of two classes.")
     seed: Seed = Field(0, description="Seed of everything random.")
     limit: Count | None = Field(None, description="Train on so many samples only.")
     name: str | None = Field(None, description="Name shown in reports, by default the architecture.")
@@ -84,7 +85,7 @@ class TrainPlan(DataPlan):
 
     def _loaded(self, data: Dataset) -> Classifier:
         names = None if self.classes is None else read_class_names(self.classes)
-        return models.load(self.model, classes=names, mean=self.mean, std=self.std, data=data)
+        return models.load(self.model, classes=names, mean=self.mean, std=self.std, data=data, binary=self.binary)
 
     def start(self, training: Dataset) -> Classifier:
         """The model before the training."""
