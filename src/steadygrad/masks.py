@@ -68,7 +68,7 @@ def text(mask: Tensor) -> str:
     """A mask as one line of text, for a configuration file; `parsed` reads it.
 
     >>> text(torch.tensor([[True, False]]))
-    '1x2:eJxrAAAAgQCB'
+    '1x2:eNprAAAAgQCB'
     """
     packed = np.packbits(mask.cpu().numpy().ravel()).tobytes()
     return f"{'x'.join(map(str, mask.shape))}:{base64.b64encode(zlib.compress(packed, 9)).decode()}"

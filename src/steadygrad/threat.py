@@ -45,7 +45,7 @@ class Threat:
     >>> threat.project(torch.tensor([[0.3, -0.05]]))
     tensor([[ 0.1000, -0.0500]])
     >>> linf(0.1, mask=[True, False]).project(torch.tensor([[0.3, -0.05]]))
-    tensor([[ 0.1000, -0.0000]])
+    tensor([[0.1000, 0.0000]])
     """
 
     norm: Norm

@@ -199,7 +199,7 @@ def test_classes_must_be_a_number_or_names(classes):
 
 @pytest.mark.parametrize("shape", [(), (0, 8, 8), (1, 8, -1)])
 def test_shapes_must_be_positive(shape):
-    with pytest.raises(UsageError, match="input shape must hold positive sizes"):
+    with pytest.raises(UsageError, match="input_shape must hold positive sizes"):
         build("mlp", shape, 10)
 
 

@@ -7,13 +7,14 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from steadygrad.arguments import arithmetic
 from steadygrad.errors import UsageError
 from steadygrad.kinds import Numbers
+from steadygrad.values import Count, Fraction, Limit
 
 _DRAWS = 2000  # of a bootstrap
 _DRAWN = 1_000_000  # values drawn at once, which bounds the memory
@@ -92,7 +93,10 @@ def share_of(hits: Numbers) -> Estimate:
     >>> print(share_of([True, False]))
     50.0 % [9.5, 90.5]
     """
-    return wilson(int(np.sum(hits)), len(np.asarray(hits)))
+    found = np.asarray(hits)
+    if not found.size or not np.isin(found, (0, 1)).all():
+        raise UsageError(f"hits must be true or false for each of at least one sample, got {found.size} values")
+    return wilson(int(found.sum()), len(found))
 
 
 @arithmetic
@@ -148,7 +152,9 @@ def over_seeds(values: Sequence[Estimate | float]) -> Estimate:
     91.0 % [88.5, 93.5]
     """
     if len(values) < 2:
-        raise UsageError(f"an interval over seeds needs at least two trainings, got {len(values)}: train more seeds")
+        raise UsageError(
+            f"values of at least two trainings are needed for an interval over seeds, got {len(values)}: train more seeds"
+        )
     return mean([v.value if isinstance(v, Estimate) else v for v in values])
 
 
@@ -228,8 +234,11 @@ def bootstrap(statistic: Callable[..., Any], *samples: Numbers) -> Estimate:
     return Estimate(value, float(low), float(high))
 
 
+_Probability = Annotated[float, Limit("within [0, 1]", lambda value: 0 <= value <= 1)]
+
+
 @arithmetic
-def critical_count(count: int, share: float, level: float = 0.01) -> int:
+def critical_count(count: Count, share: _Probability, level: Fraction = 0.01) -> int:
     """The number of samples, of `count`, from which a share is shown to exceed `share`.
 
     Exact one-sided binomial test: were the true share at most `share`, so many would be seen with a

@@ -108,7 +108,7 @@ class Table:
         """Tables below each other; where one was refused, that is all that is left."""
         parts = list(parts)
         if not parts:
-            raise UsageError("there are no tables to join: give at least one")
+            raise UsageError("parts is empty: there are no tables to join, give at least one")
         refused = next((p.refused for p in parts if p.refused is not None), None)
         if refused is not None:
             columns = {n: np.concatenate([p[n] for p in parts]) for n in ("sample", "label") if n in parts[0]}
