@@ -153,7 +153,7 @@ def over_seeds(values: Sequence[Estimate | float]) -> Estimate:
     """
     if len(values) < 2:
         raise UsageError(
-            f"values of at least two trainings are needed for an interval over seeds, got {len(values)}: train more seeds"
+            f"an interval over seeds needs values of at least two trainings, got {len(values)}: train more seeds"
         )
     return mean([v.value if isinstance(v, Estimate) else v for v in values])
 
