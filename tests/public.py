@@ -41,7 +41,7 @@ FILES = (
 
 HOOKS = frozenset(
     "forward forwards admits bound_batch check check_finite check_model complete distances extra_repr follow maps "  # noqa: SIM905
-    "remember require_curvature search take terms".split()
+    "remember require_curvature search terms AttackResult.take".split()
 )
 """What subclasses write and the engine calls with checked arguments."""
 MADE_BY_US = frozenset(
@@ -438,7 +438,7 @@ def names() -> list[str]:
         for verb, function in inspect.getmembers(value, inspect.isfunction):
             ours = function.__module__.startswith("steadygrad")
             hidden = verb.startswith("_") and verb not in ("__call__", "__getitem__")
-            if ours and not hidden and verb not in HOOKS:
+            if ours and not hidden and not {verb, f"{name}.{verb}"} & HOOKS:
                 found.append(f"{full}.{verb}")
     return found
 

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from steadygrad.arguments import Inputs, public
+from steadygrad.arguments import Inputs, arithmetic
 from steadygrad.calling import eagerly
+from steadygrad.errors import UsageError
+from steadygrad.values import Count
 
 Function = Callable[[Tensor], Tensor]
 
@@ -32,7 +34,12 @@ def _leaf(x: Tensor, create_graph: bool) -> Tensor:
     return x if create_graph and x.requires_grad else x.detach().requires_grad_()
 
 
-@public
+def _same_shape(name: str, value: Tensor, of: str, like: Tensor) -> None:
+    if value.shape != like.shape:
+        raise UsageError(f"{name} must have the shape of {of} {tuple(like.shape)}, got {tuple(value.shape)}")
+
+
+@arithmetic
 def gradient(scalar: Function, x: Inputs, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
     """Values (N,) of a scalar function and its input gradients (N, *): one forward, one backward.
 
@@ -51,7 +58,7 @@ def gradient(scalar: Function, x: Inputs, *, create_graph: bool = False) -> tupl
         return value if create_graph else value.detach(), slope
 
 
-@public
+@arithmetic
 def vjp(function: Function, x: Inputs, v: Tensor, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
     """Output (N, K) of a function and v^T J (N, *) for rows v (N, K): one forward, one backward."""
     output: Tensor | None = None
@@ -59,6 +66,7 @@ def vjp(function: Function, x: Inputs, v: Tensor, *, create_graph: bool = False)
     def scalar(inputs: Tensor) -> Tensor:
         nonlocal output
         output = function(inputs)
+        _same_shape("v", v, "the output", output)
         return (output * v).flatten(1).sum(1)
 
     _, product = gradient(scalar, x, create_graph=create_graph)
@@ -66,12 +74,13 @@ def vjp(function: Function, x: Inputs, v: Tensor, *, create_graph: bool = False)
     return (output if create_graph else output.detach()), product
 
 
-@public
+@arithmetic
 def jvp(function: Function, x: Inputs, u: Tensor) -> Tensor:
     """J u, of the shape of the output, for directions u of the shape of x: one forward, two backwards.
 
     Taken as the derivative of v -> v^T J, which any network with first derivatives allows.
     """
+    _same_shape("u", u, "x", x)
     with torch.enable_grad(), math_attention():
         x = x.detach().requires_grad_()
         output = function(x)
@@ -81,12 +90,13 @@ def jvp(function: Function, x: Inputs, u: Tensor) -> Tensor:
     return product
 
 
-@public
+@arithmetic
 def hvp(scalar: Function, x: Inputs, u: Tensor) -> Tensor:
     """Hessian times u (N, *) of a scalar function: one forward, two backwards.
 
     Zero where the function is piecewise linear; see `curvature.require_curvature`.
     """
+    _same_shape("u", u, "x", x)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         _, slope = gradient(scalar, x, create_graph=True)
@@ -96,7 +106,7 @@ def hvp(scalar: Function, x: Inputs, u: Tensor) -> Tensor:
     return product.detach() if product is not None else torch.zeros_like(x)
 
 
-@public
+@arithmetic
 def jacobian(function: Function, x: Inputs, *, create_graph: bool = False) -> Tensor:
     """The full Jacobian (N, K, *) of outputs (N, K): one forward, K backwards."""
     with torch.enable_grad(), math_attention():
@@ -110,7 +120,8 @@ def jacobian(function: Function, x: Inputs, *, create_graph: bool = False) -> Te
     return torch.stack(rows, 1)  # (N, K, *)
 
 
-def in_chunks(function: Callable[..., Tensor], chunk: int | None, *tensors: Tensor) -> Tensor:
+@arithmetic
+def in_chunks(function: Callable[..., Tensor], chunk: Count | None, *tensors: Tensor) -> Tensor:
     """Apply a per-sample function to slices of `chunk` samples: the same values in less memory."""
     count = len(tensors[0])
     if chunk is None or count <= chunk:

@@ -70,7 +70,16 @@ def words_of(name: str, value: Any) -> list[str]:
     found = [name, repr(value), str(value), type(value).__name__]
     if isinstance(value, torch.Tensor | np.ndarray) and value.ndim:
         count = len(value)
-        found += [str(value.dtype), str(tuple(value.shape)), "finite", "NaN", "empty", "inf", f"({count},)"]
+        found += [
+            str(value.dtype),
+            str(tuple(value.shape)),
+            "finite",
+            "NaN",
+            "empty",
+            "inf",
+            f"({count},",
+            f"({count})",
+        ]
         found += [f"{count} samples", "layout" if isinstance(value, np.ndarray) or value.is_sparse else "sparse"]
         found += [] if isinstance(value, torch.Tensor) and value.is_sparse else [str(tuple(value.flatten().tolist()))]
     if isinstance(value, list | tuple | dict):
