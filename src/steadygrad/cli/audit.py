@@ -48,8 +48,8 @@ def audit(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="A model file or run folder, module:callable, timm:NAME, torchvision:NAME or hub:owner/name; "
-            "MODEL@WEIGHTS with its weights, NAME=MODEL to name it.",
+            help="A model file or run folder, module:callable, timm:NAME, torchvision:NAME, hf:owner/name or "
+            "hub:owner/name; MODEL@WEIGHTS with its weights, NAME=MODEL to name it.",
             show_default=False,
         ),
     ],

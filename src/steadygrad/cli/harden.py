@@ -45,8 +45,8 @@ def harden(
     model: Annotated[
         str,
         typer.Argument(
-            help="A trained model: its file or run folder, module:callable, timm:NAME, torchvision:NAME or "
-            "hub:owner/name; MODEL@WEIGHTS with its weights.",
+            help="A trained model: its file or run folder, module:callable, timm:NAME, torchvision:NAME, hf:owner/name "
+            "or hub:owner/name; MODEL@WEIGHTS with its weights.",
             show_default=False,
         ),
     ],

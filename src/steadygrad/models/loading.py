@@ -19,19 +19,21 @@ from steadygrad.kinds import ClassNames
 from steadygrad.models import sources
 from steadygrad.models.architectures import ARCHITECTURES, build
 from steadygrad.models.class_names import match_classes
+from steadygrad.models.hugging_face import from_transformers
 from steadygrad.models.units import normalized
 from steadygrad.registry import parse_settings
 from steadygrad.weights import read_weights
 
 _FORMS = (
     "a model is a .safetensors file, a run folder, an architecture name, module:callable, "
-    "timm:NAME, torchvision:NAME or hub:owner/name"
+    "timm:NAME, torchvision:NAME, hf:owner/name (of transformers) or hub:owner/name"
 )
 _REPOSITORIES = ("hub", "hf")  # there @ is followed by a revision
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl")
 _LIBRARIES: dict[str, Callable[..., tuple[nn.Module, dict[str, Any]]]] = {
     "timm": sources.from_timm,
     "torchvision": sources.from_torchvision,
+    "hf": from_transformers,
 }
 
 
@@ -75,8 +77,9 @@ def load(
     Args:
         spec: a safetensors file written by `Classifier.save`, or a run folder with one model; an
             architecture name, also with settings (`mlp:hidden=[50]`); `module:callable`, which
-            returns a module or Classifier; `timm:NAME`; `torchvision:NAME`; `hub:owner/name`. With `@FILE` at
-            its end (`nets:make@my.safetensors`) it names its weights too.
+            returns a module or Classifier; `timm:NAME`; `torchvision:NAME`; `hf:owner/name` or `hf:./folder` of
+            transformers; `hub:owner/name`. With `@FILE` at its end (`nets:make@my.safetensors`) it names its weights
+            too.
         weights: a safetensors file or run folder, where `spec` brings no weights; what it says of normalization,
             input shape and classes is used too.
         input_shape: of one sample: used where the model does not say its own, and must equal it elsewhere.
@@ -136,7 +139,9 @@ def _resolve(spec: str, given: _Given) -> Classifier:
         settings["input_shape"] = given.shape or usual or settings["input_shape"]
         if given.weights is not None and names is not None:
             settings["classes"] = names
-        elif binary and len(Classifier(module, classes=settings["classes"]).classes or ()) == 1:
+        elif settings["classes"] == 1 or (isinstance(settings["classes"], list) and len(settings["classes"]) == 1):
+            if not binary:
+                raise UsageError(f"{spec} gives one logit: if it is of two classes, say so: binary=True (--binary)")
             settings["classes"] = None
         return _with_weights(module, spec, given.weights, settings)
     path = Path(spec).expanduser()
@@ -189,8 +194,11 @@ def _from_file(path: Path, given: _Given) -> Classifier:
         return _rebuilt(path, settings, given)
     # A weights file must not make us import code: only the user names what is imported.
     if not settings:
+        theirs = "hf:owner/name or hf:./folder for an image classifier of transformers, or " * (
+            path.name == "model.safetensors"
+        )
         raise UsageError(
-            f"{path} does not say its architecture (it was not saved by steadygrad): give an architecture name "
+            f"{path} does not say its architecture (it was not saved by steadygrad): give {theirs}an architecture name "
             f"or module:callable, with these as weights (--weights {path})"
         )
     maker = repr(name) if name else "a module of its own"

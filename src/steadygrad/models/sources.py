@@ -28,7 +28,8 @@ def _near(name: str, known: Iterable[str]) -> str:
     return f"; near names: {', '.join(near)}" if near else ""
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """An error in one line."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
@@ -74,7 +75,7 @@ def from_callable(spec: str) -> nn.Module:
             with seeded(0):
                 module = target()
         except Exception as error:
-            raise Failure(f"{spec} failed: {_reason(error)}") from error
+            raise Failure(f"{spec} failed: {reason(error)}") from error
     if not isinstance(module, nn.Module):
         raise UsageError(
             f"{spec} returned a {type(module).__name__}; expected a torch.nn.Module from inputs (N, *) to logits (N, K)"
@@ -89,14 +90,19 @@ def _imported(path: str) -> ModuleType:
         return importlib.import_module(path)
     except ModuleNotFoundError as error:
         if error.name is None or not (path == error.name or path.startswith(error.name + ".")):
-            raise Failure(f"importing {path} failed: {_reason(error)}; install what it needs") from error
+            raise Failure(f"importing {path} failed: {reason(error)}; install what it needs") from error
         near = _near(path, [file.stem for file in Path.cwd().glob("*.py")])
         raise UsageError(f"there is no module {error.name!r} in {Path.cwd()} or on the Python path{near}") from error
     except Exception as error:
-        raise Failure(f"importing {path} failed: {_reason(error)}") from error
+        raise Failure(f"importing {path} failed: {reason(error)}") from error
 
 
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
+    """A library that is imported when it is asked for.
+
+    Raises:
+        Failure: it is missing or broken; the command that installs it is given.
+    """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -106,7 +112,7 @@ def _library(name: str) -> Any:
     except Exception as error:
         others = "" if name == "torchvision" else f" {name}"
         raise Failure(
-            f"{name} is installed but does not import ({_reason(error)}); its version must match torch's: "
+            f"{name} is installed but does not import ({reason(error)}); its version must match torch's: "
             f"pip install --upgrade torch torchvision{others}"
         ) from error
 
@@ -116,7 +122,7 @@ def from_timm(name: str, *, pretrained: bool, classes: int | None) -> tuple[nn.M
 
     Pretrained weights come with their own classes; without them the last layer gets `classes`.
     """
-    timm = _library("timm")
+    timm = library("timm")
     size = {} if pretrained or classes is None else {"num_classes": classes}
     try:
         with seeded(0):
@@ -125,7 +131,7 @@ def from_timm(name: str, *, pretrained: bool, classes: int | None) -> tuple[nn.M
     except Exception as error:
         known = timm.list_models()
         if name.partition(".")[0] in known or "/" in name:
-            raise Failure(f"timm could not make {name!r}: {_reason(error)}") from error
+            raise Failure(f"timm could not make {name!r}: {reason(error)}") from error
         raise UsageError(f"there is no timm model {name!r}{_near(name, known)} (all: timm.list_models())") from error
     return module, {
         "mean": list(config["mean"]),
@@ -142,7 +148,7 @@ def from_timm(name: str, *, pretrained: bool, classes: int | None) -> tuple[nn.M
 
 def from_torchvision(name: str, *, pretrained: bool, classes: int | None) -> tuple[nn.Module, dict[str, Any]]:
     """A torchvision classification model with the normalization, input shape and classes of its weights."""
-    models = _library("torchvision").models
+    models = library("torchvision").models
     known = models.list_models(module=models)
     if name not in known:
         raise UsageError(f"there is no torchvision model {name!r}{_near(name, known)} (all: models.list_models())")
@@ -155,7 +161,7 @@ def from_torchvision(name: str, *, pretrained: bool, classes: int | None) -> tup
             # Tensors only: torchvision itself would unpickle whatever the download holds.
             module.load_state_dict(published.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except Exception as error:
-        raise Failure(f"torchvision could not make {name!r}: {_reason(error)}") from error
+        raise Failure(f"torchvision could not make {name!r}: {reason(error)}") from error
     transforms = published.transforms()
     crop = transforms.crop_size
     side, resized = (v[0] if isinstance(v, list | tuple) else v for v in (crop, transforms.resize_size))
@@ -178,7 +184,7 @@ def from_hub(name: str) -> Path:
     """Download `model.safetensors` of a Hub model, `owner/name` or `owner/name@revision`; its path."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
         raise UsageError(f"a Hub model is hub:owner/name or hub:owner/name@revision, got hub:{name}")
-    hub = _library("huggingface_hub")
+    hub = library("huggingface_hub")
     repository, _, revision = name.partition("@")
     try:
         return Path(hub.hf_hub_download(repository, "model.safetensors", revision=revision or None))
