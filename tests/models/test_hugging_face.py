@@ -18,6 +18,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from steadygrad.cli.named_models import _load
+from steadygrad.data import from_arrays
 from steadygrad.data.data_plan import DataPlan
 from steadygrad.errors import Failure, UsageError
 from steadygrad.models import hugging_face, load
@@ -202,6 +204,15 @@ def test_it_takes_weights_of_ones_own(library, tmp_path):
     load("hf:owner/name").save(tmp_path / "b.safetensors")
     again = load("hf:owner/name", weights=tmp_path / "b.safetensors", classes=3)
     assert (again.classes, again.input_shape) == (("eel", "cat", "dog"), (3, 8, 8))
+
+
+def test_a_run_folder_brings_it_back(library, tmp_path):
+    library()
+    load("hf:owner/name").save(tmp_path / "model.safetensors")
+    text = '"model code" = "of another process"\n[classifier.architecture]\nname = "hf:owner/name"\n'
+    (tmp_path / "config.toml").write_text(text, "utf-8")
+    data = from_arrays(torch.rand(6, 3, 8, 8), [0, 1, 2] * 2, list(NAMES.values()))
+    assert _load(str(tmp_path), None, {"data": data}, (), False).classes == ("eel", "cat", "dog")
 
 
 def test_one_logit_is_that_of_two_classes(library, tmp_path):
