@@ -16,7 +16,7 @@ class BlackBox(nn.Module):
     """A function from an array (N, *) to logits (N, K) as a model without gradients.
 
     What needs no gradient takes it: the attacks `Square` and `RandomNoise`, maps made of perturbations, measures of
-    noise, `evaluate`. What follows gradients refuses it.
+    noise, `evaluate`, and `audit`, which searches it blind. What follows gradients refuses it.
 
     Args:
         function: takes a NumPy array (N, *) of float32 and returns an array, a tensor or lists of numbers (N, K); or a

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,10 @@ import nets
 import steadygrad as sg
 from attacks.cheap import cheap
 from cases.all_calls import CLASSES
-from steadygrad.attacks import FGSM, PGD, DeepFool, RandomNoise, Square
+from steadygrad.attacks import FGSM, PGD, DeepFool, RandomNoise, Square, Standard
+from steadygrad.attacks.suites import SUITES
 from steadygrad.attributions import ATTRIBUTIONS, Saliency
+from steadygrad.audit.audit import read
 from steadygrad.measuring.code_keys import model_key
 from steadygrad.threat import Threat
 
@@ -132,7 +136,7 @@ def test_what_follows_gradients_refuses_it_by_name(box: str) -> None:
         lambda: DeepFool()(model, X, Y, sg.l2(1.0)),
         lambda: Saliency()(model, X, Y),
         lambda: sg.bounds.LinearizedDeviation()(model, X, Y, sg.linf(0.1)),
-        lambda: sg.audit(model, data, sg.linf(0.1)),
+        lambda: sg.audit(model, data, sg.linf(0.1), attacks=[PGD(steps=2)]),
     ):
         with pytest.raises(sg.UsageError, match=r"gradient|derivative"):
             call()
@@ -142,8 +146,8 @@ def test_what_follows_gradients_refuses_it_by_name(box: str) -> None:
 def test_a_quantized_module_is_recognized() -> None:
     model = _quantized()
     assert Square(queries=5)(model, X, Y, sg.linf(0.3)).success.any()
-    with pytest.raises(sg.UsageError, match=r"carries no gradient to its input .* sg.attacks.Square"):
-        sg.audit(model, sg.data.from_arrays(X, Y, CLASSES), sg.linf(0.1))
+    found = sg.audit(model, sg.data.from_arrays(X, Y, CLASSES), sg.linf(0.3), attacks=BLIND, gallery=0)
+    assert not found.summary["models"][0]["gradients"]
 
 
 @pytest.mark.parametrize(
@@ -173,6 +177,93 @@ def test_what_is_no_function_or_no_probability_is_refused() -> None:
 def test_results_of_a_black_box_are_kept_for_this_process_only() -> None:
     assert model_key(sg.BlackBox(_logits)).unreadable == ("the function in a BlackBox",)
     assert model_key(sg.BlackBox(_logits), version="1").unreadable == ()
+
+
+# Audits
+
+BLIND = [Square(queries=20), RandomNoise(draws=3)]
+AUDITED: dict[str, Any] = {
+    **{name: BOXES[name] for name in ("an array", "in a classifier", "detached", "no gradients inside")},
+    "quantized": lambda: _quantized(),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor")
+@pytest.mark.parametrize("box", AUDITED)
+def test_an_audit_searches_it_blind_and_says_so(box: str, tmp_path: Path) -> None:
+    model, threat = AUDITED[box](), sg.linf(0.2)
+    x = nets.inputs(30)
+    with torch.no_grad():
+        y = (NET(x).argmax(1) + (torch.arange(30) % 5 == 0)) % CLASSES
+    data = sg.data.from_arrays(x, y, CLASSES)
+    found = sg.audit(
+        {"box": model}, data, threat, attacks=BLIND, out=tmp_path / "run", version="1", explanations=True, neurons=True
+    )
+    page = sg.report.write(tmp_path / "run").read_text(encoding="utf-8")
+    (row,) = found.summary["models"]
+    with torch.no_grad():
+        right = sum(int(int(model(x[i : i + 1]).argmax()) == int(y[i])) for i in range(30))
+    assert row["clean"]["value"] == right / 30
+    # In the order of the audit: dynamic quantization depends on the batch.
+    alone = sg.evaluate(model, data.draw(30, 0), BLIND[0], threat)["success"]
+    assert row["attacks"][0]["accuracy"]["value"] == (~alone).mean()
+    assert row["robust"]["value"] <= (~alone).mean() < row["clean"]["value"]
+    assert not any(attack["backwards"] for attack in row["attacks"])
+    assert row["gradients"] is False
+    assert [found["about"] for found in row["findings"] if found["warning"]] == ["gradients"]
+    assert all(row[key] is None for key in ("distances", "rho2", "gradient_norm"))
+    assert row["explanations"] == []
+    checks = {check["name"]: check for check in row["verdict"]["checks"]}
+    for name in ("gradient there", "iterations help", "no derivative in the forward"):
+        assert checks[name]["passed"] is None
+        assert "no gradient" in checks[name]["text"]
+    assert checks["steps suffice"]["passed"] is not None
+    refuted = any(check["passed"] is False for check in checks.values())
+    assert (row["verdict"]["text"] == "number holds, by blind search only") is not refuted
+    for part in (
+        found.summary["explained"]["models"]["box"]["attributions"],
+        [found.summary["neurons"]["models"]["box"]],
+    ):
+        assert all(any(word in entry["refused"] for word in ("gradient", "derivative")) for entry in part)
+    assert "searched blind only" in page
+    (tmp_path / "again").mkdir()
+    shutil.copy(tmp_path / "run" / "config.toml", tmp_path / "again")
+    shutil.copytree(tmp_path / "run" / "tables", tmp_path / "again" / "tables")
+    assert read(tmp_path / "again").summary == found.summary
+    assert sg.report.write(tmp_path / "again").read_text(encoding="utf-8") == page
+
+
+def test_beside_a_model_with_gradients_each_is_searched_in_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SUITES, "fast", (PGD(steps=3), FGSM()))
+    monkeypatch.setitem(SUITES, "blind", tuple(BLIND))
+    other, data, threat = (
+        nets.build("mlp", seed=1, activation=nn.Softplus),
+        sg.data.from_arrays(X, Y, CLASSES),
+        sg.linf(0.2),
+    )
+    models = {"box": sg.BlackBox(_logits), "other": other}
+    box, plain = (found := sg.audit(models, data, threat).summary)["models"]
+    assert [a["name"] for a in box["attacks"]] == ["square", "random_noise"]
+    assert [a["name"] for a in plain["attacks"]] == ["pgd", "fgsm"]
+    assert box["rho2"] is None
+    assert plain["rho2"] is not None
+    assert found["transfer"]["attack"] == "Square, 20 queries or PGD, 3 steps"
+    # What is made on the box, and on the other, is what is made on the network that it is.
+    for place, attack in enumerate((BLIND[0], PGD(steps=3))):
+        twins = sg.audit({"box": NET, "other": other}, data, threat, attacks=[attack], gallery=0).summary
+        assert found["transfer"]["accuracy"][place] == twins["transfer"]["accuracy"][place]
+
+
+def test_attacks_that_need_a_gradient_are_refused_by_name() -> None:
+    data = sg.data.from_arrays(X, Y, CLASSES)
+    for attacks, named in (([PGD(steps=2)], "PGD, 2 steps"), ([Square(), Standard()], "Standard"), ([FGSM()], "FGSM")):
+        with pytest.raises(sg.UsageError, match=rf"BlackBox gives no gradient, and {named}.*attacks=.sg.attacks.Sq"):
+            sg.audit(sg.BlackBox(_logits), data, sg.linf(0.1), attacks=attacks)
+
+
+def test_checks_of_its_number_need_no_gradient_either() -> None:
+    found = sg.validity(sg.BlackBox(_logits), sg.data.from_arrays(X, Y, CLASSES), BLIND[0], sg.linf(0.2))
+    assert {check.name for check in found.checks if check.passed is None} >= {"gradient there", "iterations help"}
 
 
 # One logit for two classes

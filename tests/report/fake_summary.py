@@ -111,6 +111,7 @@ def _model(index: int, name: str, rng: np.random.Generator) -> dict[str, Any]:
         "file": f"models/{index}.safetensors" if index else None,
         "architecture": {"name": "small_cnn", "width": 32},
         "draws": 1,
+        "gradients": True,
         "parameters": 38_922,
         "samples": SAMPLES,
         "weights": f"{index:02d}c0ffee5eed",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,7 +45,6 @@ class Standard(Attack):
     queries: Count = 5000
     targets: Count = 9
     optimism: Positive | None = 2.0
-    needs_gradient: ClassVar[bool] = False  # its last member does without
 
     def members(self) -> tuple[tuple[str, Attack], ...]:
         return (

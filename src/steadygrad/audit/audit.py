@@ -73,6 +73,9 @@ def audit(
         raise UsageError(f"center must be one input of shape {data.shape}, got {tuple(center.shape)}")
     how = {"draws": plan.draws, "device": plan.device, "of_data_only": plan.classes_of_data_only}
     fitted = fitting_all(named, data, threat=threat, **how)
+    for name, found in fitted.items():
+        if not found.gradients:
+            plan.check_blind(name)
     judged = {name: found.model for name, found in fitted.items()}
     data = dataclasses.replace(data, classes=next(iter(fitted.values())).classes)
     weights = {name: weights_key(model) for name, model in judged.items()}

@@ -10,12 +10,12 @@ from pydantic import BeforeValidator, Field, model_validator
 from steadygrad import masks
 from steadygrad.attacks import PGD, Attack
 from steadygrad.attacks.expectation import DRAWS
-from steadygrad.attacks.suites import SUITES, suite_of
+from steadygrad.attacks.suites import SUITES, blind, suite_of
 from steadygrad.attributions import Attribution, IntegratedGradients, Saliency
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.measuring.measures.curve import GRID, Curve
 from steadygrad.plans import AsNumber, Count, Plan, Radius, Seed, method, methods
-from steadygrad.registry import describe
+from steadygrad.registry import describe, label_of
 from steadygrad.threat import Threat, check_radius
 
 
@@ -44,7 +44,7 @@ class AuditPlan(Plan):
     samples: Count | None = Field(
         None, description="Samples to attack, drawn in equal numbers from each class; all if not given."
     )
-    suite: Literal["fast", "standard"] = Field("fast", description="Attacks by the name of their suite.")
+    suite: Literal["fast", "standard", "blind"] = Field("fast", description="Attacks by the name of their suite.")
     attacks: Annotated[tuple[Attack, ...], methods("attack")] = Field(
         (), description="An attack instead of the suite, e.g. pgd:steps=100; may be repeated, the leading one first."
     )
@@ -143,9 +143,19 @@ class AuditPlan(Plan):
         share = None if self.mask is None else float(masks.parsed(self.mask).float().mean())
         return {"norm": self.norm, "eps": float(eps), "bounds": list(self.bounds), "mask": share}
 
-    def suite_of_attacks(self) -> tuple[Attack, ...]:
-        """The attacks, the leading one first."""
-        return suite_of(self.attacks if "attacks" in self.model_fields_set else self.suite, self.threat)
+    def suite_of_attacks(self, gradients: bool = True) -> tuple[Attack, ...]:
+        """The attacks, the leading one first; for a model without gradients those that need none."""
+        suite = suite_of(self.attacks if "attacks" in self.model_fields_set else self.suite, self.threat)
+        return suite if gradients else blind(suite, self.threat)
+
+    def check_blind(self, model: str) -> None:
+        """Refuse attacks that were chosen one by one and need a gradient, for a model that gives none."""
+        suite = self.suite_of_attacks()
+        if needing := [label_of(attack) for attack in suite if attack.needs_gradient and suite not in SUITES.values()]:
+            raise UsageError(
+                f"{model} gives no gradient, and {', '.join(needing)} would need one: give attacks that need none "
+                "(attacks=[sg.attacks.Square()], --attacks square), or none, for the suite that searches blind"
+            )
 
     def given(self) -> dict[str, Any]:
         """The fields that were set, besides those of the threat, as arguments of an audit."""

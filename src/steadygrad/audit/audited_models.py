@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,14 @@ class Note:
     text: str
 
 
+BLIND = Note(
+    "gradients",
+    True,
+    "the model's output carries no gradient to its input: it was searched blind only, which finds less; if there is a "
+    "detach, a no_grad or a conversion to NumPy in its forward that can go, audit it without",
+)
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A model as it is judged: it takes the inputs of the data, and its first outputs are the classes of the data.
@@ -58,11 +67,13 @@ class Fitted:
     Attributes:
         classes: what its outputs mean: those of the data, then the others of the model.
         notes: what was done to that end, and has to be told.
+        gradients: whether its logits carry a gradient to the inputs; without, it is searched blind.
     """
 
     model: nn.Module
     classes: tuple[str, ...]
     notes: tuple[Note, ...] = ()
+    gradients: bool = True
 
     def told(self) -> Fitted:
         """Itself, after its notes were logged, for results that have no place for them."""
@@ -129,7 +140,7 @@ def fitting(model: nn.Module, data: Dataset, threat: Threat, draws: int, device:
     """A model as an audit judges it, a randomized one as its mean over draws; other arguments as for `agreeing`.
 
     Raises:
-        UsageError: it does not fit the data or the threat, or gives no gradient.
+        UsageError: it does not fit the data or the threat, or its gradient cannot be computed.
     """
     found = agreeing(model, data, threat, device, **how)
     x, _ = data.batch(slice(0, 2))
@@ -137,24 +148,26 @@ def fitting(model: nn.Module, data: Dataset, threat: Threat, draws: int, device:
         x = x.to(where)
         with frozen(found.model) as as_called, torch.enable_grad():
             logits = as_called(x.requires_grad_())
-            missing = _missing_gradient(logits, x)
-        if missing:
-            raise UsageError(
-                f"the model's output carries no gradient to its input ({missing}): attacks that follow gradients would "
-                "find nothing; what searches without takes it: sg.evaluate(model, data, sg.attacks.Square(), threat)"
-            )
-        return dataclasses.replace(found, model=expected(found.model, x.detach(), draws))
+            gradients = _gives_gradient(logits, x)
+        model = expected(found.model, x.detach(), draws)
+        notes = found.notes if gradients else (*found.notes, BLIND)
+        return dataclasses.replace(found, model=model, notes=notes, gradients=gradients)
 
 
-def _missing_gradient(logits: Tensor, x: Tensor) -> str:
-    """Why there is no gradient from logits (N, K) to inputs (N, *); empty where there is one."""
-    if logits.requires_grad:
-        try:
-            torch.autograd.grad(logits.sum(), x)
-            return ""
-        except RuntimeError as error:
-            return str(error).strip().splitlines()[0]
-    return "is there a detach, a no_grad or a conversion to NumPy in its forward?"
+def _gives_gradient(logits: Tensor, x: Tensor) -> bool:
+    """Whether there is a gradient from logits (N, K) to inputs (N, *)."""
+    if not logits.requires_grad:
+        return False
+    try:
+        with warnings.catch_warnings():  # of quantized layers, that their gradients are none
+            warnings.simplefilter("ignore")
+            return torch.autograd.grad(logits.sum(), x, allow_unused=True)[0] is not None
+    except RuntimeError as error:
+        # It has one that cannot be had: a blind search would be the poorer way.
+        raise UsageError(
+            f"the model's output carries no gradient to its input ({str(error).strip().splitlines()[0]}): mend its "
+            "forward; what searches without takes it: sg.evaluate(model, data, sg.attacks.Square(), threat)"
+        ) from error
 
 
 def fitting_all(models: Mapping[str, nn.Module], data: Dataset, **how: Any) -> dict[str, Fitted]:
@@ -188,6 +201,7 @@ def about_model(fitted: Fitted, weights: str, file: str | None) -> dict[str, Any
         "file": file,
         "architecture": getattr(base_of(model), "architecture", None),
         "draws": draws_of(model),
+        "gradients": fitted.gradients,
         "parameters": sum(p.numel() for p in model.parameters()),
         "weights": weights,
         "notes": [dataclasses.asdict(note) for note in fitted.notes],

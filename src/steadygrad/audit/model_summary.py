@@ -36,7 +36,7 @@ class ModelSummary:
     Attributes:
         tables: where measurements come from.
         name: of the model.
-        about: file, architecture, draws, parameters, weights.
+        about: file, architecture, draws, gradients, parameters, weights.
         data: samples, classes and shape of the data.
         keep: places of the samples whose adversarial inputs are kept.
     """
@@ -49,9 +49,19 @@ class ModelSummary:
     keep: tuple[int, ...]
 
     @property
+    def gradients(self) -> bool:
+        """Whether the model gives any; what needs them is left out where it does not."""
+        return bool(self.about["gradients"])
+
+    @cached_property
+    def suite(self) -> tuple[Attack, ...]:
+        """The attacks of the plan, or those that need no gradient."""
+        return self.plan.suite_of_attacks(self.gradients)
+
+    @property
     def lead(self) -> Attack:
         """The attack that draws curves and pictures and is what the checks test."""
-        return self.plan.suite_of_attacks()[0]
+        return self.suite[0]
 
     @cached_property
     def attacked(self) -> dict[str, Table]:
@@ -62,7 +72,7 @@ class ModelSummary:
                 self.name,
                 keep=self.keep if attack == self.lead or self.plan.keep_inputs else (),
             )
-            for attack in self.plan.suite_of_attacks()
+            for attack in self.suite
         }
 
     @property
@@ -82,7 +92,7 @@ class ModelSummary:
             [np.where(t["success"], t["distance"], np.inf) for t in self.attacked.values()], axis=0
         )  # fmt: skip
         rows, free = self.checked, self.plan.threat.at(None)
-        for attack in nearest(free.norm):
+        for attack in nearest(free.norm) if self.gradients else ():
             searched = self.tables.run(Attacked(attack, free), self.name, rows=rows)
             known[rows] = np.minimum(known[rows], searched["distance"])
         return known
@@ -103,7 +113,7 @@ class ModelSummary:
     def records(self) -> Table:
         """What the suite and the search of the curve found: the headline is the share that none of them changed."""
         plan, found = self.plan, self.attacked
-        parts = [records(found[label_of(a)], Attacked(a, plan.threat), self.name) for a in plan.suite_of_attacks()]
+        parts = [records(found[label_of(a)], Attacked(a, plan.threat), self.name) for a in self.suite]
         return Table.join([*parts, records_of_curve(self.curve, self._curve, self.name, plan.eps)])
 
     def summary(self, shared: Mapping[str, Array]) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -113,13 +123,24 @@ class ModelSummary:
         subject = Subject(
             self.tables, self.name, int(self.about["draws"]), self.lead, plan.threat, lead.select(self.checked),
             tuple(self.checked), len(self.data["classes"]), tuple(self.data["shape"]), fallen(self.attacked.values()),
+            self.gradients,
         )  # fmt: skip
-        judged = verdict(checks(subject), subject.base["label"].tolist(), self.data["classes"])
-        norms = self.tables.run(GradientNorms(), self.name)
-        score = self.tables.run(Rho2(), self.name, shared=shared)
+        labels, classes = subject.base["label"].tolist(), self.data["classes"]
+        judged = verdict(checks(subject), labels, classes, gradients=self.gradients)
         radii = self.curve["radius"]
         points = [{"eps": e, "accuracy": share_of(radii > e).plain()} for e in (0.0, *self._curve.grid)]
-        ratios = {"pixels": mean_ratio(score), "centered": mean_ratio(score, "centered_norm")}
+        confidence = {"clean": lead["clean_confidence"], "adversarial": lead["confidence"]}
+        arrays = {f"confidence_{state}": values for state, values in confidence.items()}
+        followed: dict[str, Any] = {"distances": None, "rho2": None, "gradient_norm": None, "explanations": []}
+        if self.gradients:
+            norms = self.tables.run(GradientNorms(), self.name)
+            arrays |= {"gradient_norms": norms["norm"], "next_gradient_norms": norms["next_norm"]}
+            followed = {
+                "distances": self._distances(),
+                "rho2": self._rho2(shared),
+                "gradient_norm": {"quantiles": quantiles(norms["norm"]), "next_class": quantiles(norms["next_norm"])},
+                "explanations": self._stability(),
+            }
         entry = {
             "name": self.name,
             **{key: value for key, value in self.about.items() if key != "notes"},
@@ -133,32 +154,30 @@ class ModelSummary:
             "verdict": judged.plain(),
             "by_class": self._by_class(),
             "eligibility": judged.eligibility(),
-            "attacks": [self._attack(a, worst.value) for a in plan.suite_of_attacks()],
+            "attacks": [self._attack(a, worst.value) for a in self.suite],
             "broken_by": self._broken_by(),
             "curve": {"attack": label_of(self.lead), "points": points},
-            "distances": self._distances(),
-            "rho2": {
-                "attack": label_of(Rho2().attack),
-                **{name: None if ratio is None else ratio.plain() for name, ratio in ratios.items()},
-                "turned": share_of(score["turned"]).plain(),
-            },
-            "gradient_norm": {"quantiles": quantiles(norms["norm"]), "next_class": quantiles(norms["next_norm"])},
-            "confidence": {"clean": quantiles(lead["clean_confidence"]), "adversarial": quantiles(lead["confidence"])},
+            "confidence": {state: quantiles(values) for state, values in confidence.items()},
             "further": self._further(),
-            "explanations": self._stability(),
-        }
-        arrays = {
-            "gradient_norms": norms["norm"],
-            "next_gradient_norms": norms["next_norm"],
-            "confidence_clean": lead["clean_confidence"],
-            "confidence_adversarial": lead["confidence"],
+            **followed,
         }
         return entry, {kind: values.astype(np.float32) for kind, values in arrays.items()}
+
+    def _rho2(self, shared: Mapping[str, Array]) -> dict[str, Any]:
+        score = self.tables.run(Rho2(), self.name, shared=shared)
+        ratios = {"pixels": mean_ratio(score), "centered": mean_ratio(score, "centered_norm")}
+        return {
+            "attack": label_of(Rho2().attack),
+            **{name: None if ratio is None else ratio.plain() for name, ratio in ratios.items()},
+            "turned": share_of(score["turned"]).plain(),
+        }
 
     def _attack(self, attack: Attack, worst: float) -> dict[str, Any]:
         table = self.attacked[label_of(attack)]
         rate = success_rate(table)
-        judged = attack_verdict(table, worst, getattr(attack, "steps", 1) > 1, attack.needs_gradient)
+        # One member that does without a gradient makes up for those that stand still.
+        needy = all(member.needs_gradient for _, member in attack.members())
+        judged = attack_verdict(table, worst, getattr(attack, "steps", 1) > 1, needy)
         described = describe(attack)
         return {
             "name": described.pop("name"),
@@ -187,7 +206,7 @@ class ModelSummary:
         broken = {label: table["broken_by"] != "" for label, table in self.attacked.items()}
         times = np.sum(list(broken.values()), axis=0)
         rows = []
-        for attack in self.plan.suite_of_attacks():
+        for attack in self.suite:
             label, members = label_of(attack), [name for name, _ in attack.members()]
             for member in members:
                 hit = self.attacked[label]["broken_by"] == member

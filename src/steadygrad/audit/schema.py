@@ -49,7 +49,10 @@ class Check(Part):
 class Verdict(AttackVerdict):
     """Whether a robust accuracy may be believed: every check that applies must pass."""
 
-    text: str = Field(description='"number holds", "number refuted, because ...", or "too few samples to judge: ..."')
+    text: str = Field(
+        description='"number holds", "number holds, by blind search only", "number refuted, because ..." '
+        'or "too few samples to judge: ..."'
+    )
     checks: list[Check] = Field(description="the [checks](concepts/validity.md) behind it")
 
     @model_validator(mode="after")
@@ -165,7 +168,7 @@ class MapSimilarity(Mean):
 class Finding(Part):
     """Something to know before the numbers are read."""
 
-    about: Literal["bounds", "classes", "accuracy", "class order", "normalization"] = Field(
+    about: Literal["bounds", "classes", "gradients", "accuracy", "class order", "normalization"] = Field(
         description="what it is about"
     )
     warning: Flag = Field(description="whether the numbers may be wrong; otherwise it says how the model was taken")
@@ -179,6 +182,7 @@ class Model(Part):
     file: str | None = Field(description="where it came from, or null")
     architecture: dict[str, Any] | None = Field(description='{"name", ...}, or null for a module of your own')
     draws: Some = Field(description="over which the logits of a model that draws random numbers were averaged, or 1")
+    gradients: Flag = Field(description="whether it gives gradients; one that gives none is searched blind only")
     parameters: Count = Field(description="how many it has")
     weights: str = Field(description="hash of the weights")
     findings: list[Finding] = Field(description="what to know before the numbers are read")
@@ -194,10 +198,11 @@ class Model(Part):
     attacks: Annotated[list[AttackRow], MinLen(1)] = Field(description="the suite, the leading attack first")
     broken_by: list[BrokenBy] = Field(description="what each attack, or member of a suite, broke")
     curve: Curve | None = Field(description="accuracy against the radius")
-    distances: Distances | None = Field(description="the smallest changes found")
-    rho2: Rho2 | None = Field(description="the mean relative size of DeepFool's change")
+    distances: Distances | None = Field(description="the smallest changes found; null without gradients")
+    rho2: Rho2 | None = Field(description="the mean relative size of DeepFool's change; null without gradients")
     gradient_norm: Pair[Literal["quantiles", "next_class"], Quantiles] | None = Field(
-        description="l2 norm of the loss's input gradient, clean: for the class of the label, and the class after it"
+        description="l2 norm of the loss's input gradient, clean: for the class of the label, and the class after it; "
+        "null without gradients"
     )
     confidence: Pair[Literal["clean", "adversarial"], Quantiles] | None = Field(
         description="probability of the prediction, without and under attack"

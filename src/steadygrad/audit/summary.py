@@ -22,8 +22,9 @@ from steadygrad.registry import label_of
 
 SCHEMA = 1
 NOTE = (
-    "Rows made the inputs, columns judged them. The diagonal is white-box; all other cells are weak evidence: "
-    "resisting another model's examples says little about resisting one's own."
+    "Rows made the inputs, columns judged them. The diagonal is white-box, or a blind search of the model itself where "
+    "it gives no gradient; all other cells are weak evidence: resisting another model's examples says little about "
+    "resisting one's own."
 )
 
 
@@ -54,6 +55,7 @@ def summarize(
         return _Noting(corrupted(kind), noting.seen)
 
     entries, captions = [], {}
+    mapped = plan.attributions if any(model.gradients for model in models.values()) else ()
     for index, (name, model) in enumerate(models.items()):
         entry, drawn = model.summary(shared)
         entry["corruptions"] = corruptions(of_kind, facts.corrupted, name) if facts.corrupted else None
@@ -61,7 +63,7 @@ def summarize(
         arrays |= {f"{kind}_{index}": values for kind, values in drawn.items()}
         if plan.gallery:
             captions[name], shown = pictures(
-                noting, name, index, model.leading, model.lead, plan.attributions, classes, plan.gallery
+                noting, name, index, model.leading, model.lead, mapped if model.gradients else (), classes, plan.gallery
             )
             arrays |= shown
     parts: dict[str, Any] = {"transfer": None, "explained": None, "neurons": None, "gallery": None}
@@ -75,9 +77,9 @@ def summarize(
         arrays |= moved
     if plan.gallery:
         best = max(entries, key=lambda e: float(e["robust"]["value"]))["name"]
-        about, squares = grid(noting, best, labels, plan.suite_of_attacks()[0], plan.threat, classes)
+        about, squares = grid(noting, best, labels, models[best].lead, plan.threat, classes)
         arrays |= squares
-        parts["gallery"] = {"models": captions, "attributions": list(map(label_of, plan.attributions)), "grid": about}
+        parts["gallery"] = {"models": captions, "attributions": list(map(label_of, mapped)), "grid": about}
     records = Table.join([model.records for model in models.values()])
     distances = Table.join([model.smallest() for model in models.values()])
     summary = {**_head(noting.seen.values(), plan, facts, config), "models": entries, **parts}
@@ -115,13 +117,13 @@ def _head(
 
 
 def _transfer(tables: Tables, plan: AuditPlan, models: Mapping[str, ModelSummary]) -> dict[str, Any]:
-    lead = plan.suite_of_attacks()[0]
-    measure = Transferred(lead, plan.threat)
-
     def judged(name: str, source: str) -> Table:
         if name == source:
             return models[name].leading
-        return tables.run(measure, name, beside=(source,), title=f"{label_of(lead)} made on {source}")
+        lead = models[source].lead
+        title = f"{label_of(lead)} made on {source}"
+        return tables.run(Transferred(lead, plan.threat), name, beside=(source,), title=title)
 
     rows = [[accuracy(judged(name, source)).plain() for name in models] for source in models]
-    return {"attack": label_of(lead), "eps": plan.eps, "names": list(models), "accuracy": rows, "note": NOTE}
+    leads = " or ".join(dict.fromkeys(label_of(model.lead) for model in models.values()))
+    return {"attack": leads, "eps": plan.eps, "names": list(models), "accuracy": rows, "note": NOTE}

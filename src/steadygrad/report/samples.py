@@ -101,6 +101,8 @@ def _attacked(summary: Summary, arrays: Arrays, model: int, place: int, row: Pic
     words = f"perturbation, largest change of a pixel {largest}, drawn from -{end} to {end}"
     strip.change("perturbation", f"up to ±{largest}" if delta.any() else "none", delta, top, words)
     for index, name in enumerate(map(spaced, summary.gallery.attributions)):
+        if f"map_clean_{model}_{index}" not in arrays:  # a model without gradients has none
+            continue
         maps = [strip.values(f"map_{state}_{model}_{index}") for state in ("clean", "adversarial")]
         top = max(map(_largest, maps))
         shown = []

@@ -18,8 +18,8 @@ from torch import nn
 
 from steadygrad.arguments import public
 from steadygrad.attacks import FGSM, PGD, Attack, RandomNoise, Square
-from steadygrad.attacks.expectation import draws_of, expected
-from steadygrad.audit.audited_models import agreeing
+from steadygrad.attacks.expectation import DRAWS, draws_of
+from steadygrad.audit.audited_models import fitting
 from steadygrad.audit.checks.verdict import Check, Verdict, share_check, verdict
 from steadygrad.audit.records import accuracy
 from steadygrad.data.python_data import Samples
@@ -53,6 +53,7 @@ class Subject:
         shape: of a sample.
         fallen: ids of samples that other attacks broke as well: a longer attack that breaks them too
             shows nothing about the worst case.
+        gradients: whether the model gives any.
     """
 
     tables: Tables
@@ -65,6 +66,7 @@ class Subject:
     classes: int
     shape: tuple[int, ...]
     fallen: Collection[str] = ()
+    gradients: bool = True
 
     @property
     def count(self) -> int:
@@ -134,14 +136,17 @@ def validity(
     if not isinstance(threat.eps, float | int):
         raise UsageError("the checks need a threat with one radius for all samples, e.g. sg.linf(0.1)")
     check_radius(threat)
-    fitted = agreeing(model, data, threat, device).told()
-    judged = expected(fitted.model, data.batch(slice(0, 2))[0])
+    fitted = fitting(model, data, threat, DRAWS, device).told()
+    judged = fitted.model
     data = dataclasses.replace(data, classes=fitted.classes).draw(count, seed)
     runner = Runner({"model": judged}, data, seed=seed, device=device)
     rows = tuple(range(len(data)))
     base = runner.run(Attacked(attack, threat), "model", rows=rows)
-    subject = Subject(runner, "model", draws_of(judged), attack, threat, base, rows, len(data.classes), data.shape)
-    return verdict(checks(subject), data.labels.tolist(), data.classes)
+    subject = Subject(
+        runner, "model", draws_of(judged), attack, threat, base, rows, len(data.classes), data.shape,
+        gradients=fitted.gradients,
+    )  # fmt: skip
+    return verdict(checks(subject), data.labels.tolist(), data.classes, gradients=fitted.gradients)
 
 
 def checks(subject: Subject) -> list[Check]:
@@ -187,6 +192,8 @@ def scale_of_logits(s: Subject) -> Check:
 
 def gradient_there(s: Subject) -> Check:
     """Whether samples stood with a gradient: one that fell is settled."""
+    if not s.gradients:
+        return Check("gradient there", None, None, "", "the model gives no gradient: it was searched blind only")
     hits = int(s.base["zero_gradient"][~s.base["success"]].sum())
     text = f"{s.percent(hits)} of the samples count as robust while their gradient was exactly zero"
     return share_check("gradient there", hits, s.count, text)
@@ -195,6 +202,8 @@ def gradient_there(s: Subject) -> Check:
 def iterations_help(s: Subject) -> Check:
     """Whether a single step, or for an attack without steps an iterated one, finds what the attack does not."""
     name = "iterations help"
+    if not s.gradients:
+        return Check(name, None, None, "", "the model gives no gradient")
     if s.threat.norm not in PGD.norms:
         return Check(name, None, None, "", f"no gradient steps under {s.threat.norm}")
     loss: Any = getattr(s.attack, "loss", None)
@@ -226,15 +235,14 @@ def unbounded_wins(s: Subject) -> Check:
 
 
 def steps_suffice(s: Subject) -> Check:
-    """Whether twice the steps, and restarts, find no more."""
-    steps, restarts = (getattr(s.attack, setting, None) for setting in ("steps", "restarts"))
-    if steps is None:
-        return Check("steps suffice", None, None, "", "the attack has no steps")
+    """Whether twice the steps, and restarts, or twice the queries of a blind search, find no more."""
     # A restart may have its own rival class, so that more steps do not stand in for more restarts.
-    more = {"steps": 2 * steps} | ({} if restarts is None else {"restarts": 2 * restarts})
-    why = "twice the steps" if restarts is None else "twice the steps and restarts"
+    names = ("steps", "restarts") if hasattr(s.attack, "steps") else ("queries",)
+    more: dict[str, Any] = {n: 2 * value for n in names if (value := getattr(s.attack, n, None)) is not None}
+    if not more:
+        return Check("steps suffice", None, None, "", "the attack has no steps")
     hits = s.also_broken(dataclasses.replace(s.attack, **more))
-    return share_check("steps suffice", hits, s.count, f"{why} take {s.percent(hits)} more")
+    return share_check("steps suffice", hits, s.count, f"twice the {' and '.join(more)} take {s.percent(hits)} more")
 
 
 def beats_noise(s: Subject) -> Check:
@@ -291,6 +299,8 @@ def steady(s: Subject) -> Check:
 
 def no_derivative(s: Subject) -> Check:
     """Whether a prediction takes no derivatives itself."""
+    if not s.gradients:
+        return Check("no derivative in the forward", None, None, "", "the model gives no gradient to look at")
     seen = int(s.run(DerivativesTaken(), s.rows[:2])["derivatives"][0])
     why = ": it may optimize against the attack" if seen else ""
     text = f"a prediction takes {seen or 'no'} derivatives of its own{why}"

@@ -87,7 +87,9 @@ ELIGIBILITY = {
 """The terms of RobustBench (Croce et al. 2021, arXiv 2010.09670, section 3), and the checks that look at them."""
 
 
-def verdict(checks: list[Check], labels: Sequence[int], classes: Sequence[str] | None = None) -> Verdict:
+def verdict(
+    checks: list[Check], labels: Sequence[int], classes: Sequence[str] | None = None, *, gradients: bool = True
+) -> Verdict:
     """The verdict that follows from the checks of samples with these labels: all applicable ones must pass.
 
     A failed check refutes a number of any count of samples; that a number holds takes `LEAST` samples, of two classes
@@ -95,12 +97,15 @@ def verdict(checks: list[Check], labels: Sequence[int], classes: Sequence[str] |
 
     Args:
         classes: their names, to say which one is alone.
+        gradients: whether the model gives any; without, a number holds by blind search only.
     """
     failed = [c.text for c in checks if c.passed is False]
     if failed:
         return Verdict("refuted", f"number refuted, because {'; '.join(failed)}", tuple(checks))
     why = too_few(labels, classes)
-    return Verdict("too few", why, tuple(checks)) if why else Verdict("holds", "number holds", tuple(checks))
+    if why:
+        return Verdict("too few", why, tuple(checks))
+    return Verdict("holds", "number holds" if gradients else "number holds, by blind search only", tuple(checks))
 
 
 def too_few(labels: Sequence[int], classes: Sequence[str] | None = None) -> str:

@@ -23,7 +23,9 @@ def blocks(run: Run) -> list[Block]:
             "Deterministic": lambda m: _seen(
                 m.eligibility["deterministic"], f"mean of {m.draws} draws attacked" if m.draws > 1 else ""
             ),
-            "Gradients not zero": lambda m: _seen(m.eligibility["gradients"]),
+            "Gradients not zero": lambda m: _seen(
+                m.eligibility["gradients"], "" if m.gradients else "none: searched blind only"
+            ),
             "No optimization in the forward": lambda m: _seen(m.eligibility["no_optimization"]),
         },
         lambda model: model.name,
@@ -52,5 +54,10 @@ def _seen(value: bool | None, note: str = "") -> Cell:
 
 
 SECTION = ReportSection(
-    50, "checks", "Checks", "Checks behind the verdicts", "models.verdict models.eligibility models.draws", blocks
+    50,
+    "checks",
+    "Checks",
+    "Checks behind the verdicts",
+    "models.verdict models.eligibility models.draws models.gradients",
+    blocks,
 )

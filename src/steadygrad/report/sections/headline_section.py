@@ -30,11 +30,15 @@ def sentence(summary: Summary) -> str:
     if not sound:
         which = "the robust accuracy of this model" if len(models) == 1 else "any robust accuracy in this report"
         return f"The checks do not let {which} stand, measured on {samples}: the reason is beside the number."
-    best = max(sound, key=lambda model: model.robust.value)
+    # What a blind search leaves is no match for what gradients leave.
+    best = max(sound, key=lambda model: (model.gradients, model.robust.value))
+    alike = [model for model in sound if model.gradients == best.gradients]
     within = f"within {norm(summary.threat.norm)} ≤ {budget(summary.threat.eps)}"
-    lead = f"{best.name} withstands every attack tried {within} on {estimate(best.robust)} of {samples}"
+    tried = "attack tried" if best.gradients else "blind search tried, for want of gradients,"
+    lead = f"{best.name} withstands every {tried} {within} on {estimate(best.robust)} of {samples}"
     clean = f" (without attack it is right on {estimate(best.clean)})"
-    others = " – the most of the models whose numbers hold" if len(sound) > 1 else ""
+    kind = "" if len(alike) == len(sound) else " and that give gradients"
+    others = f" – the most of the models whose numbers hold{kind}" if len(alike) > 1 else ""
     tail = {0: "", 1: "; the number of one other model is refuted"}.get(
         refused, f"; the numbers of {refused} other models are refuted"
     )

@@ -15,14 +15,15 @@ def blocks(run: Run) -> list[Block]:
     if found is None:
         return []
     rows = []
-    for i, name in enumerate(found.names):
+    for i, (name, model) in enumerate(zip(found.names, run.summary.models, strict=True)):
+        own = "white-box" if model.gradients else "blind"
         cells = [share(v, shade=v.value, framed=i == j) for j, v in enumerate(found.accuracy[i])]
-        cells[i] = share(white := found.accuracy[i][i], shade=white.value, framed=True, note="white-box")
+        cells[i] = share(white := found.accuracy[i][i], shade=white.value, framed=True, note=own)
         rows.append((name, cells))
     caption = (
         f"Accuracy of the target (column) on points made against the source (row) by {found.attack}, "
-        f"{norm(run.summary.threat.norm)} ≤ {budget(found.eps)}. The framed diagonal is white-box; all else is weak "
-        "evidence: a low number shows damage, a high one shows nothing."
+        f"{norm(run.summary.threat.norm)} ≤ {budget(found.eps)}. On the framed diagonal a model is attacked itself; "
+        "all else is weak evidence: a low number shows damage, a high one shows nothing."
     )
     return [Text(found.note), Table(caption, ["Source", *map(named, run.summary.models)], rows, style="stacked")]
 
