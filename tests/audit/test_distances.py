@@ -29,7 +29,7 @@ from steadygrad.registry import label_of
 def summarized(model: nn.Module, data: Dataset, threat: sg.Threat, **settings: Any) -> ModelSummary:
     plan = AuditPlan.of(threat, {"attacks": [FGSM()], "checked": len(data), **settings})
     about = {"samples": len(data), "classes": list(data.classes), "shape": list(data.shape)}
-    return ModelSummary(Runner({"m": model}, data), plan, "m", {"draws": 1}, about, ())
+    return ModelSummary(Runner({"m": model}, data), plan, "m", {"draws": 1, "gradients": True}, about, ())
 
 
 @pytest.mark.parametrize(

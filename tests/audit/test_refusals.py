@@ -76,7 +76,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
         "DeepFool does not work for l1; attacks that do: .*fmn",
     ),
     "a center of another shape": (_right, {"center": torch.zeros(64)}, r"center must be .* got \(64,\)"),
-    "no gradient": (_Detached, {}, "carries no gradient to its input"),
+    "no gradient": (_Detached, {}, "gives no gradient, and FGSM would need one"),
     "a batch of none": (_right, {"batch_size": 0}, "batch_size must be at least 1, got 0"),
 }
 
