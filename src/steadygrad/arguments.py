@@ -253,6 +253,10 @@ def _of_the_callers(error: Exception, arguments: Mapping[str, Any]) -> UsageErro
     """What to say of an error that code of the caller raised, or the model's derivative; None for any other."""
     if isinstance(error, UsageError | Failure) or out_of_memory(error):
         return None
+    for name, value in arguments.items():  # called with arguments that it does not take
+        called = getattr(value, "__qualname__", None)
+        if isinstance(error, TypeError) and called and str(error).startswith(f"{called}() "):
+            return UsageError(f"{name} cannot be called as it is here: {error}")
     trace = error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename

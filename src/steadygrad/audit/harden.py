@@ -24,9 +24,11 @@ from steadygrad.data import Dataset
 from steadygrad.data.python_data import Samples
 from steadygrad.defenses import Defense
 from steadygrad.errors import UsageError
+from steadygrad.kinds import Device
 from steadygrad.registry import describe
 from steadygrad.threat import Threat
 from steadygrad.training import FitSettings, fit
+from steadygrad.values import Seed
 
 SCHEMA = 1
 BEFORE, AFTER = "before", "after"
@@ -75,8 +77,8 @@ def harden(
     validation: Samples | float = 0.1,
     settings: FitSettings | None = None,
     out: str | Path | None = None,
-    seed: int = 0,
-    device: str = "cpu",
+    seed: Seed = 0,
+    device: Device = "cpu",
     files: str | None = None,
     command: str = "",
     **audit_settings: Any,
