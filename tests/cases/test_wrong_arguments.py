@@ -56,6 +56,7 @@ WRONG: dict[str, Any] = {
     "another count": torch.full((3, 1, 4, 4), 0.5),
     "one image": torch.full((1, 4, 4), 0.5),
     "classes out of range": torch.tensor([7, -1]),
+    "a class out of range": torch.tensor([0, 7]),
     "three classes": torch.tensor([0, 1, 2]),
     "a sparse tensor": torch.zeros(2, 3).to_sparse(),
     "an array of texts": np.array(["a", "b"]),
@@ -129,3 +130,40 @@ def test_the_walk_reaches_the_face_and_its_rooms() -> None:
     assert {"audit", "linf", "attacks.PGD", "attacks.PGD.__call__", "neurons.movers", "data.Dataset.take"} <= {*found}
     assert len(found) >= 240
     assert sum(len(public.parameters(name)) for name in found) * len(WRONG) >= 30_000
+
+
+CLASSES = [name for name in public.names() if {p.name for p in public.parameters(name)} & {"y", "target"}]
+OUT = {"too large": [0, 3], "negative": [0, -1], "of both kinds": [7, -2]}
+
+
+@pytest.mark.parametrize("callable_", [name for name in CLASSES if name not in ("data.from_arrays", "fit")])
+def test_classes_that_the_model_does_not_have_are_refused(callable_: str, tmp_path: Path) -> None:
+    called = public.call(callable_, tmp_path)
+    for name in {"y", "target"} & called.arguments.keys():
+        for values in OUT.values():
+            with pytest.raises(UsageError, match=r"0\.\.2.*got|do not fit each other"):
+                public.run(called, **{name: torch.tensor(values)})
+
+
+MODELS = [name for name in public.names() if any(p.name in ("model", "models") for p in public.parameters(name))]
+
+
+@pytest.mark.parametrize("callable_", [name for name in MODELS if not name.startswith(HEAVY)])
+def test_what_is_no_model_is_refused_with_what_came(callable_: str, tmp_path: Path) -> None:
+    called = public.call(callable_, tmp_path)
+    name = next(name for name in called.arguments if name in ("model", "models"))
+    for value in (None, "model.pt", nn.Linear, 3, [1.0], {"a": 1}):
+        with pytest.raises(UsageError, match="model"):
+            public.run(called, **{name: value})
+
+
+INPUTS = [name for name in public.names() if any(p.name == "x" for p in public.parameters(name))]
+BAD = ("a tensor of nan", "a tensor of inf", "no entries", "complex inputs", "whole inputs", "None", "a text")
+
+
+@pytest.mark.parametrize("callable_", [name for name in INPUTS if "model" in {p.name for p in public.parameters(name)}])
+def test_inputs_that_are_none_are_refused(callable_: str, tmp_path: Path) -> None:
+    called = public.call(callable_, tmp_path)
+    for kind in BAD:
+        with pytest.raises(UsageError):
+            public.run(called, x=WRONG[kind])

@@ -16,7 +16,7 @@ from steadygrad import curvature, derivatives, randomness
 from steadygrad.arguments import Classes, Inputs, arithmetic
 from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, score
 from steadygrad.attributions.baselines import Baseline, of_inputs
-from steadygrad.classifier import frozen
+from steadygrad.classifier import check_classes, check_inputs, check_logits, frozen
 from steadygrad.values import Count, Limit
 
 _Sigma = Annotated[float, Limit("finite and positive, in units of the inputs", lambda value: 0 < value < math.inf)]
@@ -144,7 +144,11 @@ class IntegratedGradients(_Averaged):
         """Completeness error (N,) of maps (N, *): their sum minus (F(x) - F(baseline)); two forwards, no trace."""
         with frozen(model) as model, torch.no_grad():
             start = of_inputs(self.baseline, x).expand_as(x)
-            ends = [score(model(p), target.to(x.device), self.of) for p in (x, start)]
+            logits = [model(p) for p in (x, start)]
+        check_inputs(x, target, (-math.inf, math.inf), name="target")
+        check_logits(logits[0], len(x))
+        check_classes(target, logits[0].shape[1], "target")
+        ends = [score(one, target, self.of) for one in logits]
         return maps.detach().flatten(1).sum(1) - (ends[0] - ends[1])
 
 

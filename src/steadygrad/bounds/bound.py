@@ -81,7 +81,8 @@ class Bound(Method, abc.ABC):
 
     def check_model(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
         """Refuse classes, an output or a model that this bound does not exist for."""
-        self.attribution(model, x[:1], target[:1])
+        for one in {int(target.min()), int(target.max())}:  # which refuses classes that the model does not have
+            self.attribution(model, x[:1], target.new_tensor([one]))
 
     @abc.abstractmethod
     def bound_batch(self, model: nn.Module, x: Tensor, target: Tensor, threat: Threat, seeds: Tensor) -> DeviationBound:

@@ -24,7 +24,7 @@ from steadygrad import derivatives, randomness, registry
 from steadygrad.arguments import Inputs, Labels, public
 from steadygrad.attacks import Attack
 from steadygrad.calling import called
-from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen
+from steadygrad.classifier import bounds_of, check_classes, check_inputs, check_logits, frozen
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.neurons import Layers, recorded
@@ -100,8 +100,9 @@ class Step:
             self._draws = randomness.state_of(self.x.device)
             logits: Tensor = self.model(self.x)
         if self.state.samples is None:  # training has checked its data, and a look waits for the device
+            check_inputs(self.x, self.y, (-math.inf, math.inf))
             check_logits(logits, len(self.x))
-            check_inputs(self.x, self.y, (-math.inf, math.inf), logits.shape[1])
+            check_classes(self.y, logits.shape[1])
         return logits
 
     def outputs(self, layers: Layers) -> dict[str, Tensor]:
