@@ -23,8 +23,10 @@ from steadygrad.models.architectures import seeded
 
 
 def _near(name: str, known: Iterable[str]) -> str:
-    lower = {n.lower(): n for n in known}
-    near = [lower[n] for n in difflib.get_close_matches(name.lower(), lower, n=5, cutoff=0.4)]
+    lower: dict[str, list[str]] = {}
+    for one in known:
+        lower.setdefault(one.lower(), []).append(one)
+    near = [one for n in difflib.get_close_matches(name.lower(), lower, n=5, cutoff=0.4) for one in lower[n]]
     return f"; near names: {', '.join(near)}" if near else ""
 
 
