@@ -336,8 +336,8 @@ def test_passes_are_counted(attribution: Attribution, beta: float | None) -> Non
     with gates.counted(model) as passes:
         result = attack(model, x, None, linf(0.1))
     assert result.noise is not None
-    # The probe of the curvature is the only thing that is not counted: four samples.
-    assert passes["samples"] == int((result.forwards + result.noise.forwards).sum()) + 4
+    # The probe of the curvature is the only thing that is not counted: eight samples.
+    assert passes["samples"] == int((result.forwards + result.noise.forwards).sum()) + 8
     f = {"Saliency": 1, "IntegratedGradients": 3, "SmoothGrad": 2}[type(attribution).__name__]
     label = int(f > 1)  # a forward to see the label, where the attribution does not ask at the point itself
     looks, slopes = 2 + 8 * (beta is not None), 8
