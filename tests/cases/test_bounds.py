@@ -192,7 +192,7 @@ def test_floats_outside_of_the_range_are_told_how_to_state_it() -> None:
 
 @pytest.mark.parametrize("bounds", [(1, 0), (0, 0), (0, float("inf")), (0, 1, 2), 3, "01", (None, 1)])
 def test_bounds_that_are_none(bounds: Any) -> None:
-    with pytest.raises(UsageError, match="bounds must be"):
+    with pytest.raises(UsageError, match=r"bounds(\[0\])? must be"):
         sg.data.from_arrays(np.zeros((4, 3), "float32"), np.arange(4) % 2, bounds=bounds)
 
 
