@@ -140,7 +140,8 @@ def _any_of(name: str, value: Any, members: tuple[Any, ...]) -> Any:
     if Path in members and isinstance(value, str) and not value:
         raise UsageError(f"{name} must be a path, got ''")
     members = tuple(member for member in members if member is not type(None))
-    for member in members:
+    # What is of one of the types already is not made into another: lazy images would be read as a tensor.
+    for member in sorted(members, key=lambda member: not _is_one(value, member)):
         try:
             return take(name, value, member)
         except UsageError:
@@ -148,6 +149,11 @@ def _any_of(name: str, value: Any, members: tuple[Any, ...]) -> Any:
                 raise
     expected = " or ".join(dict.fromkeys(words(member) for member in members))
     raise UsageError(f"{name} must be {expected}, got {shown(value)}")
+
+
+def _is_one(value: Any, hint: Any) -> bool:
+    kind = get_origin(hint) or hint
+    return isinstance(kind, type) and isinstance(value, kind)
 
 
 def _items(name: str, value: Any, hint: Any, kind: type, parts: tuple[Any, ...]) -> Any:

@@ -217,7 +217,7 @@ def check_model(found: Audit, row: Any, tables: Tables, suite: tuple[Attack, ...
         is_mean(said, maps[f"{said['under']}: {said['measure']}"], least, 1.0)
     labels, stood = lead["label"].to_numpy(), ~frame.groupby("sample")["success"].any()[lead["sample"]].to_numpy()
     for said in row["by_class"]:
-        mine = labels == int(said["name"])
+        mine = labels == found.summary["data"]["classes"].index(said["name"])
         is_share(said["clean"], right[mine])
         is_share(said["robust"], stood[mine])
     assert len(row["by_class"]) == len(set(labels))
