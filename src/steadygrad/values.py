@@ -153,7 +153,8 @@ def _any_of(name: str, value: Any, members: tuple[Any, ...]) -> Any:
 
 def _is_one(value: Any, hint: Any) -> bool:
     kind = get_origin(hint) or hint
-    return isinstance(kind, type) and isinstance(value, kind)
+    # A tensor of one number is a number where both may be given.
+    return isinstance(kind, type) and kind is not Tensor and isinstance(value, kind)
 
 
 def _items(name: str, value: Any, hint: Any, kind: type, parts: tuple[Any, ...]) -> Any:
@@ -320,6 +321,8 @@ def tensor(name: str, value: Any) -> Tensor:
     elif value is None or isinstance(value, str | bytes | dict | set | type | bool | complex):
         found = refuse(name, value, Tensor)
     else:
+        if isinstance(value, list | tuple) and value:
+            _refuse_texts(name, value)
         try:
             if isinstance(value, list | tuple):
                 found = torch.stack(list(value)) if value and isinstance(value[0], Tensor) else torch.tensor(value)
@@ -331,6 +334,14 @@ def tensor(name: str, value: Any) -> Tensor:
         found = refuse(name, value, Tensor)
     # Made in inference mode, it can carry no gradient; a copy can.
     return found.clone() if found.is_inference() and not torch.is_inference_mode_enabled() else found
+
+
+def _refuse_texts(name: str, value: Any) -> None:
+    if isinstance(value[0], str):
+        raise UsageError(
+            f"{name} must hold numbers, got texts such as {str(value[0])!r}: classes, y = np.unique(names, "
+            "return_inverse=True) makes them of names"
+        )
 
 
 def _of_array(array: Any) -> Tensor:

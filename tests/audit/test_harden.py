@@ -65,8 +65,8 @@ def _forwards(model: nn.Module, **more: Any) -> int:
 def test_nothing_is_attacked_twice_without_a_folder(trained: Classifier, tmp_path: Path) -> None:
     without, within = _forwards(trained), _forwards(trained, out=tmp_path / "run")
     assert without == within > 0
-    # A second run in the folder tries the models on two samples each, and measures nothing.
-    assert _forwards(trained, out=tmp_path / "run") <= 20
+    # A second run in the folder tries the models on two samples each, a few times, and measures nothing.
+    assert _forwards(trained, out=tmp_path / "run") <= 24
 
 
 def _lasting(folder: Path) -> dict[str, Any]:

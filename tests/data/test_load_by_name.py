@@ -63,7 +63,7 @@ def test_unknown_names_list_the_near_ones(tmp_path, monkeypatch):
     monkeypatch.setenv("STEADYGRAD_DATA", str(tmp_path))
     with pytest.raises(UsageError, match="'retinas'; did you mean 'retina'"):
         data.load("retinas")
-    with pytest.raises(UsageError, match="no data set, file or folder ''"):
+    with pytest.raises(UsageError, match="name must be a path, got ''"):
         data.load("")
 
 

@@ -194,7 +194,7 @@ def _classes(arrays: Mapping[str, npt.NDArray[Any]]) -> Sequence[str] | int | No
     # Counted over all splits: the last class may be absent from one of them.
     labels = [array for key, array in arrays.items() if key == "y" or key.startswith("y_")]
     largest = [int(array.max()) for array in labels if array.dtype.kind in "iu" and array.size]
-    return max(*largest, -1) + 1 if largest else None
+    return max(*largest, 1) + 1 if largest else None  # one class alone is told by the labels
 
 
 def _word(arrays: Mapping[str, npt.NDArray[Any]], key: str) -> Any:
