@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadygrad import randomness
+from steadygrad.arguments import Inputs, Labels, public
 from steadygrad.classifier import bounds_of, check_inputs, check_logits, frozen
 from steadygrad.derivatives import in_chunks
 from steadygrad.errors import UsageError
@@ -76,8 +77,9 @@ class BoundaryDistance(Measure):
         return {"distance": found}
 
 
+@public
 def noise_insensitivity(
-    model: nn.Module, x: Tensor, y: Tensor, eps: float, *, draws: int = 10, generator: randomness.Seeds = None
+    model: nn.Module, x: Inputs, y: Labels, eps: float, *, draws: int = 10, generator: randomness.Seeds = None
 ) -> Tensor:
     """Mean change of the loss under noise, per unit of its linf norm, (N,); smaller is steadier: an estimate.
 
@@ -106,19 +108,20 @@ def noise_insensitivity(
     seeds = randomness.sample_seeds(len(x), generator)
     total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     with frozen(model, seeds) as model, torch.no_grad():
-        clean = _loss(model, x, y)
+        logits = model(x)
+        check_logits(logits, len(x))
+        check_inputs(x, y, threat.bounds, logits.shape[1])
+        clean = _loss(logits, y)
         for draw in range(draws):
             points = threat.random(x, seeds, draw)
             size = (points - x).flatten(1).abs().amax(1).double()
-            change = (_loss(model, points, y) - clean).abs()
+            change = (_loss(model(points), y) - clean).abs()
             # A pixel at its bound may stay where it is; a point that has not moved says nothing.
             total += torch.where(size > 0, change / torch.where(size > 0, size, 1.0), 0.0)
     return total / draws
 
 
-def _loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    logits = model(x)
-    check_logits(logits, len(x))
+def _loss(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits.double(), y, reduction="none")
 
 
