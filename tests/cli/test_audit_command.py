@@ -160,7 +160,7 @@ def test_explanations_are_attacked_on_demand_and_continue_after_an_interrupt(mon
     )
     whole = done(*line, "--out", "whole")
     found = json.loads(whole.out)["explained"]
-    assert found["threat"] == {"norm": "linf", "eps": 1 / 255, "bounds": [0.0, 1.0]}
+    assert found["threat"] == {"norm": "linf", "eps": 1 / 255, "bounds": [0.0, 1.0], "mask": None}
     (model,) = found["models"].values()
     assert [row["name"] for row in model["attributions"]] == ["Saliency", "IntegratedGradients"]
     assert model["attributions"][0]["moved"]["attack"]["count"] == 2
