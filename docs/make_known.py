@@ -16,12 +16,13 @@ import steadygrad
 from steadygrad import data, models, papers, recipes
 from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.data.data_plan import DataPlan
+from steadygrad.models.model_plan import ModelPlan
 from steadygrad.plans import Plan
 from steadygrad.registry import Method, describe, registries
 from steadygrad.training.train_plan import TrainPlan
 
 FILE = Path(steadygrad.__file__).parent / "cli" / "known.json"
-PLANS: dict[str, type[Plan]] = {"audit": AuditPlan, "data": DataPlan, "train": TrainPlan}
+PLANS: dict[str, type[Plan]] = {"audit": AuditPlan, "data": DataPlan, "model": ModelPlan, "train": TrainPlan}
 _METHODS = ("name", "summary", "cost", "norms", "order", "soundness", "reference")
 
 

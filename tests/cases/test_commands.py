@@ -14,6 +14,7 @@ from cli.commands import AUDIT, done, refused
 from steadygrad import data, models
 from steadygrad.cli.named_models import load_named
 from steadygrad.data.data_plan import DataPlan
+from steadygrad.models.model_plan import ModelPlan
 
 DATA = DataPlan(data="digits")
 NETS = """
@@ -43,7 +44,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _winners(models_: list[str], weights: list[str] | None = None, **how: bool) -> dict[str, int]:
     """Which class each model gives to everything."""
-    named, _, test = load_named(models_, weights, DATA, **how)
+    named, _, test = load_named(models_, weights, DATA, ModelPlan(), **how)
     found = {name: model(test.batch(slice(0, 4))[0]).argmax(1) for name, model in named.items()}
     assert all(len(set(classes.tolist())) == 1 for classes in found.values())
     return {name: int(classes[0]) for name, classes in found.items()}
@@ -100,11 +101,11 @@ def run(work: Path) -> Path:
 
 
 def test_a_run_of_an_own_module_is_loaded_where_the_command_names_it(work: Path, run: Path) -> None:
-    named, _, test = load_named([f"other={work}:wide@run", "run"], None, DATA)
+    named, _, test = load_named([f"other={work}:wide@run", "run"], None, DATA, ModelPlan())
     x = test.batch(slice(0, 4))[0]
     assert torch.equal(named["other"](x), named["run"](x))
     assert isinstance(named["run"].module, nn.Sequential)
-    trusted, _, _ = load_named(["run"], None, DATA, trust=True)
+    trusted, _, _ = load_named(["run"], None, DATA, ModelPlan(), trust=True)
     assert torch.equal(trusted[f"{work}:wide"](x), named["run"](x))
 
 
@@ -114,7 +115,7 @@ def test_its_code_is_not_imported_unasked(work: Path, run: Path) -> None:
     del sys.modules[str(work)]
     Path(f"{work}.py").write_text("open('imported', 'w').close()\n")
     with pytest.raises(ValueError, match=rf"{work}:wide, whose code is imported only if you say so.* {work}:wide@run"):
-        load_named(["run"], None, DATA)
+        load_named(["run"], None, DATA, ModelPlan())
     assert not Path("imported").exists()
 
 
@@ -127,7 +128,7 @@ def test_other_code_by_now_is_said(work: Path, run: Path) -> None:
     importlib.invalidate_caches()
     message = refused(2, "audit", "run", "--trust", *AUDIT)
     assert f"the code of {work}:wide is not what it was when run was made: write {work}:wide@run" in message
-    assert len(load_named([f"{work}:wide@run"], None, DATA)[0]) == 1
+    assert len(load_named([f"{work}:wide@run"], None, DATA, ModelPlan())[0]) == 1
 
 
 @pytest.mark.slow

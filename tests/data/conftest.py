@@ -29,9 +29,10 @@ def encode(array: np.ndarray, kind: str = "PNG") -> bytes:
 @pytest.fixture(autouse=True)
 def _a_hub_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is asked of the Hub here is played by stand-ins."""
-    from steadygrad.data import network
 
-    monkeypatch.setattr(network, "unreachable", lambda: None)
+    from steadygrad.data import offline
+
+    monkeypatch.setattr(offline, "unreachable", lambda: None)
 
 
 @pytest.fixture

@@ -9,14 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from steadygrad.cli.common import (
-    Binary,
-    Classes,
     Debug,
     Device,
     Json,
-    Mean,
     Quiet,
-    Std,
     Trust,
     Weights,
     command_line,
@@ -44,6 +40,7 @@ _MEAN_OF = 10_000
 
 @plan_flags("audit", without=("bounds", "device", "grid"), samples=SAMPLES)
 @plan_flags("data", into="source", without=("train_split",))
+@plan_flags("model", into="module")
 def audit(
     models: Annotated[
         list[str],
@@ -55,15 +52,12 @@ def audit(
     ],
     flags: dict[str, Any],
     source: dict[str, Any],
+    module: dict[str, Any],
     config: Annotated[
         Path | None, typer.Option(help="TOML file with settings as in a run's config.toml; flags win.")
     ] = None,
     weights: Weights = None,
     trust: Trust = False,
-    classes: Classes = None,
-    mean: Mean = None,
-    std: Std = None,
-    binary: Binary = False,
     out: Annotated[Path | None, out_option("runs/audit")] = None,
     device: Device = "auto",
     fail_under: FailUnder = None,
@@ -92,6 +86,7 @@ def audit(
     from steadygrad.audit.audit_plan import AuditPlan
     from steadygrad.data.data_plan import DataPlan
     from steadygrad.files import read_toml
+    from steadygrad.models.model_plan import ModelPlan
 
     demands = demands_of(fail_under, junit)
     file = {} if config is None else read_toml(config)
@@ -102,7 +97,7 @@ def audit(
     plan, where_from = AuditPlan.read({"samples": SAMPLES, **file, **flags}), DataPlan.read({**of_data, **source})
     where = pick_device(device)
     with progress(quiet):
-        named, files, dataset = load_named(models, weights, where_from, classes, mean, std, binary=binary, trust=trust)
+        named, files, dataset = load_named(models, weights, where_from, ModelPlan.read(module), trust=trust)
         center = mean_training_image(where_from, next(iter(named.values())))
         found, folder = in_folder(
             out,

@@ -34,27 +34,6 @@ Device = Annotated[
 Data = Annotated[
     str, typer.Option("--data", help="Data by name, hub:owner/name or path.", autocompletion=known.completing("data"))
 ]
-Classes = Annotated[
-    Path | None,
-    typer.Option(
-        help="File with the names of the model's outputs in their order: a line each, or JSON.", show_default=False
-    ),
-]
-Mean = Annotated[
-    str | None,
-    typer.Option(
-        help="Mean that a module's inputs are normalized with, a number or one per channel (0.5,0.4,0.4); or imagenet.",
-        show_default=False,
-    ),
-]
-Std = Annotated[
-    str | None,
-    typer.Option(help="Standard deviation, likewise.", show_default=False),
-]
-Binary = Annotated[
-    bool,
-    typer.Option("--binary", metavar="", help="The module gives one logit, of the second of two classes."),
-]
 Quiet = Annotated[bool, typer.Option("--quiet", metavar="", help="Show no progress, only what is found.")]
 Debug = Annotated[bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.")]
 

@@ -11,14 +11,10 @@ import typer
 from steadygrad.cli import known
 from steadygrad.cli.audit import SAMPLES
 from steadygrad.cli.common import (
-    Binary,
-    Classes,
     Debug,
     Device,
     Json,
-    Mean,
     Quiet,
-    Std,
     Trust,
     Weights,
     command_line,
@@ -39,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @plan_flags("audit", without=("bounds", "device", "grid", "transfer"), samples=SAMPLES)
-@plan_flags("train", into="training", only=("limit", "validation"))
+@plan_flags("train", into="training", only=("limit", "validation", "classes", "mean", "std", "binary"))
 @plan_flags("data", into="source")
 def harden(
     model: Annotated[
@@ -73,10 +69,6 @@ def harden(
     epochs: Epochs = None,
     weights: Weights = None,
     trust: Trust = False,
-    classes: Classes = None,
-    mean: Mean = None,
-    std: Std = None,
-    binary: Binary = False,
     out: Annotated[Path | None, out_option("runs/harden")] = None,
     device: Device = "auto",
     fail_under: FailUnder = None,
@@ -113,7 +105,7 @@ def harden(
     plan = plan_of(recipe, given, audit.threat)
     objective, settings = plan.objective(), plan.fitting(**usual_values(audit.threat))
     with progress(quiet):
-        named, files, test = load_named([model], weights, plan, classes, mean, std, binary=binary, trust=trust)
+        named, files, test = load_named([model], weights, plan, plan, trust=trust)
         [(name, classifier)] = named.items()
         classifier.name, threat = name, replace(audit.threat, bounds=test.bounds)
         found, folder = in_folder(out, "runs/harden", lambda folder: harden(

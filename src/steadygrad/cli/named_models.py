@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import functools
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,10 @@ from steadygrad.files import read_toml
 _LIBRARIES = ("timm", "torchvision", "hf")
 
 if TYPE_CHECKING:
+    from steadygrad.classifier import Classifier
     from steadygrad.data import Dataset
     from steadygrad.data.data_plan import DataPlan
+    from steadygrad.models.model_plan import ModelPlan
 
 
 @dataclass(frozen=True)
@@ -53,21 +56,17 @@ class Named:
 def load_named(
     models: list[str],
     weights: list[str] | None,
-    plan: DataPlan,
-    classes: Path | None = None,
-    mean: str | None = None,
-    std: str | None = None,
+    source: DataPlan,
+    module: ModelPlan,
     *,
-    binary: bool = False,
     trust: bool = False,
 ) -> tuple[dict[str, Any], dict[str, str], Dataset]:
     """The classifiers to audit and where they came from, by name, and the data to judge on, in the shape they take.
 
     Args:
         weights: none, or one for each model.
-        classes: a file with the names of the outputs of a single model.
-        mean, std: the normalization of a single model, as text.
-        binary: a single model, a module, gives one logit of two classes.
+        source: of the data.
+        module: what is said of a single model.
         trust: whether run folders may say which code of the user is imported for them.
 
     Raises:
@@ -75,23 +74,20 @@ def load_named(
     """
     from steadygrad.classifier import check_model
     from steadygrad.models import ARCHITECTURES
-    from steadygrad.models.class_names import read_class_names
 
     if weights and len(weights) != len(models):
         raise UsageError(
             f"--weights is given once for each model, in their order: got {len(weights)} for {len(models)} models "
             "(or write MODEL@WEIGHTS)"
         )
-    for flag, value in (("classes", classes), ("mean", mean), ("std", std), ("binary", binary or None)):
-        if value is not None and len(models) > 1:
-            raise UsageError(f"--{flag} goes with a single model")
-    names = None if classes is None else read_class_names(classes)
+    if module.said() and len(models) > 1:
+        raise UsageError(f"--{module.said()[0]} goes with a single model")
     asked = [Named.of(text) for text in models]
     makers = {model.maker for model in asked}
-    seen = plan.opened()
+    seen = source.opened()
     named: dict[str, Any] = {}
     files: dict[str, str] = {}
-    said = {"data": seen, "classes": names, "mean": mean, "std": std, "binary": binary}
+    load = functools.partial(module.classifier, data=seen)
     given: list[str | None] = [*weights] if weights else [None] * len(asked)
     for model, file in zip(asked, given, strict=True):
         spec, head = model.spec, model.spec.partition(":")[0]
@@ -100,36 +96,37 @@ def load_named(
                 f"{spec} is an architecture, and its weights would be random: train it first "
                 f"(steadygrad train --model {head} --out runs/{head}, then audit runs/{head}), or give --weights"
             )
-        classifier = _load(spec, file, said, makers, trust)
+        classifier = _load(spec, file, load, makers, trust)
         name = model.name or (classifier.name if len(asked) == 1 else model.usual_name)
         if name in named:
             raise UsageError(f"two models are called {name!r}: name them, e.g. first={spec}")
         named[name], files[name] = classifier, spec
-    dataset = plan.load(like=next(iter(named.values())))
+    dataset = source.load(like=next(iter(named.values())))
     for name, classifier in named.items():
         check_model(classifier, dataset.batch(slice(0, 2))[0], len(classifier.classes or ()), files[name])
     return named, files, dataset
 
 
-def _load(spec: str, weights: str | None, given: dict[str, Any], makers: Collection[str], trust: bool) -> Any:
+def _load(
+    spec: str, weights: str | None, load: Callable[..., Classifier], makers: Collection[str], trust: bool
+) -> Classifier:
     """The classifier; a run folder brings back a module of the user's own where that is safe.
 
     What a file says must not make us import code: of the user's modules, those alone are imported that the command
     names, unless it says --trust.
     """
     from steadygrad.measuring.code_keys import model_code
-    from steadygrad.models import load
 
     maker, code = _remembered(Path(spec).expanduser()) if weights is None else ("", "")
     if not maker:
-        return load(spec, weights=weights, **given)
+        return load(spec, weights=weights)
     again = f"{maker}@{spec}"
     if maker.partition(":")[0] not in _LIBRARIES and not trust and maker not in makers:
         raise UsageError(
             f"{spec} holds the weights of {maker}, whose code is imported only if you say so: "
             f"write {again}, or add --trust"
         )
-    classifier = load(maker, weights=spec, **given)
+    classifier = load(maker, weights=spec)
     # A model of transformers holds how it was loaded, and code that is not read: its hash is another in each process.
     if code and not maker.startswith("hf:") and model_code(classifier.module) != code:
         raise UsageError(

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from steadygrad.data import network
+from steadygrad.data import offline
 from steadygrad.data.arrays import class_names
 from steadygrad.data.dataset import Dataset
 from steadygrad.data.form import Form
@@ -65,12 +65,12 @@ def from_table(table: Any, where: str, name: str, split: str, form: Form) -> Dat
 
 def _download(repository: str, config: str | None, name: str, ask: Asked) -> tuple[Any, str]:
     """The table of a split, and the name that it has there."""
-    why = network.unreachable()
+    why = offline.unreachable()
     if why is None:
         return _loaded(repository, config, name, ask)
-    if not network.is_cached(repository):
+    if not offline.is_cached(repository):
         raise _away(repository, name, why)
-    with network.offline():
+    with offline.this_machine_only():
         return _loaded(repository, config, name, ask)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from steadygrad.data.form import INTERPOLATIONS, Form
 from steadygrad.data.images import pixels
-from steadygrad.data.network import unreachable
+from steadygrad.data.offline import unreachable
 from steadygrad.errors import Failure, UsageError
 from steadygrad.models.architectures import seeded
 from steadygrad.models.sources import library, reason

@@ -20,8 +20,8 @@ from steadygrad.data.python_data import Samples
 from steadygrad.defenses import Defense
 from steadygrad.measuring.code_keys import model_code
 from steadygrad.training import checkpoints
-from steadygrad.training.arguments import check_arguments
 from steadygrad.training.loop import Loop, Watch
+from steadygrad.training.preconditions import check_arguments
 from steadygrad.training.processes import Processes
 from steadygrad.training.settings import FitSettings
 

@@ -15,8 +15,8 @@ from steadygrad.data import Dataset
 from steadygrad.data.data_plan import DataPlan
 from steadygrad.defenses import Defense
 from steadygrad.files import read_toml
-from steadygrad.models.class_names import read_class_names
-from steadygrad.plans import Count, Numbers, Seed, read_method
+from steadygrad.models.model_plan import ModelPlan
+from steadygrad.plans import Count, Seed, read_method
 from steadygrad.registry import configure
 from steadygrad.training.fit import FitResult, fit
 from steadygrad.training.settings import FitSettings
@@ -24,7 +24,7 @@ from steadygrad.training.settings import FitSettings
 _CHUNK = 256
 
 
-class TrainPlan(DataPlan):
+class TrainPlan(DataPlan, ModelPlan):
     """Everything that a training is made from.
 
     >>> TrainPlan(defense="adversarial:eps=8/255").objective().eps * 255
@@ -34,18 +34,12 @@ class TrainPlan(DataPlan):
     what: ClassVar[str] = "a training"
 
     model: str = Field("digits_cnn", description="Architecture, or a model file to go on from.")
-    classes: str | None = Field(None, description="File with the names of the outputs of a model to go on from.")
     defense: str | dict[str, Any] = Field("plain", description="Way of training, e.g. trades:eps=0.1; a+b for a sum.")
     settings: dict[str, Any] = Field({}, description="Settings of the training, as in FitSettings.")
     validation: Annotated[float, Field(ge=0, le=1)] = Field(
         0.1, description="Share of the training data kept for validation."
     )
     normalize: bool = Field(True, description="Let the model see (x - mean) / std of the training data.")
-    mean: Numbers | None = Field(
-        None, description="Another mean, a number or one per channel (0.5,0.4,0.4); or imagenet."
-    )
-    std: Numbers | None = Field(None, description="Another standard deviation, likewise.")
-    binary: bool = Field(False, description="A module to go on from gives one logit, of the second of two classes.")
     seed: Seed = Field(0, description="Seed of everything random.")
     limit: Count | None = Field(None, description="Train on so many samples only.")
     name: str | None = Field(None, description="Name shown in reports, by default the architecture.")
@@ -83,13 +77,9 @@ class TrainPlan(DataPlan):
         """Whether a new model is trained, by the name of an architecture."""
         return self.model.partition(":")[0] in models.ARCHITECTURES
 
-    def _loaded(self, data: Dataset) -> Classifier:
-        names = None if self.classes is None else read_class_names(self.classes)
-        return models.load(self.model, classes=names, mean=self.mean, std=self.std, data=data, binary=self.binary)
-
     def start(self, training: Dataset) -> Classifier:
         """The model before the training."""
-        classifier = self._loaded(training)
+        classifier = self.classifier(self.model, data=training)
         if self.new:
             settings = {**(classifier.architecture or {}), "bounds": training.bounds}
             if self.mean is not None or self.std is not None:
@@ -105,7 +95,7 @@ class TrainPlan(DataPlan):
     def train(self, out: str | Path, device: str) -> FitResult:
         """Train, in a folder in which a killed run continues."""
         objective, settings = self.objective(), self.fitting()
-        known = None if self.new else self._loaded(self.opened(training=True))
+        known = None if self.new else self.classifier(self.model, data=self.opened(training=True))
         full = self.samples(like=known)
         training, validation = full.divide(self.validation, self.seed) if self.validation else (full, None)
         start = self.start(training)

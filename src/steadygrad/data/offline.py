@@ -54,7 +54,7 @@ def is_cached(repository: str) -> bool:
 
 
 @contextlib.contextmanager
-def offline() -> Iterator[None]:
+def this_machine_only() -> Iterator[None]:
     """Within the block the client of the Hub looks on this machine only."""
     import datasets
     import huggingface_hub
