@@ -321,13 +321,15 @@ def tensor(name: str, value: Any) -> Tensor:
     elif value is None or isinstance(value, str | bytes | dict | set | type | bool | complex):
         found = refuse(name, value, Tensor)
     else:
-        if isinstance(value, list | tuple) and value:
-            _refuse_texts(name, value)
         try:
-            if isinstance(value, list | tuple):
-                found = torch.stack(list(value)) if value and isinstance(value[0], Tensor) else torch.tensor(value)
+            if isinstance(value, list | tuple) and value and isinstance(value[0], Tensor):
+                found = torch.stack(list(value))
+            elif isinstance(value, list | tuple) and not _holds_texts(value):
+                found = torch.tensor(value)
             else:
-                found = _of_array(np.asarray(value))
+                found = _of_array(name, np.asarray(value))
+        except UsageError:
+            raise
         except (TypeError, ValueError, RuntimeError, OverflowError):
             found = refuse(name, value, Tensor)
     if found.is_complex():
@@ -336,18 +338,23 @@ def tensor(name: str, value: Any) -> Tensor:
     return found.clone() if found.is_inference() and not torch.is_inference_mode_enabled() else found
 
 
-def _refuse_texts(name: str, value: Any) -> None:
-    if isinstance(value[0], str):
+def _holds_texts(values: Any) -> bool:
+    return len(values) > 0 and isinstance(values[0], str)
+
+
+def _of_array(name: str, array: Any) -> Tensor:
+    if array.ndim and _holds_texts(array):
         raise UsageError(
-            f"{name} must hold numbers, got texts such as {str(value[0])!r}: classes, y = np.unique(names, "
+            f"{name} must hold numbers, got texts such as {str(array[0])!r}: classes, y = np.unique(names, "
             "return_inverse=True) makes them of names"
         )
-
-
-def _of_array(array: Any) -> Tensor:
-    # torch lacks large unsigned and big-endian types.
+    if array.dtype == np.uint64 and array.size and array.max() > 2**63 - 1:
+        raise UsageError(f"{name} holds {array.max()}, which is larger than a 64-bit integer")
+    # torch lacks large unsigned, big-endian and extended types.
     unsigned = array.dtype.kind == "u" and array.dtype.itemsize > 1
-    return torch.from_numpy(np.array(array, np.int64 if unsigned else array.dtype.newbyteorder("="), order="C"))
+    long = array.dtype.kind == "f" and array.dtype.itemsize > 8
+    kind = np.int64 if unsigned else np.float64 if long else array.dtype.newbyteorder("=")
+    return torch.from_numpy(np.array(array, kind, order="C"))
 
 
 _READERS: dict[Any, Callable[[str, Any], Any]] = {

@@ -212,7 +212,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "NaN": (lambda: (WANTED / (WANTED > 0), Y), "holds NaN"),
     "complex": (lambda: (WANTED.to(torch.complex64), Y), "must hold real numbers"),
     "sparse": (lambda: (WANTED.to_sparse(), Y), r"dense tensor.*x\.to_dense"),
-    "objects": (lambda: (np.array([{}] * 12), LABELS), "array of numbers, got object"),
+    "objects": (lambda: (np.array([{}] * 12), LABELS), "tensor of real numbers .*got a NumPy array of object"),
 }  # fmt: skip
 
 

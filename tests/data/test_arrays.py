@@ -54,7 +54,11 @@ def test_8_bit_features_are_scaled():
     [
         (images().astype(np.int64), labels(), "must be uint8 or floats.*int64"),
         (images().astype(np.uint16), labels(), "must be uint8 or floats"),
-        (images().astype(object), labels(), "x of arrays/all must be an array of numbers, got object"),
+        (
+            images().astype(object),
+            labels(),
+            "must be a tensor of real numbers .*got a NumPy array of object",
+        ),
         (images(20, 4, 4, 4), labels(), r"\(20, 4, 4, 4\), which may be 4 channels"),
         (images(), labels(19), "20 samples in x but 19 labels"),
         (images(), labels().astype(float), "integer labels"),
@@ -123,7 +127,7 @@ def test_bad_npz_files_are_refused(tmp_path):
         data.load(save(path, x=np.array([[-1.0], [1.0]]), y=np.array([0, 1])))
     with pytest.raises(UsageError, match="bad/all holds NaN"):
         data.load(save(path, x=np.array([[np.nan], [1.0]]), y=np.array([0, 1])))
-    with pytest.raises(UsageError, match="y of bad/all must be an array of numbers"):
+    with pytest.raises(UsageError, match="y of bad/all must hold numbers, got texts"):
         data.load(save(path, x=images(), y=np.array(["a", "b"] * 10)))
 
 

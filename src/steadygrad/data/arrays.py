@@ -25,6 +25,7 @@ from steadygrad.data.layout import channels_first
 from steadygrad.data.splits import Asked, holdout, numbered
 from steadygrad.errors import Failure, UsageError
 from steadygrad.kinds import ArrayOf, ClassNames
+from steadygrad.values import tensor
 
 Array = Tensor | npt.NDArray[Any]
 
@@ -207,25 +208,11 @@ def tensor_of(value: Any, what: str, where: str) -> Tensor:
     Raises:
         UsageError: not numbers.
     """
-    if isinstance(value, Tensor):
-        if value.is_complex() or value.is_sparse or value.is_quantized or value.is_meta:
-            raise UsageError(
-                f"{what} of {where} must be a plain tensor of real numbers, got {value.dtype} {value.layout}"
-            )
-        with torch.inference_mode(False):
-            return value.detach().cpu().clone()
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise UsageError(f"{what} of {where} must be an array of numbers, got parts of several shapes") from error
-    if array.dtype.kind not in "iufb":
-        raise UsageError(f"{what} of {where} must be an array of numbers, got {array.dtype}")
-    if array.dtype == np.uint64 and array.size and array.max() > 2**63 - 1:
-        raise UsageError(f"{what} of {where} holds {array.max()}, which is larger than a 64-bit integer")
-    # The copy keeps later changes of the caller's array out; torch lacks large unsigned and big-endian types.
-    unsigned = array.dtype.kind == "u" and array.dtype.itemsize > 1
-    kind = np.float64 if array.dtype.kind == "f" and array.dtype.itemsize > 8 else array.dtype.newbyteorder("=")
-    return torch.from_numpy(array.astype(np.int64 if unsigned else kind, order="C"))
+    found = tensor(f"{what} of {where}", value)
+    if found.is_meta:
+        raise UsageError(f"{what} of {where} is on the meta device, without values: give a tensor that has them")
+    with torch.inference_mode(False):  # the copy keeps later changes of the caller's out
+        return found.detach().cpu().clone()
 
 
 def samples_of(x: Tensor, where: str, bounds: tuple[float, float] = (0.0, 1.0), channels: str | None = None) -> Tensor:
@@ -264,12 +251,7 @@ def labels_of(y: Any, where: str) -> Tensor:
     Raises:
         UsageError: other than one integer for each sample, with what to do.
     """
-    found = tensor_of(y, "y", where) if isinstance(y, Tensor) or np.asarray(y).dtype.kind not in "USO" else None
-    if found is None:
-        raise UsageError(
-            f"y of {where} must be an array of numbers, integer labels of shape (N,), got {np.asarray(y).dtype}: "
-            "classes, y = np.unique(names, return_inverse=True) makes them of names"
-        )
+    found = tensor_of(y, "y", where)
     if found.ndim != 1 or found.is_floating_point() or found.dtype == torch.bool:
         way = "cast them to int"
         if found.ndim == 2:
