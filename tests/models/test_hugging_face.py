@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import types
+from functools import partial
 
 import numpy as np
 import pytest
@@ -212,7 +213,7 @@ def test_a_run_folder_brings_it_back(library, tmp_path):
     text = '"model code" = "of another process"\n[classifier.architecture]\nname = "hf:owner/name"\n'
     (tmp_path / "config.toml").write_text(text, "utf-8")
     data = from_arrays(torch.rand(6, 3, 8, 8), [0, 1, 2] * 2, list(NAMES.values()))
-    assert _load(str(tmp_path), None, {"data": data}, (), False).classes == ("eel", "cat", "dog")
+    assert _load(str(tmp_path), None, partial(load, data=data), (), False).classes == ("eel", "cat", "dog")
 
 
 def test_one_logit_is_that_of_two_classes(library, tmp_path):

@@ -173,7 +173,7 @@ def test_a_model_in_single_precision_is_within_rounding_of_the_bound():
 def test_the_layers_read_compute_the_model(kind):
     model, x = model_of(kind, nn.ReLU, seed=1), nets.inputs(3, dtype=torch.float64)
     torch.testing.assert_close(trace(model, x)(x), model(x), rtol=1e-8, atol=1e-8)  # softplus is cut at 20
-    smooth = smoothing.smooth(model, 7.0)
+    smooth = smoothing.smooth(model, 7.0, pooling=False)
     torch.testing.assert_close(trace(smooth, x)(x), smooth(x), rtol=1e-8, atol=1e-8)
 
 
@@ -198,6 +198,7 @@ class Branching(nn.Module):
         (Branching(), "Branching.*cannot be read"),
         (Slicing(), "getitem"),
         (nets.build("attention"), "_Attention.*cannot be read"),
+        (smoothing.smooth(nn.MaxPool2d(1), 7.0), "as log-sum-exp: use .*pooling=False"),
     ],
     ids=lambda v: type(v).__name__ if isinstance(v, nn.Module) else "",
 )
