@@ -138,14 +138,18 @@ def _printed(err: str) -> list[str]:
     return last[1:]
 
 
-@pytest.mark.parametrize("checkpoints", [1, 9])
-def test_train_interrupted_by_ctrl_c(
-    checkpoints: int, nursery: Nursery, undisturbed_training: Path, tmp_path: Path
+ENDS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+"""What asks a command to end, and its exit code then."""
+
+
+@pytest.mark.parametrize(("checkpoints", "sent", "code"), [(1, *ENDS[0]), (9, *ENDS[1])])
+def test_train_interrupted_by_a_signal(
+    checkpoints: int, sent: signal.Signals, code: int, nursery: Nursery, undisturbed_training: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "a run"  # with a space, which the printed command must quote
     when = _after_checkpoints(out, checkpoints, 0.01)
-    result = nursery.run(*TRAIN, "--out", out, sent=signal.SIGINT, when=when)
-    assert (result.code, result.out) == (1, "")
+    result = nursery.run(*TRAIN, "--out", out, sent=sent, when=when)
+    assert (result.code, result.out) == (code, "")
     assert (out / "checkpoint.safetensors").exists()
     assert not (out / "model.safetensors").exists()
     line = _printed(result.err)
@@ -153,14 +157,20 @@ def test_train_interrupted_by_ctrl_c(
     _training_ends_the_same(out, undisturbed_training, *line)
 
 
-@pytest.mark.parametrize("cells", [1, 5])
-def test_audit_interrupted_by_ctrl_c(
-    cells: int, nursery: Nursery, trained: Path, undisturbed_audit: Path, tmp_path: Path
+@pytest.mark.parametrize(("cells", "sent", "code"), [(1, *ENDS[0]), (5, *ENDS[1])])
+def test_audit_interrupted_by_a_signal(
+    cells: int,
+    sent: signal.Signals,
+    code: int,
+    nursery: Nursery,
+    trained: Path,
+    undisturbed_audit: Path,
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "a run"
     line = ("audit", str(trained), *AUDIT, "--out", str(out))
-    result = nursery.run(*line, sent=signal.SIGINT, when=_after_cells(out, cells, 0.005))
-    assert (result.code, result.out) == (1, "")
+    result = nursery.run(*line, sent=sent, when=_after_cells(out, cells, 0.005))
+    assert (result.code, result.out) == (code, "")
     assert len(times(out)) >= cells
     assert not (out / "summary.json").exists()
     assert _printed(result.err) == list(line)
@@ -172,7 +182,7 @@ def test_ctrl_c_in_this_process_prints_the_line(monkeypatch: pytest.MonkeyPatch)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("steadygrad.cli.listing._rows", interrupted)
-    assert _printed(refused(1, "list", "attacks", "--json")) == ["list", "attacks", "--json"]
+    assert _printed(refused(130, "list", "attacks", "--json")) == ["list", "attacks", "--json"]
 
 
 @pytest.mark.parametrize("cells", [0, 3, 9])

@@ -43,6 +43,7 @@ FLOORS = [
         "errors",
         "progress",
         "provenance",
+        "stopping",
     },
 ]
 LONGEST = 400

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import sys
 import traceback
 from typing import Any
 
 import typer
 
-from steadygrad.cli import audit, demo, harden, listing, report, reproduce, train
+from steadygrad.cli import audit, demo, harden, listing, report, reproduce, streams, train
 from steadygrad.cli.common import command_line, rank_and_size, typed
 from steadygrad.errors import Failure, UsageError
+from steadygrad.stopping import Stop, ends_in_order
 
 app = typer.Typer(
     name="steadygrad",
@@ -21,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # Typer turns Ctrl-C into this exit code, or into Abort, depending on its version, and brings its own
-# copy of click since 0.29, so that its errors are found by what they derive from.
+# copy of click since 0.29, so that its errors are found by what they derive from. Shells count 128 and the signal.
 _INTERRUPTED = 130
 _BadUsage: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
@@ -64,7 +65,7 @@ def _alone(command: str) -> None:
 
 
 def main(arguments: list[str] | None = None, *, commands: typer.Typer = app, name: str = "steadygrad") -> None:
-    """Run a command; exit code 0 done, 1 failed, 2 wrong usage, 3 below --fail-under. `--debug` shows the traceback.
+    """Run a command; exit codes as in docs/commands.md. `--debug` shows the traceback.
 
     Args:
         arguments: without the name of the program; None for those of the process.
@@ -72,15 +73,18 @@ def main(arguments: list[str] | None = None, *, commands: typer.Typer = app, nam
         name: how the program is called, shown in help and errors.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    for stream in (sys.stdout, sys.stderr):
-        # Where the terminal or file cannot hold a sign such as ✓, a question mark stands for it.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
     typed.set([*name.split(), *arguments])
+    with streams.ready(), ends_in_order() as stop:
+        _run(arguments, commands, name, stop)
+
+
+def _run(arguments: list[str], commands: typer.Typer, name: str, stop: Stop) -> None:
     try:
         left: Any = commands(arguments, prog_name=name, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         left = _INTERRUPTED
+    except BrokenPipeError:
+        sys.exit(1)  # whoever read what is printed has gone
     except _BadUsage as error:
         if rank_and_size()[0] == 0:
             error.show()  # type: ignore[attr-defined]
@@ -88,15 +92,18 @@ def main(arguments: list[str] | None = None, *, commands: typer.Typer = app, nam
     except UsageError as error:
         _leave(error, 2, arguments)
     except Exception as error:
-        _leave(_named(error), 1, arguments)
+        named = _named(error)
+        if not stop.number or named is not None:
+            _leave(named or _unforeseen(error), 1, arguments)
+        left = _INTERRUPTED  # it came while somebody else's code ran, which made another error of it
     if left == _INTERRUPTED:
         if rank_and_size()[0] == 0:
             _say(f"interrupted; what is finished is kept. Continue with:\n  {command_line()}")
-        sys.exit(1)
+        sys.exit(128 + stop.number if stop.number else _INTERRUPTED)
 
 
-def _named(error: Exception) -> Exception:
-    """The error in words for a user; defects of the library are called that."""
+def _named(error: Exception) -> Exception | None:
+    """An error that was foreseen, in words for a user."""
     if isinstance(error, Failure):
         return error
     if isinstance(error, OSError):
@@ -104,6 +111,12 @@ def _named(error: Exception) -> Exception:
     text = f"{type(error).__name__}: {error}"
     if any(sign in text for sign in ("MemoryError", "OutOfMemoryError", "can't allocate memory")):
         return Failure("out of memory: use a smaller batch (audit --batch-size 50, train --set batch_size=32)")
+    return None
+
+
+def _unforeseen(error: Exception) -> Failure:
+    """A defect of the library is called that."""
+    text = f"{type(error).__name__}: {error}"
     return Failure(f"{text} (not foreseen: please run again with --debug and report what it prints)")
 
 
@@ -117,4 +130,5 @@ def _leave(error: Exception, code: int, arguments: list[str]) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"steadygrad: {text}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # of a terminal, or a reader, that has gone
+        print(f"steadygrad: {text}", file=sys.stderr)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from steadygrad.classifier import Classifier
 from steadygrad.data.python_data import Samples
 from steadygrad.defenses import Defense
 from steadygrad.measuring.code_keys import model_code
+from steadygrad.stopping import between_steps
 from steadygrad.training import checkpoints
 from steadygrad.training.loop import Loop, Watch
 from steadygrad.training.preconditions import check_arguments
@@ -105,33 +103,10 @@ def fit(
         ).classifier
     loop = Loop(classifier, defense, train, validation, settings, processes, teacher, seed, folder, run, watch)
     gpus = [processes.device] if processes.device.type == "cuda" else []
-    with torch.random.fork_rng(gpus), _stop_between_steps(loop):
+    # Without a folder there is nothing to write; several processes would stop at different steps, and keep the
+    # checkpoint of their last epoch.
+    alone = folder is not None and processes.size == 1
+    with torch.random.fork_rng(gpus), between_steps() if alone else contextlib.nullcontext(loop.stop) as loop.stop:
         loop.run()
     progress = loop.progress
     return FitResult(loop.result(), progress.history, progress.best_epoch or progress.epoch, progress.epoch)
-
-
-@contextlib.contextmanager
-def _stop_between_steps(loop: Loop) -> Iterator[None]:
-    """On Ctrl-C finish the step, write a checkpoint and only then stop; at once on a second one.
-
-    Without a folder there is nothing to write; several processes would stop at different steps, so
-    they keep the checkpoint of their last epoch. A handler that the caller has set stays.
-    """
-    possible = loop.folder is not None and loop.processes.size == 1
-    possible = possible and threading.current_thread() is threading.main_thread()
-    if not possible or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        loop.interrupted = True
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if loop.interrupted:
-        raise KeyboardInterrupt

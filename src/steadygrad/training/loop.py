@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from steadygrad.defenses import Defense, State
 from steadygrad.errors import Failure, UsageError
 from steadygrad.progress import Advance, task
 from steadygrad.randomness import seed_of
+from steadygrad.stopping import Stop, Stopped
 from steadygrad.threat import Threat
 from steadygrad.training import checkpoints
 from steadygrad.training.batches import augmented, on_device, steps_of
@@ -50,7 +51,7 @@ class Loop:
     folder: Path | None
     key: str
     watch: Watch | None
-    interrupted: bool = False
+    stop: Stop = field(default_factory=Stop)
 
     def __post_init__(self) -> None:
         settings, processes = self.settings, self.processes
@@ -138,14 +139,14 @@ class Loop:
             progress.step += 1
             advance()
             # The end of the epoch is a checkpoint of its own.
-            save = (self.interrupted or self.due) and progress.step < self.steps
+            save = (self.stop.number or self.due) and progress.step < self.steps
             if save or progress.step % _POLL == 0:
                 self.check_finite()
             if save:
                 self.save()
         self.check_finite()
         self.close_epoch()
-        if self.interrupted or self.due:
+        if self.stop.number or self.due:
             self.save()
 
     def remember(self) -> None:
@@ -267,8 +268,8 @@ class Loop:
                 checkpoints.save(self.folder, self.key, self.model.module, self.optimizer, whole)
                 write_history(self.folder, self.progress.history)
             self.processes.wait()
-        if self.interrupted:
-            raise KeyboardInterrupt
+        if self.stop.number:
+            raise Stopped
         self.show()
 
     def result(self) -> Classifier:
