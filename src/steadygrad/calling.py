@@ -1,8 +1,8 @@
 """How the library calls a model, whoever made it: `logits_of` is the one place.
 
-Inputs come in the type of the model's weights. The logits are taken out of what is returned, and come in float32 or
-wider. A batch of a size that the model does not take is filled up or cut. A model that cannot take the inputs at all
-is refused with its own message.
+Inputs come in the type of the model's weights, and as a copy where the model writes into what it is given. The logits
+are taken out of what is returned, and come in float32 or wider. A batch of a size that the model does not take, such as
+a single row, is filled up or cut. A model that cannot take the inputs at all is refused with its own message.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ from steadygrad.errors import Failure, UsageError, out_of_memory
 
 _RAISED = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 _ENTRIES = 2**27  # of inputs that are tried at once, when a size of batch is looked for: half a gigabyte
-# By module: which size of batch took the place of one that the module did not take.
-_TAKEN: MutableMapping[nn.Module, dict[int, int]] = WeakKeyDictionary()
+# By module: in training or not, in which size of batch a number of rows is given to it.
+_TAKEN: MutableMapping[nn.Module, dict[tuple[bool, int], int]] = WeakKeyDictionary()
+AGAIN: list[Callable[[], None]] = []
+"""Called before a model is tried again, by what watches its layers."""
+# By module: in training or not, whether it writes into its inputs.
+_WRITES: MutableMapping[nn.Module, dict[bool, bool]] = WeakKeyDictionary()
 
 
 class Called(nn.Module):
@@ -50,8 +54,13 @@ def called(model: nn.Module) -> nn.Module:
         UsageError: not a module, or one whose weights are not there yet.
     """
     check_weights(model)
-    own = getattr(model, "gives_logits", False) or getattr(model, "same_inputs", False)
-    return model if own else Called(model)
+    return model if getattr(model, "same_inputs", False) or _gives_logits(type(model)) else Called(model)
+
+
+def _gives_logits(kind: type) -> bool:
+    """Whether the forward of a class is one of the library's own, and not what a user's subclass has in its place."""
+    first = next((c for c in kind.__mro__ if "gives_logits" in vars(c) or "forward" in vars(c)), kind)
+    return "gives_logits" in vars(first)
 
 
 def check_weights(model: nn.Module) -> None:
@@ -91,27 +100,36 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
         UsageError: the model raises an error itself, or returns several things that may be the logits.
     """
     model = model.module if isinstance(model, nn.DataParallel) else model
-    count = len(x)
-    size = _TAKEN.get(model, {}).get(count)
-    if size is not None:
-        return _in_batches_of(model, x, size)
+    count, known, mode = len(x), _TAKEN.setdefault(model, {}), model.training
+    logits: Tensor | None = None
+    problem: Exception | None = None
+    size = known.get((mode, count), count)
     try:
-        return _once(model, x)
+        logits = _once(model, x) if size == count else _in_batches_of(model, x, size)
+        fits = logits.ndim > 0 and len(logits) == count
+        if fits:
+            known[mode, count] = size
+        # One row may be lost among the axes of length one: as one of two it is not.
+        if fits or count != 1:
+            return logits
     except (UsageError, Failure):
         raise
     except _RAISED as error:
         if out_of_memory(error):
             raise
         problem = error
-    # In training a sample counts in the statistics of its batch, and may not be there twice.
-    for size in () if model.training else _sizes(x):
+    for size in _others(model, x, [taken for (at, _), taken in known.items() if at == mode]):
+        for begin in AGAIN:
+            begin()
         try:
             found = _in_batches_of(model, x, size)
         except _RAISED:
             continue
-        if found.ndim == 2 and len(found) == count:
-            _TAKEN.setdefault(model, {})[count] = size
-            return found
+        known[mode, count] = size
+        return found
+    if problem is None:
+        assert logits is not None
+        return logits[None] if logits.ndim == 1 else logits
     raise _refused(model, x, problem) from problem
 
 
@@ -130,9 +148,16 @@ def _once(model: nn.Module, x: Tensor) -> Tensor:
     narrow = kind == torch.float16 and x.requires_grad and not any(p.requires_grad for p in model.parameters())
     # A tensor of our own, since the caller's may have hooks already.
     inputs = x.view_as(x) if narrow else x
-    logits: Tensor = unwrapped(model(inputs if kind is None else inputs.to(kind)), len(x))
-    if logits.ndim == 1 and len(x) == 1 < len(logits):
-        logits = logits[None]  # of a model that squeezes what it returns
+    given, writes = inputs if kind is None else inputs.to(kind), _WRITES.setdefault(model, {})
+    if writes.get(model.training, True):
+        before, given = given, given.clone()
+        output = model(given)
+        # A tensor counts what is written into it, but not what goes past autograd (`.data`, NumPy).
+        changed = not given.is_inference() and given._version > 0
+        writes.setdefault(model.training, changed or not torch.equal(given, before))
+    else:
+        output = model(given)
+    logits: Tensor = unwrapped(output, len(x))
     logits = logits.float() if logits.is_floating_point() and logits.dtype.itemsize < 4 else logits
     if narrow and logits.requires_grad:
         _scale_gradients(inputs, logits)
@@ -165,6 +190,31 @@ def _type_of(model: nn.Module) -> torch.dtype | None:
     return next((t.dtype for t in tensors if t.is_floating_point()), None)
 
 
+def _others(model: nn.Module, x: Tensor, taken: list[int]) -> Iterator[int]:
+    """Sizes of batches that are tried in place of one that failed; `taken` are those that the model is known to take.
+
+    None, where it fails for what is in the batch: so it seems where it takes as many copies of one of the samples.
+    """
+    count = len(x)
+    if model.training:
+        # A sample counts in the statistics of its batch there, and may not be in it twice.
+        mixes = any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in model.modules())
+        return iter((2,) if count == 1 and not mixes else ())
+    if count > 1 and any(_takes(model, row.expand_as(x)) for row in (x[:1], x[-1:])):
+        return iter(())
+    if taken:
+        larger, smaller = sorted(t for t in taken if t > count), sorted(t for t in taken if t < count)
+        return iter(dict.fromkeys([*(2,) * (count == 1), *larger[:1], *smaller[-1:]]))
+    return _sizes(x)
+
+
+def _takes(model: nn.Module, x: Tensor) -> bool:
+    try:
+        return len(_once(model, x)) == len(x)
+    except _RAISED:
+        return False
+
+
 def _sizes(x: Tensor) -> Iterator[int]:
     """Sizes of batches that are tried: larger ones first, since these are filled up and called once."""
     count, most = len(x), max(len(x), _ENTRIES // max(1, x[:1].numel()))
@@ -175,12 +225,12 @@ def _sizes(x: Tensor) -> Iterator[int]:
 
 
 def _in_batches_of(model: nn.Module, x: Tensor, size: int) -> Tensor:
-    """Logits of inputs, called `size` at a time; the last sample fills up what is missing."""
+    """Logits of inputs, called `size` at a time; the last sample, without a gradient, fills up what is missing."""
     parts = []
     for part in torch.split(x, size):
-        filled = torch.cat([part, part[-1:].expand(size - len(part), *part.shape[1:])]) if len(part) < size else part
-        logits = _once(model, filled)
-        if logits.ndim != 2 or len(logits) != size:
+        last = part[-1:].detach().expand(size - len(part), *part.shape[1:])
+        logits = _once(model, torch.cat([part, last]) if len(last) else part)
+        if logits.ndim not in (1, 2) or len(logits) != size:
             raise UsageError(f"the model returns {tuple(logits.shape)} for a batch of {size}")
         parts.append(logits[: len(part)])
     return torch.cat(parts)

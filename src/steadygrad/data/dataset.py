@@ -132,10 +132,12 @@ class Dataset:
 
     @quick
     def batch(self, index: Tensor | slice | Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Inputs (n, *) float32 within the bounds and labels (n,) of the samples at `index`."""
+        """Inputs (n, *) float32 within the bounds and labels (n,) of the samples at `index`, as copies."""
         images, labels = self.images[index], self.labels[index]
+        if isinstance(index, slice):  # a view of the data otherwise
+            labels = labels.clone()
         if images.is_floating_point():
-            return images, labels
+            return images.clone() if isinstance(index, slice) else images, labels
         low, high = self.bounds
         inputs = images.to(torch.float32) / (255 / (high - low))
         return inputs + low if low else inputs, labels

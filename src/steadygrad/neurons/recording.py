@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules import activation
 
 from steadygrad.arguments import arithmetic, public
-from steadygrad.calling import eagerly, unwrap
+from steadygrad.calling import AGAIN, eagerly, unwrap
 from steadygrad.classifier import Classifier
 from steadygrad.errors import UsageError, unknown_name
 
@@ -101,13 +101,19 @@ def at_outputs(
                 f"layer {name!r} is TorchScript, whose outputs cannot be seen: take the module it was made of"
             )
     calls: Counter[str] = Counter()
-    rows = [0]
+    rows, given = [0], [0]  # of the model, and of the network in it, whose batch may have been filled up
     fed: list[Tensor] = []  # what a linear layer put out last
 
-    def start(module: nn.Module, args: Any) -> None:
+    def again() -> None:
         calls.clear()
-        rows[0] = len(args[0])
         begin()
+
+    def start(module: nn.Module, args: Any) -> None:
+        rows[0] = len(args[0])
+        again()
+
+    def enter(module: nn.Module, args: Any) -> None:
+        given[0] = len(args[0])
 
     def stop(module: nn.Module, args: Any, logits: Any) -> None:
         fed.clear()
@@ -123,6 +129,8 @@ def at_outputs(
             if not any(fnmatchcase(site, p) or fnmatchcase(name, p) for p in patterns):
                 return None
             output, put_back = _first(output)
+            if rows[0] < given[0] and isinstance(output, Tensor) and output.ndim and len(output) == given[0]:
+                output, put_back = _without_filling(output, rows[0], put_back)
             tensor = isinstance(output, Tensor) and output.ndim > 1 and output.is_floating_point()
             if not tensor or len(output) != rows[0]:
                 if not strict:
@@ -143,6 +151,8 @@ def at_outputs(
         return after
 
     handles = [model.register_forward_pre_hook(start), model.register_forward_hook(stop)]
+    handles.append(_network(model).register_forward_pre_hook(enter))
+    AGAIN.append(again)
     try:
         handles += [m.register_forward_hook(feed) for m in modules.values() if isinstance(m, nn.Linear)]
         for name, module in modules.items():
@@ -151,6 +161,7 @@ def at_outputs(
         with eagerly():  # compiled code does not see hooks that are new
             yield
     finally:
+        AGAIN.remove(again)
         for handle in handles:
             handle.remove()
 
@@ -162,6 +173,10 @@ def _first(output: Any) -> tuple[Any, Callable[[Tensor], Any]]:
         make = getattr(type(output), "_make", type(output))
         return first, lambda value: make([value, *rest])
     return output, lambda value: value
+
+
+def _without_filling(output: Tensor, rows: int, put_back: Callable[[Tensor], Any]) -> tuple[Any, Callable[..., Any]]:
+    return output[:rows], lambda value: put_back(torch.cat([value, output[rows:]]))
 
 
 @arithmetic

@@ -24,13 +24,15 @@ _MOST_BYTES = 4 << 30
 def steps_of(count: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
     """The batches of one epoch as positions in the data.
 
-    Their sizes differ by one at most, so that all samples weigh alike.
+    Their sizes differ by one at most, so that all samples weigh alike. None has one sample alone, of which there is no
+    batch normalization, unless all have.
 
     >>> [len(batch) for batch in steps_of(10, 4, seed=0, epoch=0)]
     [4, 3, 3]
     """
     order = torch.randperm(count, generator=fresh(seed_of("order", seed, epoch)))
-    return order.tensor_split(-(-count // batch_size))
+    parts = -(-count // batch_size)
+    return order.tensor_split(parts if batch_size == 1 else max(1, min(parts, count // 2)))
 
 
 def on_device(data: Dataset, device: torch.device) -> Dataset:

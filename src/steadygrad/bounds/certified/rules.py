@@ -92,6 +92,12 @@ def _view(builder: Builder, x: Value, *shape: Any) -> Any:
     return NotImplemented if new[0] != 1 else builder.reshape(x, new[1:])
 
 
+def _squeeze(builder: Builder, x: Value, dim: Any = None) -> Any:
+    shape = x.sample.shape
+    dims = range(1, len(shape)) if dim is None else [d % len(shape) for d in ((dim,) if isinstance(dim, int) else dim)]
+    return builder.reshape(x, tuple(size for d, size in enumerate(shape) if d and (d not in dims or size != 1)))
+
+
 def _mean(builder: Builder, x: Value, dim: Any = None, keepdim: bool = False) -> Any:
     dims = tuple(d % x.sample.ndim for d in ((dim,) if isinstance(dim, int) else dim or (0,)))
     return NotImplemented if 0 in dims else builder.unweighted(x, lambda v: v.mean(dims, keepdim=keepdim))
@@ -158,6 +164,7 @@ CALLS: dict[str, Rule] = {
     "flatten": _flatten,
     **dict.fromkeys(["view", "reshape"], _view),
     "mean": _mean,
+    "squeeze": _squeeze,
     "avg_pool2d": _unweighted(F.avg_pool2d),
     "adaptive_avg_pool2d": _unweighted(F.adaptive_avg_pool2d),
     **dict.fromkeys(["max_pool2d", "boolean_dispatch", "_max_pool2d"], _max_pool),

@@ -35,9 +35,10 @@ class FirstNorm(Measure):
         seen: list[tuple[Tensor, Tensor]] = []
 
         def look(module: nn.Module, args: Any) -> None:
-            if seen or not isinstance(args[0], Tensor) or args[0].shape[:1] != batch.x.shape[:1]:
+            if seen or not isinstance(args[0], Tensor) or len(args[0]) < len(batch.x):
                 return
-            x = args[0].detach().double().flatten(2) if args[0].ndim > 2 else args[0].detach().double()[:, :, None]
+            x = args[0][: len(batch.x)].detach().double()  # a batch may have been filled up
+            x = x.flatten(2) if x.ndim > 2 else x[:, :, None]
             middle, spread = (
                 cast(Tensor, value).double()[:, None] for value in (module.running_mean, module.running_var)
             )
