@@ -30,7 +30,7 @@ def encode(array: np.ndarray, kind: str = "PNG") -> bytes:
 def _a_hub_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is asked of the Hub here is played by stand-ins."""
 
-    from steadygrad.data import offline
+    from steadygrad import offline
 
     monkeypatch.setattr(offline, "unreachable", lambda: None)
 

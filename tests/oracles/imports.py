@@ -40,6 +40,8 @@ FLOORS = [
         "randomness",
         "files",
         "masks",
+        "named_data",
+        "offline",
         "errors",
         "progress",
         "provenance",

@@ -26,6 +26,8 @@ from steadygrad.cli.demands import FailUnder, Junit, demands_of, judge
 from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.named_models import load_named
 from steadygrad.errors import Failure, UsageError
+from steadygrad.files import read_toml
+from steadygrad.named_data import check_reachable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,17 +84,18 @@ def audit(
 
       steadygrad audit runs/lenet --data mnist --fail-under robust=0.4
     """
-    from steadygrad.audit import audit
-    from steadygrad.audit.audit_plan import AuditPlan
-    from steadygrad.data.data_plan import DataPlan
-    from steadygrad.files import read_toml
-    from steadygrad.models.model_plan import ModelPlan
-
-    demands = demands_of(fail_under, junit)
     file = {} if config is None else read_toml(config)
     # A run's own file says in tables what its models and data were, and not where they lie.
     file = {name: value for name, value in file.items() if name not in ("models", "center")}
     file = file if isinstance(file.get("data"), str) else {n: v for n, v in file.items() if n != "data"}
+    check_reachable(str(source.get("data") or file.get("data", "")))
+
+    from steadygrad.audit import audit
+    from steadygrad.audit.audit_plan import AuditPlan
+    from steadygrad.data.data_plan import DataPlan
+    from steadygrad.models.model_plan import ModelPlan
+
+    demands = demands_of(fail_under, junit)
     of_data = {name: file.pop(name) for name in DataPlan.model_fields if name in file}
     plan, where_from = AuditPlan.read({"samples": SAMPLES, **file, **flags}), DataPlan.read({**of_data, **source})
     where = pick_device(device)

@@ -29,6 +29,8 @@ from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.named_models import load_named
 from steadygrad.cli.train import Epochs, Set, settings_of
 from steadygrad.errors import UsageError
+from steadygrad.files import read_toml
+from steadygrad.named_data import check_reachable
 
 if TYPE_CHECKING:
     from steadygrad.training.train_plan import TrainPlan
@@ -89,6 +91,9 @@ def harden(
 
       steadygrad harden nets:make@my.safetensors --data ./images --recipe pgd
     """
+    file = Path(recipe or "")
+    check_reachable(str(source.get("data") or (read_toml(file) if file.is_file() else {}).get("data", "")))
+
     from rich.console import Console
 
     from steadygrad import report
@@ -127,7 +132,6 @@ def harden(
 def plan_of(recipe: str | None, flags: dict[str, Any], threat: Any) -> TrainPlan:
     """What to train on and how: the recipe or file, with the threat where a recipe has a radius, then flags."""
     from steadygrad import recipes
-    from steadygrad.files import read_toml
     from steadygrad.training.train_plan import TrainPlan
 
     if recipe is None:

@@ -22,6 +22,7 @@ from steadygrad.cli.common import (
     pick_device,
     progress,
 )
+from steadygrad.named_data import check_reachable
 
 SCALES = ("smoke", "short", "paper")
 
@@ -78,6 +79,8 @@ def reproduce(
 
       steadygrad reproduce ross2018 --data digits --scale smoke --seeds 0-4
     """
+    check_reachable(data)
+
     import torch
 
     from steadygrad import papers

@@ -21,6 +21,8 @@ from steadygrad.cli.common import (
     rank_and_size,
 )
 from steadygrad.cli.flags import plan_flags
+from steadygrad.files import read_toml
+from steadygrad.named_data import check_reachable
 
 Set = Annotated[
     list[str] | None,
@@ -63,6 +65,9 @@ def train(
 
       steadygrad train recipe.toml --set lr=5e-4
     """
+    given = read_toml(config) if config is not None and config.is_file() else {}
+    check_reachable(str(flags.get("data") or given.get("data", "")))
+
     from steadygrad.audit.audited_models import agreeing
     from steadygrad.measuring.measures.predicted import Predicted
     from steadygrad.measuring.runner import Runner

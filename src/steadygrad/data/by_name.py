@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 import torch
@@ -20,36 +19,10 @@ from steadygrad.data.parquet import load_parquet, parquet_files
 from steadygrad.data.splits import Asked, holdout, numbered
 from steadygrad.data.tables import csv_files, load_csv
 from steadygrad.errors import UsageError, unknown_name
+from steadygrad.named_data import DATASETS, is_path, local_folder, on_the_hub
 from steadygrad.progress import say
 
-_FOLDER = "STEADYGRAD_DATA"
 _DIGITS_TEST_PER_CLASS = 50
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Where a named data set comes from; `hub` is empty for a bundled one."""
-
-    name: str
-    hub: str
-    summary: str
-    config: str | None = None
-
-
-DATASETS: tuple[Source, ...] = (
-    Source("digits", "", "bundled with scikit-learn: 1,297 + 500 handwritten digits, 8 x 8 gray, 10 classes"),
-    Source("mnist", "ylecun/mnist", "60,000 + 10,000 handwritten digits, 28 x 28 gray, 10 classes"),
-    Source("fashion_mnist", "zalando-datasets/fashion_mnist", "60,000 + 10,000 garments, 28 x 28 gray, 10 classes"),
-    Source("notmnist", "anubhavmaity/notMNIST", "letters A to J from many fonts, 28 x 28 gray, 10 classes"),
-    Source("cifar10", "uoft-cs/cifar10", "50,000 + 10,000 small photos, 32 x 32 color, 10 classes"),
-    Source("cifar100", "uoft-cs/cifar100", "50,000 + 10,000 small photos, 32 x 32 color, 100 fine classes"),
-    Source(
-        "svhn",
-        "ufldl-stanford/svhn",
-        "73,257 + 26,032 house-number digits, 32 x 32 color, 10 classes",
-        "cropped_digits",
-    ),
-)
 
 
 @public
@@ -109,38 +82,21 @@ def read(data: Dataset) -> Dataset:
 
 
 def _load(name: str | Path, asked: Asked) -> Dataset:
-    if isinstance(name, str) and name.startswith("hub:"):
-        repository, _, config = name[4:].partition(":")
-        return load_hub(repository, config or None, repository, asked)
-    if isinstance(name, Path) or _is_path(name):
+    hub = on_the_hub(name) if isinstance(name, str) else None
+    if hub is not None:
+        return load_hub(hub, asked)
+    if isinstance(name, Path) or is_path(name):
         path = Path(name).expanduser()
         return _load_path(path, path.resolve().name if path.is_dir() else path.stem, asked)
     if name == "digits":
         return _load_digits(asked)
-    local = _local_folder()
+    local = local_folder()
     if local is not None and name and (local / name).is_dir():
         return _load_path(local / name, name, asked)
-    for source in DATASETS:
-        if source.name == name:
-            return load_hub(source.hub, source.config, name, asked)
     if name and Path(name).exists():
         return _load_path(Path(name), Path(name).stem, asked)
     found = [p.name for p in local.iterdir() if p.is_dir()] if local is not None else []
     raise unknown_name("data set, file or folder", name, {*(row.name for row in DATASETS), *found})
-
-
-def _is_path(name: str) -> bool:
-    return os.sep in name or "/" in name or name.startswith((".", "~")) or name.endswith((".npz", ".parquet", ".csv"))
-
-
-def _local_folder() -> Path | None:
-    value = os.environ.get(_FOLDER)
-    if not value:
-        return None
-    folder = Path(value).expanduser()
-    if not folder.is_dir():
-        raise UsageError(f"${_FOLDER} is {value!r}, which is not a folder: correct or unset it")
-    return folder
 
 
 def _load_path(path: Path, name: str, asked: Asked) -> Dataset:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 import torch
 
-from steadygrad.data import offline
 from steadygrad.data.arrays import class_names
 from steadygrad.data.dataset import Dataset
 from steadygrad.data.form import Form
@@ -22,19 +20,25 @@ from steadygrad.data.parquet import LOOKED_AT, image_and_label
 from steadygrad.data.settle import Look
 from steadygrad.data.splits import Asked, Part, numbered
 from steadygrad.errors import Failure, UsageError
+from steadygrad.named_data import Source, away, check_reachable
+from steadygrad.offline import as_reachable
 
 
-def load_hub(repository: str, config: str | None, name: str, asked: Asked) -> Dataset:
-    """A split of `owner/name` on the Hub, kept in the cache of the `datasets` library.
+def load_hub(source: Source, asked: Asked) -> Dataset:
+    """A split of data on the Hub, kept in the cache of the `datasets` library.
 
     Raises:
         UsageError: the repository has no such split, or no image or label column.
         Failure: it cannot be downloaded (with what to do without a network), or an image is broken.
     """
-    table, part = _download(repository, config, name, asked)
+    check_reachable(source)
+    import datasets  # noqa: F401
+
+    with as_reachable():
+        table, part = _loaded(source, asked)
     if len(table) == 0:
-        raise UsageError(f"the split {part!r} of {repository} is empty: choose another one")
-    data = from_table(table, f"{repository} ({part})", name, part, asked.form)
+        raise UsageError(f"the split {part!r} of {source.hub} is empty: choose another one")
+    data = from_table(table, f"{source.hub} ({part})", source.name, part, asked.form)
     note = Part(part).note(asked.split)
     return dataclasses.replace(data, notes=(*(() if note is None else (note,)), *data.notes))
 
@@ -63,20 +67,11 @@ def from_table(table: Any, where: str, name: str, split: str, form: Form) -> Dat
     return Dataset(images, labels, classes, ids, name, split, form=form, notes=tuple(notes))
 
 
-def _download(repository: str, config: str | None, name: str, ask: Asked) -> tuple[Any, str]:
+def _loaded(source: Source, ask: Asked) -> tuple[Any, str]:
     """The table of a split, and the name that it has there."""
-    why = offline.unreachable()
-    if why is None:
-        return _loaded(repository, config, name, ask)
-    if not offline.is_cached(repository):
-        raise _away(repository, name, why)
-    with offline.this_machine_only():
-        return _loaded(repository, config, name, ask)
-
-
-def _loaded(repository: str, config: str | None, name: str, ask: Asked) -> tuple[Any, str]:
     import datasets
 
+    repository, config = source.hub, source.config
     asked = ("train" if ask.training else "test") if ask.split is None else ask.split
     try:
         return datasets.load_dataset(repository, config, split=asked), asked
@@ -94,17 +89,7 @@ def _loaded(repository: str, config: str | None, name: str, ask: Asked) -> tuple
             raise UsageError(f"{repository} needs a configuration, hub:{repository}:CONFIG: {error}") from error
         raise Failure(f"cannot read {repository} from the Hub: {error}") from error
     except (OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise _away(repository, name, error) from error
-
-
-def _away(repository: str, name: str, why: object) -> Failure:
-    folder = name.rpartition("/")[2]
-    local = os.environ.get("STEADYGRAD_DATA")
-    there = f" ($STEADYGRAD_DATA is {local!r}, without {folder})" if local else " (STEADYGRAD_DATA is not set)"
-    return Failure(
-        f"cannot get {repository} from the Hub: {why}. Without a network, put its Parquet files into "
-        f"$STEADYGRAD_DATA/{folder}/data/ and load {folder!r}{there}"
-    )
+        raise away(source, error) from error
 
 
 def _contents(files: Any, where: str, rows: Sequence[int]) -> Iterator[tuple[str, bytes | Path]]:

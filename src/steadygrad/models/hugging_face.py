@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from steadygrad.data.form import INTERPOLATIONS, Form
 from steadygrad.data.images import pixels
-from steadygrad.data.offline import unreachable
 from steadygrad.errors import Failure, UsageError
 from steadygrad.models.architectures import seeded
 from steadygrad.models.sources import library, reason
+from steadygrad.offline import unreachable
 
 _RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic")
 """Names of Pillow's numbers."""

@@ -20,6 +20,7 @@ from torch import nn
 from steadygrad.data.form import INTERPOLATIONS, Form
 from steadygrad.errors import Failure, UsageError
 from steadygrad.models.architectures import seeded
+from steadygrad.offline import as_reachable
 
 
 def _near(name: str, known: Iterable[str]) -> str:
@@ -127,7 +128,8 @@ def from_timm(name: str, *, pretrained: bool, classes: int | None) -> tuple[nn.M
     timm = library("timm")
     size = {} if pretrained or classes is None else {"num_classes": classes}
     try:
-        with seeded(0):
+        # Only pretrained weights are asked of the Hub.
+        with as_reachable() if pretrained else contextlib.nullcontext(), seeded(0):
             module: nn.Module = timm.create_model(name, pretrained=pretrained, **size)
         config = timm.data.resolve_model_data_config(module)
     except Exception as error:
@@ -188,11 +190,13 @@ def from_hub(name: str) -> Path:
         raise UsageError(f"a Hub model is hub:owner/name or hub:owner/name@revision, got hub:{name}")
     hub = library("huggingface_hub")
     repository, _, revision = name.partition("@")
-    try:
-        return Path(hub.hf_hub_download(repository, "model.safetensors", revision=revision or None))
-    except Exception as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise Failure(
-            f"cannot fetch model.safetensors of {repository} from the Hub: {first} "
-            "(check the name, the network, and HF_TOKEN for private models)"
-        ) from error
+    with as_reachable() as away:
+        try:
+            return Path(hub.hf_hub_download(repository, "model.safetensors", revision=revision or None))
+        except Exception as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            why = f"{away}, and it is not on this machine" if away else first
+            raise Failure(
+                f"cannot fetch model.safetensors of {repository} from the Hub: {why} "
+                "(check the name, the network, and HF_TOKEN for private models)"
+            ) from error

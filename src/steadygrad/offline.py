@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import socket
+import sys
 import threading
 import urllib.parse
 import urllib.request
@@ -54,18 +56,21 @@ def is_cached(repository: str) -> bool:
 
 
 @contextlib.contextmanager
-def this_machine_only() -> Iterator[None]:
-    """Within the block the client of the Hub looks on this machine only."""
-    import datasets
-    import huggingface_hub
+def as_reachable() -> Iterator[str | None]:
+    """Why the Hub is not reached, if it is not; within the block its clients then look on this machine only.
 
-    both: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
-    places = [place for place in both if hasattr(place, "HF_HUB_OFFLINE")]
+    `datasets` must be imported before, where it is one of them: it keeps what it finds at its import.
+    """
+    why = unreachable()
+    with contextlib.suppress(ImportError):
+        importlib.import_module("huggingface_hub.constants")
+    clients: list[Any] = [sys.modules.get(name) for name in ("datasets.config", "huggingface_hub.constants")]
+    places = [client for client in clients if why is not None and hasattr(client, "HF_HUB_OFFLINE")]
     before = [place.HF_HUB_OFFLINE for place in places]
     try:
         for place in places:
             place.HF_HUB_OFFLINE = True
-        yield
+        yield why
     finally:
         for place, value in zip(places, before):
             place.HF_HUB_OFFLINE = value

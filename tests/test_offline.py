@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +14,7 @@ from typing import Any
 import pytest
 
 from cli.commands import refused
-from steadygrad import data
-from steadygrad.data import offline
+from steadygrad import data, models, offline
 from steadygrad.errors import Failure, UsageError
 
 unreachable = offline.unreachable
@@ -92,6 +94,49 @@ def test_the_commands_answer_at_once(command: str, tmp_path: Path, monkeypatch: 
     model = ["--model", "mlp"] if command == "train" else ["nets:make"]
     message = refused(1, command, *model, "--data", "mnist", "--out", "m")
     assert "Without a network" in " ".join(message.split())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["train", "--data", "mnist"],
+        ["train", "plan.toml"],
+        ["audit", "nets:make", "--data", "hub:me/pets"],
+        ["audit", "nets:make", "--config", "plan.toml"],
+        ["harden", "nets:make", "--recipe", "plan.toml"],
+        ["reproduce", "ross2018"],
+    ],
+    ids=" ".join,
+)
+def test_the_commands_answer_before_pytorch_is_loaded(line: list[str], tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text('data = "mnist"')
+    code = (
+        "import sys; from steadygrad.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as left: print(left.code, 'torch' in sys.modules)"
+    )
+    nobody = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"}
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *line], cwd=tmp_path, env=nobody, capture_output=True, text=True, timeout=60
+    )
+    assert "from the Hub: 127.0.0.1 is not reached" in ended.stderr
+    assert ended.stdout.split() == ["1", "False"]
+
+
+@pytest.mark.parametrize("name", ["hub:", "hub::c", "hub:/", "hub:a/", "hub:/a", "hub:a/b/c", "hub:a b/c", "hub:é/b"])
+def test_half_a_name_is_refused_before_the_hub_is_asked(name: str) -> None:
+    with pytest.raises(UsageError, match=r"data on the Hub are hub:owner/name or hub:owner/name:config, got 'hub:"):
+        data.load(name)
+
+
+def test_a_model_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", no_name)
+    tries: list[object] = []
+    # How often, and how long after each other, its client tries.
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", tries.append)
+    with pytest.raises(Failure, match=r"huggingface\.co is not reached .*, and it is not on this machine"):
+        models.load("hub:me/mine")
+    assert not tries
 
 
 def test_a_server_that_answers_is_there(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
