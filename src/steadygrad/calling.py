@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.errors import Failure, UsageError, out_of_memory
+from steadygrad.turns import TURN
 
 _RAISED = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 _ENTRIES = 2**27  # of inputs that are tried at once, when a size of batch is looked for: half a gigabyte
@@ -139,7 +140,7 @@ def eagerly() -> Iterator[None]:
     if "torch._dynamo" not in sys.modules:  # which takes seconds to load
         yield
         return
-    with torch.compiler.set_stance("force_eager"):
+    with TURN, torch.compiler.set_stance("force_eager"):
         yield
 
 

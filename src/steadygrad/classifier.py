@@ -17,6 +17,7 @@ from steadygrad.calling import called, logits_of, unwrap
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import write_tensors
 from steadygrad.kinds import ClassNames
+from steadygrad.turns import TURN, drawing
 from steadygrad.weights import read_weights
 
 
@@ -202,24 +203,23 @@ def frozen(model: nn.Module, seeds: Integers | None = None) -> Iterator[nn.Modul
     from the global generators.
 
     Training flags, `requires_grad`, buffers and the global random state are restored, after errors too; `.grad` is
-    never touched, since gradients are taken with `torch.autograd.grad` for the inputs alone.
+    never touched, since gradients are taken with `torch.autograd.grad` for the inputs alone. Within the block other
+    threads wait that freeze a model, or draw under seeds.
 
     >>> with frozen(nn.Linear(2, 3).double()) as model:
     ...     model(torch.zeros(4, 2)).shape
     torch.Size([4, 3])
     """
     inner, model = model, called(model)
-    # A module may write its buffers in evaluation mode too, or put others in their place; a version tells of a change,
-    # without a look at the values.
-    places = [m._buffers for m in inner.modules()]
-    buffers = [(p, n, b, b.clone(), b._version) for p in places for n, b in p.items() if b is not None]
-    gradients = [(p, p.requires_grad) for p in model.parameters()]
-    devices = sorted({p.device.index for p, _ in gradients if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices, enabled=True), evaluating(model):
+    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    first = None if seeds is None else int(seeds[0]) if len(seeds) else 0
+    with drawing(devices, first), evaluating(model):
+        # A module may write its buffers in evaluation mode too, or put others in their place; a version tells of a
+        # change, without a look at the values.
+        places = [m._buffers for m in inner.modules()]
+        buffers = [(p, n, b, b.clone(), b._version) for p in places for n, b in p.items() if b is not None]
+        gradients = [(p, p.requires_grad) for p in model.parameters()]
         try:
-            if seeds is not None:
-                for generator in (torch.default_generator, *(torch.cuda.default_generators[d] for d in devices)):
-                    generator.manual_seed(int(seeds[0]) if len(seeds) else 0)
             for parameter, _ in gradients:
                 parameter.requires_grad_(False)
             yield model
@@ -249,17 +249,18 @@ def _of_two(logit: Tensor, count: int) -> Tensor:
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """The model in evaluation mode, with the weights as they are; its modes are restored."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
+    with TURN:
+        modes = [(module, module.training) for module in model.modules()]
         try:
-            model.eval()
-        except NotImplementedError:  # of an exported program, which has no modes
-            for module, _ in modes:
-                module.training = False
-        yield model
-    finally:
-        for module, training in modes:
-            module.training = training
+            try:
+                model.eval()
+            except NotImplementedError:  # of an exported program, which has no modes
+                for module, _ in modes:
+                    module.training = False
+            yield model
+        finally:
+            for module, training in modes:
+                module.training = training
 
 
 @public

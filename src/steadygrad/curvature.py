@@ -17,6 +17,7 @@ from steadygrad.derivatives import Function, gradient, hvp
 from steadygrad.errors import UsageError
 from steadygrad.smooth_forms import FORMS, STEPS
 from steadygrad.smoothing import Kinks, Smooth
+from steadygrad.turns import TURN
 
 _POINTS = 64
 """On the line on which the second derivatives of a layer are summed."""
@@ -99,17 +100,18 @@ def _watched(model: nn.Module, calls: dict[str, tuple[nn.Module, Tensor]]) -> It
 
         return hook
 
-    for name, module in _innermost(model).named_modules():
-        if not isinstance(module, torch.jit.ScriptModule):
-            title = f"{name} ({type(module).__name__})" if name else f"the forward of {type(module).__name__}"
-            handles.append(module.register_forward_pre_hook(enter(title)))
-            handles.append(module.register_forward_hook(leave(title)))
-    try:
-        with eagerly(), kinks:
-            yield kinks
-    finally:
-        for handle in handles:
-            handle.remove()
+    with TURN:  # hooks see what other threads do with the model too
+        for name, module in _innermost(model).named_modules():
+            if not isinstance(module, torch.jit.ScriptModule):
+                title = f"{name} ({type(module).__name__})" if name else f"the forward of {type(module).__name__}"
+                handles.append(module.register_forward_pre_hook(enter(title)))
+                handles.append(module.register_forward_hook(leave(title)))
+        try:
+            with eagerly(), kinks:
+                yield kinks
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def _innermost(model: nn.Module) -> nn.Module:

@@ -15,6 +15,7 @@ from torch import Tensor
 from steadygrad.arguments import Inputs, arithmetic
 from steadygrad.calling import eagerly
 from steadygrad.errors import UsageError
+from steadygrad.turns import TURN
 from steadygrad.values import Count
 
 Function = Callable[[Tensor], Tensor]
@@ -25,7 +26,7 @@ def math_attention() -> Iterator[None]:
     """What second derivatives need: attention by plain matrix products, and nothing compiled."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    with sdpa_kernel(SDPBackend.MATH), eagerly():
+    with TURN, sdpa_kernel(SDPBackend.MATH), eagerly():
         yield
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from steadygrad.arguments import public
 from steadygrad.errors import UsageError
 from steadygrad.files import key
+from steadygrad.turns import TURN
 
 
 def fresh(seed: int = 0) -> torch.Generator:
@@ -80,12 +81,13 @@ def state_of(device: torch.device) -> Tensor:
 @contextlib.contextmanager
 def replayed(state: Tensor, device: torch.device) -> Iterator[None]:
     """Within the block, layers on a device draw what they drew after `state_of`; the state of before is restored."""
-    now = state_of(device)
-    _set(state, device)
-    try:
-        yield
-    finally:
-        _set(now, device)
+    with TURN:
+        now = state_of(device)
+        _set(state, device)
+        try:
+            yield
+        finally:
+            _set(now, device)
 
 
 def _set(state: Tensor, device: torch.device) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from steadygrad.calling import unwrap
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import read_tensors
+from steadygrad.turns import TURN
 
 State = Mapping[str, Tensor]
 
@@ -107,7 +108,7 @@ def read_weights(path: str | Path) -> Weights:
 def _tensors_of(path: Path) -> Any:
     """What `torch.load` gives of a checkpoint when it may make tensors and plain containers only."""
     try:
-        with warnings.catch_warnings():
+        with TURN, warnings.catch_warnings():  # warnings have one list of filters for all threads
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -46,6 +46,7 @@ FLOORS = [
         "progress",
         "provenance",
         "stopping",
+        "turns",
     },
 ]
 LONGEST = 400

@@ -42,7 +42,7 @@ def audit(
     command: str = "",
     **settings: Any,
 ) -> Audit:
-    """Attack, check, explain and write everything down.
+    """Attack, check, explain and write everything down. Threads that do so take turns, table by table.
 
     Args:
         models: one classifier or several (by name). They are left as and where they were.

@@ -28,6 +28,7 @@ from steadygrad.kinds import Device
 from steadygrad.registry import describe
 from steadygrad.threat import Threat
 from steadygrad.training import FitSettings, fit
+from steadygrad.turns import TURN
 from steadygrad.values import Seed
 
 SCHEMA = 1
@@ -165,7 +166,8 @@ def harden(
 
 def _classifier(model: nn.Module, data: Dataset, threat: Threat) -> Classifier:
     """A copy to compare with, in evaluation mode: the audit moves models between devices."""
-    module = copy.deepcopy(model).eval()
+    with TURN:  # it may be frozen by another thread
+        module = copy.deepcopy(model).eval()
     if isinstance(module, Classifier):
         return module
     return Classifier(module, bounds=threat.bounds, classes=data.classes, input_shape=data.shape).eval()

@@ -21,6 +21,7 @@ from steadygrad.data.form import Form
 from steadygrad.data.splits import numbered
 from steadygrad.errors import UsageError
 from steadygrad.kinds import ClassNames
+from steadygrad.turns import drawing
 from steadygrad.values import Reader
 
 _TAKEN = (
@@ -86,13 +87,13 @@ Samples = Annotated[Dataset, Reader(_TAKEN, lambda name, value: dataset_of(value
 @contextlib.contextmanager
 def _same_random_state() -> Iterator[None]:
     """What the caller's code draws while it is read leaves the global generators as they were."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(devices=[]):
+    with drawing():
+        python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+        try:
             yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
 
 
 def _whole(x: Any, name: str) -> Any:

@@ -24,6 +24,7 @@ from steadygrad.measuring.code_keys import ModelKey, model_key
 from steadygrad.measuring.measure import Batch, Measure, depends_on, settings_of
 from steadygrad.measuring.store import Store, place_of
 from steadygrad.measuring.table import REFUSED, Array, Kept, Table
+from steadygrad.turns import TURN
 
 
 class Tables(Protocol):
@@ -255,15 +256,16 @@ def borrowed(models: Sequence[nn.Module], device: str | None) -> Iterator[torch.
     for model in models:
         check_weights(model)
     tensors = [t for m in models for t in (*m.parameters(), *m.buffers())]
-    first = next((t.device for t in (*models[0].parameters(), *models[0].buffers())), torch.device("cpu"))
-    where = torch.device(device) if device is not None else first
-    moved = [
-        (t, t.device) for t in tensors if t.device.type != where.type or (where.index or 0) != (t.device.index or 0)
-    ]
-    try:
-        for tensor, _ in moved:
-            tensor.data = tensor.data.to(where)
-        yield where
-    finally:
-        for tensor, home in moved:
-            tensor.data = tensor.data.to(home)
+    with TURN:  # another thread may have them elsewhere
+        first = next((t.device for t in (*models[0].parameters(), *models[0].buffers())), torch.device("cpu"))
+        where = torch.device(device) if device is not None else first
+        moved = [
+            (t, t.device) for t in tensors if t.device.type != where.type or (where.index or 0) != (t.device.index or 0)
+        ]
+        try:
+            for tensor, _ in moved:
+                tensor.data = tensor.data.to(where)
+            yield where
+        finally:
+            for tensor, home in moved:
+                tensor.data = tensor.data.to(home)

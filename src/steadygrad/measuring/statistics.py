@@ -14,6 +14,7 @@ import numpy as np
 from steadygrad.arguments import arithmetic
 from steadygrad.errors import UsageError
 from steadygrad.kinds import Numbers
+from steadygrad.turns import TURN
 from steadygrad.values import Count, Fraction, Limit
 
 _DRAWS = 2000  # of a bootstrap
@@ -222,7 +223,7 @@ def bootstrap(statistic: Callable[..., Any], *samples: Numbers) -> Estimate:
     value, count = float(statistic(*arrays, axis=-1)), len(arrays[0])
     if count == 1:
         return Estimate(value, value, value)
-    with warnings.catch_warnings():
+    with TURN, warnings.catch_warnings():
         # SciPy's own interval and standard error, which are not used, have no value where a draw is infinite or NaN.
         warnings.simplefilter("ignore", RuntimeWarning)
         drawn = draw(

@@ -15,6 +15,7 @@ from steadygrad.arguments import public
 from steadygrad.classifier import Classifier
 from steadygrad.errors import UsageError, one_of
 from steadygrad.kinds import ClassNames
+from steadygrad.turns import drawing
 from steadygrad.values import Seed
 
 Builder = Callable[..., nn.Module]
@@ -99,9 +100,7 @@ def architecture(
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Initial weights in this block follow from the seed; the global generators stay as they are."""
-    # torch.manual_seed would reseed the generators of all GPUs as well.
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)
+    with drawing(seed=seed), torch.device("cpu"):
         yield
 
 

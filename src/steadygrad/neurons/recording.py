@@ -20,6 +20,7 @@ from steadygrad.arguments import arithmetic, public
 from steadygrad.calling import AGAIN, eagerly, unwrap
 from steadygrad.classifier import Classifier
 from steadygrad.errors import UsageError, unknown_name
+from steadygrad.turns import TURN
 
 Layers = tuple[str, ...] | None
 """Glob patterns of layer names, or None for all activation modules but one that gives the logits."""
@@ -150,20 +151,21 @@ def at_outputs(
 
         return after
 
-    handles = [model.register_forward_pre_hook(start), model.register_forward_hook(stop)]
-    handles.append(_network(model).register_forward_pre_hook(enter))
-    AGAIN.append(again)
-    try:
-        handles += [m.register_forward_hook(feed) for m in modules.values() if isinstance(m, nn.Linear)]
-        for name, module in modules.items():
-            if any(fnmatchcase(name, p.partition(":")[0]) for p in patterns):
-                handles.append(module.register_forward_hook(hook(name)))
-        with eagerly():  # compiled code does not see hooks that are new
-            yield
-    finally:
-        AGAIN.remove(again)
-        for handle in handles:
-            handle.remove()
+    with TURN:  # hooks see what other threads do with the model too
+        handles = [model.register_forward_pre_hook(start), model.register_forward_hook(stop)]
+        handles.append(_network(model).register_forward_pre_hook(enter))
+        AGAIN.append(again)
+        try:
+            handles += [m.register_forward_hook(feed) for m in modules.values() if isinstance(m, nn.Linear)]
+            for name, module in modules.items():
+                if any(fnmatchcase(name, p.partition(":")[0]) for p in patterns):
+                    handles.append(module.register_forward_hook(hook(name)))
+            with eagerly():  # compiled code does not see hooks that are new
+                yield
+        finally:
+            AGAIN.remove(again)
+            for handle in handles:
+                handle.remove()
 
 
 def _first(output: Any) -> tuple[Any, Callable[[Tensor], Any]]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from markupsafe import Markup
 
 from steadygrad.report.wording import number
+from steadygrad.turns import TURN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +59,7 @@ def drawing(size: float) -> Iterator[None]:
     """Matplotlib's defaults with this look and this font size, whatever the user's own settings are."""
     from matplotlib import style
 
-    with style.context(["default", {**_RULES, "font.size": size}]):
+    with TURN, style.context(["default", {**_RULES, "font.size": size}]):
         yield
 
 
@@ -91,7 +92,7 @@ def bare(axes: Axes, grid: Literal["x", "y", "both"] | None = "y", keep: tuple[s
 def svg(figure: Figure, title: str) -> str:
     """A drawn figure as SVG text with a title; call it inside `drawing`."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    with TURN, warnings.catch_warnings():
         # Names may use letters that the measuring font lacks; the page's own font draws them.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph")
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

@@ -102,11 +102,10 @@ def fit(
             classifier, defense.teacher, train, validation, settings=settings, out=inner, seed=seed, device=device
         ).classifier
     loop = Loop(classifier, defense, train, validation, settings, processes, teacher, seed, folder, run, watch)
-    gpus = [processes.device] if processes.device.type == "cuda" else []
     # Without a folder there is nothing to write; several processes would stop at different steps, and keep the
     # checkpoint of their last epoch.
     alone = folder is not None and processes.size == 1
-    with torch.random.fork_rng(gpus), between_steps() if alone else contextlib.nullcontext(loop.stop) as loop.stop:
+    with between_steps() if alone else contextlib.nullcontext(loop.stop) as loop.stop:
         loop.run()
     progress = loop.progress
     return FitResult(loop.result(), progress.history, progress.best_epoch or progress.epoch, progress.epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steadygrad import randomness
+from steadygrad import randomness, turns
 from steadygrad.attacks import PGD
 from steadygrad.classifier import Classifier, check_model, frozen
 from steadygrad.data import Dataset
@@ -28,6 +29,7 @@ from steadygrad.training.batches import augmented, on_device, steps_of
 from steadygrad.training.processes import Processes
 from steadygrad.training.settings import FitSettings
 from steadygrad.training.tracking import tracker, write_history
+from steadygrad.turns import TURN
 
 Watch = Callable[[Classifier, int], None]
 """`watch(classifier, steps)` gets a copy of the model in evaluation mode, and how many steps it was trained."""
@@ -56,7 +58,9 @@ class Loop:
     def __post_init__(self) -> None:
         settings, processes = self.settings, self.processes
         self.device = processes.device
-        self.model = copy.deepcopy(self.classifier).to(self.device)
+        with TURN:  # the classifier may be frozen by another thread
+            self.model = copy.deepcopy(self.classifier)
+        self.model.to(self.device)
         if settings.channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.zero_grad(set_to_none=True)
@@ -135,7 +139,8 @@ class Loop:
         for layer in self.fixed:
             layer.eval()
         while progress.step < self.steps:
-            self.step(batches[progress.step])
+            with self.drawing(progress.step):
+                self.step(batches[progress.step])
             progress.step += 1
             advance()
             # The end of the epoch is a checkpoint of its own.
@@ -149,11 +154,17 @@ class Loop:
         if self.stop.number or self.due:
             self.save()
 
+    def drawing(self, *place: int | str) -> contextlib.AbstractContextManager[None]:
+        """Within the block, what layers draw, as dropout does, follows from a place in the epoch."""
+        seed = seed_of("dropout", self.processes.rank, self.seed, self.progress.epoch, *place)
+        return turns.drawing([self.device] if self.device.type == "cuda" else [], seed)
+
     def remember(self) -> None:
         """Let the defenses look at the network and the data, as the first process sees them."""
         state = State(self.teacher, seed_of("memory", self.seed, self.progress.epoch))
         for defense in self.defense.members:
-            known = defense.remember(self.progress.epoch, self.model, self.train, state)
+            with self.drawing("memory"):
+                known = defense.remember(self.progress.epoch, self.model, self.train, state)
             found = {name: tensor.to(self.device) for name, tensor in known.items()}
             self.processes.copy_first(found.values())
             self.progress.memory |= found
@@ -162,11 +173,6 @@ class Loop:
         """One step of the optimizer on this process's share of a batch (positions in the data)."""
         progress, settings = self.progress, self.settings
         place = (self.seed, progress.epoch, progress.step)
-        # Dropout draws from the global generators, which `fit` restores at its end.
-        seed = seed_of("dropout", self.processes.rank, *place)
-        torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
         part = self.processes.share(len(batch))
         samples = batch[part].to(self.train.labels.device)
         x, y = (t.to(self.device, non_blocking=True) for t in self.train.batch(samples))
@@ -242,7 +248,7 @@ class Loop:
             if part.stop == part.start:
                 continue
             x, y = (t.to(self.device) for t in data.batch(slice(start + part.start, start + part.stop)))
-            with frozen(self.model), torch.no_grad():
+            with self.drawing("validation", start), frozen(self.model), torch.no_grad():
                 hits[0] += (self.model(x).argmax(1) == y).sum()
             if settings.robust_eps is not None:
                 hits[1] += self.robust_hits(x, y, start + part.start)
