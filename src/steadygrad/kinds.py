@@ -17,7 +17,7 @@ from steadygrad.values import Reader, refuse, scalar, tensor
 def _names(name: str, value: Any) -> Any:
     number = scalar(value)
     if isinstance(number, int) and not isinstance(number, bool):
-        return number if 2 <= number <= _MOST_CLASSES else refuse(name, value, ClassNames)
+        return number if 2 <= number <= MOST_CLASSES else refuse(name, value, ClassNames)
     if isinstance(value, np.ndarray):
         value = value.tolist()
     texts = isinstance(value, list | tuple | range) and all(isinstance(v, str | int) for v in value)
@@ -63,6 +63,7 @@ def _device(name: str, value: Any) -> Any:
 
 Device = Annotated[str, Reader("a device such as cpu or cuda", _device)]
 """Where to compute: a device that this machine has."""
-_MOST_CLASSES = 10_000_000
-ClassNames = Annotated[int | Sequence[str], Reader("a number of at least 2, or a list of names", _names)]
+MOST_CLASSES = 1_000_000
+"""More than any data set has; their names take some 60 MB."""
+ClassNames = Annotated[int | Sequence[str], Reader("a number from 2 to 1,000,000, or a list of names", _names)]
 """Classes: how many, or what they are called."""

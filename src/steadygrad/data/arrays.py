@@ -21,6 +21,7 @@ from steadygrad.arguments import arithmetic
 from steadygrad.data import lazy
 from steadygrad.data.dataset import Dataset, check_values, clipped, two_classes
 from steadygrad.data.images import reshape
+from steadygrad.data.labels import Named, classes_of, classes_of_all
 from steadygrad.data.layout import channels_first
 from steadygrad.data.splits import Asked, holdout, numbered
 from steadygrad.errors import Failure, UsageError
@@ -50,7 +51,8 @@ def from_arrays(
             floats are signals if one side is more than four times the other, else gray images. Of large
             memory-mapped ones samples are read, and their values checked, when they are asked for.
         y: labels (N,), integers from 0.
-        classes: class names or their number; None means the largest label plus one.
+        classes: class names or their number, 1,000,000 at most; None means the largest label plus one. Labels that do
+            not occur are told then, and one apart from all others, or 255, is asked about.
         name: first part of the sample ids, shown in reports.
         split: second part of the sample ids.
         ids: stable sample names; None numbers the samples: "arrays/all/00000".
@@ -75,9 +77,9 @@ def from_arrays(
     labels = labels_of(y, where)
     if len(images) != len(labels):
         raise UsageError(f"{where} has {len(images)} samples in x but {len(labels)} labels in y")
-    names = ids if ids is not None else numbered(f"{where}/", range(len(images)))
-    known = class_names(classes, labels)
-    return two_classes(Dataset(images, labels, known, tuple(names), name, split, bounds=bounds))
+    names = tuple(ids if ids is not None else numbered(f"{where}/", range(len(images))))
+    known, notes = classes_of(classes, labels, where, lambda i: repr(names[i]), "classes=NAMES or their number")
+    return two_classes(Dataset(images, labels, known, names, name, split, notes=notes, bounds=bounds))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,13 +106,6 @@ def _lazy(
     return lazy.LazyImages(read, torch.arange(len(x)), read([0])[0])
 
 
-def class_names(classes: Sequence[str] | int | None, labels: Tensor) -> tuple[str, ...]:
-    """Class names as given, or numbers up to the given count or the largest label."""
-    if classes is None:
-        classes = max(int(labels.max()) + 1, 0) if len(labels) else 0
-    return tuple(str(c) for c in (range(classes) if isinstance(classes, int) else classes))
-
-
 def load_npz(path: Path, name: str, asked: Asked) -> Dataset:
     """A split of an `.npz` file with x and y (divided by `holdout`) or x_train, y_train, x_test, y_test.
 
@@ -122,13 +117,14 @@ def load_npz(path: Path, name: str, asked: Asked) -> Dataset:
     ending = "" if whole else f"_{part.split}"
     stated = asked.bounds or tuple(arrays.get("bounds", np.array([0, 1])).tolist())
     x, y, kind = arrays[f"x{ending}"], arrays[f"y{ending}"], "all" if whole else part.name
-    data = from_arrays(x, y, _classes(arrays), name=name, split=kind, bounds=stated, channels=_word(arrays, "channels"))
+    classes, notes = _classes(arrays, path)
+    data = from_arrays(x, y, classes, name=name, split=kind, bounds=stated, channels=_word(arrays, "channels"))
     if part.held is not None or whole:
         keep = holdout(data.labels.tolist(), part.held)
         prefix = f"{name}/" if part.split is None else f"{name}/{part.split}/"
         data = dataclasses.replace(data.select(keep), ids=numbered(prefix, keep), split=part.name)
     note, images = part.note(asked.split), data.images
-    data = dataclasses.replace(data, form=asked.form, notes=() if note is None else (note,))
+    data = dataclasses.replace(data, form=asked.form, notes=(*(() if note is None else (note,)), *notes))
     if isinstance(images, Tensor):
         return dataclasses.replace(data, images=reshape(images, asked.form))
     return dataclasses.replace(data, images=images.then(functools.partial(reshape, form=asked.form)))
@@ -189,13 +185,11 @@ def _splits(path: Path, arrays: Mapping[str, Any]) -> set[str]:
     return splits
 
 
-def _classes(arrays: Mapping[str, npt.NDArray[Any]]) -> Sequence[str] | int | None:
+def _classes(arrays: Mapping[str, npt.NDArray[Any]], path: Path) -> Named:
     if "classes" in arrays:
-        return [str(c) for c in arrays["classes"].ravel()]
-    # Counted over all splits: the last class may be absent from one of them.
-    labels = [array for key, array in arrays.items() if key == "y" or key.startswith("y_")]
-    largest = [int(array.max()) for array in labels if array.dtype.kind in "iu" and array.size]
-    return max(*largest, 1) + 1 if largest else None  # one class alone is told by the labels
+        return tuple(str(c) for c in arrays["classes"].ravel()), ()
+    labels = {key: labels_of(y, f"{path} ({key})") for key, y in arrays.items() if key == "y" or key.startswith("y_")}
+    return classes_of_all(labels, str(path), "an array of names called classes in it")
 
 
 def _word(arrays: Mapping[str, npt.NDArray[Any]], key: str) -> Any:

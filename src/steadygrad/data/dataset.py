@@ -16,6 +16,7 @@ from torch import Tensor
 
 from steadygrad.arguments import arithmetic, fitted, quick
 from steadygrad.data.form import Form
+from steadygrad.data.labels import unlabeled
 from steadygrad.data.lazy import LazyImages
 from steadygrad.errors import UsageError
 from steadygrad.randomness import fresh
@@ -242,11 +243,10 @@ def balanced_order(labels: Tensor, seed: int) -> Tensor:
     Every class gives its first sample before any class gives its second one.
     """
     order = torch.randperm(len(labels), generator=fresh(seed))
-    shuffled = labels[order]
-    turn = torch.empty_like(shuffled)
-    for label in set(labels.tolist()):
-        rows = (shuffled == label).nonzero().squeeze(1)
-        turn[rows] = torch.arange(len(rows))
+    by_class = labels[order].argsort(stable=True)
+    counts = torch.unique(labels, return_counts=True)[1]
+    turn = torch.empty_like(order)
+    turn[by_class] = torch.arange(len(order)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
     return order[turn.argsort(stable=True)]
 
 
@@ -304,10 +304,9 @@ def _check_labels(data: Dataset) -> None:
     wrong = ((labels < 0) | (labels >= count)).nonzero().flatten()
     if len(wrong):
         first = int(wrong[0])
-        why = " (-1 marks unlabeled samples on the Hub: choose a labeled split)" if int(labels[first]) == -1 else ""
         raise UsageError(
             f"the labels of {where} must be within 0..{count - 1} ({count} classes), but {len(wrong)} of {len(labels)} "
-            f"are not; the first is {int(labels[first])} at {data.ids[first]!r}{why}"
+            f"are not; the first is {int(labels[first])} at {data.ids[first]!r}{unlabeled(int(labels[first]))}"
         )
 
 

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from steadygrad.data.arrays import class_names
+from steadygrad.data.arrays import labels_of
 from steadygrad.data.dataset import Dataset
 from steadygrad.data.form import Form
 from steadygrad.data.images import stack
+from steadygrad.data.labels import classes_of
 from steadygrad.data.parquet import LOOKED_AT, image_and_label
 from steadygrad.data.settle import Look
 from steadygrad.data.splits import Asked, Part, numbered
@@ -57,14 +56,15 @@ def from_table(table: Any, where: str, name: str, split: str, form: Form) -> Dat
     wrong = [value for value in values if not isinstance(value, int)]
     if wrong:
         raise UsageError(f"the column {label!r} of {where} must hold integer labels, got {wrong[0]!r}")
-    labels = torch.tensor(values, dtype=torch.int64)
+    labels = labels_of(values, f"{where}, column {label!r}")
     # Undecoded, so that a broken image is named by its row and all sources decode alike.
     files = functools.partial(_contents, table.select_columns([image]).cast_column(image, Image(decode=False)), where)
     form, dtype, notes = Look().add(files, min(len(labels), LOOKED_AT)).settle(form)
     images = stack(files, len(labels), form, dtype)
-    classes = class_names(getattr(table.features[label], "names", None), labels)
+    known = getattr(table.features[label], "names", None)
+    classes, more = classes_of(known, labels, where, "row {}".format, "names of classes in its features")
     ids = numbered(f"{name}/{split}/", range(len(labels)))
-    return Dataset(images, labels, classes, ids, name, split, form=form, notes=tuple(notes))
+    return Dataset(images, labels, classes, ids, name, split, form=form, notes=(*notes, *more))
 
 
 def _loaded(source: Source, ask: Asked) -> tuple[Any, str]:

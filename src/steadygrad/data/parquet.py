@@ -9,15 +9,15 @@ import functools
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from steadygrad.data.arrays import class_names
 from steadygrad.data.dataset import Dataset
 from steadygrad.data.images import stack
+from steadygrad.data.labels import Named, classes_of_all
 from steadygrad.data.settle import Look
 from steadygrad.data.splits import Asked, holdout, numbered
 from steadygrad.errors import Failure, UsageError
@@ -66,10 +66,7 @@ def load_parquet(path: Path, name: str, asked: Asked) -> Dataset:
         _check_shards(files)
     labels = [label for file in files for label in _labels(file)]
     known = _class_names(files[0])
-    if known is None:
-        # Counted over all splits: the last class may be absent from one of them.
-        everything = [v for group in groups.values() for file in group for v in _labels(file)]
-        known = class_names(None, torch.tensor(everything, dtype=torch.int64))
+    names, gaps = (known, ()) if known is not None else _counted(groups, path)
     keep = holdout(labels, part.held)
     rows, look = _Files(files), Look()
     for paths in groups.values():
@@ -80,8 +77,13 @@ def load_parquet(path: Path, name: str, asked: Asked) -> Dataset:
     images = stack(rows.of(keep), len(keep), form, dtype)
     ids = numbered(f"{name}/{part.split}/" if divided else f"{name}/", keep)
     kept = torch.tensor([labels[i] for i in keep], dtype=torch.int64)
-    said = tuple(note for note in (part.note(asked.split), *notes) if note)
-    return Dataset(images, kept, known, ids, name, part.name, form=form, notes=said)
+    said = tuple(note for note in (part.note(asked.split), *notes, *gaps) if note)
+    return Dataset(images, kept, names, ids, name, part.name, form=form, notes=said)
+
+
+def _counted(groups: Mapping[str, Sequence[Path]], path: Path) -> Named:
+    labels = {file: torch.tensor(_labels(file)).long() for files in groups.values() for file in files}
+    return classes_of_all(labels, str(path), "names of classes in its huggingface metadata")
 
 
 def parquet_files(path: Path) -> list[Path]:
@@ -144,7 +146,10 @@ def _labels(path: Path) -> list[int]:
     if not types.is_integer(column.type) or column.null_count:
         found = f"{column.type} with {column.null_count} empty rows" if column.null_count else str(column.type)
         raise UsageError(f"the column {label!r} of {path} must hold integer labels, got {found}")
-    return [int(v) for v in column.to_pylist()]
+    values = [int(v) for v in column.to_pylist()]
+    if max(values, default=0) > 2**63 - 1:
+        raise UsageError(f"the column {label!r} of {path} holds {max(values)}, which is larger than a 64-bit integer")
+    return values
 
 
 class _Files:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from steadygrad.arguments import public
 from steadygrad.data import lazy
-from steadygrad.data.arrays import class_names, from_arrays, labels_of, samples_of, tensor_of
+from steadygrad.data.arrays import from_arrays, labels_of, samples_of, tensor_of
 from steadygrad.data.dataset import Dataset, check_values, clipped, two_classes
 from steadygrad.data.form import Form
+from steadygrad.data.labels import classes_of
 from steadygrad.data.splits import numbered
 from steadygrad.errors import UsageError
 from steadygrad.kinds import ClassNames
@@ -193,7 +194,9 @@ def _samples(data: Any, classes: Sequence[str] | int | None, name: str) -> Datas
         return from_arrays(_whole(kept, name), np.array(labels), known, name=name)
     images = lazy.LazyImages(read, torch.arange(count), first[0])
     y = labels_of(np.array(labels), name)
-    return two_classes(Dataset(images, y, class_names(known, y), numbered(f"{name}/all/", range(count)), name))
+    ids = numbered(f"{name}/all/", range(count))
+    names, notes = classes_of(known, y, name, lambda i: repr(ids[i]), "classes=NAMES or their number")
+    return two_classes(Dataset(images, y, names, ids, name, notes=notes))
 
 
 def _classes_of(data: Any) -> Sequence[str] | None:
@@ -254,7 +257,9 @@ def _hugging_face(data: Any, classes: Sequence[str] | int | None, name: str) -> 
         columns = {found[0]: "image", found[1]: "label"}
         table = data.with_format(None).select_columns(list(columns)).rename_columns(columns)
         made = from_table(table, name, name, str(data.split or "all"), Form())
-        made = dataclasses.replace(made, images=lazy.loaded(made.images, name), classes=class_names(names, made.labels))
+        if names is not None:
+            made = dataclasses.replace(made, classes=classes_of(names, made.labels, name, str, "")[0])
+        made = dataclasses.replace(made, images=lazy.loaded(made.images, name))
         return two_classes(made)
     plain, inner = data.with_format("numpy"), data.features[found[0]]
     while hasattr(inner, "feature"):

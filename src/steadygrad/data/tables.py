@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import torch
 
 from steadygrad.data.dataset import Dataset
 from steadygrad.data.form import Form
+from steadygrad.data.labels import IGNORED
 from steadygrad.data.splits import Asked, holdout, numbered
 from steadygrad.errors import Failure, UsageError
 
@@ -50,7 +52,8 @@ def load_csv(path: Path, name: str, asked: Asked) -> Dataset:
     bounds = asked.bounds or (min(ends), max(ends) if max(ends) > min(ends) else min(ends) + 1)
     part = asked.part(str(path), [split for split in files if split])
     split = part.split or ""
-    labels = [classes.index(_name(value)) for value in tables[split][column].tolist()]
+    positions = {title: place for place, title in enumerate(classes)}
+    labels = [positions[_name(value)] for value in tables[split][column].tolist()]
     keep = holdout(labels, part.held)
     x = torch.from_numpy(values[split].astype(np.float32))[keep]
     ids = numbered(f"{name}/{split}/" if split else f"{name}/", keep)
@@ -104,7 +107,23 @@ def _classes(columns: list[Series], name: str, path: Path) -> list[str]:
             "label, class or target, or make it the last one"
         )
     names = {_name(value) for value in found}
-    return sorted(names, key=int) if all(n.lstrip("-").isdecimal() for n in names) else sorted(names)
+    if not all(re.fullmatch(r"-?\d{1,18}", n) for n in names):
+        return sorted(names)
+    _refuse_mark({int(n) for n in names}, columns, name, path)
+    return sorted(names, key=int)
+
+
+def _refuse_mark(numbers: set[int], columns: list[Series], name: str, path: Path) -> None:
+    """Ask about -1 or 255 beside at least three numbers that count from 0."""
+    for label in (-1, IGNORED):
+        others = numbers - {label}
+        if label in numbers and len(others) > 2 and others == set(range(len(others))) and IGNORED - max(others) > 10:
+            rows = [row for column in columns for row, value in enumerate(column.tolist(), 1) if value == label]
+            raise UsageError(
+                f"the label {label} of {path} is beside 0 to {max(others)}: {len(rows)} of {sum(map(len, columns))} "
+                f"rows have it, the first is row {rows[0]}. If it marks samples without a label, leave them out; if it "
+                f"is a class, write a name such as 'other' in the column {name!r}"
+            )
 
 
 def _name(value: Any) -> str:

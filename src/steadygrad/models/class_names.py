@@ -15,6 +15,8 @@ from typing import Any, Literal
 from steadygrad.errors import UsageError
 
 _SHOWN = 4
+_DIGITS = 1000
+"""Python makes no numbers of more than some thousands."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def _unnamed(names: Sequence[str]) -> bool:
 def _plain(name: str) -> str:
     """A name without case, spaces and punctuation; a number without leading zeros."""
     name = unicodedata.normalize("NFKC", name).casefold().strip()
-    if name.isdecimal():
+    if name.isdecimal() and len(name) <= _DIGITS:
         return str(int(name))
     return re.sub(r"[\W_]+", "" if re.search(r"[^\W\d_]", name) else " ", name)
 
@@ -162,7 +164,9 @@ def _named(model: Sequence[str], data: Sequence[str], positions: list[int], who:
 
 def _numbers_in_text_order(data: Sequence[str], who: str) -> str:
     """A word where classes are numbers that do not rise: 0, 1, 10, 2 may be another order than that of the model."""
-    if not all(name.strip().isdecimal() for name in data) or sorted(data, key=int) == list(data):
+    if not all(name.strip().isdecimal() and len(name) <= _DIGITS for name in data) or sorted(data, key=int) == list(
+        data
+    ):
         return ""
     return (
         f"the outputs of {who} have no names and are taken to be in the order of the class folders, {_some(data)}: "
