@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
+from steadygrad.readable import readable
+
 Advance = Callable[..., None]
 """`advance(steps=1, note="")`: this much more is done."""
 
@@ -55,7 +57,6 @@ def shown(enabled: bool = True) -> Iterator[None]:
         yield
         return
     from rich.console import Console
-    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -64,35 +65,41 @@ def shown(enabled: bool = True) -> Iterator[None]:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
 
     console = Console(file=sys.stderr)
     bars = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=console,
     )
 
     @contextlib.contextmanager
     def opener(description: str, total: int) -> Iterator[Advance]:
+        description = readable(description)
         bar = bars.add_task(description, total=total, note="")
         last = ""
 
         def advance(steps: int = 1, note: str = "") -> None:
             nonlocal last
-            last = note or last
+            last = readable(note) or last
             bars.update(bar, advance=steps, note=last)
 
         yield advance
         bars.remove_task(bar)
-        bars.console.print(f"[green]✓[/] {description} [dim]{last}[/]", highlight=False)
+        bars.console.print(Text.assemble(("✓", "green"), f" {description} ", (last, "dim")))
 
     token = _opener.set(opener)
-    sayer = _sayer.set((lambda text: bars.console.print(f"[yellow]![/] {escape(text)}", highlight=False), set()))
+
+    def told(text: str) -> None:
+        bars.console.print(Text.assemble(("!", "yellow"), f" {readable(text, lines=True)}"))
+
+    sayer = _sayer.set((told, set()))
     try:
         with bars:
             yield

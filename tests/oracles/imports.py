@@ -38,6 +38,7 @@ FLOORS = [
         "registry",
         "recipes",
         "randomness",
+        "readable",
         "files",
         "masks",
         "named_data",

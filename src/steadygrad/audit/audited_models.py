@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steadygrad import readable
 from steadygrad.attacks.expectation import base_of, draws_of, expected
 from steadygrad.classifier import Classifier, check_inputs, check_logits, classifier_in, frozen
 from steadygrad.data import Dataset
@@ -38,6 +39,10 @@ def named_models(models: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Modul
         if repeated:
             raise UsageError(f"models share the names {', '.join(repeated)}: give a mapping of names to models")
         found = dict(zip(names, listed, strict=True))
+    shown = {readable.name(name): model for name, model in found.items()}
+    if len(shown) < len(found):
+        raise UsageError(f"models have names that are shown alike: {', '.join(shown)}")
+    found = shown
     if not found:
         raise UsageError("models is empty: give at least one classifier")
     return found
@@ -117,6 +122,7 @@ def agreeing(
             logits = as_called(x.to(where))
         check_logits(logits, len(x))
         names, count = None if known is None else known.classes, logits.shape[1]
+        names = None if names is None else readable.names(names)
         if names is not None and len(names) != count:
             raise UsageError(
                 f"{name} gives {count} logits for its {len(names)} classes: name each of its outputs "

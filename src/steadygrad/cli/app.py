@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from steadygrad.cli import audit, demo, harden, listing, report, reproduce, streams, train
-from steadygrad.cli.common import command_line, rank_and_size, typed
+from steadygrad.cli.common import command_line, rank_and_size, say, typed
 from steadygrad.errors import Failure, UsageError
 from steadygrad.stopping import Stop, ends_in_order
 
@@ -108,6 +108,9 @@ def _named(error: Exception) -> Exception | None:
         return error
     if isinstance(error, OSError):
         return Failure(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    if isinstance(error, UnicodeEncodeError) and error.encoding == "utf-8":
+        held = error.object[max(0, error.start - 20) : error.end]
+        return Failure(f"a path or name has bytes that are no UTF-8, after {held!r}: give it another one")
     text = f"{type(error).__name__}: {error}"
     if any(sign in text for sign in ("MemoryError", "OutOfMemoryError", "can't allocate memory")):
         return Failure("out of memory: use a smaller batch (audit --batch-size 50, train --set batch_size=32)")
@@ -131,4 +134,4 @@ def _leave(error: Exception, code: int, arguments: list[str]) -> None:
 
 def _say(text: str) -> None:
     with contextlib.suppress(OSError):  # of a terminal, or a reader, that has gone
-        print(f"steadygrad: {text}", file=sys.stderr)
+        say(f"steadygrad: {text}", file=sys.stderr)

@@ -21,6 +21,7 @@ from steadygrad.cli.common import (
     out_option,
     pick_device,
     progress,
+    say,
 )
 from steadygrad.cli.demands import FailUnder, Junit, demands_of, judge
 from steadygrad.cli.flags import plan_flags
@@ -132,7 +133,7 @@ def show(summary: dict[str, Any], out: Path, json: bool) -> None:
         emit({**summary, "report": str(page)})
         return
     Console().print(*report.tables(Summary.model_validate(summary)), sep="\n")
-    print(f"report: {page}\nsummary: {out / 'summary.json'}")
+    say(f"report: {page}\nsummary: {out / 'summary.json'}")
 
 
 def mean_training_image(source: DataPlan, like: Classifier) -> Tensor | None:

@@ -17,6 +17,7 @@ import typer
 from steadygrad.cli import known
 from steadygrad.files import OtherRun
 from steadygrad.progress import shown
+from steadygrad.readable import readable
 
 T = TypeVar("T")
 
@@ -104,4 +105,16 @@ def emit(value: dict[str, Any]) -> None:
 
 def command_line() -> str:
     """The command as a line that can be pasted into a shell."""
-    return shlex.join(typed.get() or ["steadygrad", *sys.argv[1:]])
+    return " ".join(map(_quoted, typed.get() or ["steadygrad", *sys.argv[1:]]))
+
+
+def _quoted(word: str) -> str:
+    if readable(word) == word:
+        return shlex.quote(word)
+    plain = (chr(b) if 32 <= b < 127 and b not in b"'\\" else f"\\x{b:02x}" for b in os.fsencode(word))
+    return f"$'{''.join(plain)}'"
+
+
+def say(text: object, **more: Any) -> None:
+    """Print what is found, whatever names are in it."""
+    print(readable(str(text), lines=True), **more)

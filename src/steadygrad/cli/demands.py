@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import typer
 
+from steadygrad.cli.common import say
 from steadygrad.errors import UsageError, one_of
 
 UNMET = 3
@@ -88,7 +89,7 @@ def judge(demands: list[Demand], models: list[dict[str, Any]], junit: Path | Non
         write_text(junit, _xml(rows, suite))
     failed = [reason for _, _, reason in rows if reason is not None]
     for reason in failed:
-        print(f"steadygrad: {reason}", file=sys.stderr)
+        say(f"steadygrad: {reason}", file=sys.stderr)
     if failed:
         sys.exit(UNMET)
 

@@ -23,6 +23,7 @@ from steadygrad.cli.common import (
     out_option,
     pick_device,
     progress,
+    say,
 )
 from steadygrad.cli.demands import FailUnder, Junit, demands_of, judge
 from steadygrad.cli.flags import plan_flags
@@ -123,8 +124,8 @@ def harden(
         emit({**found.summary, "report": str(page)})
     else:
         Console().print(changes_table(HardenSummary.model_validate(found.summary)))
-        print(f"{found.comparison.text}\nmodel: {folder / 'model.safetensors'}\nreport: {page}")
-        print(f"summary: {folder / 'harden.json'}")
+        say(f"{found.comparison.text}\nmodel: {folder / 'model.safetensors'}\nreport: {page}")
+        say(f"summary: {folder / 'harden.json'}")
     models = [row for row in found.audit.summary["models"] if row["name"] == AFTER]
     judge(demands, models, junit, "steadygrad harden")
 

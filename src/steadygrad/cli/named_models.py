@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from steadygrad.errors import UsageError
 from steadygrad.files import read_toml
+from steadygrad.readable import readable
 
 _LIBRARIES = ("timm", "torchvision", "hf")
 
@@ -100,7 +101,7 @@ def load_named(
         name = model.name or (classifier.name if len(asked) == 1 else model.usual_name)
         if name in named:
             raise UsageError(f"two models are called {name!r}: name them, e.g. first={spec}")
-        named[name], files[name] = classifier, spec
+        named[name], files[name] = classifier, readable(spec)
     dataset = source.load(like=next(iter(named.values())))
     for name, classifier in named.items():
         check_model(classifier, dataset.batch(slice(0, 2))[0], len(classifier.classes or ()), files[name])

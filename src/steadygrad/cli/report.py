@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from steadygrad.cli.common import Debug, Json, emit
+from steadygrad.cli.common import Debug, Json, emit, say
 from steadygrad.errors import UsageError
 
 
@@ -35,7 +35,7 @@ def report(
     if json:
         emit({"report": str(page)})
     else:
-        print(f"report: {page}")
+        say(f"report: {page}")
 
 
 def _drawn(run: Path, out: Path | None) -> Path:

@@ -21,6 +21,7 @@ from steadygrad.cli.common import (
     out_option,
     pick_device,
     progress,
+    say,
 )
 from steadygrad.named_data import check_reachable
 
@@ -113,8 +114,8 @@ def reproduce(
         emit({**summary, "out": str(folder), "report": str(page)})
         return
     for claim in summary["claims"]:
-        print(_line(claim))
-    print(f"report: {page}\nsummary: {folder / 'summary.json'}")
+        say(_line(claim))
+    say(f"report: {page}\nsummary: {folder / 'summary.json'}")
 
 
 def _line(claim: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from steadygrad.cli.common import (
     pick_device,
     progress,
     rank_and_size,
+    say,
 )
 from steadygrad.cli.flags import plan_flags
 from steadygrad.files import read_toml
@@ -99,7 +100,7 @@ def train(
     if json:
         emit(found)
         return
-    print(f"test accuracy {accuracy} on {accuracy.count} samples\nmodel: {found['model']}")
+    say(f"test accuracy {accuracy} on {accuracy.count} samples\nmodel: {found['model']}")
 
 
 def settings_of(items: list[str] | None, epochs: int | None) -> dict[str, Any]:

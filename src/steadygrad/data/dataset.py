@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steadygrad import readable
 from steadygrad.arguments import arithmetic, fitted, quick
 from steadygrad.data.form import Form
 from steadygrad.data.labels import unlabeled
@@ -63,6 +64,11 @@ class Dataset:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bounds", _range(self.bounds))
+        for field in ("name", "split"):
+            object.__setattr__(self, field, readable.name(getattr(self, field)))
+        object.__setattr__(self, "classes", readable.names(self.classes))
+        object.__setattr__(self, "ids", tuple(map(readable.readable, self.ids)))
+        object.__setattr__(self, "notes", tuple(map(readable.readable, self.notes)))
         _check_shapes(self)
         _check_labels(self)
         if isinstance(self.images, Tensor):

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from steadygrad import readable
 from steadygrad.arguments import public
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
@@ -104,12 +105,14 @@ def load(
     given = _Given(
         _only_model(Path(weights)) if weights is not None and Path(weights).is_dir() else weights,
         None if input_shape is None else tuple(input_shape),
-        None if names is None else tuple(map(str, names)),
+        None if names is None else readable.names(map(str, names)),
         named,
         data,
         binary,
     )
     found = _binary(normalized(_resolve(spec, given), mean, std, spec), binary, spec)
+    found.name = readable.name(found.name)
+    found.classes = None if found.classes is None else readable.names(found.classes)
     return _agree(found, spec, given).eval()
 
 

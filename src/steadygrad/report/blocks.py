@@ -12,6 +12,7 @@ from typing import TypeAlias
 from markupsafe import Markup
 
 from steadygrad import __version__
+from steadygrad.readable import readable
 from steadygrad.report.png import Picture
 from steadygrad.report.wording import NOT_MEASURED
 
@@ -234,7 +235,8 @@ def render(page: Page) -> str:
     )
     environment.filters["tight"] = tight
     css = Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
-    return environment.get_template("page.html.j2").render(page=page, css=css, number=itertools.count(1).__next__)
+    made = environment.get_template("page.html.j2").render(page=page, css=css, number=itertools.count(1).__next__)
+    return readable(made, lines=True)  # a run folder may come from elsewhere
 
 
 def tight(text: Inline) -> Inline:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from markupsafe import Markup
 
+from steadygrad.readable import readable
 from steadygrad.report.wording import number
 from steadygrad.turns import TURN
 
@@ -101,6 +102,7 @@ def svg(figure: Figure, title: str) -> str:
 
 def _finish(text: str, title: str) -> str:
     """A standalone SVG with a title; ids that nothing refers to are dropped, the others made unique by content."""
+    text, title = readable(text, lines=True), readable(title)  # XML forbids controls
     root = ET.fromstring(text)
     prefix = "f" + hashlib.sha256(text.encode() + title.encode()).hexdigest()[:8]
     used = set(re.findall(r'(?:xlink:href="|url\()#([\w-]+)', text))

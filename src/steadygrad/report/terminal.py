@@ -27,11 +27,13 @@ def listed(
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
-    built = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    # No markup: a name such as "[red]" is printed as it is.
+    built = Table(title=None if title is None else Text(title), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for place, name in enumerate(columns):
         number = place not in words
-        built.add_column(name, justify="right" if number else "left", no_wrap=number, overflow="fold")
+        built.add_column(Text(name), justify="right" if number else "left", no_wrap=number, overflow="fold")
     last: Inline | Cell | None = None
     for row in rows:
         built.add_row(*(_text("" if place == 0 and cell == last else cell, stacked) for place, cell in enumerate(row)))
@@ -40,7 +42,6 @@ def listed(
 
 
 def _text(cell: Inline | Cell, stacked: bool) -> Text:
-    # No markup: a name such as "[red]" is printed as it is.
     from rich.text import Text
 
     if isinstance(cell, str):

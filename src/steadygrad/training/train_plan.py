@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from pydantic import Field
 
-from steadygrad import defenses, models, recipes
+from steadygrad import defenses, models, readable, recipes
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.data.data_plan import DataPlan
@@ -89,7 +89,7 @@ class TrainPlan(DataPlan, ModelPlan):
             name, classes = settings.pop("name"), classifier.classes or training.classes
             classifier = models.build(name, training.shape, classes, seed=self.seed, **settings)
             classifier.preparation = None if training.form is None else training.form.way()
-        classifier.name = self.name or classifier.name
+        classifier.name = readable.name(self.name or classifier.name)
         return classifier
 
     def train(self, out: str | Path, device: str) -> FitResult:
