@@ -12,6 +12,7 @@ import dataclasses
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextvars import ContextVar
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -25,6 +26,9 @@ _RAISED = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, Ass
 _ENTRIES = 2**27  # of inputs that are tried at once, when a size of batch is looked for: half a gigabyte
 # By module: in training or not, in which size of batch a number of rows is given to it.
 _TAKEN: MutableMapping[nn.Module, dict[tuple[bool, int], int]] = WeakKeyDictionary()
+# By module: the first sample that it answered, on which it is tried again where another one fails.
+_ANSWERED: MutableMapping[nn.Module, Tensor] = WeakKeyDictionary()
+_failing: ContextVar[bool] = ContextVar("failing", default=False)
 AGAIN: list[Callable[[], None]] = []
 """Called before a model is tried again, by what watches its layers."""
 # By module: in training or not, whether it writes into its inputs.
@@ -105,18 +109,20 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
     logits: Tensor | None = None
     problem: Exception | None = None
     size = known.get((mode, count), count)
+    caught = (Exception,) if _failing.get() else _RAISED
     try:
         logits = _once(model, x) if size == count else _in_batches_of(model, x, size)
         fits = logits.ndim > 0 and len(logits) == count
         if fits:
             known[mode, count] = size
+            if model not in _ANSWERED and bool(logits[0].isfinite().all()):
+                _ANSWERED[model] = x[:1].detach().clone()
         # One row may be lost among the axes of length one: as one of two it is not.
         if fits or count != 1:
             return logits
-    except (UsageError, Failure):
-        raise
-    except _RAISED as error:
-        if out_of_memory(error):
+    except caught as error:
+        # Of what a file or a service fails at, no sample is the cause.
+        if out_of_memory(error) or isinstance(error, OSError | UsageError | Failure):
             raise
         problem = error
     for size in _others(model, x, [taken for (at, _), taken in known.items() if at == mode]):
@@ -124,14 +130,39 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
             begin()
         try:
             found = _in_batches_of(model, x, size)
-        except _RAISED:
+        except caught:
             continue
         known[mode, count] = size
         return found
     if problem is None:
         assert logits is not None
         return logits[None] if logits.ndim == 1 else logits
+    if _failing.get() and not mode and (row := _ANSWERED.get(model)) is not None and _takes(model, row):
+        if count > 1:
+            return torch.cat([logits_of(model, half) for half in x.chunk(2)])
+        nothing = x.flatten(1)[:, :1] * 0 + torch.nan  # with a graph, of which nothing comes
+        with torch.no_grad():
+            like = logits_of(model, row)
+        return nothing.to(like.dtype).expand_as(like)
     raise _refused(model, x, problem) from problem
+
+
+@contextlib.contextmanager
+def samples_may_fail(yes: bool = True) -> Iterator[None]:
+    """Within the block a sample at which a model raises has NaN as logits, if the model still answers others.
+
+    `check_logits` then lets NaN and infinite logits pass: whoever opens the block counts them.
+    """
+    token = _failing.set(yes)
+    try:
+        yield
+    finally:
+        _failing.reset(token)
+
+
+def may_fail() -> bool:
+    """Whether samples may fail here, see `samples_may_fail`."""
+    return _failing.get()
 
 
 @contextlib.contextmanager
@@ -212,7 +243,9 @@ def _others(model: nn.Module, x: Tensor, taken: list[int]) -> Iterator[int]:
 def _takes(model: nn.Module, x: Tensor) -> bool:
     try:
         return len(_once(model, x)) == len(x)
-    except _RAISED:
+    except Exception as error:
+        if out_of_memory(error):
+            raise
         return False
 
 

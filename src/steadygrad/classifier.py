@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.arguments import Inputs, Integers, check_batch, check_labels, public
-from steadygrad.calling import called, logits_of, unwrap
+from steadygrad.calling import called, logits_of, may_fail, unwrap
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import write_tensors
 from steadygrad.kinds import ClassNames
@@ -265,12 +265,15 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 @public
 def predict(model: nn.Module, x: Inputs, seeds: Integers | None = None) -> tuple[Tensor, Tensor]:
-    """Predicted classes (N,) and their probabilities (N,); what the model itself draws follows from the seeds."""
+    """Predicted classes (N,) and their probabilities (N,); what the model itself draws follows from the seeds.
+
+    Where samples may fail (`calling.samples_may_fail`), those without finite logits have the class -1.
+    """
     with frozen(model, seeds) as model, torch.no_grad():
         logits = model(x)
     check_logits(logits, len(x))
     best = logits.double().softmax(1).max(1)
-    return best.indices, best.values
+    return torch.where(torch.isfinite(logits).all(1), best.indices, -1), best.values
 
 
 def classifier_in(model: nn.Module) -> Classifier | None:
@@ -298,8 +301,9 @@ def check_inputs(
     low, high = bounds
     smallest, largest = torch.stack(x.detach().aminmax()).tolist()
     if not -math.inf < smallest <= largest < math.inf:
-        bad = int((~torch.isfinite(x.detach())).flatten(1).any(1).sum())
-        raise UsageError(f"inputs must be finite, got NaN or infinite values in {bad} of {len(x)}: correct the data")
+        bad = (~torch.isfinite(x.detach())).flatten(1).any(1).nonzero().flatten().tolist()
+        found = f"in {len(bad)} of {len(x)}, the first at place {bad[0]}"
+        raise UsageError(f"inputs must be finite, got NaN or infinite values {found}: correct the data")
     slack = 1e-4 * (high - low)
     if not (smallest >= low - slack and largest <= high + slack):
         advice = "give the threat and the classifier the bounds that they have"
@@ -335,7 +339,10 @@ def check_model(model: nn.Module, x: Tensor, classes: int, name: str) -> None:
 
 
 def check_logits(logits: Tensor, count: int) -> None:
-    """Refuse outputs that are not finite logits (N, K) with K of at least 2, saying what came."""
+    """Refuse outputs that are not finite logits (N, K) with K of at least 2, saying what came.
+
+    Those that are not finite pass where samples may fail.
+    """
     if not isinstance(logits, Tensor):
         raise UsageError(f"the model must return a tensor of logits (N, K), got {type(logits).__name__}")
     if logits.ndim != 2 or len(logits) != count or logits.shape[1] < 2:
@@ -350,9 +357,15 @@ def check_logits(logits: Tensor, count: int) -> None:
             )
         )
     values = logits.detach()
-    if not bool(torch.isfinite(values).all()):
-        bad = int((~torch.isfinite(values)).any(1).sum())
-        raise Failure(f"the model returns NaN or infinite logits for {bad} of {count} inputs: check its weights")
+    finite = torch.isfinite(values).all(1)
+    if not bool(finite.all()):
+        if may_fail():
+            return
+        bad = (~finite).nonzero().flatten().tolist()
+        where = "" if len(bad) == count else f", the first at place {bad[0]}"
+        raise Failure(
+            f"the model returns NaN or infinite logits for {len(bad)} of {count} inputs{where}: check its weights"
+        )
     sums = values.sum(1)
     if bool((values >= 0).all()) and bool((sums - 1).abs().max() < 1e-3):
         raise UsageError(

@@ -159,10 +159,10 @@ def test_what_is_adversarial(shift):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_logits_that_are_not_finite_are_not_adversarial(bad, place):
-    logits = torch.tensor([[0.0, 5.0, 1.0]])
+def test_logits_that_are_not_finite_are_wrong_and_reach_no_target(bad, place):
+    logits = torch.tensor([[5.0, 0.0, 1.0]])
     logits[0, place] = bad
-    assert not is_adversarial(logits, torch.tensor([0])).any()
+    assert is_adversarial(logits, torch.tensor([0])).all()
     assert not is_adversarial(logits, torch.tensor([0]), torch.tensor([1])).any()
 
 

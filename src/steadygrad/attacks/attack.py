@@ -13,7 +13,7 @@ from steadygrad.attacks.attack_result import AttackResult
 from steadygrad.attacks.bisection import smallest_by_bisection
 from steadygrad.attacks.engine import Case, Run, check_threat
 from steadygrad.attacks.targets import Target
-from steadygrad.calling import called
+from steadygrad.calling import called, samples_may_fail
 from steadygrad.classifier import check_inputs, frozen
 from steadygrad.errors import UsageError
 from steadygrad.randomness import Seeds, sample_seeds
@@ -83,7 +83,8 @@ class Attack(Method, abc.ABC):
     def _run(self, case: Case) -> AttackResult:
         run = Run(case, self.ascends, "nearest" if self.minimum_norm else "first hit")
         self._search(run)
-        return run.result()
+        with samples_may_fail():
+            return run.result()
 
     @public
     def perturb(
@@ -116,10 +117,11 @@ class Attack(Method, abc.ABC):
 
     def _search(self, run: Run) -> None:
         run.begin()
-        if len(run.index):
-            last = self.search(run)
-            if last is not None and len(run.index):
-                run.look(last)
+        with samples_may_fail():  # at points of the search; the clean ones were answered
+            if len(run.index):
+                last = self.search(run)
+                if last is not None and len(run.index):
+                    run.look(last)
 
     def admits(self, x: Tensor, threat: Threat) -> Threat:
         """The threat under which the attack searches when it is given this one."""

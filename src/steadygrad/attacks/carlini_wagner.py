@@ -82,6 +82,7 @@ class CarliniWagner(Attack):
         for i in range(self.steps):
             value, slope = run.gradient(_points(run, change))
             counts = (value >= self.confidence) & (value > 0)
+            counts = counts if run.target is not None else counts | run.unanswered
             state.remember(run, change, counts)
             missing = (self.confidence - value.to(change.dtype)).clamp_min(0)
             slope = width * slope.to(change.dtype)

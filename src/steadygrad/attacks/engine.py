@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from steadygrad.attacks.attack_result import AttackResult, judge
 from steadygrad.attacks.expectation import draws_of
-from steadygrad.attacks.losses import attack_loss, exceeds_rounding, margin
+from steadygrad.attacks.losses import attack_loss, margin, wrong_by
 from steadygrad.attacks.targets import resolve_target
 from steadygrad.calling import eagerly
 from steadygrad.classifier import bounds_of, check_inputs, check_logits
@@ -170,13 +170,16 @@ class Run:
         flat = (slopes == 0).flatten(1).all(1)
         self.zero_gradient[self.index] |= flat if self.goal == "strongest" else flat & ~self.wrong
         mask = None if anywhere else self.threat.changeable(self.x)
-        return values.detach(), slopes if mask is None else torch.where(mask[:, None], slopes, 0.0)
+        # Where the model gives no answer there is nothing to follow, and no NaN to step to.
+        self.unanswered = ~torch.isfinite(values).all(1)
+        values = torch.where(self.unanswered[:, None], 0.0, values.detach())
+        return values, slopes if mask is None else torch.where(mask[:, None], slopes, 0.0)
 
     def _remember(self, points: Tensor, logits: Tensor) -> None:
         if self.goal == "strongest":
             return
         self.margin = margin(logits, self.y, self.target)
-        self.wrong = wrong = exceeds_rounding(logits, self.margin)
+        self.wrong = wrong = wrong_by(logits, self.margin, self.target)
         before = self.nearest
         if self.goal == "nearest":
             highest = self._highest[self.index]
@@ -256,6 +259,7 @@ class Run:
         self.rival = None
         self.wrong = torch.zeros_like(self.y, dtype=torch.bool)  # of the points seen last (A,)
         self.margin = torch.zeros_like(self.y, dtype=torch.float32)  # likewise, positive where wrong
+        self.unanswered = self.wrong  # of the points at which slopes were taken last: no finite logits there
 
     def restart(self) -> None:
         """Make all samples of the batch that are not settled active again, from their clean inputs."""

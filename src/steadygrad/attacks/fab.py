@@ -127,7 +127,9 @@ class FAB(Attack):
         assert run.clean_logits is not None
 
         def margin(logits: Tensor) -> Tensor:
-            return attack_loss("margin", logits, run.y, run.target, None)
+            assert run.clean_logits is not None
+            found, clean = (attack_loss("margin", z, run.y, run.target, None) for z in (logits, run.clean_logits))
+            return torch.where(torch.isfinite(found), found, -clean)  # no answer counts as wrong
 
         right = margin(run.clean_logits)
         start, end = torch.zeros_like(right), torch.ones_like(right)

@@ -92,11 +92,18 @@ def dlr(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
 
 
 def is_adversarial(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
-    """Which finite predictions (N,) are wrong, or reach the target; a tie with the label is not wrong.
+    """Which predictions (N,) are wrong, or reach the target; a tie with the label is not wrong.
 
-    Nor is a lead of a few units in the last place, which another batch may undo by its rounding.
+    Nor is a lead of a few units in the last place, which another batch may undo by its rounding. NaN and infinite
+    logits are no answer, which is wrong, and reaches no target.
     """
-    return exceeds_rounding(logits, margin(logits, y, target))
+    return wrong_by(logits, margin(logits, y, target), target)
+
+
+def wrong_by(logits: Tensor, lead: Tensor, target: Tensor | None) -> Tensor:
+    """As `is_adversarial`, for logits (N, K) with these margins (N,)."""
+    leads = exceeds_rounding(logits, lead)
+    return leads if target is not None else leads | ~torch.isfinite(logits).all(1)
 
 
 def exceeds_rounding(logits: Tensor, lead: Tensor, ulps: float = 4.0) -> Tensor:

@@ -125,10 +125,7 @@ def _next_radius(run: Run, ball: Threat, radius: Tensor, gamma: float, delta: Te
         # The paper takes min(radius * (1 - gamma), nearest), which rests a step where the ball was cut short.
         smaller, larger = torch.minimum(radius, nearest) * (1 - gamma), radius * (1 + gamma)
     guess = (ball.distance(delta).double() + _to_boundary(ball, gap, slope)).to(radius.dtype)
-    right = torch.where(torch.isinf(nearest), guess, larger)
-    # Where the logits are not numbers there is nothing to follow: turn back.
-    right = torch.where(torch.isfinite(gap), right, radius / 2)
-    return torch.where(run.wrong, smaller, right)
+    return torch.where(run.wrong, smaller, torch.where(torch.isinf(nearest), guess, larger))
 
 
 def _to_boundary(ball: Threat, gap: Tensor, slope: Tensor) -> Tensor:

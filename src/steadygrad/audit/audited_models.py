@@ -16,7 +16,7 @@ from steadygrad import readable
 from steadygrad.attacks.expectation import base_of, draws_of, expected
 from steadygrad.classifier import Classifier, check_inputs, check_logits, classifier_in, frozen
 from steadygrad.data import Dataset
-from steadygrad.errors import UsageError
+from steadygrad.errors import UsageError, out_of_memory
 from steadygrad.measuring.runner import borrowed
 from steadygrad.models.class_names import match_classes
 from steadygrad.models.units import within
@@ -55,6 +55,9 @@ class Note:
     about: str
     warning: bool
     text: str
+
+
+_PAIRS = 4  # of samples on which a model is tried
 
 
 BLIND = Note(
@@ -114,12 +117,10 @@ def agreeing(
             f"threat, as in sg.{threat.norm}(eps, bounds={data.bounds}), or to the data (bounds=...)"
         )
     model, scaled = within(model, data, name)
-    x, y = data.batch(slice(0, 2))
-    check_inputs(x, y, data.bounds)
+    check_inputs(*data.batch(slice(0, 2)), data.bounds)
     threat.for_all(data.shape)
     with borrowed([model], device) as where:
-        with frozen(model) as as_called, torch.no_grad():
-            logits = as_called(x.to(where))
+        x, logits = _tried(model, data, where)
         check_logits(logits, len(x))
         names, count = None if known is None else known.classes, logits.shape[1]
         names = None if names is None else readable.names(names)
@@ -142,6 +143,28 @@ def agreeing(
     return Fitted(model, classes, tuple(Note(about, False, text) for about, text in notes.items() if text))
 
 
+def _tried(model: nn.Module, data: Dataset, where: torch.device) -> tuple[Tensor, Tensor]:
+    """The first two samples that a model answers, with its logits; of some pairs, for single samples may fail."""
+    found: list[tuple[Tensor, Tensor]] = []
+    raised: list[Exception] = []
+    for start in range(0, min(len(data), 2 * _PAIRS), 2):
+        x = data.batch(slice(start, start + 2))[0].to(where)
+        try:
+            with frozen(model) as as_called, torch.no_grad():
+                found.append((x, as_called(x)))
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            raised.append(error)
+        else:
+            logits = found[-1][1]
+            if not isinstance(logits, Tensor) or bool(torch.isfinite(logits).all()):
+                return found[-1]
+    if found:
+        return found[0]
+    raise raised[0]
+
+
 def fitting(model: nn.Module, data: Dataset, threat: Threat, draws: int, device: str | None, **how: Any) -> Fitted:
     """A model as an audit judges it, a randomized one as its mean over draws; other arguments as for `agreeing`.
 
@@ -149,9 +172,8 @@ def fitting(model: nn.Module, data: Dataset, threat: Threat, draws: int, device:
         UsageError: it does not fit the data or the threat, or its gradient cannot be computed.
     """
     found = agreeing(model, data, threat, device, **how)
-    x, _ = data.batch(slice(0, 2))
     with borrowed([found.model], device) as where:
-        x = x.to(where)
+        x, _ = _tried(found.model, data, where)
         with frozen(found.model) as as_called, torch.enable_grad():
             logits = as_called(x.requires_grad_())
             gradients = _gives_gradient(logits, x)

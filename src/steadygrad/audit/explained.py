@@ -32,7 +32,11 @@ _ARRAYS = {
 
 
 def explained(
-    tables: Tables, models: Sequence[str], plan: AuditPlan, data: Mapping[str, Any]
+    tables: Tables,
+    models: Sequence[str],
+    plan: AuditPlan,
+    data: Mapping[str, Any],
+    rows: Sequence[int] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """The section `explained` of `summary.json`, and the arrays of its pictures.
 
@@ -41,31 +45,33 @@ def explained(
     Args:
         models: their names.
         data: `shape` of a sample, names of the `classes`, number of `samples`.
+        rows: places of the samples of which the first ones are looked at, such as those that all models answer; or all.
     """
     eps = float(plan.eps if plan.explanation_eps is None else plan.explanation_eps)
     threat = plan.threat.at(eps)
-    shape, count = data["shape"], min(plan.explanation_samples, data["samples"])
+    shape, places = data["shape"], tuple(range(data["samples"]) if rows is None else rows)[: plan.explanation_samples]
+    count = len(places)
     pictured = len(shape) in (2, 3)
     pixels = math.prod(shape[1:] if len(shape) > 2 else shape)
     cost = {"steps": plan.explanation_steps, "restarts": plan.explanation_restarts, "draws": plan.explanation_draws}
     goals = MapAttacks(Saliency(), threat).goals(pictured)
     certify = np.arange(count) < plan.explanation_certified
     arrays: dict[str, Array] = {}
-    rows: dict[str, Any] = {}
+    said: dict[str, Any] = {}
     for index, name in enumerate(models):
-        rows[name] = {"beta": None, "attributions": []}
+        said[name] = {"beta": None, "attributions": []}
         for place, attribution in enumerate(plan.attributions):
             measure = MapAttacks(attribution, threat, **cost, beta=plan.explanation_beta)
-            kept = range(min(plan.gallery, count))
-            table = tables.run(measure, name, rows=range(count), given={"certify": certify}, keep=kept)
-            random = tables.run(RandomizedLayers(attribution), name, rows=range(count))
+            kept = places[: plan.gallery]
+            table = tables.run(measure, name, rows=places, given={"certify": certify}, keep=kept)
+            random = tables.run(RandomizedLayers(attribution), name, rows=places)
             row = {"name": label_of(attribution), **_row(table), "randomization": _randomization(random), "samples": []}
             if table.refused is None:
                 if table["surrogate"].any():
-                    rows[name]["beta"] = plan.explanation_beta
-                row["samples"] = _captions(table, goals, data["classes"])
+                    said[name]["beta"] = plan.explanation_beta
+                row["samples"] = _captions(table, goals, data["classes"], places)
                 arrays |= _pictures(table, f"explained_{index}_{place}")
-            rows[name]["attributions"].append(row)
+            said[name]["attributions"].append(row)
     plain = {
         "threat": plan.described(eps),
         "samples": count,
@@ -73,7 +79,7 @@ def explained(
         "goals": goals,
         **cost,
         "similarities": similarities(pictured),
-        "models": rows,
+        "models": said,
     }
     return plain, arrays
 
@@ -162,11 +168,13 @@ def _finite(values: Array) -> list[float | None]:
     return [float(v) if math.isfinite(v) else None for v in values]
 
 
-def _captions(table: Table, goals: Sequence[str], classes: Sequence[str]) -> list[dict[str, Any]]:
+def _captions(
+    table: Table, goals: Sequence[str], classes: Sequence[str], places: Sequence[int]
+) -> list[dict[str, Any]]:
     """What is said about the samples that are shown."""
     return [
         {
-            "index": i,
+            "index": places[i],
             "id": str(table["sample"][i]),
             "label": classes[int(table["label"][i])],
             "prediction": classes[int(table["prediction"][i])],

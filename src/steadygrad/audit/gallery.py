@@ -6,15 +6,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from steadygrad.attacks import Attack
 from steadygrad.attributions import Attribution
 from steadygrad.measuring.measures.pictured import EveryTarget, Pictured
 from steadygrad.measuring.runner import Tables
-from steadygrad.measuring.table import Array, Table
+from steadygrad.measuring.table import Array, Kept, Table
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
 _CHOICE = 5
+_PREDICTED = ("clean_prediction", "prediction")
 
 
 def candidates(labels: Sequence[int], count: int) -> list[int]:
@@ -42,8 +45,15 @@ def pictures(
     classes: Sequence[str],
     count: int,
 ) -> tuple[list[dict[str, Any]], dict[str, Array]]:
-    """Captions and arrays of samples of an attack's records: those that it turned first, one class after the other."""
+    """Captions and arrays of samples of an attack's records: those that it turned first, one class after the other.
+
+    What has no answer, or none under the attack, has no map, and is not shown.
+    """
     kept = records.kept("input")
+    answered = np.array([min(records[name][i] for name in _PREDICTED) >= 0 for i in kept.rows], dtype=bool)
+    kept = Kept(len(records), kept.rows[answered], kept.values[answered])
+    if not len(kept.rows):
+        return [], {}
     some = records.select(kept.rows)
     turned = some["success"] & (some["clean_prediction"] == some["label"])
     chosen = spread(some["label"].tolist(), count, dict(enumerate(turned.tolist())))
@@ -79,12 +89,18 @@ def grid(
     threat: Threat,
     classes: Sequence[str],
     most: int = 10,
+    places: Sequence[int] | None = None,
 ) -> tuple[dict[str, Any] | None, dict[str, Array]]:
-    """One sample of each class (rows) attacked towards every class (columns); nothing where a class has no sample."""
+    """One sample of each class (rows) attacked towards every class (columns); nothing where a class has no sample.
+
+    Args:
+        places: of the samples among which is chosen; None for all.
+    """
     count = min(most, len(classes))
-    if not set(range(count)) <= set(labels):
+    first = {labels[place]: place for place in reversed(range(len(labels)) if places is None else places)}
+    if not set(range(count)) <= set(first):
         return None, {}
-    rows = tuple(labels.index(c) for c in range(count))
+    rows = tuple(first[c] for c in range(count))
     table = tables.run(EveryTarget(attack, threat, count), model, rows=rows)
     reached = table["success"].tolist()
     success = [[None if r == c else bool(reached[r][c]) for c in range(count)] for r in range(count)]

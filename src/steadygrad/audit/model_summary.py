@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from steadygrad.attacks import Attack
+from steadygrad.audit.answers import Unanswered, unanswered
 from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.audit.checks.validity import Subject, checks
 from steadygrad.audit.checks.verdict import attack_verdict, verdict
@@ -47,6 +48,16 @@ class ModelSummary:
     about: Mapping[str, Any]
     data: Mapping[str, Any]
     keep: tuple[int, ...]
+
+    @cached_property
+    def unanswered(self) -> Unanswered:
+        """The samples to which it gives no answer; what looks into the model leaves them out."""
+        return unanswered(self.tables, self.name)
+
+    @property
+    def answered(self) -> tuple[int, ...]:
+        """Places of the samples to which it gives one."""
+        return self.unanswered.left(range(int(self.data["samples"])))
 
     @property
     def gradients(self) -> bool:
@@ -85,6 +96,11 @@ class ModelSummary:
         """Places of the samples on which checks run."""
         return range(min(self.plan.checked, int(self.data["samples"])))
 
+    @property
+    def looked(self) -> tuple[int, ...]:
+        """Those of them with an answer, into which checks can look."""
+        return self.unanswered.left(self.checked) or self.answered[:1]
+
     @cached_property
     def nearest_found(self) -> Array:
         """(N,) the nearest change that an attack of the suite, or a search for the smallest, found; 0 for a mistake."""
@@ -118,11 +134,12 @@ class ModelSummary:
 
     def summary(self, shared: Mapping[str, Array]) -> tuple[dict[str, Any], dict[str, Array]]:
         """The entry, and the distributions that are drawn."""
-        plan, lead = self.plan, self.leading
+        plan, lead, rows = self.plan, self.leading, list(self.answered)
         worst = robust_accuracy(self.records)
+        looked = self.looked
         subject = Subject(
-            self.tables, self.name, int(self.about["draws"]), self.lead, plan.threat, lead.select(self.checked),
-            tuple(self.checked), len(self.data["classes"]), tuple(self.data["shape"]), fallen(self.attacked.values()),
+            self.tables, self.name, int(self.about["draws"]), self.lead, plan.threat, lead.select(list(looked)),
+            looked, len(self.data["classes"]), tuple(self.data["shape"]), fallen(self.attacked.values()),
             self.gradients,
         )  # fmt: skip
         labels, classes = subject.base["label"].tolist(), self.data["classes"]
@@ -130,10 +147,11 @@ class ModelSummary:
         radii = self.curve["radius"]
         points = [{"eps": e, "accuracy": share_of(radii > e).plain()} for e in (0.0, *self._curve.grid)]
         confidence = {"clean": lead["clean_confidence"], "adversarial": lead["confidence"]}
+        confidence = {state: values[~np.isnan(values)] for state, values in confidence.items()}
         arrays = {f"confidence_{state}": values for state, values in confidence.items()}
         followed: dict[str, Any] = {"distances": None, "rho2": None, "gradient_norm": None, "explanations": []}
         if self.gradients:
-            norms = self.tables.run(GradientNorms(), self.name)
+            norms = self.tables.run(GradientNorms(), self.name, rows=self._rows)
             arrays |= {"gradient_norms": norms["norm"], "next_gradient_norms": norms["next_norm"]}
             followed = {
                 "distances": self._distances(),
@@ -146,7 +164,8 @@ class ModelSummary:
             **{key: value for key, value in self.about.items() if key != "notes"},
             "findings": [
                 *map(dict, self.about["notes"]),
-                *suspicions(self.tables, self.name, lead, tuple(self.checked), self.data["classes"]),
+                *self._failures(),
+                *suspicions(self.tables, self.name, lead.select(rows), looked, self.data["classes"]),
             ],
             "samples": len(lead),
             "clean": share_of(lead["clean_prediction"] == lead["label"]).plain(),
@@ -163,8 +182,26 @@ class ModelSummary:
         }
         return entry, {kind: values.astype(np.float32) for kind, values in arrays.items()}
 
+    @property
+    def _rows(self) -> tuple[int, ...] | None:
+        return self.answered if self.unanswered else None
+
+    def _failures(self) -> list[dict[str, Any]]:
+        texts = []
+        if self.unanswered:
+            texts.append(
+                f"{self.unanswered.text}; they count as wrong, and are left out of all that looks into the model"
+            )
+        lost = np.any([table["prediction"] == -1 for table in self.attacked.values()], axis=0)
+        lost &= self.leading["clean_prediction"] >= 0
+        if lost.any():
+            texts.append(
+                f"attacks led {lost.sum()} of {len(lost)} samples to inputs without an answer, which is wrong too"
+            )
+        return [{"about": "answers", "warning": True, "text": text} for text in texts]
+
     def _rho2(self, shared: Mapping[str, Array]) -> dict[str, Any]:
-        score = self.tables.run(Rho2(), self.name, shared=shared)
+        score = self.tables.run(Rho2(), self.name, rows=self._rows, shared=shared)
         ratios = {"pixels": mean_ratio(score), "centered": mean_ratio(score, "centered_norm")}
         return {
             "attack": label_of(Rho2().attack),
@@ -240,15 +277,24 @@ class ModelSummary:
         found = {}
         for row in MEASURES:
             if (measure := row.method.for_audit(self.plan.threat)) is not None:
-                table = self.tables.run(measure, self.name, rows=self.checked)
+                table = self.tables.run(measure, self.name, rows=self.looked)
+                table = table.select(_all_finite(table))  # near a sample, too, there may be no answer
+                if not len(table):
+                    continue
                 means = {name: estimate.plain() for name, estimate in measure.summarize(table).items()}
                 settings = {k: v for k, v in settings_of(measure).items() if k != "name"}
                 found[row.name] = {"settings": settings, "means": means}
         return found
 
+    @property
+    def mapped(self) -> tuple[int, ...]:
+        """Places of the samples whose maps are compared: those with an answer, also after the attack."""
+        places = range(min(self.plan.mapped, int(self.data["samples"])))
+        return tuple(place for place in places if self.leading["prediction"][place] >= 0)
+
     def _stability(self) -> list[dict[str, Any]]:
-        rows, mapped = [], range(min(self.plan.mapped, int(self.data["samples"])))
-        for attribution in self.plan.attributions:
+        rows, mapped = [], self.mapped
+        for attribution in self.plan.attributions if mapped else ():
             measure = MapStability(attribution, self.lead, self.plan.threat)
             table = self.tables.run(measure, self.name, rows=mapped)
             for way in WAYS:
@@ -256,3 +302,12 @@ class ModelSummary:
                     found = mean(table[f"{way}: {name}"]).within(*similarity.range)
                     rows.append({"attribution": label_of(attribution), "under": way, "measure": name} | found.plain())
         return rows
+
+
+def _all_finite(table: Table) -> Array:
+    """Which rows (N,) have finite numbers only."""
+    finite: Array = np.ones(len(table), dtype=bool)
+    for values in (table[name] for name in table.columns):
+        if values.dtype.kind == "f":
+            finite &= np.isfinite(values.reshape(len(table), -1)).all(1)
+    return finite

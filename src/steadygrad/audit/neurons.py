@@ -24,7 +24,11 @@ _NAMED = 5
 
 
 def neurons(
-    tables: Tables, models: Sequence[str], plan: AuditPlan, data: Mapping[str, Any]
+    tables: Tables,
+    models: Sequence[str],
+    plan: AuditPlan,
+    data: Mapping[str, Any],
+    rows: Sequence[int] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """The section `neurons` of `summary.json`: the sensitivity of every layer, and what holding its neurons restores.
 
@@ -36,18 +40,19 @@ def neurons(
     Args:
         models: their names.
         data: number of `samples`.
+        rows: places of the samples of which the first ones are looked at, such as those that all models answer; or all.
 
     Source: Zhang et al. 2021, arXiv 1909.06978, sections III and IV.
     """
-    count = min(plan.neuron_samples, data["samples"])
-    found = {name: _model(tables, name, plan, count) for name in models}
+    places = tuple(range(data["samples"]) if rows is None else rows)[: plan.neuron_samples]
+    found = {name: _model(tables, name, plan, places) for name in models}
     arrays = {
         f"neuron_change_{index}": np.mean(moved, axis=0) for index, (_, moved) in enumerate(found.values()) if moved
     }
     plain = {
         "attack": label_of(plan.neuron_attack),
         "threat": plan.described(plan.eps),
-        "samples": count,
+        "samples": len(places),
         "share": plan.neuron_share,
         "draws": plan.neuron_draws,
         "models": {name: row for name, (row, _) in found.items()},
@@ -55,11 +60,11 @@ def neurons(
     return plain, arrays
 
 
-def _model(tables: Tables, name: str, plan: AuditPlan, count: int) -> tuple[dict[str, Any], list[Array]]:
+def _model(tables: Tables, name: str, plan: AuditPlan, rows: Sequence[int]) -> tuple[dict[str, Any], list[Array]]:
     """What is said of one model, and the relative changes (N,) of each layer that is not silent."""
     measure = NeuronChanges(plan.neuron_attack, plan.threat, plan.neuron_layers)
     try:
-        changes = tables.run(measure, name, rows=range(count), keep=range(1, count, 2))
+        changes = tables.run(measure, name, rows=rows, keep=rows[1::2])
     except UsageError as error:  # as where the layers of one part of the samples are not those of another
         return _refused(str(error))
     if changes.refused is not None:
@@ -72,7 +77,7 @@ def _model(tables: Tables, name: str, plan: AuditPlan, count: int) -> tuple[dict
         if len(judged):
             held = tables.run(
                 NeuronsHeld(layer, plan.neuron_share, plan.neuron_draws), name,
-                rows=(2 * judged + 1).tolist(),
+                rows=np.asarray(rows)[2 * judged + 1].tolist(),
                 given={"input": changes.kept("input").values[judged]},
                 shared={"sigma": sigma},
             )  # fmt: skip

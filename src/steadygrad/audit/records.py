@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from steadygrad.arguments import public
 from steadygrad.attacks import Attack
+from steadygrad.audit.answers import unanswered
 from steadygrad.audit.audited_models import agreeing, named
 from steadygrad.data.python_data import Samples
 from steadygrad.errors import UsageError
@@ -55,6 +57,8 @@ def evaluate(
     fitted = agreeing(model, data, threat, device).told()
     data = dataclasses.replace(data, classes=fitted.classes)
     runner = Runner({name: fitted.model}, data, seed=seed, device=device, batch_size=batch_size)
+    if failed := unanswered(runner, name):
+        logging.getLogger("steadygrad").warning("%s; they count as wrong", failed.text)
     radii = threat.eps.cpu().double().numpy() if isinstance(threat.eps, Tensor) and threat.eps.ndim else None
     if radii is not None and len(radii) != len(data):
         raise UsageError(f"eps has {len(radii)} entries for {len(data)} samples: give one number, or one each")

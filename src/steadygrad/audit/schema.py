@@ -168,7 +168,7 @@ class MapSimilarity(Mean):
 class Finding(Part):
     """Something to know before the numbers are read."""
 
-    about: Literal["bounds", "classes", "gradients", "accuracy", "class order", "normalization"] = Field(
+    about: Literal["bounds", "classes", "gradients", "answers", "accuracy", "class order", "normalization"] = Field(
         description="what it is about"
     )
     warning: Flag = Field(description="whether the numbers may be wrong; otherwise it says how the model was taken")

@@ -50,6 +50,9 @@ def summarize(
     labels, classes = facts.data["labels"], facts.data["classes"]
     keep = range(len(labels)) if plan.keep_inputs else candidates(labels, plan.gallery) if plan.gallery else ()
     models = {n: ModelSummary(noting, plan, n, facts.models[n], facts.data, tuple(keep)) for n in names}
+    # Before anything that takes long: too many samples without an answer are refused here.
+    failed = {place for model in models.values() for place in model.unanswered.why}
+    rows = [place for place in range(len(labels)) if place not in failed]
 
     def of_kind(kind: str) -> Tables:
         return _Noting(corrupted(kind), noting.seen)
@@ -70,14 +73,16 @@ def summarize(
     if plan.transfer and len(models) > 1:
         parts["transfer"] = _transfer(noting, plan, models)
     if plan.explanations:
-        parts["explained"], shown = explained(noting, names, plan, facts.data)
+        parts["explained"], shown = explained(noting, names, plan, facts.data, rows)
         arrays |= shown
     if plan.neurons:
-        parts["neurons"], moved = neurons(noting, names, plan, facts.data)
+        parts["neurons"], moved = neurons(noting, names, plan, facts.data, rows)
         arrays |= moved
     if plan.gallery:
         best = max(entries, key=lambda e: float(e["robust"]["value"]))["name"]
-        about, squares = grid(noting, best, labels, models[best].lead, plan.threat, classes)
+        about, squares = grid(
+            noting, best, labels, models[best].lead, plan.threat, classes, places=models[best].answered
+        )
         arrays |= squares
         parts["gallery"] = {"models": captions, "attributions": list(map(label_of, mapped)), "grid": about}
     records = Table.join([model.records for model in models.values()])

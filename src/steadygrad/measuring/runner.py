@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import __version__, progress, provenance
-from steadygrad.calling import called, check_weights
+from steadygrad.calling import called, check_weights, samples_may_fail
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError, out_of_memory
 from steadygrad.files import key
@@ -215,7 +215,8 @@ class _Job:
         given = {name: values[part] for name, values in self.given.items()}
         seeds = runner.seeds(self.measure.draws_as, ids.tolist())
         batch = Batch(x.to(device), y.to(device), ids.tolist(), seeds, given, self.shared)
-        found = self.measure([called(runner.models[name]) for name in self.names], batch)
+        with samples_may_fail():
+            found = self.measure([called(runner.models[name]) for name in self.names], batch)
         columns: dict[str, Array | Kept] = {"sample": ids, "label": labels}
         kept = np.array([i in self.keep for i in places])
         for name, values in found.items():

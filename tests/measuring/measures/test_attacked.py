@@ -173,7 +173,7 @@ def test_passes_are_those_the_model_saw() -> None:
     data = _data()
     counting = victims.Counting(_model())
     frame = sg.evaluate(counting, data, PGD(steps=3), THREAT).frame
-    looked = 3 * len(data)  # clean, found and rounded inputs for the columns
+    looked = 4 * len(data)  # whether there is an answer; clean, found and rounded inputs for the columns
     judged_alone = int((frame["success"].sum()) == 1)
     tried = 2  # samples, before all else
     assert counting.rows == tried + frame["forwards"].sum() + looked + judged_alone

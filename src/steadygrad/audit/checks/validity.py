@@ -19,6 +19,7 @@ from torch import nn
 from steadygrad.arguments import public
 from steadygrad.attacks import FGSM, PGD, Attack, RandomNoise, Square
 from steadygrad.attacks.expectation import DRAWS, draws_of
+from steadygrad.audit.answers import unanswered
 from steadygrad.audit.audited_models import fitting
 from steadygrad.audit.checks.verdict import Check, Verdict, share_check, verdict
 from steadygrad.audit.records import accuracy
@@ -140,13 +141,13 @@ def validity(
     judged = fitted.model
     data = dataclasses.replace(data, classes=fitted.classes).draw(count, seed)
     runner = Runner({"model": judged}, data, seed=seed, device=device)
-    rows = tuple(range(len(data)))
+    rows = unanswered(runner, "model").left(range(len(data)))
     base = runner.run(Attacked(attack, threat), "model", rows=rows)
     subject = Subject(
         runner, "model", draws_of(judged), attack, threat, base, rows, len(data.classes), data.shape,
         gradients=fitted.gradients,
     )  # fmt: skip
-    return verdict(checks(subject), data.labels.tolist(), data.classes, gradients=fitted.gradients)
+    return verdict(checks(subject), data.labels[list(rows)].tolist(), data.classes, gradients=fitted.gradients)
 
 
 def checks(subject: Subject) -> list[Check]:

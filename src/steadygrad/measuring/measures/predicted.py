@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from steadygrad.calling import samples_may_fail
 from steadygrad.classifier import frozen
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
+
+_LONGEST = 120  # letters of a reason
 
 
 @MEASURES.register(
@@ -21,25 +24,45 @@ from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 )
 @dataclass(frozen=True)
 class Predicted(Measure):
-    """Writes `prediction`, its probability `confidence`, whether it is `right`, and `rounded`.
+    """Writes `prediction`, its probability `confidence`, whether it is `right`, `rounded` and `failed`.
 
     `rounded` says that float32 leaves nothing of 1 - p of the label: the slope of the cross-entropy then has
     lost a part, and attacks along it some of their strength. Other inputs than the samples, such as those that an
-    attack made, are given as `input`.
+    attack made, are given as `input`. `failed` says why there is no answer, where the model raises or its logits are
+    not finite; the prediction then is -1.
     """
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         x = batch.of("input") if "input" in batch.given else batch.x
         with frozen(models[0], batch.seeds), torch.no_grad():
-            probabilities = models[0](x).softmax(1)  # (n, K)
+            logits = models[0](x)  # (n, K)
+        answered = torch.isfinite(logits).all(1)
+        probabilities = logits.softmax(1)
         confidence, prediction = probabilities.max(1)
+        prediction = torch.where(answered, prediction, -1)
         own = probabilities.gather(1, batch.y[:, None])[:, 0]
         return {
             "prediction": prediction,
             "confidence": confidence,
             "right": prediction == batch.y,
             "rounded": own == 1,
+            "failed": [
+                "" if there else _why(models[0], x[i : i + 1], batch.seeds[i : i + 1])
+                for i, there in enumerate(answered.tolist())
+            ],
         }
+
+
+def _why(model: nn.Module, x: Tensor, seeds: Tensor) -> str:
+    """Why there is no answer to one sample (1, *)."""
+    try:
+        with samples_may_fail(False), frozen(model, seeds), torch.no_grad():
+            model(x)
+    except Exception as error:
+        cause = error.__cause__ or error
+        text = " ".join("".join(c if c.isprintable() else " " for c in str(cause)).split())
+        return f"{type(cause).__name__}: {text[:_LONGEST]}"
+    return "NaN or infinite logits"
 
 
 @MEASURES.register(
