@@ -113,7 +113,7 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
     try:
         logits = _once(model, x) if size == count else _in_batches_of(model, x, size)
         fits = logits.ndim > 0 and len(logits) == count
-        if fits:
+        if fits and _has_values(x):
             known[mode, count] = size
             if model not in _ANSWERED and bool(logits[0].isfinite().all()):
                 _ANSWERED[model] = x[:1].detach().clone()
@@ -181,7 +181,7 @@ def _once(model: nn.Module, x: Tensor) -> Tensor:
     # A tensor of our own, since the caller's may have hooks already.
     inputs = x.view_as(x) if narrow else x
     given, writes = inputs if kind is None else inputs.to(kind), _WRITES.setdefault(model, {})
-    if writes.get(model.training, True):
+    if writes.get(model.training, True) and _has_values(given):
         before, given = given, given.clone()
         output = model(given)
         # A tensor counts what is written into it, but not what goes past autograd (`.data`, NumPy).
@@ -194,6 +194,18 @@ def _once(model: nn.Module, x: Tensor) -> Tensor:
     if narrow and logits.requires_grad:
         _scale_gradients(inputs, logits)
     return logits
+
+
+def _has_values(x: Tensor) -> bool:
+    """Whether the values of inputs can be looked at: not where the call is exported, traced, mapped or compiled."""
+    return (
+        type(x) in (Tensor, nn.Parameter)
+        and not x.is_meta
+        and not torch.compiler.is_compiling()
+        and not torch._C._is_tracing()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+        and not torch._C._len_torch_dispatch_stack()
+    )
 
 
 def _scale_gradients(inputs: Tensor, logits: Tensor) -> None:

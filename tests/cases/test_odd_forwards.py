@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+import torch.fx.experimental.proxy_tensor
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -219,6 +221,26 @@ def test_every_method_gives_the_numbers_of_the_model_written_out_of_place(name: 
     y = plain(x).argmax(1)
     y[0] = (y[0] + 1) % CLASSES
     _alike(CALLS[name], (writing, plain), x, y)
+
+
+TRANSFORMED: dict[str, Callable[[nn.Module, Tensor], Any]] = {
+    "exported": lambda m, x: torch.export.export(m, (x,)).module()(x),
+    "traced": lambda m, x: torch.jit.trace(m, x)(x),
+    "mapped": lambda m, x: torch.func.vmap(lambda row: m(row[None])[0])(x),
+    "compiled whole": lambda m, x: torch.compile(m, backend="aot_eager", fullgraph=True)(x),
+    "made a graph": lambda m, x: torch.fx.experimental.proxy_tensor.make_fx(m)(x)(x),
+    "without values": lambda m, x: copy.deepcopy(m).to("meta")(x.to("meta")),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("way", TRANSFORMED)
+def test_a_classifier_is_transformed_as_any_module_before_it_was_called(way: str) -> None:
+    model, x = sg.Classifier(nets.build("mlp"), classes=CLASSES).eval(), nets.inputs(4)
+    found = TRANSFORMED[way](model, x)
+    assert found.shape == (4, CLASSES)
+    if not found.is_meta:
+        torch.testing.assert_close(found, model(x))
 
 
 def test_a_model_that_writes_is_trained_as_one_that_does_not() -> None:
