@@ -105,6 +105,8 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
         UsageError: the model raises an error itself, or returns several things that may be the logits.
     """
     model = model.module if isinstance(model, nn.DataParallel) else model
+    if torch.compiler.is_compiling():
+        return _once(model, x)
     count, known, mode = len(x), _TAKEN.setdefault(model, {}), model.training
     logits: Tensor | None = None
     problem: Exception | None = None
@@ -180,13 +182,14 @@ def _once(model: nn.Module, x: Tensor) -> Tensor:
     narrow = kind == torch.float16 and x.requires_grad and not any(p.requires_grad for p in model.parameters())
     # A tensor of our own, since the caller's may have hooks already.
     inputs = x.view_as(x) if narrow else x
-    given, writes = inputs if kind is None else inputs.to(kind), _WRITES.setdefault(model, {})
-    if writes.get(model.training, True) and _has_values(given):
+    given = inputs if kind is None else inputs.to(kind)
+    if _has_values(given) and (writes := _WRITES.setdefault(model, {})).get(model.training, True):
         before, given = given, given.clone()
         output = model(given)
         # A tensor counts what is written into it, but not what goes past autograd (`.data`, NumPy).
-        changed = not given.is_inference() and given._version > 0
-        writes.setdefault(model.training, changed or not torch.equal(given, before))
+        if model.training not in writes:
+            changed = not given.is_inference() and given._version > 0
+            writes[model.training] = changed or not torch.equal(given, before)
     else:
         output = model(given)
     logits: Tensor = unwrapped(output, len(x))
@@ -199,9 +202,9 @@ def _once(model: nn.Module, x: Tensor) -> Tensor:
 def _has_values(x: Tensor) -> bool:
     """Whether the values of inputs can be looked at: not where the call is exported, traced, mapped or compiled."""
     return (
-        type(x) in (Tensor, nn.Parameter)
+        not torch.compiler.is_compiling()
+        and type(x) in (Tensor, nn.Parameter)
         and not x.is_meta
-        and not torch.compiler.is_compiling()
         and not torch._C._is_tracing()
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
         and not torch._C._len_torch_dispatch_stack()
