@@ -101,7 +101,7 @@ def read_weights(path: str | Path) -> Weights:
     tensors, metadata = read_tensors(path)
     try:
         return Weights(path, {"": tensors}, json.loads(metadata.get("steadygrad", "{}")))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise Failure(f"{path} has damaged metadata: {error}") from error
 
 

@@ -193,7 +193,7 @@ def test_wrong_names_and_settings_are_refused(name, settings, message):
 
 @pytest.mark.parametrize("classes", [1, 0, [], ["one"], "digits"])
 def test_classes_must_be_a_number_or_names(classes):
-    with pytest.raises(UsageError, match="classes must be a number of at least 2, or a list of names"):
+    with pytest.raises(UsageError, match="classes must be a number from 2 to 1,000,000, or a list of names"):
         build("mlp", (4,), classes)
 
 

@@ -140,7 +140,7 @@ def build(
     shape = tuple(int(s) for s in input_shape)
     count = classes if isinstance(classes, int) else len(classes)
     if count < 2:
-        raise UsageError(f"classes must be a number of at least 2, or a list of names, got {classes!r}")
+        raise UsageError(f"classes must be a number from 2 to 1,000,000, or a list of names, got {classes!r}")
     row.check(shape)
     values = row.complete(settings)
     with seeded(seed):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from steadygrad.models import sources
 from steadygrad.models.architectures import ARCHITECTURES, build
 from steadygrad.models.class_names import match_classes
 from steadygrad.models.hugging_face import from_transformers
+from steadygrad.models.saved import saved, sketch
 from steadygrad.models.units import normalized
 from steadygrad.registry import parse_settings
 from steadygrad.weights import read_weights
@@ -133,8 +135,8 @@ def _resolve(spec: str, given: _Given) -> Classifier:
     if head == "hub" and colon:
         return _from_file(sources.from_hub(rest), given)
     if head in _LIBRARIES and colon:
-        saved = {} if given.weights is None else _saved(given.weights)
-        names, binary = saved.get("classes") or given.classes, given.binary or bool(saved.get("binary"))
+        said = {} if given.weights is None else saved(given.weights)
+        names, binary = said.get("classes") or given.classes, given.binary or bool(said.get("binary"))
         count = 1 if binary else None if names is None else len(names)
         module, settings = _LIBRARIES[head](rest, pretrained=given.weights is None, classes=count)
         # The size the library names is the one of its weights; with other weights most of its models take others.
@@ -178,20 +180,12 @@ def _only_model(folder: Path) -> Path:
     return files[0]
 
 
-def _saved(path: str | Path) -> dict[str, Any]:
-    """The settings that `Classifier.save` wrote into a file; empty for files of other origin."""
-    settings = read_weights(path).settings
-    if not isinstance(settings, dict) or not isinstance(settings.get("architecture"), dict | None):
-        raise Failure(f"{path} has damaged metadata: 'steadygrad' must hold the settings of a classifier")
-    return settings
-
-
 def _from_file(path: Path, given: _Given) -> Classifier:
     if given.weights is not None:
         raise UsageError(
             f"{path} holds its own weights: leave out the weights {given.weights}, or give an architecture"
         )
-    settings = _saved(path)
+    settings = saved(path)
     name = (settings.get("architecture") or {}).get("name")
     if isinstance(name, str) and name in ARCHITECTURES:
         return _rebuilt(path, settings, given)
@@ -219,15 +213,24 @@ def _rebuilt(path: str | Path, settings: Mapping[str, Any], given: _Given) -> Cl
     classes = settings.get("classes") or given.classes
     if shape is None or classes is None:
         raise UsageError(f"{path} does not say its input shape and classes: give input_shape and classes, or the data")
-    try:
+    with _told_of(path):
+        sizes = sketch(name, shape, classes if isinstance(classes, int) else len(classes), values)
+    read_weights(path).of(sizes, name)  # before there is memory for what the file says
+    with _told_of(path):
         classifier = build(name, shape, classes, **_normalization(settings), **values)
         classifier.name = str(settings.get("name") or name)
         classifier.preparation = settings.get("preparation")
+    return classifier.load_weights(path)
+
+
+@contextlib.contextmanager
+def _told_of(path: str | Path) -> Iterator[None]:
+    try:
+        yield
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
     except (TypeError, ValueError, RuntimeError) as error:
         raise Failure(f"{path} has damaged metadata: {error}") from error
-    return classifier.load_weights(path)
 
 
 def _normalization(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,28 +239,28 @@ def _normalization(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _from_name(name: str, values: dict[str, Any], given: _Given) -> Classifier:
     weights = given.weights
-    saved = _saved(weights) if weights is not None else {}
-    if weights is not None and not values and (saved.get("architecture") or {}).get("name") == name:
-        return _rebuilt(weights, saved, given)
-    shape = given.shape or saved.get("input_shape") or given.usual_shape or ARCHITECTURES[name].input_shape
-    settings = {"bounds": given.bounds, **_normalization(saved), **values}
-    classifier = build(name, shape, given.classes or saved.get("classes") or 10, **settings)
+    said = saved(weights) if weights is not None else {}
+    if weights is not None and not values and (said.get("architecture") or {}).get("name") == name:
+        return _rebuilt(weights, said, given)
+    shape = given.shape or said.get("input_shape") or given.usual_shape or ARCHITECTURES[name].input_shape
+    settings = {"bounds": given.bounds, **_normalization(said), **values}
+    classifier = build(name, shape, given.classes or said.get("classes") or 10, **settings)
     return classifier if weights is None else classifier.load_weights(weights)
 
 
 def _with_weights(module: nn.Module, spec: str, weights: str | Path | None, settings: Mapping[str, Any]) -> Classifier:
     """Wrap a module with what is known of it and, above that, of its weights file."""
-    saved = _saved(weights) if weights is not None else {}
-    known = {**settings, **{k: v for k, v in saved.items() if v is not None}}
+    said = saved(weights) if weights is not None else {}
+    known = {**settings, **{k: v for k, v in said.items() if v is not None}}
     if isinstance(module, Classifier):
         classifier = module
-        theirs, mine = _normalization(saved), _normalization(classifier.settings)
+        theirs, mine = _normalization(said), _normalization(classifier.settings)
         differing = [key for key in theirs if theirs[key] != mine.get(key)]
         if differing:
             rows = "; ".join(f"{key}: model {mine.get(key)}, file {theirs[key]}" for key in differing)
             raise UsageError(f"{weights} was saved with other settings than {spec} has: {rows}")
         classifier.architecture = classifier.architecture or {"name": spec}
-        classifier = _binary(classifier, bool(saved.get("binary")), spec)
+        classifier = _binary(classifier, bool(said.get("binary")), spec)
     else:
         known.update(architecture={"name": spec})
         try:
