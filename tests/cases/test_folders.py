@@ -168,7 +168,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert data.load(root, "train").ids == tuple(f"train/{t}/{i}.png" for t in ("cat", "dog") for i in range(3))
     assert Counter(data.load(root, "test").labels.tolist()) == {0: 6, 1: 3}
     os.symlink(root / "nowhere.png", root / "train" / "cat" / "lost.png")
-    with pytest.raises(UsageError, match=r"lost\.png is a link to nothing: correct or remove it"):
+    with pytest.raises(UsageError, match=r"lost\.png is no file, or a link to nothing: correct or remove it"):
         data.load(root, "train")
 
 

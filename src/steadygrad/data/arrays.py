@@ -21,7 +21,7 @@ from steadygrad.arguments import arithmetic
 from steadygrad.data import lazy
 from steadygrad.data.dataset import Dataset, check_values, clipped, two_classes
 from steadygrad.data.images import reshape
-from steadygrad.data.labels import Named, classes_of, classes_of_all
+from steadygrad.data.labels import Named, classes_of, classes_of_all, repeated
 from steadygrad.data.layout import channels_first
 from steadygrad.data.splits import Asked, holdout, numbered
 from steadygrad.errors import Failure, UsageError
@@ -187,7 +187,8 @@ def _splits(path: Path, arrays: Mapping[str, Any]) -> set[str]:
 
 def _classes(arrays: Mapping[str, npt.NDArray[Any]], path: Path) -> Named:
     if "classes" in arrays:
-        return tuple(str(c) for c in arrays["classes"].ravel()), ()
+        names = tuple(str(c) for c in arrays["classes"].ravel())
+        return names, repeated(names)
     labels = {key: labels_of(y, f"{path} ({key})") for key, y in arrays.items() if key == "y" or key.startswith("y_")}
     return classes_of_all(labels, str(path), "an array of names called classes in it")
 

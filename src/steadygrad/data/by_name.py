@@ -18,9 +18,10 @@ from steadygrad.data.lazy import loaded
 from steadygrad.data.parquet import load_parquet, parquet_files
 from steadygrad.data.splits import Asked, holdout, numbered
 from steadygrad.data.tables import csv_files, load_csv
-from steadygrad.errors import UsageError, unknown_name
+from steadygrad.errors import Failure, UsageError, unknown_name
 from steadygrad.named_data import DATASETS, is_path, local_folder, on_the_hub
 from steadygrad.progress import say
+from steadygrad.readable import readable
 
 _DIGITS_TEST_PER_CLASS = 50
 
@@ -69,7 +70,10 @@ def load(
 
 def opened(name: str | Path, asked: Asked) -> Dataset:
     """What is asked of the data, as `load` does it, with images that are not read yet."""
-    data = two_classes(_load(name, asked))
+    try:
+        data = two_classes(_load(name, asked))
+    except OSError as error:  # of a folder that may not be read, or a name that no file can have
+        raise Failure(f"cannot read {readable(str(error.filename or name))}: {error.strerror or error}") from error
     return data if asked.bounds is None else data.within(asked.bounds)
 
 
@@ -109,7 +113,7 @@ def _load_path(path: Path, name: str, asked: Asked) -> Dataset:
         tables = load_csv if csv_files(path) else load_folder
         return (load_parquet if parquet_files(path) else tables)(path, name, asked)
     readers = {".npz": load_npz, ".parquet": load_parquet, ".csv": load_csv}
-    if path.suffix in readers:
+    if path.suffix in readers and path.is_file():
         return readers[path.suffix](path, name, asked)
     raise UsageError(
         f"cannot read {path}: data is an image folder, a Parquet file or folder, an .npz file, or a .csv file or folder"

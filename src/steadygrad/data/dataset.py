@@ -291,6 +291,8 @@ def _check_shapes(data: Dataset) -> None:
             f"(N, C, L) or features (N, D), or uint8 images, "
             f"got {data.images.dtype} of shape {tuple(data.images.shape)}"
         )
+    if 0 in data.shape:
+        raise UsageError(f"the samples of {where} have the shape {data.shape}: there is nothing in them")
     if len(data.shape) == 1 and data.images.dtype == torch.uint8:
         raise UsageError(f"the features of {where} must be float32 in [0, 1], got uint8: divide them by 255")
     if len(data.ids) != len(data.images) or len(set(data.ids)) != len(data.ids):

@@ -42,13 +42,13 @@ class Tree:
         for entry in sorted(os.scandir(path), key=lambda e: e.name):
             if entry.name.startswith(".") or entry.name.casefold() in _LEFT_BY_SYSTEMS:
                 continue
-            if entry.is_dir():
+            if _is_dir(entry):
                 if os.path.realpath(entry.path) not in above:
                     tree.folders[entry.name] = Tree.of(path / entry.name, above)
             elif os.path.splitext(entry.name)[1].casefold() not in ENDINGS:
                 tree.others.append(path / entry.name)
             elif not entry.is_file():
-                raise UsageError(f"{entry.path} is a link to nothing: correct or remove it")
+                raise UsageError(f"{entry.path} is no file, or a link to nothing: correct or remove it")
             else:
                 tree.images.append(path / entry.name)
         return tree
@@ -67,6 +67,15 @@ class Tree:
     def filled(self) -> dict[str, Tree]:
         """Its folders with images in or below them."""
         return {name: tree for name, tree in self.folders.items() if tree.files}
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        raise UsageError(
+            f"{entry.path} cannot be followed ({error.strerror}): a link that leads to itself? Correct or remove it"
+        ) from error
 
 
 def load_folder(root: Path, name: str, asked: Asked) -> Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,8 +26,9 @@ def classes_of(
 ) -> Named:
     """Class names as given, or numbers up to the given count or the largest of the labels (N,).
 
-    Labels that do not occur are told. A label apart from all others, farther than there are labels, is no place of a
-    class, nor is 255 ten places after the one before: they are asked about. Negative labels are left for the data set.
+    Labels that do not occur, and names that do so twice, are told. A label apart from all others, farther than there
+    are labels, is no place of a class, nor is 255 ten places after the one before: they are asked about. Negative
+    labels are left for the data set.
 
     Args:
         where: what errors call the labels.
@@ -40,7 +42,8 @@ def classes_of(
     (('0', '1', '2', '3'), ('of the labels 0 to 3, 1 does not occur: 2',))
     """
     if classes is not None:
-        return tuple(map(str, range(classes) if isinstance(classes, int) else classes)), ()
+        names = tuple(map(str, range(classes) if isinstance(classes, int) else classes))
+        return names, repeated(names)
     values, counts = torch.unique(labels[labels >= 0], return_counts=True)
     if not len(values):
         return ("0",), ()
@@ -80,6 +83,15 @@ def classes_of_all(parts: Mapping[Any, Tensor], where: str, named_by: str) -> Na
         raise IndexError(i)
 
     return classes_of(None, torch.cat([*parts.values()]), where, place, named_by)
+
+
+def repeated(names: Sequence[str]) -> tuple[str, ...]:
+    """What people should know where several classes have one name, but for blanks around it."""
+    counts = Counter(name.strip() for name in names)
+    several = [repr(name) for name, count in counts.items() if count > 1]
+    if not several:
+        return ()
+    return (f"several classes are called {', '.join(several[:_SHOWN])}{', ...' if len(several) > _SHOWN else ''}",)
 
 
 def _missing(values: Tensor, largest: int) -> tuple[str, ...]:

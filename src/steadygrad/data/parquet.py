@@ -17,7 +17,7 @@ import torch
 
 from steadygrad.data.dataset import Dataset
 from steadygrad.data.images import stack
-from steadygrad.data.labels import Named, classes_of_all
+from steadygrad.data.labels import Named, classes_of_all, repeated
 from steadygrad.data.settle import Look
 from steadygrad.data.splits import Asked, holdout, numbered
 from steadygrad.errors import Failure, UsageError
@@ -66,7 +66,7 @@ def load_parquet(path: Path, name: str, asked: Asked) -> Dataset:
         _check_shards(files)
     labels = [label for file in files for label in _labels(file)]
     known = _class_names(files[0])
-    names, gaps = (known, ()) if known is not None else _counted(groups, path)
+    names, gaps = (known, repeated(known)) if known is not None else _counted(groups, path)
     keep = holdout(labels, part.held)
     rows, look = _Files(files), Look()
     for paths in groups.values():
@@ -90,7 +90,7 @@ def parquet_files(path: Path) -> list[Path]:
     """The Parquet file, or those in the folder and its subfolders."""
     if path.is_file():
         return [path]
-    return sorted([*path.glob("*.parquet"), *path.glob("*/*.parquet")])
+    return sorted(file for file in (*path.glob("*.parquet"), *path.glob("*/*.parquet")) if file.is_file())
 
 
 def _groups(files: Sequence[Path]) -> dict[str, list[Path]]:

@@ -67,7 +67,7 @@ def csv_files(folder: Path) -> list[Path]:
     """The tables in a folder that holds no folders, by name."""
     if any(file.is_dir() and not file.name.startswith(".") for file in folder.iterdir()):
         return []
-    return sorted(file for file in folder.glob("*.csv") if not file.name.startswith("."))
+    return sorted(file for file in folder.glob("*.csv") if file.is_file() and not file.name.startswith("."))
 
 
 def _table(path: Path) -> DataFrame:

@@ -112,7 +112,10 @@ def load(
         data,
         binary,
     )
-    found = _binary(normalized(_resolve(spec, given), mean, std, spec), binary, spec)
+    try:
+        found = _binary(normalized(_resolve(spec, given), mean, std, spec), binary, spec)
+    except OSError as error:  # of a file that may not be read, or a name that no file can have
+        raise Failure(f"cannot read {error.filename or spec}: {error.strerror or error}") from error
     found.name = readable.name(found.name)
     found.classes = None if found.classes is None else readable.names(found.classes)
     return _agree(found, spec, given).eval()
