@@ -70,8 +70,8 @@ def again(model: sg.Classifier, x: Tensor, y: Tensor, eps: float, seed: int, pat
         seeds = randomness.sample_seeds(len(x), randomness.fresh(seed))
         parts = zip(x.split(CHUNK), y.split(CHUNK), seeds.split(CHUNK))
         stand = [~Standard()(model, a, b, sg.linf(eps), generator=c).success for a, b, c in parts]
-        files.write_json(path, torch.cat(stand).tolist())
-    stands: list[bool] = json.loads(path.read_text("utf-8"))
+        files.write_json(path, {"stands": torch.cat(stand).tolist()})
+    stands: list[bool] = json.loads(path.read_text("utf-8"))["stands"]
     return stands
 
 

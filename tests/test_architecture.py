@@ -16,6 +16,7 @@ PACKAGE = Path(steadygrad.__file__).parent
 HEAVY = [
     "accelerate",
     "datasets",
+    "filelock",
     "huggingface_hub",
     "jinja2",
     "matplotlib",

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all; a run folder belongs to one configuration."""
+"""Files appear whole or not at all, and say when they are not what was written."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import errno
 import json
 import os
 import stat
-import tempfile
+from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from steadygrad import files
 from steadygrad.errors import Failure, UsageError
@@ -59,7 +61,7 @@ def test_a_disk_full_from_the_start_is_named(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(tempfile, "mkstemp", full)
+    monkeypatch.setattr(files.os, "open", full)
     with pytest.raises(Failure, match="No space left on device"):
         files.write_text(tmp_path / "a.txt", "text")
 
@@ -82,7 +84,8 @@ def test_files_get_the_usual_permissions(tmp_path):
 def test_json_is_written_in_order_and_without_nan(tmp_path):
     path = tmp_path / "a.json"
     files.write_json(path, {"b": 1, "a": [None, 2.5, "ü"]})
-    assert list(json.loads(path.read_text(encoding="utf-8"))) == ["b", "a"]
+    assert list(json.loads(path.read_text(encoding="utf-8"))) == ["b", "a", "sha256"]
+    assert files.read_json(path) == ({"b": 1, "a": [None, 2.5, "ü"]}, True)
     with pytest.raises(Failure, match=r"a\.json: .*use null"):
         files.write_json(path, {"b": float("nan")})
     assert json.loads(path.read_text(encoding="utf-8"))["b"] == 1
@@ -94,69 +97,83 @@ def test_keys_are_stable_and_tell_values_apart():
     assert files.key("pgd", 40) == "5a34d229f37549fbc7de"
 
 
-def test_an_output_folder_is_made_and_reopened(tmp_path):
-    config = {"eps": 0.1, "path": tmp_path, "out": None, "attack": {"name": "pgd", "step": None, "norms": ["l2"]}}
-    folder = files.output_folder(tmp_path / "runs" / "one", config)
-    kept = {"eps": 0.1, "path": str(tmp_path), "attack": {"name": "pgd", "norms": ["l2"]}}
-    assert files.read_toml(folder / "config.toml") == kept
-    assert files.output_folder(folder, dict(reversed(config.items()))) == folder
-
-
-def test_an_output_folder_that_is_a_file_is_refused(tmp_path):
-    (tmp_path / "plain").write_text("")
-    with pytest.raises(UsageError, match="plain is a file: choose another --out"):
-        files.output_folder(tmp_path / "plain", {})
-
-
-def test_an_output_folder_below_a_file_is_refused(tmp_path):
-    (tmp_path / "plain").write_text("")
-    with pytest.raises(UsageError, match=r"is not writable .*: choose another --out"):
-        files.output_folder(tmp_path / "plain" / "run", {})
-
-
-def test_an_output_folder_without_write_permission_is_refused(tmp_path, monkeypatch):
-    def denied(*_, **__):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    # By hand: for root a read-only folder is writable.
-    monkeypatch.setattr(tempfile, "TemporaryFile", denied)
-    with pytest.raises(UsageError, match=r"is not writable \(Permission denied\)"):
-        files.output_folder(tmp_path / "run", {})
-
-
-def test_an_output_folder_of_another_configuration_is_refused_and_kept(tmp_path):
-    folder = files.output_folder(tmp_path / "run", {"eps": 0.1, "seed": 0, "norm": "linf"})
-    with pytest.raises(UsageError, match=r"another configuration \(differs in: eps, steps\)"):
-        files.output_folder(folder, {"eps": 0.2, "seed": 0, "norm": "linf", "steps": 3})
-    assert files.read_toml(folder / "config.toml")["eps"] == 0.1
-
-
-@pytest.mark.parametrize("content", [b"{", b"3", b"\xff\xfe"])
-def test_an_output_folder_with_a_foreign_record_is_refused(tmp_path, content):
-    (tmp_path / "config.toml").write_bytes(content)
-    with pytest.raises(UsageError, match=r"config\.toml is not a TOML file"):
-        files.output_folder(tmp_path, {})
-
-
 def test_a_missing_configuration_file_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"there is no configuration file .*absent\.toml"):
         files.read_toml(tmp_path / "absent.toml")
 
 
-def test_a_file_is_flushed_through_a_handle_that_may_write(tmp_path, monkeypatch):
-    """As on Windows, which refuses to flush a file that is opened for reading, and any folder."""
+def test_a_file_is_flushed_through_a_handle_that_may_write_and_its_folder_after_it(tmp_path, monkeypatch):
+    """As on Windows, which refuses to flush a file that is opened for reading."""
     fcntl = pytest.importorskip("fcntl")
     flushed = []
 
     def fsync(handle):
-        if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        folder = stat.S_ISDIR(os.fstat(handle).st_mode)
+        if not folder and fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
             raise OSError(errno.EBADF, "Bad file descriptor")
-        flushed.append(handle)
+        flushed.append("folder" if folder else "file")
 
     monkeypatch.setattr(files.os, "fsync", fsync)
     files.write_text(tmp_path / "a.txt", "one")
     files.write_json(tmp_path / "a.json", {"a": 1})
     files.write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)}, {})
-    files.output_folder(tmp_path / "run", {"a": 1})
-    assert len(flushed) == 4
+    assert flushed == ["file", "folder"] * 3
+    files.write_text(tmp_path / "new" / "folder" / "a.txt", "one")  # the new folders are there before what is in them
+    assert flushed[6:] == ["folder", "folder", "file", "folder"]
     assert (tmp_path / "a.txt").read_text() == "one"
+
+
+def test_a_file_system_that_flushes_no_folders_will_do(tmp_path, monkeypatch):
+    flush = os.fsync
+
+    def fsync(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        flush(handle)
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    files.write_text(tmp_path / "a.txt", "one")
+    assert (tmp_path / "a.txt").read_text() == "one"
+
+
+def test_no_process_wide_setting_is_touched(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.os, "umask", lambda mask: pytest.fail("another thread would make open files"))
+    files.write_text(tmp_path / "a.txt", "text")
+
+
+def flips(data: bytes) -> Iterator[bytes]:
+    """The bytes with one bit changed, at a thousand places at most."""
+    places = np.random.default_rng(0).permutation(8 * len(data))[:1000].tolist()
+    for place in places:
+        yield data[: place // 8] + bytes([data[place // 8] ^ (1 << place % 8)]) + data[place // 8 + 1 :]
+
+
+def test_no_flipped_bit_changes_a_json_file_in_silence(tmp_path):
+    path, value = tmp_path / "a.json", {"b": [1, 2.5, None], "a": {"name": "ü", "on": True}}
+    files.write_json(path, value)
+    for data in flips(path.read_bytes()):
+        path.write_bytes(data)
+        try:
+            found, sound = files.read_json(path)
+        except ValueError:
+            continue
+        assert not sound or found == value
+
+
+def test_no_flipped_bit_changes_a_file_of_tensors_in_silence(tmp_path):
+    path, metadata = tmp_path / "a.safetensors", {"run": "a", "progress": {"epoch": 1, "rows": [0.5]}}
+    tensors = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.tensor(True), "c": torch.zeros(0, 2).half()}
+    files.write_tensors(path, tensors, metadata)
+    for data in flips(path.read_bytes()):
+        path.write_bytes(data)
+        try:
+            found, about = files.read_tensors(path)
+        except Failure:
+            continue
+        assert {k: v.tolist() for k, v in found.items()} == {k: v.tolist() for k, v in tensors.items()}
+        assert {**about, **metadata} == about
+
+
+def test_tensors_that_others_wrote_are_taken_without_a_checksum(tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors")
+    assert files.read_tensors(tmp_path / "a.safetensors")[0]["a"].tolist() == [1, 1]

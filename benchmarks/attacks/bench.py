@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from steadygrad import __version__, files
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.measuring.code_keys import weights_key
 from steadygrad.provenance import machine, now
+from steadygrad.run_folders import run_folder
 
 __all__ = ["bench_attacks"]
 
@@ -69,31 +69,30 @@ def bench_attacks(
         given = f"{samples}, {eps} and {limit}"
         raise UsageError(f"samples must be at least 2, eps within (0, 1) and limit positive, got {given}")
     config = {"data": data, "model": model, "samples": samples, "eps": eps, "seed": seed}
-    folder = files.output_folder(out, {"benchmark": "attacks", **config})
-    load = os.getloadavg() if hasattr(os, "getloadavg") else None
-    on = subject(data, model, samples, out=folder / "model", seed=seed, device=device)
-    absent = {name: reason for name in chosen if (reason := libraries.missing(name)) is not None}
-    entered = _contenders(on, eps, [name for name in chosen if name not in absent], only)
-    versions = _versions(chosen)
-    entered = [limited(contender, limit) for contender in entered]
-    _forget_failures(folder / "cells")
-    rows = race(on, entered, versions, out=folder / "cells", seed=seed, pace=pace)
-    found = {
-        "benchmark": "attacks",
-        "created": now(),
-        **config,
-        "accuracy": on.accuracy.plain(),
-        "weights": weights_key(on.model),
-        "machine": {**machine(device), "cores": os.cpu_count(), "load_before": load[0] if load else None},
-        "note": note,
-        "versions": versions,
-        "absent": absent,
-        "pace": {**asdict(pace), "limit": limit},
-        "claims": [asdict(claim) for claim in claims(rows)],
-        "rows": [{k: v for k, v in row.items() if k != "distances"} for row in rows],
-    }
-    _write(folder, found, rows, on)
-    return found
+    with run_folder(out, {"benchmark": "attacks", **config}) as folder:
+        load = os.getloadavg() if hasattr(os, "getloadavg") else None
+        on = subject(data, model, samples, out=folder / "model", seed=seed, device=device)
+        absent = {name: reason for name in chosen if (reason := libraries.missing(name)) is not None}
+        entered = _contenders(on, eps, [name for name in chosen if name not in absent], only)
+        versions = _versions(chosen)
+        entered = [limited(contender, limit) for contender in entered]
+        rows = race(on, entered, versions, out=folder / "cells", seed=seed, pace=pace)
+        found = {
+            "benchmark": "attacks",
+            "created": now(),
+            **config,
+            "accuracy": on.accuracy.plain(),
+            "weights": weights_key(on.model),
+            "machine": {**machine(device), "cores": os.cpu_count(), "load_before": load[0] if load else None},
+            "note": note,
+            "versions": versions,
+            "absent": absent,
+            "pace": {**asdict(pace), "limit": limit},
+            "claims": [asdict(claim) for claim in claims(rows)],
+            "rows": [{k: v for k, v in row.items() if k != "distances"} for row in rows],
+        }
+        _write(folder, found, rows, on)
+        return found
 
 
 def _contenders(on: Subject, eps: float, present: Sequence[str], only: Sequence[str] | None) -> list[Contender]:
@@ -108,12 +107,6 @@ def _contenders(on: Subject, eps: float, present: Sequence[str], only: Sequence[
     order = list(known)
     entered.sort(key=lambda contender: order.index(contender.task.name))
     return [contender for contender in entered if only is None or contender.task.name in only]
-
-
-def _forget_failures(cells: Path) -> None:
-    for cell in cells.glob("*.json"):
-        if json.loads(cell.read_text(encoding="utf-8"))["error"] is not None:
-            cell.unlink()
 
 
 def _versions(against: Sequence[str]) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -53,11 +52,22 @@ def race(
             name = files.key(base, _described(contender), versions.get(library), _code(library))
             cell = out / f"{name}.json"
             advance(0, note=f"{library}: {contender.task.name}")
-            if not cell.is_file():
-                files.write_json(cell, _measured(contender, model, on, seed, pace))
-            rows.append(json.loads(cell.read_text(encoding="utf-8")))
+            row = known(cell)
+            if row is None:
+                row = _measured(contender, model, on, seed, pace)
+                files.write_json(cell, row)
+            rows.append(row)
             advance(contender.weight)
     return rows
+
+
+def known(cell: Path) -> dict[str, Any] | None:
+    """The row that a cell holds; None where there is none, or it is damaged, or the attack failed."""
+    try:
+        row, sound = files.read_json(cell)
+    except (OSError, ValueError):
+        return None
+    return row if sound and row["error"] is None else None
 
 
 def _described(contender: Contender) -> dict[str, Any]:

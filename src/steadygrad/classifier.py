@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -170,7 +169,7 @@ class Classifier(nn.Module):
         """Write weights and settings to one safetensors file, whole or not at all."""
         if self.outputs is not None:
             raise UsageError(f"{self.name} has some outputs of its module as classes: save the model it is made from")
-        write_tensors(path, unwrap(self.module).state_dict(), {"steadygrad": json.dumps(self.settings)})
+        write_tensors(path, unwrap(self.module).state_dict(), self.settings)
 
     @public
     def load_weights(self, path: str | Path) -> Classifier:

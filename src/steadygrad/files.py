@@ -3,93 +3,175 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import secrets
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steadygrad.errors import Failure, UsageError
+from steadygrad.locks import check_there
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@contextlib.contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it when the block ends well.
+CHECKSUM = "sha256"
+"""The key of the checksum in files that are read again; a file that lacks it was written by somebody else."""
 
-    After an error or a kill the old file, or none, is there. A full disk is reported as such.
+_ABOUT = "steadygrad"
+PARTIAL = ".partial-"
+"""How the name of a file begins that is being written; what a kill leaves is removed by `run_folders`."""
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path, before: str | Path | None = None) -> Iterator[Path]:
+    """A temporary path beside `path` that replaces it when the block ends well; what was there is moved to `before`.
+
+    After an error or a kill the old file, or none, is there; after a power cut too. A full disk is reported as such,
+    and so is a run folder that is gone.
     """
     path = Path(path)
+    check_there(path)
+    temporary = path.parent / f"{PARTIAL}{secrets.token_hex(6)}-{path.name[-100:]}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    temporary = Path(name)
-    try:
+        _make(path.parent)
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
         with open(temporary, "r+b") as file:  # Windows flushes no file through a handle that only reads
             os.fsync(file.fileno())
-        # mkstemp makes private files; give the result the usual permissions.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        if before is not None and path.exists():
+            os.replace(path, before)
         os.replace(temporary, path)
+        _flush_folder(path.parent)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        reason = error.strerror or error
+        raise Failure(f"cannot write {path}: {reason}; free space or choose another --out") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def _cannot_write(path: Path, error: OSError) -> Failure:
-    return Failure(f"cannot write {path}: {error.strerror or error}; free space or choose another --out")
+def _make(folder: Path) -> None:
+    """Make a folder and those above it, each of them on the disk before it is used."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _flush_folder(folder.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, without which a file that is there may be gone after a power cut."""
+    if os.name == "nt":  # which opens no folders, and writes their names down by itself
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems that flush files only
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text.encode("utf-8"))
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all; NaN and infinities are refused by name."""
+def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with its checksum, whole or not at all; NaN and infinities are refused by name."""
     try:
-        text = json.dumps(value, indent=2, allow_nan=False, sort_keys=False)
+        text = json.dumps({**value, CHECKSUM: _checksum(value)}, indent=2, allow_nan=False, sort_keys=False)
     except ValueError as error:
         raise Failure(f"cannot write {path}: {error} (use null for what was not found)") from error
     write_text(path, text + "\n")
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, whole or not at all; takes tied and non-contiguous tensors."""
+def read_json(path: str | Path) -> tuple[dict[str, Any], bool]:
+    """The object that `write_json` wrote, and whether its checksum is right; a ValueError where it is none."""
+
+    def refuse(name: str) -> float:
+        raise ValueError(f"{name} is not a number of this schema (null stands for what was not found)")
+
+    value = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=refuse)
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, got a {type(value).__name__}")
+    found = value.pop(CHECKSUM, None)
+    return value, found == _checksum(value)
+
+
+def _checksum(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], before: str | Path | None = None
+) -> None:
+    """Write a safetensors file as `atomic` does; takes tied and non-contiguous tensors.
+
+    What it is about, plain data, is one entry of its metadata, together with the checksum of all.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     # Copies, because tied weights share memory, which the format refuses.
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    with atomic(path) as temporary:
+    text = json.dumps({**about, CHECKSUM: _checksum_of(plain, about)})
+    with atomic(path, before) as temporary:
         try:
-            save_file(plain, temporary, dict(metadata))
+            save_file(plain, temporary, {_ABOUT: text})
         except SafetensorError as error:  # how it reports a full disk
             raise OSError(str(error)) from error
 
 
-def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file; a Failure where it is none, or is truncated."""
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a safetensors file, and what it is about, which files of others do not say.
+
+    Raises:
+        Failure: it is none, is truncated, or is not what `write_tensors` wrote.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             # Clones: the file may be replaced while its memory is mapped.
-            return {k: file.get_tensor(k).clone() for k in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+            tensors = {k: file.get_tensor(k).clone() for k in file.keys()}  # noqa: SIM118
+            metadata = dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise Failure(f"{path} is not a readable safetensors file (truncated?): {error}") from error
+    if _ABOUT not in metadata and any(f'"{CHECKSUM}"' in text for text in metadata.values()):
+        raise Failure(f"{path} has damaged metadata: the name of an entry is not what was written")
+    try:
+        about = json.loads(metadata.get(_ABOUT, "{}"))
+    except (ValueError, RecursionError) as error:
+        raise Failure(f"{path} has damaged metadata: {error}") from error
+    if not isinstance(about, dict):
+        raise Failure(f"{path} has damaged metadata: expected an object, got {about!r}")
+    wanted = about.pop(CHECKSUM, None)
+    if wanted is not None and wanted != _checksum_of(tensors, about):
+        raise Failure(f"{path} is damaged: its checksum is not that of its content")
+    return tensors, about
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor in rows, of any type; NumPy lacks some of them."""
+    import torch
+
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _checksum_of(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(_checksum(about).encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(bytes_of(tensors[name]))
+    return digest.hexdigest()
 
 
 def key(*parts: Any) -> str:
@@ -122,51 +204,3 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise UsageError(f"cannot read the configuration file {path}: {error.strerror}") from None
     except ValueError as error:
         raise UsageError(f"{path} is not a TOML file: {error}") from None
-
-
-class OtherRun(UsageError):
-    """The output folder belongs to another configuration."""
-
-
-def output_folder(path: str | Path, config: dict[str, Any]) -> Path:
-    """Make or reopen a run folder that belongs to `config` (kept in its `config.toml`).
-
-    Raises:
-        UsageError: the path is a file or is not writable.
-        OtherRun: it holds another configuration.
-    """
-    import tomli_w
-
-    folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"the output folder {folder} is a file: choose another --out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UsageError(
-            f"the output folder {folder} is not writable ({error.strerror}): choose another --out"
-        ) from error
-    record = folder / "config.toml"
-    wanted = _without_none(json.loads(json.dumps(config, default=str)))
-    if record.exists():
-        found = read_toml(record)
-        if found != wanted:
-            differing = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
-            raise OtherRun(
-                f"the output folder {folder} is from another configuration (differs in: {', '.join(differing)}): "
-                "choose another --out, or delete it"
-            )
-    else:
-        write_text(record, tomli_w.dumps(wanted))
-    return folder
-
-
-def _without_none(value: Any) -> Any:
-    # TOML has no null: a setting that is None is left out.
-    if isinstance(value, dict):
-        return {k: _without_none(v) for k, v in value.items() if v is not None}
-    if isinstance(value, list):
-        return [_without_none(v) for v in value if v is not None]
-    return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import pickle
@@ -98,11 +97,8 @@ def read_weights(path: str | Path) -> Weights:
     # A safetensors file is the length of its header (8 bytes, which may look like a pickle's), then "{".
     if head[8:] != b"{" and (head[:2] in _PICKLES or not (head or path.suffix == ".safetensors")):
         return Weights(path, _parts_of(path, _tensors_of(path)))
-    tensors, metadata = read_tensors(path)
-    try:
-        return Weights(path, {"": tensors}, json.loads(metadata.get("steadygrad", "{}")))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise Failure(f"{path} has damaged metadata: {error}") from error
+    tensors, settings = read_tensors(path)
+    return Weights(path, {"": tensors}, settings)
 
 
 def _tensors_of(path: Path) -> Any:

@@ -29,7 +29,7 @@ from steadygrad.audit.schema import Summary
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
-from steadygrad.files import read_toml
+from steadygrad.files import read_json, read_toml
 from steadygrad.measuring.measures.attacked import RECORDS
 from steadygrad.measuring.measures.rho2 import Rho2, mean_image, mean_ratio
 from steadygrad.measuring.runner import Runner
@@ -79,7 +79,7 @@ def _folder(found: Audit) -> Path:
 
 def test_the_summary_is_as_documented(done: Audit) -> None:
     Summary.model_validate(done.summary)
-    written = json.loads((_folder(done) / "summary.json").read_text(encoding="utf-8"))
+    written = read_json(_folder(done) / "summary.json")[0]
     assert written == done.summary
 
 
@@ -205,6 +205,8 @@ def test_what_is_written_down_about_models_and_run(done: Audit, models: dict[str
 def test_the_folder_holds_what_the_design_says(done: Audit) -> None:
     folder = _folder(done)
     assert sorted(p.name for p in folder.iterdir()) == [
+        ".steadygrad.json",
+        ".steadygrad.lock",
         "config.toml",
         "summary.json",
         "tables",

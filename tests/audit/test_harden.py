@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from steadygrad.attacks import FGSM, PGD, RandomNoise
 from steadygrad.audit.harden import Hardening, usual_settings
 from steadygrad.classifier import Classifier
 from steadygrad.errors import UsageError
+from steadygrad.files import read_json
 from steadygrad.measuring.runner import Runner
 from steadygrad.training import FitSettings
 
@@ -70,7 +70,7 @@ def test_nothing_is_attacked_twice_without_a_folder(trained: Classifier, tmp_pat
 
 
 def _lasting(folder: Path) -> dict[str, Any]:
-    summary = json.loads((folder / "harden.json").read_text(encoding="utf-8"))
+    summary = read_json(folder / "harden.json")[0]
     summary["model"].pop("hardened")
     return {k: v for k, v in summary.items() if k not in ("created", "machine")}
 
@@ -79,7 +79,7 @@ def _lasting(folder: Path) -> dict[str, Any]:
 def test_the_folder_holds_the_model_both_audits_and_the_comparison(whole: Hardening, trained: Classifier) -> None:
     folder = whole.folder
     assert folder is not None
-    assert json.loads((folder / "harden.json").read_text(encoding="utf-8")) == whole.summary
+    assert read_json(folder / "harden.json")[0] == whole.summary
     again = fits.classifier("norm").load_weights(folder / "model.safetensors")
     assert gates.same(again.state_dict(), whole.classifier.state_dict())
     assert not gates.same(again.state_dict(), trained.state_dict())

@@ -18,6 +18,7 @@ from report.test_hardened import FOUND
 from report.test_neurons import looked_at
 from steadygrad.audit.schema import HardenSummary, Summary
 from steadygrad.errors import Failure, UsageError
+from steadygrad.files import read_json
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -28,7 +29,7 @@ def test_what_is_written_is_read(tmp_path: Path, made: Any) -> None:
     summary = Summary.model_validate(plain)
     summary.write(tmp_path / "summary.json")
     assert Summary.read(tmp_path) == summary
-    written = json.loads((tmp_path / "summary.json").read_text())
+    written = read_json(tmp_path / "summary.json")[0]
     assert written == summary.plain()
     assert {**written, "models": None} == {**plain, "models": None}
 

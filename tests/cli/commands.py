@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import signal
 import time
@@ -16,6 +15,7 @@ import torch
 
 from children import Parent, alive
 from steadygrad.cli import main
+from steadygrad.files import read_json
 
 TRAIN = ("train", "--limit", "200", "--epochs", "2", "--set", "batch_size=32", "--set", "lr=5e-3")
 """Under a second of training on the digits."""
@@ -148,11 +148,12 @@ def same_weights(a: Path, b: Path) -> bool:
 
 def lasting(folder: Path) -> dict[str, object]:
     """The summary of an audit without what differs from run to run."""
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    summary, sound = read_json(folder / "summary.json")
+    assert sound
     return {k: v for k, v in summary.items() if k not in ("created", "seconds", "command", "machine")}
 
 
 def times(folder: Path) -> dict[str, int]:
-    """When each shard of the tables of an audit was written."""
+    """When each shard of the tables of an audit was written, by its name without the hash of its content."""
     tables = folder / "tables"
-    return {str(p.relative_to(tables)): p.stat().st_mtime_ns for p in tables.rglob("[!.]*.parquet")}
+    return {str(p.relative_to(tables)).rpartition("-")[0]: p.stat().st_mtime_ns for p in tables.rglob("[!.]*.parquet")}

@@ -14,6 +14,7 @@ from steadygrad.attacks import Attack
 from steadygrad.audit.audit import read
 from steadygrad.cli.audit import mean_training_image
 from steadygrad.data.data_plan import DataPlan
+from steadygrad.files import read_json
 from steadygrad.measuring.measures.map_attacks import MapAttacks
 
 pytestmark = pytest.mark.slow
@@ -31,7 +32,7 @@ def pair(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 def test_two_named_models_are_compared(pair: tuple[Path, str]) -> None:
     folder, text = pair
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = read_json(folder / "summary.json")[0]
     assert [model["name"] for model in summary["models"]] == ["plain", "hard"]
     assert summary["threat"] == {"norm": "linf", "eps": 0.1, "bounds": [0.0, 1.0], "mask": None}
     assert summary["data"]["samples"] == 24
@@ -50,7 +51,7 @@ def test_two_named_models_are_compared(pair: tuple[Path, str]) -> None:
 
 
 def test_the_summary_keeps_the_command_that_makes_it_again(pair: tuple[Path, str]) -> None:
-    summary = json.loads((pair[0] / "summary.json").read_text())
+    summary = read_json(pair[0] / "summary.json")[0]
     assert summary["command"].startswith("steadygrad audit plain=")
     assert f"--out {pair[0]}" in summary["command"]
     assert summary["models"][0]["file"].endswith("trained0/small")
@@ -75,7 +76,7 @@ def test_json_is_the_summary_and_the_page(trained: Path) -> None:
     assert result.out.count("\n") == 1
     found = json.loads(result.out)
     assert found.pop("report") == "run/report/index.html"
-    assert found == json.loads(Path("run/summary.json").read_text())
+    assert found == read_json(Path("run/summary.json"))[0]
     assert [model["name"] for model in found["models"]] == ["digits_cnn"]
     assert "FGSM" in result.err
 
@@ -200,7 +201,7 @@ def test_a_configuration_file_makes_the_same_audit_and_flags_win(trained: Path, 
     done("audit", trained, "--config", tmp_path / "a" / "config.toml", "--out", tmp_path / "b")
     flagged = ("--samples", "20", "--out", tmp_path / "c")
     done("audit", trained, "--config", tmp_path / "a" / "config.toml", *flagged)
-    first, second, third = (json.loads((tmp_path / n / "summary.json").read_text(encoding="utf-8")) for n in "abc")
+    first, second, third = (read_json(tmp_path / n / "summary.json")[0] for n in "abc")
     assert second["config"] == first["config"]
     assert second["models"] == first["models"]
     assert (third["data"]["samples"], third["threat"]) == (20, first["threat"])

@@ -16,6 +16,7 @@ from torch import nn
 from cli.commands import Nursery, done, refused, same_weights
 from steadygrad import models
 from steadygrad.cli.harden import plan_of
+from steadygrad.files import read_json
 from steadygrad.threat import l2
 
 SMALL = ("--epochs", "1", "--limit", "150", "--attack", "fgsm", "--samples", "20", "--checked", "5", "--eps", "0.1")
@@ -23,7 +24,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def _summary(out: str | Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((Path(out) / "harden.json").read_text(encoding="utf-8"))
+    found, sound = read_json(Path(out) / "harden.json")
+    assert sound
     return found
 
 

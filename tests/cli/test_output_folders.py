@@ -8,11 +8,16 @@ import pytest
 
 from cli.commands import AUDIT, TRAIN, done, refused
 from steadygrad.cli.common import in_folder
-from steadygrad.files import OtherRun, output_folder
+from steadygrad.run_folders import OtherRun, run_folder
+
+
+def _made(folder: Path, config: dict[str, int]) -> None:
+    with run_folder(folder, config):
+        pass
 
 
 def _opened(config: dict[str, int]) -> str:
-    return in_folder(None, "runs/work", lambda folder: output_folder(folder, config))[1].as_posix()
+    return in_folder(None, "runs/work", lambda folder: _made(folder, config))[1].as_posix()
 
 
 def test_another_run_takes_the_next_folder_and_the_same_goes_back_to_its_own() -> None:
@@ -22,9 +27,9 @@ def test_another_run_takes_the_next_folder_and_the_same_goes_back_to_its_own() -
 
 
 def test_a_folder_that_was_asked_for_is_not_exchanged() -> None:
-    output_folder("mine", {"a": 1})
+    _made(Path("mine"), {"a": 1})
     with pytest.raises(OtherRun, match="from another configuration"):
-        in_folder(Path("mine"), "runs/work", lambda folder: output_folder(folder, {"a": 2}))
+        in_folder(Path("mine"), "runs/work", lambda folder: _made(folder, {"a": 2}))
     assert not Path("mine-2").exists()
 
 

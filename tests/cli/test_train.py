@@ -27,7 +27,14 @@ def _found(*arguments: str | Path) -> dict[str, object]:
 
 def test_a_run_leaves_a_model_a_history_and_its_configuration(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
-    assert names == {"checkpoint.safetensors", "config.toml", "history.csv", "model.safetensors"}
+    usual = {
+        "checkpoint.safetensors",
+        "checkpoint-before.safetensors",
+        "config.toml",
+        "history.csv",
+        "model.safetensors",
+    }
+    assert names == usual | {".steadygrad.lock", ".steadygrad.json"}
     assert len((trained / "history.csv").read_text().splitlines()) == 3
     classifier = models.load(trained)
     assert (classifier.name, classifier.input_shape) == ("digits_cnn", (1, 8, 8))
@@ -68,9 +75,13 @@ def test_the_seed_decides_the_weights(trained: Path) -> None:
 
 
 def test_a_finished_run_is_not_done_again(trained: Path) -> None:
-    before = {p.name: p.stat().st_mtime_ns for p in trained.iterdir() if p.name != "history.csv"}
+    def times() -> dict[str, int]:
+        again = ("history.csv", ".steadygrad.json")
+        return {p.name: p.stat().st_mtime_ns for p in trained.iterdir() if p.name not in again}
+
+    before = times()
     done(*TRAIN, "--out", trained)
-    assert {p.name: p.stat().st_mtime_ns for p in trained.iterdir() if p.name != "history.csv"} == before
+    assert times() == before
 
 
 def test_flags_win_over_the_configuration_file() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from steadygrad.errors import Failure
 from steadygrad.measuring.store import Store, place_of
 from steadygrad.measuring.table import Table
 
@@ -24,8 +25,8 @@ def test_a_shard_is_computed_once(tmp_path: Path, in_files: bool) -> None:
     assert store.get("p", "a", lambda: pytest.fail("computed again")).frame.equals(first.frame)
     store.get("p", "b", lambda: shard(False))
     assert store.computed == 2
-    found = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.parquet"))
-    assert found == (["p/a.parquet", "p/b.parquet"] if in_files else [])
+    found = sorted(str(p.relative_to(tmp_path)).rpartition("-")[0] for p in tmp_path.rglob("*.parquet"))
+    assert found == (["p/a", "p/b"] if in_files else [])
 
 
 def test_shards_of_an_earlier_run_are_read(tmp_path: Path) -> None:
@@ -62,29 +63,44 @@ def test_a_damaged_shard_is_made_again_and_named_in_the_log(
 ) -> None:
     store = Store(tmp_path)
     store.get("p", "a", lambda: shard(*[True] * 50))
-    path = tmp_path / "p" / "a.parquet"
+    (path,) = (tmp_path / "p").iterdir()
     path.write_bytes(DAMAGE[kind](path.read_bytes()))
     with caplog.at_level(logging.WARNING, "steadygrad"):
         assert len(store.get("p", "a", lambda: shard(True))) == 1
     (line,) = caplog.messages
     assert f"{path} is damaged and is made again" in line
     assert store.computed == 2
+    (path,) = (tmp_path / "p").iterdir()
     assert len(Table.read(path)) == 1
+
+
+def test_no_flipped_bit_of_a_shard_is_read(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.put("p", "a", shard(*[True, False] * 20))
+    (path,) = (tmp_path / "p").iterdir()
+    whole = path.read_bytes()
+    for place in np.random.default_rng(0).permutation(8 * len(whole))[:1000].tolist():
+        path.write_bytes(whole[: place // 8] + bytes([whole[place // 8] ^ (1 << place % 8)]) + whole[place // 8 + 1 :])
+        assert store.read("p", "a") is None
+        with pytest.raises(Failure, match=r"is damaged .*: run the same command again"):
+            store.table("p")
+    path.write_bytes(whole)
+    assert store.read("p", "a") is not None
 
 
 def test_a_table_is_its_shards_in_order_beside_remains_of_a_killed_run(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.get("p", "0000010-b", lambda: shard(True))
     store.get("p", "0000000-a", lambda: shard(False, False))
-    (tmp_path / "p" / ".c.parquet.x1.parquet").write_bytes(b"PAR1 half")
+    (tmp_path / "p" / ".partial-1f-c.parquet").write_bytes(b"PAR1 half")
     (tmp_path / "p" / "notes.txt").write_text("no table")
     found = store.table("p")
     assert found is not None
     assert found["success"].tolist() == [False, False, True]
     assert store.table("q") is None
     store.keep_only("p", ["0000000-a"])
-    kept = sorted(p.name for p in (tmp_path / "p").iterdir())
-    assert kept == [".c.parquet.x1.parquet", "0000000-a.parquet", "notes.txt"]
+    kept = sorted(p.name.rpartition("-")[0] or p.name for p in (tmp_path / "p").iterdir())
+    assert kept == [".partial-1f", "0000000-a", "notes.txt"]
 
 
 def test_names_that_differ_never_share_a_folder() -> None:

@@ -24,6 +24,7 @@ from steadygrad.data import from_arrays
 from steadygrad.data.data_plan import DataPlan
 from steadygrad.errors import Failure, UsageError
 from steadygrad.models import hugging_face, load
+from steadygrad.run_folders import run_folder
 
 NAMES = {0: "eel", 1: "cat", 2: "dog"}
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -209,9 +210,9 @@ def test_it_takes_weights_of_ones_own(library, tmp_path):
 
 def test_a_run_folder_brings_it_back(library, tmp_path):
     library()
-    load("hf:owner/name").save(tmp_path / "model.safetensors")
-    text = '"model code" = "of another process"\n[classifier.architecture]\nname = "hf:owner/name"\n'
-    (tmp_path / "config.toml").write_text(text, "utf-8")
+    config = {"model code": "of another process", "classifier": {"architecture": {"name": "hf:owner/name"}}}
+    with run_folder(tmp_path, config):
+        load("hf:owner/name").save(tmp_path / "model.safetensors")
     data = from_arrays(torch.rand(6, 3, 8, 8), [0, 1, 2] * 2, list(NAMES.values()))
     assert _load(str(tmp_path), None, partial(load, data=data), (), False).classes == ("eel", "cat", "dog")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import shutil
 from types import SimpleNamespace
 
@@ -23,6 +22,7 @@ from steadygrad.data import load
 from steadygrad.data.dataset import Dataset
 from steadygrad.defenses import Plain
 from steadygrad.errors import UsageError
+from steadygrad.files import read_json
 from steadygrad.measuring.measures.map_faithfulness import FAITHFUL, MapFaithfulness
 from steadygrad.measuring.runner import Runner
 from steadygrad.measuring.table import Table
@@ -246,7 +246,7 @@ def test_the_whole_experiment_is_written_down_and_not_repeated(tmp_path, monkeyp
     monkeypatch.setattr(liu2022, "believed", lambda study, name: original(study, name) if name == "jsigr" else left)
     request = papers.Request(data="digits", out=tmp_path, scale="smoke")
     summary = papers.reproduce("liu2022", request)
-    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert read_json(tmp_path / "summary.json")[0] == summary
     found = summary["results"]
     assert summary["config"]["source"] == "mlp"
     assert found["images"] == {"accuracy": found["images"]["accuracy"], "transferred": 20, "suite": 2, "checked": 3,

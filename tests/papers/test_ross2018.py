@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from typing import Any
 
@@ -15,7 +14,7 @@ from steadygrad import models, papers
 from steadygrad.attacks import BIM, JSMA
 from steadygrad.data import load
 from steadygrad.errors import UsageError
-from steadygrad.files import read_toml
+from steadygrad.files import read_json, read_toml
 from steadygrad.measuring.measures.gradient_norms import GradientNorms
 from steadygrad.measuring.measures.pictured import EveryTarget
 from steadygrad.measuring.measures.predicted import LogProbabilities
@@ -190,7 +189,7 @@ def test_the_whole_experiment_is_written_down_and_not_repeated(tmp_path, monkeyp
     monkeypatch.setitem(SCALES, "smoke", TINY)
     request = papers.Request(data="digits", out=tmp_path, scale="smoke", search=True)
     summary = papers.reproduce("ross2018", request)
-    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert read_json(tmp_path / "summary.json")[0] == summary
     found = summary["results"]
     assert list(found["clean"]) == list(LABELS)
     assert set(found["transfer"]["fgsm"]["normal"]) == {"0.1", "0.2", "0.3"}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ from steadygrad import models
 from steadygrad.data import load
 from steadygrad.defenses import Distillation, Plain
 from steadygrad.measuring.measures.predicted import Predicted
-from steadygrad.measuring.table import Table
+from steadygrad.measuring.store import Store
 from steadygrad.papers.training import Training, _Watch, train
 from steadygrad.training import FitSettings, fit
 from steadygrad.training.loop import Loop
@@ -33,9 +36,9 @@ def first_weight(model):
 
 def trained(data, folder, defense=Plain()):  # noqa: B008
     training = Training(defense, SETTINGS, "start", watch=Predicted(), watched="held out")
-    record = folder / "record.parquet"
-    model = train(training, start(data), data, data.take(60), folder / "model", record, seed=0, device="cpu")
-    return model, Table.read(record)
+    store = Store(folder / "tables")
+    model = train(training, start(data), data, data.take(60), folder / "model", store, "p", seed=0, device="cpu")
+    return model, store.table("p")
 
 
 def test_what_is_watched_does_not_change_the_training(data, tmp_path):
@@ -52,10 +55,23 @@ def test_what_is_watched_does_not_change_the_training(data, tmp_path):
 
 def test_a_finished_training_is_not_repeated_and_keeps_its_record(data, tmp_path):
     _, first = trained(data, tmp_path)
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "model" / "model.safetensors", tmp_path / "record.parquet")}
+    kept = (tmp_path / "model" / "checkpoint.safetensors", *tmp_path.rglob("*.parquet"))
+    before = {p: p.stat().st_mtime_ns for p in kept}
     _, again = trained(data, tmp_path)
     assert before == {p: p.stat().st_mtime_ns for p in before}
     assert again.about == first.about
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1 other"])
+def test_a_damaged_record_is_made_again_with_all_its_rows(data, tmp_path, damage, caplog):
+    found, first = trained(data, tmp_path)
+    (path,) = tmp_path.rglob("*.parquet")
+    path.write_bytes(damage)
+    with caplog.at_level(logging.WARNING, "steadygrad"):
+        again, record = trained(data, tmp_path)
+    assert f"{path} is damaged and is made again" in caplog.text
+    assert torch.equal(first_weight(found), first_weight(again))
+    assert record.frame.equals(first.frame)
 
 
 def _stopping(monkeypatch, at):
@@ -76,7 +92,7 @@ def test_a_stopped_training_continues_with_its_record(data, tmp_path, monkeypatc
     _stopping(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):
         trained(data, tmp_path)
-    kept = Table.read(tmp_path / "record.parquet")
+    kept = Store(tmp_path / "tables").table("p")
     assert kept["step"].tolist() == [2, 4]
     found, record = trained(data, tmp_path)
     whole = fit(start(data), Plain(), data, settings=SETTINGS, seed=0)
@@ -94,7 +110,7 @@ def test_a_step_at_which_ctrl_c_came_is_no_row_of_the_record(data, tmp_path, mon
         count += 1
         step(loop, batch)
         if count == 3:
-            loop.interrupted = True
+            loop.stop.number = signal.SIGINT
 
     monkeypatch.setattr(Loop, "step", pressed)
     with pytest.raises(KeyboardInterrupt):

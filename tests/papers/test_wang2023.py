@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from steadygrad import papers, randomness
 from steadygrad.bounds.certified.tracing import trace
 from steadygrad.data import Dataset
+from steadygrad.files import read_json
 from steadygrad.measuring.statistics import Estimate
 from steadygrad.papers import wang2023_experiment
 from steadygrad.papers.paper import draw
@@ -92,7 +92,7 @@ def test_the_whole_experiment_is_written_down_and_not_repeated(tmp_path, monkeyp
     monkeypatch.setattr(wang2023_experiment, "trainings", lambda data, scale: two)
     request = papers.Request(data="digits", out=tmp_path, scale="smoke")
     summary = papers.reproduce("wang2023", request)
-    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert read_json(tmp_path / "summary.json")[0] == summary
     found = summary["results"]
     assert found["counts"]["tried"] == (3 + 1) * 2 * 2 * points_of(TINY)
     assert found["counts"]["beyond"]["certified"] == {"euclidean": 0, "cosine": 0}

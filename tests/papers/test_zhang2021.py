@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -15,6 +14,7 @@ from steadygrad.attacks.suites import SUITES
 from steadygrad.data import load
 from steadygrad.defenses import Plain
 from steadygrad.errors import UsageError
+from steadygrad.files import read_json
 from steadygrad.measuring.measures.attacked import radius_leaving
 from steadygrad.measuring.measures.neuron_changes import NeuronChanges, by_layer, most_moved
 from steadygrad.measuring.measures.neurons_held import WAYS, NeuronsHeld, shares_right
@@ -184,7 +184,7 @@ def test_the_whole_experiment_is_written_down_and_not_repeated(tmp_path, monkeyp
     monkeypatch.setitem(zhang2021.SCALES, "smoke", {**tiny, "draws": 3})
     request = papers.Request(data="digits", out=tmp_path, scale="smoke")
     summary = papers.reproduce("zhang2021", request)
-    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert read_json(tmp_path / "summary.json")[0] == summary
     found = summary["results"]
     assert found["neurons"] == {"2": 32, "6": 64, "11": 1024}
     assert set(found["rows"]) == {"plain", "nat", "pat", "trades", "sns", "steady", "pat_sns"}

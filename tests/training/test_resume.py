@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -18,7 +19,7 @@ from torch import nn
 import fits
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError
-from steadygrad.training import checkpoints, loop
+from steadygrad.training import loop
 
 TESTS = Path(__file__).parents[1]
 # Exact equality of whole runs, so each has everything that could go wrong: batch normalization,
@@ -101,12 +102,49 @@ def test_other_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         fits.run(tmp_path, epochs=1)
 
 
-def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
+def flipped(path: Path, place: int) -> None:
+    """Change one bit of a file, at a place counted from its end."""
+    data = bytearray(path.read_bytes())
+    data[-place] ^= 16
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", ["cut", "a bit", "both"])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_taken(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = fits.run(None)
+    with fits.stopped_at(9), pytest.raises(fits.Stopped):
+        fits.run(tmp_path)
+    last, before = tmp_path / "checkpoint.safetensors", tmp_path / "checkpoint-before.safetensors"
+    assert before.exists()
+    if damage == "cut":
+        last.write_bytes(last.read_bytes()[:100])
+    else:
+        flipped(last, 30)
+    if damage == "both":
+        flipped(before, 30)
+    with caplog.at_level(logging.WARNING, "steadygrad"):
+        found = fits.run(tmp_path)
+    lines = [line for line in caplog.messages if "checkpoint" in line]
+    assert "checkpoint.safetensors" in lines[0]
+    assert "the one before is taken" in lines[0]
+    assert ["training begins anew" in line for line in lines[1:]] == ([True] if damage == "both" else [])
+    assert _same(found.classifier, whole.classifier)
+    assert found.history == whole.history
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", None])
+def test_damaged_weights_of_a_finished_run_are_written_again(damage: bytes | None, tmp_path: Path) -> None:
     fits.run(tmp_path, epochs=1)
-    path = tmp_path / "checkpoint.safetensors"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(Failure, match=r"checkpoint\.safetensors cannot be read .*: delete it"):
-        fits.run(tmp_path, epochs=1)
+    path = tmp_path / "model.safetensors"
+    whole = path.read_bytes()
+    if damage is None:
+        flipped(path, 9)
+    else:
+        path.write_bytes(damage)
+    fits.run(tmp_path, epochs=1)
+    assert path.read_bytes() == whole
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
@@ -171,15 +209,6 @@ def test_a_second_ctrl_c_stops_at_once_and_without_a_folder_the_first_does(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_leftovers_of_a_killed_write_are_removed(tmp_path: Path) -> None:
-    left = [tmp_path / f".{name}" for name in ("checkpoint.safetensors.x1.safetensors", "history.csv.x2.csv")]
-    kept = tmp_path / ".notes"
-    for path in (*left, kept):
-        path.write_text("half")
-    checkpoints.remove_leftovers(tmp_path)
-    assert [path.exists() for path in (*left, kept)] == [False, False, True]
-
-
 def _start(out: Path, defense: str, *settings: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)])}
     command = [sys.executable, str(TESTS / "fits.py"), str(out), defense, *settings]
@@ -209,4 +238,4 @@ def test_kill_9_at_any_moment(defense: str, times: int, tmp_path: Path) -> None:
     for name in ("model.safetensors", "history.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
     assert _same(fits.classifier("norm").load_weights(tmp_path / "killed" / "model.safetensors"), whole.classifier)
-    assert not list((tmp_path / "killed").glob(".*"))
+    assert not list((tmp_path / "killed").rglob(".partial*"))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,12 @@ from steadygrad.audit.corruptions import corrupted, kinds
 from steadygrad.audit.findings import Audit, Facts
 from steadygrad.data.python_data import Samples
 from steadygrad.errors import Failure, UsageError
-from steadygrad.files import atomic, key, output_folder, read_toml, write_json
+from steadygrad.files import atomic, key, read_json, write_json
 from steadygrad.measuring.code_keys import weights_key
 from steadygrad.measuring.runner import Runner, SavedTables, Tables
 from steadygrad.measuring.store import Store, place_of
 from steadygrad.measuring.table import Array, Table
+from steadygrad.run_folders import RECORD, read_record, run_folder
 from steadygrad.threat import Threat
 
 if TYPE_CHECKING:
@@ -83,9 +84,6 @@ def audit(
     counts = [part.labels.bincount(minlength=len(data.classes)).tolist() for part in (data, whole)]
     middle = None if center is None else key(center.double().flatten().tolist())
     config = {**plan.plain(), "models": weights, "data": about, "center": middle}
-    folder = output_folder(out, config) if out is not None else None
-    store = Store(folder / TABLES if folder is not None else None)
-    runner = Runner(judged, data, store, plan.seed, plan.device, plan.batch_size, plan.version)
     facts = Facts(
         {name: about_model(found, weights[name], (files or {}).get(name)) for name, found in fitted.items()},
         {
@@ -102,10 +100,13 @@ def audit(
         command,
         {} if plan.corruptions is None else kinds(plan.corruptions, plan.samples),
     )
-    if folder is not None:
-        write_json(folder / TABLES / FACTS, dataclasses.asdict(facts))
     shared = {} if center is None else {"center": center.numpy()}
-    return _audited(runner, plan, facts, config, shared, folder)
+    with contextlib.nullcontext() if out is None else run_folder(out, config) as folder:
+        if folder is not None:
+            write_json(folder / TABLES / FACTS, dataclasses.asdict(facts))
+        store = Store(folder / TABLES if folder is not None else None)
+        runner = Runner(judged, data, store, plan.seed, plan.device, plan.batch_size, plan.version)
+        return _audited(runner, plan, facts, config, shared, folder)
 
 
 def read(folder: str | Path) -> Audit:
@@ -118,13 +119,16 @@ def read(folder: str | Path) -> Audit:
     from steadygrad.audit.audit_plan import AuditPlan
 
     folder = Path(folder)
-    if not (folder / "config.toml").is_file():
+    if not (folder / RECORD).is_file():
         raise UsageError(f"there is no run of an audit at {folder}: give the --out folder of an audit")
-    config = read_toml(folder / "config.toml")
+    config, path = read_record(folder), folder / TABLES / FACTS
     try:
-        facts = Facts(**json.loads((folder / TABLES / FACTS).read_text(encoding="utf-8")))
+        found, sound = read_json(path)
+        facts = Facts(**found)
     except (OSError, ValueError, TypeError) as error:
-        raise Failure(f"cannot read {folder / TABLES / FACTS}: {error}; run the same command again") from error
+        raise Failure(f"cannot read {path}: {error}; run the same command again") from error
+    if not sound:
+        raise Failure(f"{path} is damaged or was edited: run the same command again")
     plan = AuditPlan.read({name: value for name, value in config.items() if name in AuditPlan.model_fields})
     return _audited(SavedTables(folder / TABLES, int(facts.data["samples"])), plan, facts, config, {}, folder)
 

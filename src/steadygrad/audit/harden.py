@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import os
@@ -26,6 +27,7 @@ from steadygrad.defenses import Defense
 from steadygrad.errors import UsageError
 from steadygrad.kinds import Device
 from steadygrad.registry import describe
+from steadygrad.run_folders import claimed
 from steadygrad.threat import Threat
 from steadygrad.training import FitSettings, fit
 from steadygrad.turns import TURN
@@ -129,39 +131,42 @@ def harden(
     _check_unseen(images, parts)
     agreeing(classifier, images, threat, device)
     settings = settings or usual_settings(threat)
-    folder = Path(out) if out is not None else None
-    below = folder / "training" if folder is not None else None
-    trained = fit(classifier, defense, *parts, settings=settings, out=below, seed=seed, device=device)
-    named: dict[str, Classifier] = {BEFORE: classifier, AFTER: trained.classifier}
-    if folder is not None:
-        trained.classifier.save(folder / "model.safetensors")
-    sources = {BEFORE: files or classifier.name, AFTER: str(folder / "model.safetensors") if folder else "in memory"}
-    how: dict[str, Any] = {"seed": seed, "device": device, **audit_settings}
-    found = audit(named, test, threat, out=folder, files=sources, command=command, **how)
-    comparison = compare(*(_side(found, name) for name in named))
-    about = found.summary
-    summary = HardenSummary.model_validate(
-        {
-            "schema": SCHEMA,
-            **{name: about[name] for name in ("version", "created", "machine", "command", "threat", "data")},
-            "model": {"name": classifier.name, "file": sources[BEFORE], "hardened": sources[AFTER]},
-            "training": {
-                "defense": describe(defense),
-                "settings": settings.outcome,
-                "seed": seed,
-                "samples": len(parts[0]),
-                "validation_samples": len(parts[1]),
-                "epochs": trained.epochs_done,
-                "chosen_epoch": trained.best_epoch,
-                "history": trained.history,
-            },
-            **comparison.plain(),
-            "further": further_changes(found, BEFORE, AFTER),
+    with contextlib.nullcontext() if out is None else claimed(out) as folder:
+        below = folder / "training" if folder is not None else None
+        trained = fit(classifier, defense, *parts, settings=settings, out=below, seed=seed, device=device)
+        named: dict[str, Classifier] = {BEFORE: classifier, AFTER: trained.classifier}
+        if folder is not None:
+            trained.classifier.save(folder / "model.safetensors")
+        sources = {
+            BEFORE: files or classifier.name,
+            AFTER: str(folder / "model.safetensors") if folder else "in memory",
         }
-    )
-    if folder is not None:
-        summary.write(folder / HardenSummary.FILE)
-    return Hardening(trained.classifier, comparison, found, summary.plain(), folder)
+        how: dict[str, Any] = {"seed": seed, "device": device, **audit_settings}
+        found = audit(named, test, threat, out=folder, files=sources, command=command, **how)
+        comparison = compare(*(_side(found, name) for name in named))
+        about = found.summary
+        summary = HardenSummary.model_validate(
+            {
+                "schema": SCHEMA,
+                **{name: about[name] for name in ("version", "created", "machine", "command", "threat", "data")},
+                "model": {"name": classifier.name, "file": sources[BEFORE], "hardened": sources[AFTER]},
+                "training": {
+                    "defense": describe(defense),
+                    "settings": settings.outcome,
+                    "seed": seed,
+                    "samples": len(parts[0]),
+                    "validation_samples": len(parts[1]),
+                    "epochs": trained.epochs_done,
+                    "chosen_epoch": trained.best_epoch,
+                    "history": trained.history,
+                },
+                **comparison.plain(),
+                "further": further_changes(found, BEFORE, AFTER),
+            }
+        )
+        if folder is not None:
+            summary.write(folder / HardenSummary.FILE)
+        return Hardening(trained.classifier, comparison, found, summary.plain(), folder)
 
 
 def _classifier(model: nn.Module, data: Dataset, threat: Threat) -> Classifier:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, Valid
 from typing_extensions import Self
 
 from steadygrad.errors import Failure, UsageError
-from steadygrad.files import write_json
+from steadygrad.files import read_json, write_json
 
 Flag = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Ge(0)]
@@ -53,10 +52,6 @@ def square(name: str, rows: Sequence[Sequence[Any]], size: int) -> None:
     """Refuse a matrix that has not as many rows and columns as there are names."""
     if [len(row) for row in rows] != [size] * size:
         raise ValueError(f"{name}: expected {size} rows of {size}")
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number of this schema (null stands for what was not found)")
 
 
 def wrong_key(error: ValidationError) -> str:
@@ -241,6 +236,13 @@ class Document(Part):
     command: str = Field(description="the command line that makes this folder again; empty from Python")
     data: Data = Field(description="the samples")
     threat: Threat = Field(description="the allowed changes")
+    sha256: str | None = Field(
+        None, description="of the other keys, by which a damaged file is found out; the last key"
+    )
+
+    def plain(self) -> dict[str, Any]:
+        """The document as plain data; its checksum is for the file."""
+        return {name: value for name, value in super().plain().items() if name != "sha256"}
 
     @classmethod
     def read(cls, folder: str | Path) -> Self:
@@ -257,13 +259,16 @@ class Document(Part):
         if not path.is_file():
             raise UsageError(f"there is no {cls.FILE} in {folder}: run `steadygrad audit` with --out {folder} first")
         try:
-            found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+            found, sound = read_json(path)
         except (ValueError, OSError) as error:
             raise Failure(f"cannot read {path}: {error}; {cls.AGAIN} to replace it") from error
         try:
-            return cls.model_validate(found)
+            document = cls.model_validate(found)
         except ValidationError as error:
             raise Failure(f"{path}: {wrong_key(error)}; {cls.AGAIN}") from error
+        if not sound:
+            raise Failure(f"{path} is damaged or was edited: {cls.AGAIN} to replace it")
+        return document
 
     def write(self, path: str | Path) -> None:
         """Write the file, whole or not at all."""

@@ -15,9 +15,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from steadygrad.cli import known
-from steadygrad.files import OtherRun
 from steadygrad.progress import shown
 from steadygrad.readable import readable
+from steadygrad.run_folders import OtherRun
 
 T = TypeVar("T")
 

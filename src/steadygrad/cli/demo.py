@@ -70,23 +70,25 @@ def demo(
 def _demonstrated(out: Path, samples: int, seed: int, device: str) -> Audit:
     from steadygrad.audit import audit
     from steadygrad.data import load
+    from steadygrad.run_folders import claimed
     from steadygrad.threat import linf
     from steadygrad.training.train_plan import TrainPlan
 
-    test = load("digits", "test")
-    models: dict[str, Any] = {}
-    for name, defense in DEFENSES.items():
-        plan = TrainPlan.resolve(None, {**_PLAN, "defense": defense, "name": name, "seed": seed})
-        folder = out / "models" / re.sub(r"\W+", "-", name.lower())
-        models[name] = plan.train(folder, device).classifier
-    return audit(
-        models,
-        test,
-        linf(EPS),
-        samples=samples,
-        checked=150,
-        out=out / "audit",
-        seed=seed,
-        device=device,
-        command=command_line(),
-    )
+    with claimed(out):
+        test = load("digits", "test")
+        models: dict[str, Any] = {}
+        for name, defense in DEFENSES.items():
+            plan = TrainPlan.resolve(None, {**_PLAN, "defense": defense, "name": name, "seed": seed})
+            folder = out / "models" / re.sub(r"\W+", "-", name.lower())
+            models[name] = plan.train(folder, device).classifier
+        return audit(
+            models,
+            test,
+            linf(EPS),
+            samples=samples,
+            checked=150,
+            out=out / "audit",
+            seed=seed,
+            device=device,
+            command=command_line(),
+        )

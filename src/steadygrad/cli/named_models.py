@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steadygrad.errors import UsageError
-from steadygrad.files import read_toml
+from steadygrad.errors import Failure, UsageError
 from steadygrad.readable import readable
+from steadygrad.run_folders import RECORD, is_ours, read_record
 
 _LIBRARIES = ("timm", "torchvision", "hf")
 
@@ -138,9 +138,14 @@ def _load(
 
 def _remembered(folder: Path) -> tuple[str, str]:
     """What made the model of a run folder, where that is no architecture of the library, and the hash of its code."""
-    for file in (folder / "training" / "config.toml", folder / "config.toml"):
-        if file.is_file():
-            config = read_toml(file)
+    for place in (folder / "training", folder):
+        if (place / RECORD).is_file():
+            try:
+                config = read_record(place)
+            except Failure:
+                if not is_ours(place):
+                    continue  # somebody else's file of that name
+                raise
             made = config.get("classifier")
             architecture = made.get("architecture") if isinstance(made, dict) else None
             maker = architecture.get("name") if isinstance(architecture, dict) else None

@@ -40,9 +40,10 @@ def report(
 
 def _drawn(run: Path, out: Path | None) -> Path:
     from steadygrad import papers, report
-    from steadygrad.files import read_toml, write_text
+    from steadygrad.files import write_text
+    from steadygrad.run_folders import RECORD, read_record
 
-    config = read_toml(run / "config.toml") if (run / "config.toml").is_file() else {}
+    config = read_record(run) if (run / RECORD).is_file() else {}
     if "paper" in config:
         papers.redraw(run)
         page = run / "index.html"
@@ -52,4 +53,4 @@ def _drawn(run: Path, out: Path | None) -> Path:
     if "classifier" in config:
         raise UsageError(f"{run} holds a training, which has no page: audit it first (steadygrad audit {run})")
     audited = run / "audit"  # where the demo keeps its audit
-    return report.write(audited if not config and (audited / "config.toml").is_file() else run, out)
+    return report.write(audited if not config and (audited / RECORD).is_file() else run, out)

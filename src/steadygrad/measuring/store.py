@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from steadygrad.errors import Failure
-from steadygrad.files import key
+from steadygrad.files import atomic, key
 from steadygrad.measuring.table import Table
 
 
@@ -24,6 +25,8 @@ def place_of(name: str, title: str) -> str:
 class Store:
     """Shards of tables by key, in files below a folder, or in memory where there is none.
 
+    The name of a file ends with the hash of its content, so that damage is found out before anything reads it.
+
     Attributes:
         computed: how many shards were not there and had to be computed.
     """
@@ -38,28 +41,77 @@ class Store:
             if name not in self._memory:
                 self._memory[name] = self._computed(compute)
             return self._memory[name]
-        path = self.folder / place / f"{name}.parquet"
-        if path.exists():
-            try:
-                return Table.read(path)
-            except Failure as error:
-                logging.getLogger("steadygrad").warning("%s is damaged and is made again (%s)", path, error.__cause__)
-        table = self._computed(compute)
-        table.write(path)
-        return table
+        found = self.read(place, name)
+        if found is None:
+            found = self._computed(compute)
+            self.put(place, name, found)
+        return found
 
     def _computed(self, compute: Callable[[], Table]) -> Table:
         self.computed += 1
         return compute()
 
+    def read(self, place: str, name: str) -> Table | None:
+        """The shard of this name; None where there is none, or a damaged one, which a line tells."""
+        for path in self._files(place):
+            if _name_of(path) == name:
+                try:
+                    return _sound(path)
+                except ValueError as error:
+                    logging.getLogger("steadygrad").warning("%s is damaged and is made again (%s)", path, error)
+        return None
+
+    def has(self, place: str) -> bool:
+        """Whether any shard of a table is there, sound or not."""
+        return bool(self._files(place))
+
+    def put(self, place: str, name: str, table: Table) -> None:
+        """Keep a shard under this name, instead of what was there."""
+        assert self.folder is not None
+        data = table.encoded()
+        path = self.folder / place / f"{name}-{_hash(data)}.parquet"
+        with atomic(path) as temporary:
+            temporary.write_bytes(data)
+        for other in self._files(place):
+            if _name_of(other) == name and other != path:
+                other.unlink(missing_ok=True)
+
     def keep_only(self, place: str, names: Sequence[str]) -> None:
         """Remove the shards of a table that an earlier state of code, weights or data left."""
-        if self.folder is not None:
-            for path in (self.folder / place).glob("[!.]*.parquet"):
-                if path.stem not in names:
-                    path.unlink(missing_ok=True)
+        for path in self._files(place):
+            if _name_of(path) not in names:
+                path.unlink(missing_ok=True)
 
     def table(self, place: str) -> Table | None:
-        """The table that all shards of a place make, in their order; None if there is none."""
-        files = sorted((self.folder / place).glob("[!.]*.parquet")) if self.folder is not None else []
-        return Table.join(map(Table.read, files)) if files else None
+        """The table that all shards of a place make, in their order; None if there is none.
+
+        Raises:
+            Failure: a shard is damaged.
+        """
+        parts = []
+        for path in self._files(place):
+            try:
+                parts.append(_sound(path))
+            except (OSError, ValueError) as error:
+                raise Failure(
+                    f"{path} is damaged ({error}): run the same command again to have it made anew"
+                ) from error
+        return Table.join(parts) if parts else None
+
+    def _files(self, place: str) -> list[Path]:
+        return sorted((self.folder / place).glob("[!.]*.parquet")) if self.folder is not None else []
+
+
+def _name_of(path: Path) -> str:
+    return path.stem.rpartition("-")[0]
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _sound(path: Path) -> Table:
+    data = path.read_bytes()
+    if path.stem.rpartition("-")[2] != _hash(data):
+        raise ValueError("its content is not what was written")
+    return Table.decoded(data)

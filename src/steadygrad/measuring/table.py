@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -157,6 +158,11 @@ class Table:
     @arithmetic
     def write(self, path: str | Path) -> None:
         """Write a Parquet file with checksums, whole or not at all."""
+        with atomic(path) as temporary:
+            temporary.write_bytes(self.encoded())
+
+    def encoded(self) -> bytes:
+        """The table as the bytes of a Parquet file."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -167,8 +173,9 @@ class Table:
             fields.append(pa.field(name, array.type, metadata={b"shape": json.dumps(shape).encode()}))
         about = {b"steadygrad": json.dumps(dict(self.about), default=str).encode()}
         table = pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata=about))
-        with atomic(path) as temporary:
-            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+        return buffer.getvalue()
 
     @staticmethod
     @arithmetic
@@ -179,21 +186,29 @@ class Table:
             UsageError: there is no such file.
             Failure: it is damaged, or none of this library.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         if not Path(path).is_file():
             raise UsageError(f"there is no table {path}")
         try:
             # Without memory mapping: a mapped file cannot be replaced everywhere.
-            table = pq.ParquetFile(path, page_checksum_verification=True, memory_map=False).read()
+            return Table.decoded(Path(path).read_bytes())
+        except (OSError, ValueError) as error:
+            raise Failure(f"cannot read the table {path}: {error}; run the same command again") from error
+
+    @staticmethod
+    def decoded(data: bytes) -> Table:
+        """The table in the bytes of a Parquet file; a ValueError where there is none."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True).read()
             about = json.loads((table.schema.metadata or {}).get(b"steadygrad", b"{}"))
             columns = {
                 name: _from_arrow(column.combine_chunks(), table.schema.field(name).metadata or {})
                 for name, column in zip(table.column_names, table.columns)
             }
-        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            raise Failure(f"cannot read the table {path}: {error}; delete the file to have it made again") from error
+        except (pa.ArrowException, OSError, KeyError, TypeError) as error:
+            raise ValueError(str(error)) from error
         return Table(columns, about)
 
 

@@ -169,9 +169,9 @@ def _resolve(spec: str, given: _Given) -> Classifier:
 
 
 def _models_in(folder: Path) -> list[Path]:
-    # Names that begin with a dot are of files being written; a checkpoint is the state of an unfinished training.
+    # Names that begin with a dot are of files being written; checkpoints are states of a training.
     files = [*folder.glob("models/*.safetensors"), *folder.glob("*.safetensors")]
-    return sorted(file for file in files if not file.name.startswith(".") and file.name != "checkpoint.safetensors")
+    return sorted(file for file in files if not file.name.startswith((".", "checkpoint")))
 
 
 def _only_model(folder: Path) -> Path:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from steadygrad.errors import unknown_name
-from steadygrad.files import read_toml
 from steadygrad.papers import paper
 from steadygrad.papers.paper import Paper
 from steadygrad.papers.paper import Request as Request
+from steadygrad.run_folders import read_record
 
 _MODULES = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
 
@@ -38,7 +38,7 @@ def redraw(folder: str | Path) -> dict[str, Any]:
     Raises:
         UsageError: there is no run of a paper.
     """
-    name = str(read_toml(Path(folder) / "config.toml").get("paper"))
+    name = str(read_record(folder).get("paper"))
     if name not in PAPERS:
         raise unknown_name("paper", name, PAPERS)
     return paper.draw(PAPERS[name], Path(folder))

@@ -6,6 +6,7 @@ is missing, and then draws as anyone can again.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -17,13 +18,14 @@ import numpy as np
 
 from steadygrad.data import Dataset, load
 from steadygrad.errors import UsageError, unknown_name
-from steadygrad.files import output_folder, read_toml, write_json, write_text
+from steadygrad.files import write_json, write_text
 from steadygrad.measuring.statistics import Estimate
 from steadygrad.papers.claims import Claim
 from steadygrad.papers.paper_page import render
 from steadygrad.papers.seeds import over_seeds
 from steadygrad.papers.study import Study
 from steadygrad.report.blocks import Section
+from steadygrad.run_folders import read_record, run_folder
 
 SCHEMA = 2
 
@@ -141,19 +143,18 @@ def reproduce(paper: Paper, request: Request) -> dict[str, Any]:
         "test data": test.fingerprint,
     }
     several = len(request.seeds) > 1
-    if several:
-        output_folder(request.out, config)
-    for seed in request.seeds:
-        study = Study({**config, "seed": seed}, request.out / f"seed-{seed}" if several else request.out)
-        samples = paper.samples(study, whole, test)
-        study.config["samples"] = {n: {"count": len(d), "fingerprint": d.fingerprint} for n, d in samples.items()}
-        study.samples, study.device = samples, request.device
-        study.config |= paper.plan(study)
-        study.config = read_toml(output_folder(study.folder, study.config) / "config.toml")
-        paper.measure(study)
-        if several:
-            draw(paper, study.folder)
-    return draw(paper, request.out)
+    with run_folder(request.out, config) if several else contextlib.nullcontext():
+        for seed in request.seeds:
+            study = Study({**config, "seed": seed}, request.out / f"seed-{seed}" if several else request.out)
+            samples = paper.samples(study, whole, test)
+            study.config["samples"] = {n: {"count": len(d), "fingerprint": d.fingerprint} for n, d in samples.items()}
+            study.samples, study.device = samples, request.device
+            study.config |= paper.plan(study)
+            with run_folder(study.folder, study.config):
+                study.config = read_record(study.folder)
+                paper.measure(study)
+                summary = draw(paper, study.folder)
+        return draw(paper, request.out) if several else summary
 
 
 def draw(paper: Paper, folder: Path) -> dict[str, Any]:
@@ -161,7 +162,7 @@ def draw(paper: Paper, folder: Path) -> dict[str, Any]:
 
     A folder with several seeds shows the first one's figures, and the means of the main ones over all.
     """
-    config = read_toml(folder / "config.toml")
+    config = read_record(folder)
     if "seed" in config:
         runs = {int(config["seed"]): _read(paper, folder)}
     else:
@@ -204,7 +205,7 @@ def draw(paper: Paper, folder: Path) -> dict[str, Any]:
 
 
 def _read(paper: Paper, folder: Path) -> tuple[Study, Findings]:
-    study = Study(read_toml(folder / "config.toml"), folder)
+    study = Study(read_record(folder), folder)
     return study, paper.find(study, paper.measure(study))
 
 

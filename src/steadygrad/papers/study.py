@@ -106,7 +106,7 @@ class Study:
 
     def fit(self, name: str, training: Training) -> Table:
         """Train a network, or take the one that is there; returns the record of its training."""
-        record = self.folder / "tables" / place_of(name, "training") / "0.parquet"
+        place = place_of(name, "training")
         if self.live:
             seed, data = self.seed + training.seed, self.samples[training.data]
             begin = training.start
@@ -114,11 +114,13 @@ class Study:
             start.name = name
             watched = self.samples[training.watched] if training.watched else None
             self.networks[name] = train(
-                training, start, data, watched, self.folder / "models" / name, record, seed=seed, device=self.device
-            )
-        if not record.exists():
-            raise Failure(f"the run is not complete: there is no table {record}; run the same command again")
-        found = Table.read(record)
+                training, start, data, watched, self.folder / "models" / name, self.store, place, seed=seed,
+                device=self.device,
+            )  # fmt: skip
+        found = self.store.table(place)
+        if found is None:
+            where = self.folder / "tables" / place
+            raise Failure(f"the run is not complete: there is no table {where}; run the same command again")
         self.count(f"train {name}", found)
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,12 +15,14 @@ from steadygrad import __version__, models, provenance
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.defenses import Defense
-from steadygrad.errors import Failure
 from steadygrad.measuring.measure import Measure
 from steadygrad.measuring.runner import Runner
+from steadygrad.measuring.store import Store
 from steadygrad.measuring.table import Table
 from steadygrad.registry import describe
 from steadygrad.training import FitSettings, fit
+
+_RECORD = "0"
 
 
 @dataclass(frozen=True)
@@ -60,18 +63,22 @@ def train(
     data: Dataset,
     watched: Dataset | None,
     folder: Path,
-    record: Path,
+    store: Store,
+    place: str,
     *,
     seed: int,
     device: str,
 ) -> Classifier:
     """Train a network in its folder, or take the one that is there.
 
-    The record is a table with one row per checkpoint: its `step` and the means of what is watched; it says in
-    `about` how long the training took.
+    The record, a table in the store, has one row per checkpoint: its `step` and the means of what is watched; it says
+    in `about` how long the training took. Where it is damaged, what was watched is lost, and training begins anew.
     """
-    done = (folder / "model.safetensors").exists() and record.exists()
-    watch = _Watch(training, watched, record, device)
+    known, lost = store.read(place, _RECORD), store.has(place)
+    if known is None and lost:
+        shutil.rmtree(folder, ignore_errors=True)
+    done = (folder / "model.safetensors").exists() and known is not None
+    watch = _Watch(training, watched, store, place, known, device)
     try:
         result = fit(
             start, training.defense, data, settings=training.settings, out=folder, seed=seed, device=device,
@@ -89,20 +96,18 @@ class _Watch:
 
     training: Training
     data: Dataset | None
-    record: Path
+    store: Store
+    place: str
+    known: Table | None
     device: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     spent: float = 0.0
 
     def __post_init__(self) -> None:
         self.started = time.monotonic()
-        try:
-            known = Table.read(self.record) if self.record.exists() else None
-        except Failure:
-            known = None
-        if known is not None:
-            self.rows = [{name: known[name][i] for name in known.columns} for i in range(len(known))]
-            self.spent = float(known.about["seconds"])
+        if self.known is not None:
+            self.rows = [{name: self.known[name][i] for name in self.known.columns} for i in range(len(self.known))]
+            self.spent = float(self.known.about["seconds"])
 
     def __call__(self, model: Classifier, steps: int) -> None:
         if self.rows and self.rows[-1]["step"] >= steps:
@@ -124,4 +129,5 @@ class _Watch:
             "version": __version__,
             "machine": provenance.machine(self.device),
         }
-        Table({name: np.array([row[name] for row in self.rows]) for name in self.rows[0]}, about).write(self.record)
+        columns = {name: np.array([row[name] for row in self.rows]) for name in self.rows[0]}
+        self.store.put(self.place, _RECORD, Table(columns, about))

@@ -6,7 +6,7 @@ There is no random state to keep: all that is random follows from the seed, the 
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.errors import Failure, UsageError
-from steadygrad.files import read_tensors, write_tensors
+from steadygrad.files import bytes_of, read_tensors, write_tensors
 
-NAME = "checkpoint.safetensors"
+NAME, BEFORE = "checkpoint.safetensors", "checkpoint-before.safetensors"
+"""The last checkpoint, and the one before it, from which a run goes on if the last one is damaged."""
 
 
 @dataclass
@@ -45,38 +46,33 @@ def fingerprint(module: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        # Byte by byte, since NumPy lacks some of the types.
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(bytes_of(tensor))
     return digest.hexdigest()[:20]
 
 
 def save(folder: Path, run: str, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write the checkpoint of a run into its folder, over the last one."""
+    """Write the checkpoint of a run into its folder; the last one becomes the one before."""
     tensors = _prefixed("model", module.state_dict()) | _prefixed("best", progress.best or {})
     tensors |= _prefixed("sums", progress.sums) | _prefixed("memory", progress.memory)
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= _prefixed(f"optimizer.{index}", {k: v for k, v in values.items() if isinstance(v, Tensor)})
     plain = {k: v for k, v in vars(progress).items() if k not in ("best", "sums", "memory")}
-    write_tensors(folder / NAME, tensors, {"run": run, "progress": json.dumps(plain)})
+    write_tensors(folder / NAME, tensors, {"run": run, "progress": plain}, before=folder / BEFORE)
 
 
 def load(
     folder: Path, run: str, module: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> Progress | None:
-    """Restore the module and the optimizer from the folder's checkpoint; None where there is none.
+    """Restore the module and the optimizer from the folder's last sound checkpoint; None where there is none.
 
     Raises:
-        Failure: the file cannot be read.
         UsageError: it belongs to another configuration.
     """
-    path = folder / NAME
-    if not path.exists():
+    found = _sound(folder)
+    if found is None:
         return None
-    try:
-        tensors, metadata = read_tensors(path)
-    except Failure as error:
-        raise Failure(f"the checkpoint {path} cannot be read ({error}): delete it to train from the start") from error
-    if metadata.get("run") != run:
+    path, tensors, about = found
+    if about.get("run") != run:
         raise UsageError(f"{path} is from another configuration: choose another --out, or delete it")
     module.load_state_dict(_under("model", tensors))
     weights = [w for group in optimizer.param_groups for w in group["params"]]
@@ -85,23 +81,27 @@ def load(
         index, _, part = name.partition(".")
         state.setdefault(int(index), {})[part] = _like(weights[int(index)], tensor)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    progress = Progress(**json.loads(metadata["progress"]))
+    progress = Progress(**about["progress"])
     progress.best = _under("best", tensors) or None
     for name in ("sums", "memory"):
         setattr(progress, name, {k: tensor.to(device) for k, tensor in _under(name, tensors).items()})
     return progress
 
 
+def _sound(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
+    """The last checkpoint that can be read; a line says which one is damaged."""
+    for path, then in ((folder / NAME, "the one before is taken"), (folder / BEFORE, "training begins anew")):
+        try:
+            if path.exists():
+                return path, *read_tensors(path)
+        except Failure as error:
+            logging.getLogger("steadygrad").warning("%s; %s", error, then)
+    return None
+
+
 def _like(weight: Tensor, tensor: Tensor) -> Tensor:
     """A tensor of an optimizer's state in the memory layout of its weight, which a fused optimizer relies on."""
     return torch.empty_like(weight, dtype=tensor.dtype).copy_(tensor) if tensor.shape == weight.shape else tensor
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete the unfinished files of a run that was killed while it wrote."""
-    for pattern in (".*.safetensors.*", ".history.csv.*", ".config.toml.*"):
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

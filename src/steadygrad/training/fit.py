@@ -16,6 +16,7 @@ from steadygrad.classifier import Classifier
 from steadygrad.data.python_data import Samples
 from steadygrad.defenses import Defense
 from steadygrad.measuring.code_keys import model_code
+from steadygrad.run_folders import run_folder
 from steadygrad.stopping import between_steps
 from steadygrad.training import checkpoints
 from steadygrad.training.loop import Loop, Watch
@@ -91,21 +92,22 @@ def fit(
         }
         # As in TOML, 1 and 1.0 are the same setting.
         run = files.key(json.loads(json.dumps(config, default=str), parse_int=float))
-        if processes.main:
-            files.output_folder(folder, config)
-            checkpoints.remove_leftovers(folder)
-        processes.wait()
-    teacher: Classifier | None = None
-    if defense.teacher is not None:
-        inner = folder / "teacher" if folder is not None else None
-        teacher = fit(
-            classifier, defense.teacher, train, validation, settings=settings, out=inner, seed=seed, device=device
-        ).classifier
-    loop = Loop(classifier, defense, train, validation, settings, processes, teacher, seed, folder, run, watch)
-    # Without a folder there is nothing to write; several processes would stop at different steps, and keep the
-    # checkpoint of their last epoch.
-    alone = folder is not None and processes.size == 1
-    with between_steps() if alone else contextlib.nullcontext(loop.stop) as loop.stop:
-        loop.run()
-    progress = loop.progress
-    return FitResult(loop.result(), progress.history, progress.best_epoch or progress.epoch, progress.epoch)
+    with contextlib.ExitStack() as stack:
+        if folder is not None:
+            if processes.main:
+                stack.enter_context(run_folder(folder, config))
+            processes.wait()
+        teacher: Classifier | None = None
+        if defense.teacher is not None:
+            inner = folder / "teacher" if folder is not None else None
+            teacher = fit(
+                classifier, defense.teacher, train, validation, settings=settings, out=inner, seed=seed, device=device
+            ).classifier
+        loop = Loop(classifier, defense, train, validation, settings, processes, teacher, seed, folder, run, watch)
+        # Without a folder there is nothing to write; several processes would stop at different steps, and keep the
+        # checkpoint of their last epoch.
+        alone = folder is not None and processes.size == 1
+        with between_steps() if alone else contextlib.nullcontext(loop.stop) as loop.stop:
+            loop.run()
+        progress = loop.progress
+        return FitResult(loop.result(), progress.history, progress.best_epoch or progress.epoch, progress.epoch)

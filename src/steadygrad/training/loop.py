@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +17,12 @@ from torch import Tensor, nn
 
 from steadygrad import randomness, turns
 from steadygrad.attacks import PGD
+from steadygrad.calling import unwrap
 from steadygrad.classifier import Classifier, check_model, frozen
 from steadygrad.data import Dataset
 from steadygrad.defenses import Defense, State
 from steadygrad.errors import Failure, UsageError
+from steadygrad.files import read_tensors
 from steadygrad.progress import Advance, task
 from steadygrad.randomness import seed_of
 from steadygrad.stopping import Stop, Stopped
@@ -288,10 +291,23 @@ class Loop:
             self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         if self.folder is not None and self.processes.main:
             write_history(self.folder, self.progress.history)
-            if not (self.folder / "model.safetensors").exists():
+            if not self.saved(self.folder / "model.safetensors"):
                 self.model.save(self.folder / "model.safetensors")
         self.processes.wait()
         return self.model
+
+    def saved(self, path: Path) -> bool:
+        """Whether a file holds the trained weights; a line says where it is damaged."""
+        if not path.exists():
+            return False
+        try:
+            found, settings = read_tensors(path)
+        except Failure as error:
+            logging.getLogger("steadygrad").warning("%s; it is written again", error)
+            return False
+        weights = unwrap(self.model.module).state_dict()
+        same = found.keys() == weights.keys() and all(torch.equal(found[k], v.cpu()) for k, v in weights.items())
+        return same and settings == self.model.settings
 
 
 def _optimizer(weights: list[nn.Parameter], settings: FitSettings, device: torch.device) -> torch.optim.Optimizer:

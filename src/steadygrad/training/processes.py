@@ -6,6 +6,7 @@ its weight gradients are summed here, in one message per step.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -49,8 +50,10 @@ class Processes:
     def __init__(self, device: str | torch.device) -> None:
         from accelerate import PartialState
 
-        chosen = resolve_device(device)
+        chosen, begun = resolve_device(device), torch.distributed.is_available() and torch.distributed.is_initialized()
         state: Any = PartialState(cpu=chosen.type == "cpu")
+        if int(state.num_processes) > 1 and not begun:
+            atexit.register(_leave)
         self.rank, self.size = int(state.process_index), int(state.num_processes)
         if chosen.type == "cuda" and ":" not in str(chosen):
             chosen = torch.device(
@@ -99,3 +102,9 @@ class Processes:
         """Replace tensors by those of the first process."""
         for tensor in tensors if self.size > 1 else ():
             torch.distributed.broadcast(tensor.detach(), 0)
+
+
+def _leave() -> None:
+    """Leave the group before the interpreter ends, whose order of clearing away may abort the process otherwise."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

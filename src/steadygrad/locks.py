@@ -1,0 +1,89 @@
+"""A folder belongs to one run at a time: a lock that a kill releases, and that knows when the folder is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
+from pathlib import Path
+
+from steadygrad.errors import Failure, UsageError
+
+LOCK, HOLDER = ".steadygrad.lock", ".steadygrad.json"
+"""The lock file, and who holds it, in the folder; the second one stays and marks a folder as ours."""
+
+_inodes: dict[Path, int] = {}
+"""Of the lock files that this process holds, by folder."""
+_mine: ContextVar[frozenset[Path]] = ContextVar("_mine", default=frozenset())
+"""The folders that the running call holds: what it calls may hold them again, other threads may not."""
+
+
+class InUse(UsageError):
+    """Another run is working in the folder."""
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a folder, which must exist, within the block.
+
+    Raises:
+        InUse: another process or thread holds it; the message names it.
+        Failure: at the end, if the folder was deleted or replaced in the meantime.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = folder.resolve()
+    if folder in _mine.get():
+        yield
+        return
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        holder = _holder(folder)
+        raise InUse(
+            f"{holder} is working in the output folder {folder}: wait until it is done, or choose another --out"
+        ) from None
+    token = _mine.set(_mine.get() | {folder})
+    try:
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        about = {"process": os.getpid(), "machine": platform.node(), "command": command}
+        (folder / HOLDER).write_text(json.dumps(about) + "\n", encoding="utf-8")
+        _inodes[folder] = (folder / LOCK).stat().st_ino
+        yield
+        check_there(folder)
+    finally:
+        _mine.reset(token)
+        _inodes.pop(folder, None)
+        lock.release()
+
+
+def check_there(path: Path) -> None:
+    """Refuse to go on at a path below a held folder that was deleted or replaced since."""
+    path = path.absolute()
+    for folder, inode in list(_inodes.items()):
+        if folder != path and folder not in path.parents and folder not in path.resolve().parents:
+            continue
+        try:
+            same = (folder / LOCK).stat().st_ino == inode
+        except OSError:
+            same = False
+        if not same:
+            raise Failure(
+                f"the output folder {folder} was deleted or replaced while this run was working in it: run the same "
+                "command again"
+            )
+
+
+def _holder(folder: Path) -> str:
+    """Who holds the folder, as far as it says so."""
+    try:
+        found = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+        return f"process {int(found['process'])} on {str(found['machine'])[:80]!r} ({str(found['command'])[:200]!r})"
+    except (OSError, ValueError, TypeError, KeyError):
+        return "another process"
