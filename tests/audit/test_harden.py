@@ -66,7 +66,7 @@ def test_nothing_is_attacked_twice_without_a_folder(trained: Classifier, tmp_pat
     without, within = _forwards(trained), _forwards(trained, out=tmp_path / "run")
     assert without == within > 0
     # A second run in the folder tries the models on two samples each, a few times, and measures nothing.
-    assert _forwards(trained, out=tmp_path / "run") <= 24
+    assert _forwards(trained, out=tmp_path / "run") <= 28
 
 
 def _lasting(folder: Path) -> dict[str, Any]:
