@@ -115,3 +115,52 @@ def test_two_classes_of_one_name_are_told() -> None:
 def test_ids_that_are_no_names_are_refused(ids: object) -> None:
     with pytest.raises(UsageError, match="ids"):
         data.from_arrays(np.zeros((2, 1, 4, 4), np.float32), np.array([0, 1]), ids=ids)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bounds", [np.array(1.0), np.array([]), np.array([0, 1, 2]), np.array([0, np.inf])])
+def test_bounds_in_a_file_are_two_numbers(bounds: np.ndarray, tmp_path: Path) -> None:
+    np.savez(tmp_path / "pets.npz", x=np.zeros((4, 4, 4)), y=np.array([0, 1, 0, 1]), bounds=bounds)
+    with pytest.raises(UsageError, match="bounds must be"):
+        data.load(tmp_path / "pets.npz")
+
+
+@pytest.mark.parametrize(
+    ("told", "classes"),
+    [
+        (np.array([b"cat", b"caf\xe9"]), ("cat", r"caf\xe9")),
+        (np.array(3), ("0", "1", "2")),
+        (np.array([[7, 8]]), ("7", "8")),
+    ],
+)
+def test_classes_in_a_file_are_names_or_their_number(
+    told: np.ndarray, classes: tuple[str, ...], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "pets.npz", x=np.zeros((4, 4, 4)), y=np.array([0, 1, 0, 1]), classes=told)
+    assert data.load(tmp_path / "pets.npz", "all").classes == classes
+
+
+@pytest.mark.parametrize("names", ['"ab"', "5", "[]", '[["a"], "b"]', "[1, null]", "[" * 100_000])
+def test_names_in_parquet_that_are_none_are_not_taken(names: str, tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    pixels = [{"bytes": png(4, 4), "path": None}] * 2
+    table = pyarrow.table({"image": pixels, "label": [0, 1]})
+    told = f'{{"info": {{"features": {{"label": {{"names": {names}}}}}}}}}'
+    parquet.write_table(table.replace_schema_metadata({"huggingface": told}), tmp_path / "pets.parquet")
+    assert data.load(tmp_path / "pets.parquet", "all").classes == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"id2label": 5}', "[null, 1]", '[{"a": 1}, "b"]', '[[], "a"]', "[0.5, 1.5]"]
+)
+def test_class_names_that_are_no_texts_are_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "names.json").write_text(text)
+    with pytest.raises(UsageError, match=r"the class names .*names\.json"):
+        models.class_names.read_class_names(tmp_path / "names.json")
+
+
+@pytest.mark.parametrize(("name", "text"), [("names.txt", "cat\ndog"), ("names.json", '["cat", "dog"]')])
+def test_class_names_as_windows_writes_them(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    assert models.class_names.read_class_names(tmp_path / name) == ("cat", "dog")

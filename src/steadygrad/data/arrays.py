@@ -26,7 +26,7 @@ from steadygrad.data.layout import channels_first
 from steadygrad.data.splits import Asked, holdout, numbered
 from steadygrad.errors import Failure, UsageError
 from steadygrad.kinds import ArrayOf, ClassNames
-from steadygrad.values import tensor
+from steadygrad.values import take, tensor
 
 Array = Tensor | npt.NDArray[Any]
 
@@ -109,13 +109,13 @@ def _lazy(
 def load_npz(path: Path, name: str, asked: Asked) -> Dataset:
     """A split of an `.npz` file with x and y (divided by `holdout`) or x_train, y_train, x_test, y_test.
 
-    An optional `classes` array of strings names the classes, and `bounds` holds the range of the values.
+    An optional `classes` array of strings, or a number, says the classes, and `bounds` holds the range of the values.
     """
     arrays = _read(path)
     whole = {"x", "y"} <= arrays.keys()
     part = asked.part(str(path), () if whole else _splits(path, arrays))
     ending = "" if whole else f"_{part.split}"
-    stated = asked.bounds or tuple(arrays.get("bounds", np.array([0, 1])).tolist())
+    stated = asked.bounds or tuple(arrays.get("bounds", np.array([0, 1])).ravel().tolist())
     x, y, kind = arrays[f"x{ending}"], arrays[f"y{ending}"], "all" if whole else part.name
     classes, notes = _classes(arrays, path)
     data = from_arrays(x, y, classes, name=name, split=kind, bounds=stated, channels=_word(arrays, "channels"))
@@ -187,7 +187,10 @@ def _splits(path: Path, arrays: Mapping[str, Any]) -> set[str]:
 
 def _classes(arrays: Mapping[str, npt.NDArray[Any]], path: Path) -> Named:
     if "classes" in arrays:
-        names = tuple(str(c) for c in arrays["classes"].ravel())
+        told = arrays["classes"]
+        if told.ndim == 0 and told.dtype.kind in "iu":  # their number
+            told = np.arange(int(take("classes", told, ClassNames)))
+        names = tuple(os.fsdecode(c) if isinstance(c, bytes) else str(c) for c in told.ravel())
         return names, repeated(names)
     labels = {key: labels_of(y, f"{path} ({key})") for key, y in arrays.items() if key == "y" or key.startswith("y_")}
     return classes_of_all(labels, str(path), "an array of names called classes in it")

@@ -77,7 +77,8 @@ def decode(source: bytes | Path, form: Form, where: str) -> np.ndarray[Any, Any]
                 raise Failure(f"{where} has {image.mode} pixels of 32 bits: save it with 8 or 16 bits per channel")
             return _array(_sized(_colored(upright, form), form))
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
-        raise Failure(f"{where} is not a readable image (truncated?): {error}; replace or remove it") from error
+        why = str(error).partition(" <_io")[0]  # what Pillow calls bytes in memory
+        raise Failure(f"{where} is not a readable image (truncated?): {why}; replace or remove it") from error
 
 
 def pixels(image: Image, form: Form) -> np.ndarray[Any, Any]:

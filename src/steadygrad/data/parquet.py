@@ -132,9 +132,11 @@ def _class_names(path: Path) -> tuple[str, ...] | None:
     label = image_and_label(schema.names, str(path))[1]
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        return tuple(str(name) for name in features[label]["names"])
-    except (KeyError, TypeError, ValueError):
+        names = features[label]["names"]
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
+    told = isinstance(names, list) and names and all(isinstance(name, str | int) for name in names)
+    return tuple(map(str, names)) if told else None
 
 
 def _labels(path: Path) -> list[int]:

@@ -91,7 +91,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"cannot read the class names {path}: {error}; give a text file with one name per line, or JSON"
@@ -100,16 +100,19 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     if path.suffix.lower() == ".json":
         try:
             found = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise UsageError(f"the class names {path} are not JSON: {error}") from None
     if isinstance(found, dict):
         found = found.get("id2label", found)
-        if sorted(found) != sorted(map(str, range(len(found)))):
+        if not isinstance(found, dict) or sorted(found) != sorted(map(str, range(len(found)))):
             raise UsageError(f"the class names {path} must have the positions 0, 1, 2, ... as keys")
         found = [found[str(place)] for place in range(len(found))]
     if not isinstance(found, list) or len(found) < 2:
         raise UsageError(f"the class names {path} must be at least two, in the order of the model's outputs")
-    return tuple(", ".join(map(str, name)) if isinstance(name, list) else str(name) for name in found)
+    names = [name if isinstance(name, list) else [name] for name in found]
+    if not all(name and isinstance(word, str | int) for name in names for word in name or [None]):
+        raise UsageError(f"the class names {path} must be texts, or lists of synonyms")
+    return tuple(", ".join(map(str, name)) for name in names)
 
 
 def _unnamed(names: Sequence[str]) -> bool:
