@@ -293,10 +293,11 @@ def _refused(model: nn.Module, x: Tensor, error: Exception) -> UsageError:
         )
     reason = str(error).strip().splitlines()
     name = type(error).__name__ + (f": {reason[-1]}" if reason else "")
+    alone = model.training and len(x) == 1
+    advice = "train with batches of two and more" if alone else "give data of another size, or correct the model"
     return UsageError(
         f"{type(model).__name__} cannot take samples of shape {tuple(x.shape[1:])} ({len(x)} of them, {x.dtype}): "
-        f"{name}; "
-        "give data of another size, or correct the model"
+        f"{name}; {advice}"
     )
 
 

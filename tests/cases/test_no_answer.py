@@ -17,6 +17,9 @@ from cases.all_calls import CLASSES, EPS
 from steadygrad.attacks import ATTACKS, PGD
 from steadygrad.classifier import predict
 from steadygrad.errors import Failure
+from steadygrad.measuring.measures.attacked import Attacked
+from steadygrad.measuring.measures.predicted import Predicted
+from steadygrad.measuring.runner import Runner
 from steadygrad.threat import Threat
 
 LIMIT = 0.56
@@ -172,3 +175,10 @@ def test_a_model_that_breaks_for_good_is_no_failure_of_a_sample() -> None:
     model.limit = -1.0
     with pytest.raises(sg.UsageError, match="too bright"):
         PGD(steps=2)(model, x, y, sg.linf(0.1))
+
+
+def test_a_network_that_answers_nothing_ends_the_run_of_who_does_not_count_such_samples() -> None:
+    runner = Runner({"m": Picky(nets.build("mlp"), limit=-1.0)}, _data(0))
+    assert (runner.run(Predicted(), "m")["prediction"] == -1).all()
+    with pytest.raises(Failure, match="NaN or infinite logits for 40 of 40 inputs"):
+        runner.run(Attacked(PGD(steps=2), sg.linf(0.1)), "m")

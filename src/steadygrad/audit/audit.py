@@ -105,7 +105,7 @@ def audit(
         if folder is not None:
             write_json(folder / TABLES / FACTS, dataclasses.asdict(facts))
         store = Store(folder / TABLES if folder is not None else None)
-        runner = Runner(judged, data, store, plan.seed, plan.device, plan.batch_size, plan.version)
+        runner = Runner(judged, data, store, plan.seed, plan.device, plan.batch_size, plan.version, may_fail=True)
         return _audited(runner, plan, facts, config, shared, folder)
 
 

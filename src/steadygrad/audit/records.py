@@ -56,7 +56,7 @@ def evaluate(
     name = named(model)
     fitted = agreeing(model, data, threat, device).told()
     data = dataclasses.replace(data, classes=fitted.classes)
-    runner = Runner({name: fitted.model}, data, seed=seed, device=device, batch_size=batch_size)
+    runner = Runner({name: fitted.model}, data, seed=seed, device=device, batch_size=batch_size, may_fail=True)
     if failed := unanswered(runner, name):
         logging.getLogger("steadygrad").warning("%s; they count as wrong", failed.text)
     radii = threat.eps.cpu().double().numpy() if isinstance(threat.eps, Tensor) and threat.eps.ndim else None

@@ -58,6 +58,8 @@ class Runner:
         device: to which models are moved for as long as they are measured; None for where each one is.
         batch_size: samples per call of a measure; results do not depend on it.
         version: stands for code of the models that cannot be read.
+        may_fail: whether samples to which a model gives no answer count as wrong, rather than end the run; for who
+            looks at how many there are, as `audit.answers` does.
     """
 
     models: Mapping[str, nn.Module]
@@ -67,6 +69,7 @@ class Runner:
     device: str | None = None
     batch_size: int = 200
     version: str = ""
+    may_fail: bool = False
     _keys: dict[str, ModelKey] = field(default_factory=dict, repr=False)
     _code: dict[str, str] = field(default_factory=dict, repr=False)
     _done: dict[str, tuple[Array, Table]] = field(default_factory=dict, repr=False)
@@ -215,7 +218,7 @@ class _Job:
         given = {name: values[part] for name, values in self.given.items()}
         seeds = runner.seeds(self.measure.draws_as, ids.tolist())
         batch = Batch(x.to(device), y.to(device), ids.tolist(), seeds, given, self.shared)
-        with samples_may_fail():
+        with samples_may_fail(runner.may_fail):
             found = self.measure([called(runner.models[name]) for name in self.names], batch)
         columns: dict[str, Array | Kept] = {"sample": ids, "label": labels}
         kept = np.array([i in self.keep for i in places])

@@ -140,7 +140,7 @@ def validity(
     fitted = fitting(model, data, threat, DRAWS, device).told()
     judged = fitted.model
     data = dataclasses.replace(data, classes=fitted.classes).draw(count, seed)
-    runner = Runner({"model": judged}, data, seed=seed, device=device)
+    runner = Runner({"model": judged}, data, seed=seed, device=device, may_fail=True)
     rows = unanswered(runner, "model").left(range(len(data)))
     base = runner.run(Attacked(attack, threat), "model", rows=rows)
     subject = Subject(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from steadygrad.calling import samples_may_fail
 from steadygrad.classifier import frozen
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
+from steadygrad.readable import readable
 
 _LONGEST = 120  # letters of a reason
 
@@ -60,8 +61,7 @@ def _why(model: nn.Module, x: Tensor, seeds: Tensor) -> str:
             model(x)
     except Exception as error:
         cause = error.__cause__ or error
-        text = " ".join("".join(c if c.isprintable() else " " for c in str(cause)).split())
-        return f"{type(cause).__name__}: {text[:_LONGEST]}"
+        return f"{type(cause).__name__}: {readable(str(cause))[:_LONGEST]}"
     return "NaN or infinite logits"
 
 
