@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -104,3 +106,16 @@ def test_another_thread_changes_no_handler() -> None:
     thread.start()
     thread.join()
     assert seen == [signal.getsignal(number) for number in ASKING]
+
+
+def test_a_signal_in_the_middle_of_the_import_of_the_commands_has_its_code() -> None:
+    code = (
+        "import signal, sys\n"
+        "class Stops:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': signal.raise_signal(signal.SIGTERM)\n"
+        "sys.meta_path.insert(0, Stops())\n"
+        "from steadygrad.cli import main; main(['list', 'attacks'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (143, "", "")

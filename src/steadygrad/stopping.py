@@ -39,7 +39,8 @@ def ends_in_order() -> Iterator[Stop]:
     A signal that is ignored, or has a handler of its own, stays so, and the library alone changes none.
     """
     usual = (signal.SIG_DFL, signal.default_int_handler)
-    _stop.number = 0
+    if _end not in map(signal.getsignal, _ASKING):  # else this is a part of a command
+        _stop.number = 0
     main = threading.current_thread() is threading.main_thread()
     before = {n: handler for n in _ASKING if main and (handler := signal.getsignal(n)) in usual}
     try:
