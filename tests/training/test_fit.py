@@ -17,7 +17,7 @@ import gates
 from steadygrad import files, models
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
-from steadygrad.defenses import Distillation, InputGradientPenalty, Plain
+from steadygrad.defenses import Distillation, InputGradientPenalty, Plain, parse
 from steadygrad.errors import Failure, UsageError
 from steadygrad.training import FitSettings, fit
 from steadygrad.training.batches import augmented, steps_of
@@ -215,6 +215,9 @@ GOOD = fits.dataset()
         ({"validation": fits.dataset(classes=4)}, "tests/linear has no class 'd' of rows"),
         ({"validation": None, "settings": FitSettings(select="accuracy")}, "need validation data"),
         ({"settings": FitSettings(tensorboard=True)}, "needs a folder"),
+        ({"defense": parse("adversarial:eps=8")}, r"eps=8 is more than the range \[0, 1\] .*did you mean 8/255"),
+        ({"defense": parse("plain + stable_neurons:eps=4")}, "did you mean 4/255"),
+        ({"defense": parse("distillation"), "settings": FitSettings(robust_eps=2)}, "did you mean 2/255"),
         ({"device": "cuda:99"}, "cuda device"),
         ({"device": "gpu"}, "device must be cpu, cuda"),
         ({"device": "meta"}, "device must be cpu, cuda"),

@@ -12,6 +12,7 @@ from steadygrad.defenses import Defense
 from steadygrad.errors import UsageError
 from steadygrad.models.class_names import match_classes
 from steadygrad.models.units import within
+from steadygrad.threat import Threat, check_radius
 from steadygrad.training.settings import FitSettings
 from steadygrad.training.tracking import require_tensorboard
 
@@ -49,6 +50,9 @@ def check_arguments(
     classifier, scaled = within(classifier, train, classifier.name)
     if scaled:
         logging.getLogger("steadygrad").warning(scaled)
+    for member in (*defense.members, *(defense.teacher.members if defense.teacher is not None else ())):
+        check_radius(Threat(getattr(member, "norm", "linf"), getattr(member, "eps", None), classifier.bounds))
+    check_radius(Threat(settings.robust_norm, settings.robust_eps, classifier.bounds))
     if validation is not None:
         validation = _fitting(classifier, validation, "validation")
         if any(getattr(validation, what) != getattr(train, what) for what in ("shape", "bounds")) or (
