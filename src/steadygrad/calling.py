@@ -146,6 +146,8 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
         with torch.no_grad():
             like = logits_of(model, row)
         return nothing.to(like.dtype).expand_as(like)
+    if not isinstance(problem, _RAISED):
+        raise problem
     raise _refused(model, x, problem) from problem
 
 
