@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from steadygrad.calling import unwrap
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import read_tensors
+from steadygrad.readable import readable
 from steadygrad.turns import TURN
 
 State = Mapping[str, Tensor]
@@ -56,7 +57,7 @@ class Weights:
         if others:
             logging.getLogger("steadygrad").warning(
                 "%s holds several weights that fit: those of %r are taken; for others give %s",
-                self.path, part, " or ".join(f"{self.path}#{other}" for other in others),
+                self.path, part, " or ".join(readable(f"{self.path}#{other}") for other in others),
             )  # fmt: skip
         return fitting[part]
 

@@ -155,3 +155,11 @@ def test_bytes_that_are_no_text_name_folders_and_files(tmp_path: Path) -> None:
     assert found.ids[0] == r"caf\xe9/\x800.png"
     assert len(found.fingerprint) == 20
     assert torch.equal(found.labels, torch.tensor([0, 0, 1, 1, 2, 2]))
+
+
+def test_parts_of_a_checkpoint_are_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = sg.models.build("mlp", (1, 8, 8), 10).module.state_dict()
+    torch.save({"model": state, HOSTILE[0]: state}, tmp_path / "m.pt")
+    sg.models.load("mlp", weights=tmp_path / "m.pt", input_shape=(1, 8, 8))
+    assert r"#\x1b[2J\x1b]0;pwned\x07" in caplog.text
+    assert unseen(caplog.text) == []

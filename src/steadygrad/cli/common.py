@@ -44,7 +44,8 @@ typed: ContextVar[list[str] | None] = ContextVar("typed", default=None)
 
 def rank_and_size() -> tuple[int, int]:
     """Which of how many processes this is, under `torchrun` and its like."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    return (int(rank), int(size)) if rank.isdecimal() and size.isdecimal() else (0, 1)
 
 
 def progress(quiet: bool) -> contextlib.AbstractContextManager[None]:
