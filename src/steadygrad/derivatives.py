@@ -59,6 +59,23 @@ def gradient(scalar: Function, x: Inputs, *, create_graph: bool = False) -> tupl
         return value if create_graph else value.detach(), slope
 
 
+def breaks_off(value: Tensor) -> bool:
+    """Whether some function on the way to a value can be differentiated once only.
+
+    PyTorch then leaves the way through it out of a further derivative, without a word.
+    """
+    waiting, seen = [value.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "torch::autograd::Error":
+            return True
+        seen.add(node)
+        waiting += [parent for parent, _ in node.next_functions]
+    return False
+
+
 @arithmetic
 def vjp(function: Function, x: Inputs, v: Tensor, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
     """Output (N, K) of a function and v^T J (N, *) for rows v (N, K): one forward, one backward."""

@@ -126,3 +126,26 @@ def test_an_audit_says_so_before_anything_is_measured() -> None:
     plain, again = Recomputed(), Recomputed()
     again.forward = lambda x: again.last(F.softplus(again.first(x.flatten(1))))  # type: ignore[method-assign]
     assert torch.equal(FGSM()(plain, X, Y, sg.linf(0.1)).inputs, FGSM()(again, X, Y, sg.linf(0.1)).inputs)
+
+
+_PENALTIES = {"input_gradient": "", "deep_defense": "", "jacobian": "", "attribution_cosine": ",eps=0.1"}
+SECOND = [f"{name}:weight=1{more}" for name, more in _PENALTIES.items()] + ["plain + input_gradient:weight=1"]
+FIRST = ("plain", "adversarial:eps=0.1", "trades:eps=0.1")
+
+
+@pytest.mark.parametrize("kind", [OnceInTheForward, OnceInALayer])  # distances of many rows have a second derivative
+@pytest.mark.parametrize("defense", SECOND)
+def test_training_is_refused_where_a_part_of_the_gradient_would_be_left_out(
+    kind: type[nn.Module], defense: str
+) -> None:
+    model, data = sg.Classifier(kind(), classes=10), sg.data.from_arrays(X, Y, 10)
+    with pytest.raises(sg.UsageError, match=r"can be differentiated once only|own autograd"):
+        sg.fit(model, sg.defenses.parse(defense), data, settings=sg.FitSettings(epochs=1))
+
+
+@pytest.mark.parametrize("kind", WITHOUT_SECOND)
+@pytest.mark.parametrize("defense", FIRST)
+def test_training_of_first_order_takes_layers_without_a_second_derivative(kind: type[nn.Module], defense: str) -> None:
+    model, data = sg.Classifier(kind(), classes=10), sg.data.from_arrays(X, Y, 10)
+    found = sg.fit(model, sg.defenses.parse(defense), data, settings=sg.FitSettings(epochs=1, lr=0.1))
+    assert not torch.equal(found.classifier.module.first.weight, model.module.first.weight)

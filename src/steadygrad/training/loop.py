@@ -21,6 +21,7 @@ from steadygrad.calling import unwrap
 from steadygrad.classifier import Classifier, check_model, frozen
 from steadygrad.data import Dataset
 from steadygrad.defenses import Defense, State
+from steadygrad.derivatives import breaks_off
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import read_tensors
 from steadygrad.progress import Advance, task
@@ -57,6 +58,7 @@ class Loop:
     key: str
     watch: Watch | None
     stop: Stop = field(default_factory=Stop)
+    tried: bool = False
 
     def __post_init__(self) -> None:
         settings, processes = self.settings, self.processes
@@ -186,6 +188,14 @@ class Loop:
         half = torch.float16 if settings.precision == "fp16" else torch.bfloat16
         with torch.autocast(self.device.type, half, enabled=settings.precision != "float32"):
             loss = self.defense.loss(self.model, x, y, state)
+        if not self.tried:
+            self.tried = True
+            if breaks_off(loss.total):
+                raise UsageError(
+                    f"{self.model.name} has a layer that can be differentiated once only (once_differentiable), and "
+                    f"{self.defense} needs its second derivative: replace the layer, or take a defense of first order, "
+                    "such as adversarial"
+                )
         # Processes with more samples count for more: the sum over them is the mean over the batch.
         total = loss.total * (len(x) / len(batch)) if self.processes.size > 1 else loss.total
         slopes = torch.autograd.grad(self.scaler.scale(total), self.weights, allow_unused=True)
