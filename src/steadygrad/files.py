@@ -130,6 +130,18 @@ def write_tensors(
             raise OSError(str(error)) from error
 
 
+@contextlib.contextmanager
+def in_text(path: str | Path) -> Iterator[str | Path]:
+    """A path to a file whose own path may have bytes that are no UTF-8, which libraries do not open."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with open(path, "rb") as file:
+            yield f"/proc/self/fd/{file.fileno()}"
+    else:
+        yield path
+
+
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a safetensors file, and what it is about, which files of others do not say.
 
@@ -139,7 +151,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:
+        with in_text(path) as place, safe_open(place, framework="pt") as file:
             # Clones: the file may be replaced while its memory is mapped.
             tensors = {k: file.get_tensor(k).clone() for k in file.keys()}  # noqa: SIM118
             metadata = dict(file.metadata() or {})

@@ -57,7 +57,7 @@ class Weights:
         if others:
             logging.getLogger("steadygrad").warning(
                 "%s holds several weights that fit: those of %r are taken; for others give %s",
-                self.path, part, " or ".join(readable(f"{self.path}#{other}") for other in others),
+                readable(str(self.path)), part, " or ".join(readable(f"{self.path}#{other}") for other in others),
             )  # fmt: skip
         return fitting[part]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import unicodedata
@@ -11,6 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
@@ -142,8 +144,6 @@ def test_the_outputs_of_a_command_are_files_of_their_kind(tmp_path: Path) -> Non
 
 
 def test_bytes_that_are_no_text_name_folders_and_files(tmp_path: Path) -> None:
-    from PIL import Image
-
     for title in (b"caf\xe9", b"\xff\xfe", b"cat"):
         folder = bytes(tmp_path) + b"/pets\xe9/" + title
         Path(folder.decode("utf-8", "surrogateescape")).mkdir(parents=True)
@@ -163,3 +163,21 @@ def test_parts_of_a_checkpoint_are_shown(tmp_path: Path, caplog: pytest.LogCaptu
     sg.models.load("mlp", weights=tmp_path / "m.pt", input_shape=(1, 8, 8))
     assert r"#\x1b[2J\x1b]0;pwned\x07" in caplog.text
     assert unseen(caplog.text) == []
+
+
+def test_weights_and_tables_are_read_from_folders_whose_names_are_no_text(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    folder = Path(f"{tmp_path}/caf\udce9")
+    folder.mkdir()
+    model = sg.models.build("mlp", (1, 8, 8), 10)
+    model.save(folder / "m.safetensors")
+    found = sg.models.load(folder)
+    assert all(torch.equal(value, found.state_dict()[name]) for name, value in model.state_dict().items())
+    buffer = io.BytesIO()
+    Image.new("L", (4, 4)).save(buffer, "PNG")
+    image = {"bytes": buffer.getvalue(), "path": None}
+    parquet.write_table(pyarrow.table({"image": [image] * 2, "label": [0, 1]}), tmp_path / "pets.parquet")
+    (tmp_path / "pets.parquet").rename(folder / "pets.parquet")
+    assert len(sg.data.load(folder / "pets.parquet", "all").tensors()[0]) == 2

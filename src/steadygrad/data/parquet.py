@@ -21,6 +21,7 @@ from steadygrad.data.labels import Named, classes_of_all, repeated
 from steadygrad.data.settle import Look
 from steadygrad.data.splits import Asked, holdout, numbered
 from steadygrad.errors import Failure, UsageError
+from steadygrad.files import in_text
 
 _SHARD = re.compile(r"^(?P<split>.+?)[-_](?P<shard>\d+)(-of-(?P<total>\d+))?(-[0-9a-f]+)?$")
 _SPLITS = frozenset({"train", "test", "validation", "valid", "val", "extra", "unsupervised"})
@@ -120,7 +121,7 @@ def _open(path: Path) -> Iterator[Any]:
     from pyarrow.parquet import ParquetFile
 
     try:
-        with ParquetFile(path) as file:
+        with in_text(path) as place, ParquetFile(place) as file:
             yield file
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise Failure(f"{path} is not a readable Parquet file (truncated?): {error}; copy it again") from error
