@@ -49,11 +49,14 @@ def held(folder: Path) -> Iterator[None]:
         raise InUse(
             f"{holder} is working in the output folder {folder}: wait until it is done, or choose another --out"
         ) from None
+    except OSError as error:
+        raise Failure(f"cannot hold the output folder {folder}: {error.strerror or error}") from error
     token = _mine.set(_mine.get() | {folder})
     try:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         about = {"process": os.getpid(), "machine": platform.node(), "command": command}
-        (folder / HOLDER).write_text(json.dumps(about) + "\n", encoding="utf-8")
+        with contextlib.suppress(OSError):  # a full disk is told where something is lost by it
+            (folder / HOLDER).write_text(json.dumps(about) + "\n", encoding="utf-8")
         _inodes[folder] = (folder / LOCK).stat().st_ino
         yield
         check_there(folder)
