@@ -53,7 +53,7 @@ def demo(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Train six models on digits, audit them side by side, and write the report: under three minutes.
+    """Train six models on digits, audit them side by side, and write the report: a few minutes.
 
     Examples:
 
