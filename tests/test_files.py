@@ -177,3 +177,33 @@ def test_no_flipped_bit_changes_a_file_of_tensors_in_silence(tmp_path):
 def test_tensors_that_others_wrote_are_taken_without_a_checksum(tmp_path):
     save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors")
     assert files.read_tensors(tmp_path / "a.safetensors")[0]["a"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4', ", b"PK\x05\x06" + bytes(18)])
+def test_what_is_no_array_is_refused(content, tmp_path):
+    path = tmp_path / "a.npy"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"the mask cannot be read from .*give a NumPy file of numbers"):
+        files.open_array(path, "the mask")
+
+
+def test_a_header_cannot_ask_for_more_than_the_file_has(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros(3))
+    path.write_bytes(path.read_bytes().replace(b"(3,), }          ", b"(30000000000,), }"))
+    with pytest.raises(UsageError, match="mmap length is greater than file size"):
+        files.open_array(path, "the mask")
+
+
+def test_what_is_damaged_is_told_before_it_is_replaced(tmp_path, caplog):
+    document, weights = tmp_path / "a.json", tmp_path / "a.safetensors"
+    for _ in range(2):  # what is sound is replaced without a word
+        files.write_json(document, {"a": 1})
+        files.write_tensors(weights, {"a": torch.zeros(2)}, {})
+    assert caplog.messages == []
+    document.write_text(document.read_text().replace("1", "2", 1))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    files.write_json(document, {"a": 1})
+    files.write_tensors(weights, {"a": torch.zeros(2)}, {})
+    words = "is damaged or was edited and is written again"
+    assert caplog.messages == [f"{document} {words}", f"{weights} {words}"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 
 class UsageError(ValueError):
@@ -29,9 +31,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"there is no {kind} {name!r}{hint} (known: {', '.join(names)})")
 
 
-def one_of(kind: str, name: str, known: Iterable[str]) -> None:
-    """Refuse a name that is not among the known ones, as `unknown_name` says it."""
-    if name not in known:
+def one_of(kind: str, name: Any, known: Iterable[str]) -> None:
+    """Refuse what is not among the known names, as `unknown_name` says it."""
+    if not isinstance(name, str) or name not in known:
         raise unknown_name(kind, str(name), known)
 
 
@@ -52,3 +54,25 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that there was not enough memory, on the host or on an accelerator."""
     text = f"{type(error).__name__}: {error}"  # also of accelerators' OutOfMemoryError
     return "MemoryError" in text or "can't allocate memory" in text
+
+
+@contextlib.contextmanager
+def reading(what: str, way_out: str = "", *, kind: type[Exception] = Failure) -> Iterator[None]:
+    """Within the block another library reads a file: whatever that raises says that the file is damaged.
+
+    What a damaged file makes a reader raise is no short list: readers of images, arrays and tables end in errors of
+    the tokenizer, of compression, of types and of memory.
+
+    >>> with reading("a.txt is no number", "; write it again"):
+    ...     float("1x")
+    Traceback (most recent call last):
+    steadygrad.errors.Failure: a.txt is no number: could not convert string to float: '1x'; write it again
+    """
+    try:
+        yield
+    except (UsageError, Failure):
+        raise
+    except Exception as error:
+        text = str(error).partition("\n")[0].partition(" <_io")[0]  # what Pillow calls bytes in memory
+        text = "it asks for more memory than there is" if out_of_memory(error) else text
+        raise kind(f"{what}: {text or type(error).__name__}{way_out}") from error

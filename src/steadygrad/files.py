@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import secrets
 import sys
@@ -13,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steadygrad.errors import Failure, UsageError
+from steadygrad.errors import Failure, UsageError, reading
 from steadygrad.locks import check_there
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -90,7 +92,20 @@ def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
         text = json.dumps({**value, CHECKSUM: _checksum(value)}, indent=2, allow_nan=False, sort_keys=False)
     except ValueError as error:
         raise Failure(f"cannot write {path}: {error} (use null for what was not found)") from error
+    if Path(path).is_file():
+        with contextlib.suppress(OSError):
+            try:
+                sound = read_json(path)[1]
+            except ValueError:
+                sound = False
+            if not sound:
+                written_again(path)
     write_text(path, text + "\n")
+
+
+def written_again(path: str | Path) -> None:
+    """Say that a file which follows from others is not what was written, and is replaced."""
+    logging.getLogger("steadygrad").warning("%s is damaged or was edited and is written again", path)
 
 
 def read_json(path: str | Path) -> tuple[dict[str, Any], bool]:
@@ -99,7 +114,8 @@ def read_json(path: str | Path) -> tuple[dict[str, Any], bool]:
     def refuse(name: str) -> float:
         raise ValueError(f"{name} is not a number of this schema (null stands for what was not found)")
 
-    value = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=refuse)
+    with reading("it is no JSON", kind=ValueError):  # brackets within brackets end in an error of recursion
+        value = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=refuse)
     if not isinstance(value, dict):
         raise ValueError(f"expected an object, got a {type(value).__name__}")
     found = value.pop(CHECKSUM, None)
@@ -123,6 +139,11 @@ def write_tensors(
     # Copies, because tied weights share memory, which the format refuses.
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     text = json.dumps({**about, CHECKSUM: _checksum_of(plain, about)})
+    if before is None and Path(path).is_file():
+        try:
+            read_tensors(path)
+        except Failure:
+            written_again(path)
     with atomic(path, before) as temporary:
         try:
             save_file(plain, temporary, {_ABOUT: text})
@@ -148,27 +169,42 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         Failure: it is none, is truncated, or is not what `write_tensors` wrote.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with in_text(path) as place, safe_open(place, framework="pt") as file:
-            # Clones: the file may be replaced while its memory is mapped.
-            tensors = {k: file.get_tensor(k).clone() for k in file.keys()}  # noqa: SIM118
-            metadata = dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise Failure(f"{path} is not a readable safetensors file (truncated?): {error}") from error
+    with (
+        reading(f"{path} is not a readable safetensors file (truncated?)"),
+        in_text(path) as place,
+        safe_open(place, framework="pt") as file,
+    ):
+        # Clones: the file may be replaced while its memory is mapped.
+        tensors = {k: file.get_tensor(k).clone() for k in file.keys()}  # noqa: SIM118
+        metadata = dict(file.metadata() or {})
     if _ABOUT not in metadata and any(f'"{CHECKSUM}"' in text for text in metadata.values()):
         raise Failure(f"{path} has damaged metadata: the name of an entry is not what was written")
-    try:
+    with reading(f"{path} has damaged metadata"):
         about = json.loads(metadata.get(_ABOUT, "{}"))
-    except (ValueError, RecursionError) as error:
-        raise Failure(f"{path} has damaged metadata: {error}") from error
     if not isinstance(about, dict):
         raise Failure(f"{path} has damaged metadata: expected an object, got {about!r}")
     wanted = about.pop(CHECKSUM, None)
     if wanted is not None and wanted != _checksum_of(tensors, about):
         raise Failure(f"{path} is damaged: its checksum is not that of its content")
     return tensors, about
+
+
+def open_array(path: str | Path, what: str) -> NDArray[Any]:
+    """The array in a NumPy file, of which only what is asked for is read; errors call it `what`.
+
+    Raises:
+        UsageError: there is no such file, or it holds anything but numbers.
+    """
+    import numpy as np
+
+    # Mapped, so that a damaged header cannot ask for more memory than the file has bytes.
+    with reading(f"{what} cannot be read from {path}", "; give a NumPy file of numbers", kind=UsageError):
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            raise TypeError("it is an archive of arrays")
+        return np.atleast_1d(found)
 
 
 def bytes_of(tensor: Tensor) -> memoryview:
@@ -203,16 +239,21 @@ def parse_toml(text: str) -> dict[str, Any]:
     else:
         import tomli as tomllib
 
-    return tomllib.loads(text)
+    with reading("it is no TOML", kind=ValueError):
+        return tomllib.loads(text)
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
     """A TOML file as plain data; a missing or garbled one is refused by name."""
     try:
-        return parse_toml(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UsageError(f"there is no configuration file {path}") from None
     except OSError as error:
         raise UsageError(f"cannot read the configuration file {path}: {error.strerror}") from None
     except ValueError as error:
         raise UsageError(f"{path} is not a TOML file: {error}") from None
+    try:
+        return parse_toml(text)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steadygrad.errors import UsageError
+from steadygrad.errors import UsageError, reading
+from steadygrad.files import open_array
 
 
 def boolean(given: Any) -> Tensor:
@@ -48,15 +49,14 @@ def read(path: str | Path) -> Tensor:
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"there is no mask {path}: give an array (.npy) or a black and white picture (.png)")
-    try:
+    way_out = "; give an array (.npy) or a picture (.png)"
+    with reading(f"cannot read the mask {path}", way_out, kind=UsageError):
         if path.suffix.lower() == ".npy":
-            return boolean(np.load(path, allow_pickle=False))
+            return boolean(open_array(path, "the mask"))
         from PIL import Image
 
         with Image.open(path) as image:
             values = np.asarray(image.convert("L"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UsageError(f"cannot read the mask {path}: {error}; give an array (.npy) or a picture (.png)") from error
     if set(np.unique(values)) - {0, 255}:
         raise UsageError(
             f"the mask {path} holds grays: it must be white (255) where the input may change and black (0) elsewhere"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from steadygrad.errors import Failure, UsageError
-from steadygrad.files import PARTIAL, parse_toml, write_text
+from steadygrad.files import PARTIAL, parse_toml, write_text, written_again
 from steadygrad.locks import HOLDER, LOCK, InUse, held
 
 RECORD = "config.toml"
@@ -140,7 +139,7 @@ def _check_same(record: Path, wanted: dict[str, Any]) -> bool:
     except Failure:
         if not is_ours(record.parent):
             return False  # it may be no record of ours, and is found out to be somebody else's
-        logging.getLogger("steadygrad").warning("%s is damaged or was edited and is written again", record)
+        written_again(record)
         return False
     if found != wanted:
         differing = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.calling import unwrap
-from steadygrad.errors import Failure, UsageError
+from steadygrad.errors import UsageError, reading
 from steadygrad.files import read_tensors
 from steadygrad.readable import readable
 from steadygrad.turns import TURN
@@ -104,26 +103,25 @@ def read_weights(path: str | Path) -> Weights:
 
 def _tensors_of(path: Path) -> Any:
     """What `torch.load` gives of a checkpoint when it may make tensors and plain containers only."""
-    try:
-        with TURN, warnings.catch_warnings():  # warnings have one list of filters for all threads
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UsageError(
-            f"{path} holds {_others(path)} beside tensors, and reading them could run any code: write its weights "
-            "alone, once, where you trust it: for a whole module torch.save(torch.load(path, weights_only=False)"
-            ".state_dict(), 'weights.pt'), for a checkpoint torch.save(torch.load(path, weights_only=False)"
-            "['state_dict'], 'weights.pt')"
-        ) from error
-    except RuntimeError as error:
-        if "TorchScript" in str(error):
+    with reading(f"{path} is not a readable checkpoint (truncated?)"):
+        try:
+            with TURN, warnings.catch_warnings():  # warnings have one list of filters for all threads
+                warnings.simplefilter("ignore")
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise UsageError(
+                f"{path} holds {_others(path)} beside tensors, and reading them could run any code: write its weights "
+                "alone, once, where you trust it: for a whole module torch.save(torch.load(path, weights_only=False)"
+                ".state_dict(), 'weights.pt'), for a checkpoint torch.save(torch.load(path, weights_only=False)"
+                "['state_dict'], 'weights.pt')"
+            ) from error
+        except RuntimeError as error:
+            if "TorchScript" not in str(error):
+                raise
             raise UsageError(
                 f"{path} is a TorchScript module, which is code: load it in a function of yours that returns "
                 "torch.jit.load(path), and give that as module:callable"
             ) from error
-        raise Failure(f"{path} is not a readable checkpoint (truncated?): {str(error).splitlines()[0]}") from error
-    except (EOFError, LookupError, ValueError, OSError, AttributeError, TypeError, struct.error) as error:
-        raise Failure(f"{path} is not a readable checkpoint (truncated?): {type(error).__name__} {error}") from error
 
 
 def _others(path: Path) -> str:

@@ -98,7 +98,7 @@ def test_files_that_are_no_masks_are_refused(tmp_path):
     for name, message in {
         "missing.png": "there is no mask",
         "text.png": "cannot read the mask",
-        "text.npy": "cannot read the mask",
+        "text.npy": "the mask cannot be read",
         "gray.png": "holds grays",
         "black.png": "lets no entry change",
         "half.npy": "1 and 0",

@@ -25,7 +25,7 @@ from steadygrad.audit.schema import Summary
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import Failure, UsageError
-from steadygrad.files import read_json
+from steadygrad.files import read_json, write_json
 from steadygrad.measuring.measure import Measure
 from steadygrad.measuring.measures.curve import GRID
 
@@ -252,7 +252,7 @@ def test_a_truncated_shard_is_named_in_the_log_and_made_again(
     (out / "summary.json").unlink()
     shard = shards(out)[3]
     shard.write_bytes(shard.read_bytes()[:200])
-    with pytest.raises(Failure, match=rf"{shard.name}.*delete the file to have it made again"):
+    with pytest.raises(Failure, match=rf"{shard.name}.*run the same command again to have it made anew"):
         read(out)
     with caplog.at_level(logging.WARNING, "steadygrad"):
         _ends_the_same(weights, out, undisturbed)
@@ -301,3 +301,14 @@ def test_the_records_of_the_second_run_are_those_of_the_first(
     assert set(again.records.frame["sample"]) == set(digits.ids[:40])
     assert len(again.records) == len(undisturbed.records) == 120
     assert again.summary == undisturbed.summary
+
+
+def test_facts_that_say_anything_under_their_checksum_are_refused(weights: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(weights, out)
+    path = out / "tables" / "facts.json"
+    facts = read_json(path)[0]
+    for changes in ({"corrupted": [{}]}, {"models": {"a": {}}}, {"data": {**facts["data"], "labels": "x"}}):
+        write_json(path, {**facts, **changes})
+        with pytest.raises(Failure, match=r"the run .* cannot be read: .*; run the same command again|is not complete"):
+            read(out)

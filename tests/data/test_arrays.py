@@ -1,3 +1,5 @@
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -148,3 +150,18 @@ def test_truncated_and_foreign_npz_files_are_named(tmp_path):
     path.write_bytes(b"\x80\x04N.")
     with pytest.raises(Failure, match=r"cut\.npz.*pickle"):
         data.load(path)
+
+
+@pytest.mark.parametrize("bounds", [0.5, [0.0], ["low", "high"], [1j, 1]])
+def test_bounds_of_an_npz_file_are_two_numbers(bounds, tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros((8, 4, 4), np.float32), y=np.arange(8) % 2, bounds=bounds)
+    with pytest.raises(UsageError, match="bounds"):
+        data.load(tmp_path / "a.npz", "all")
+
+
+def test_a_member_without_the_header_of_an_array_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", b"no array")
+        archive.writestr("y.npy", b"no array")
+    with pytest.raises(Failure, match=r"a\.npz is not a readable \.npz file \(truncated\?\): x is no array"):
+        data.load(tmp_path / "a.npz", "all")

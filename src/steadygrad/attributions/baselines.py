@@ -16,6 +16,7 @@ from torch import Tensor
 
 from steadygrad.attributions.blur import blurred
 from steadygrad.errors import UsageError
+from steadygrad.files import open_array
 from steadygrad.values import Reader, fraction, shown
 
 BLUR = 5.0
@@ -30,7 +31,7 @@ def _read(name: str, value: Any) -> float | tuple[float, ...] | str:
         if value == "blur" or _parts(value) is not None:
             return value
         if Path(value).suffix == ".npy":
-            value = _file(name, value)
+            value = open_array(value, name)
         else:
             number = fraction(value)
             value = value if number is None else number
@@ -58,13 +59,6 @@ Baseline = Annotated[float | tuple[float, ...] | str, Reader(_WORDS, _read)]
 
 def _parts(text: str) -> re.Match[str] | None:
     return re.fullmatch(r"(\d+(?:x\d+)+):([A-Za-z0-9+/]+=*)", text)
-
-
-def _file(name: str, path: str) -> Any:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{name} cannot be read from {path}: {error}") from error
 
 
 @functools.lru_cache(8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,8 @@ from steadygrad.audit.audited_models import about_model, fitting_all, named_mode
 from steadygrad.audit.corruptions import corrupted, kinds
 from steadygrad.audit.findings import Audit, Facts
 from steadygrad.data.python_data import Samples
-from steadygrad.errors import Failure, UsageError
-from steadygrad.files import atomic, key, read_json, write_json
+from steadygrad.errors import Failure, UsageError, reading
+from steadygrad.files import atomic, key, read_json, write_json, written_again
 from steadygrad.measuring.code_keys import weights_key
 from steadygrad.measuring.runner import Runner, SavedTables, Tables
 from steadygrad.measuring.store import Store, place_of
@@ -130,7 +131,9 @@ def read(folder: str | Path) -> Audit:
     if not sound:
         raise Failure(f"{path} is damaged or was edited: run the same command again")
     plan = AuditPlan.read({name: value for name, value in config.items() if name in AuditPlan.model_fields})
-    return _audited(SavedTables(folder / TABLES, int(facts.data["samples"])), plan, facts, config, {}, folder)
+    # All that follows comes from these files, which may say anything under a checksum that somebody has made right.
+    with reading(f"the run at {folder} cannot be read", "; run the same command again"):
+        return _audited(SavedTables(folder / TABLES, int(facts.data["samples"])), plan, facts, config, {}, folder)
 
 
 def _audited(
@@ -178,7 +181,9 @@ def _write_inputs(
     inputs = np.stack([table.kept("input").values for table in tables])
     # A sample that nothing changed has its clean input in every table.
     nearest = inputs[distance.argmin(0), np.arange(distance.shape[1])]
-    with atomic(folder / f"{place_of(model, '').partition('/')[0]}.npz") as temporary:
-        np.savez_compressed(
-            temporary, x_test=nearest, y_test=tables[0]["label"], classes=np.array(classes), bounds=bounds
-        )
+    buffer, path = io.BytesIO(), folder / f"{place_of(model, '').partition('/')[0]}.npz"
+    np.savez_compressed(buffer, x_test=nearest, y_test=tables[0]["label"], classes=np.array(classes), bounds=bounds)
+    if path.is_file() and path.read_bytes() != buffer.getvalue():
+        written_again(path)
+    with atomic(path) as temporary:
+        temporary.write_bytes(buffer.getvalue())

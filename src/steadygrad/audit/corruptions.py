@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from steadygrad.data.corrupted_images import SEVERITIES, corruptions_in, load_corrupted, open_array
+from steadygrad.data.corrupted_images import SEVERITIES, corruptions_in, load_corrupted
+from steadygrad.files import open_array
 from steadygrad.measuring.measures.predicted import Predicted
 from steadygrad.measuring.runner import Runner, Tables
 from steadygrad.measuring.statistics import share_of
@@ -17,7 +18,7 @@ def kinds(path: str | Path, count: int | None) -> dict[str, int]:
     """The corruptions in a folder in the layout of CIFAR-10-C, such as "fog 3": how many images, at most `count`."""
     found: dict[str, int] = {}
     for name in corruptions_in(path):
-        images = len(open_array(Path(path) / f"{name}.npy")) // SEVERITIES
+        images = open_array(Path(path) / f"{name}.npy", name).shape[0] // SEVERITIES
         size = images if count is None else min(count, images)
         found |= {f"{name} {severity}": size for severity in range(1, SEVERITIES + 1)}
     return found

@@ -7,7 +7,6 @@ import functools
 import os
 import struct
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +23,7 @@ from steadygrad.data.images import reshape
 from steadygrad.data.labels import Named, classes_of, classes_of_all, repeated
 from steadygrad.data.layout import channels_first
 from steadygrad.data.splits import Asked, holdout, numbered
-from steadygrad.errors import Failure, UsageError
+from steadygrad.errors import Failure, UsageError, reading
 from steadygrad.kinds import ArrayOf, ClassNames
 from steadygrad.values import take, tensor
 
@@ -136,13 +135,8 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
             f"{path} is not a readable .npz file: it is truncated, or a pickle or another format, which are never "
             "read; write it with numpy.savez(path, x=x, y=y)"
         )
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: _member(file, key, path) for key in file.files}
-    except UsageError:
-        raise
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, MemoryError) as error:
-        raise Failure(f"{path} is not a readable .npz file (truncated?): {error}") from error
+    with reading(f"{path} is not a readable .npz file (truncated?)"), np.load(path, allow_pickle=False) as file:
+        return {key: _member(file, key, path) for key in file.files}
 
 
 def _mapped(archive: zipfile.ZipFile, key: str, path: Path) -> npt.NDArray[Any] | None:
@@ -165,7 +159,7 @@ def _mapped(archive: zipfile.ZipFile, key: str, path: Path) -> npt.NDArray[Any] 
 def _member(file: Any, key: str, path: Path) -> npt.NDArray[Any]:
     try:
         mapped = _mapped(file.zip, key, path)
-        return mapped if mapped is not None else file[key]
+        found = mapped if mapped is not None else file[key]
     except ValueError as error:
         if "pickle" not in str(error).lower():
             raise
@@ -173,6 +167,9 @@ def _member(file: Any, key: str, path: Path) -> npt.NDArray[Any]:
             f"array {key!r} of {path} holds Python objects, a pickle that could run any code: "
             "save plain arrays of numbers"
         ) from None
+    if not isinstance(found, np.ndarray):  # the bytes of what has no header of an array
+        raise ValueError(f"{key} is no array")
+    return found
 
 
 def _splits(path: Path, arrays: Mapping[str, Any]) -> set[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from steadygrad.data.dataset import Dataset, balanced_order
 from steadygrad.errors import UsageError, one_of
+from steadygrad.files import open_array
 
 SEVERITIES = 5
 
@@ -56,7 +56,7 @@ def load_corrupted(
     one_of("corruption", corruption, known)
     if not 1 <= severity <= SEVERITIES:
         raise UsageError(f"severity must be within 1..{SEVERITIES}, got {severity}")
-    images, labels = (open_array(folder / f"{name}.npy") for name in (corruption, "labels"))
+    images, labels = (open_array(folder / f"{name}.npy", name) for name in (corruption, "labels"))
     each, rest = divmod(len(images), SEVERITIES)
     if images.ndim not in (3, 4) or images.dtype != np.uint8 or rest or not each:
         raise UsageError(
@@ -81,12 +81,3 @@ def load_corrupted(
         name=f"{corruption} {severity}",
         split="test",
     )
-
-
-def open_array(path: Path) -> np.ndarray[Any, Any]:
-    """The array of a NumPy file, of which only what is asked for is read."""
-    try:
-        found: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UsageError(f"{path} is not a NumPy file of numbers: {error}") from None
-    return found

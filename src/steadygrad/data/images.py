@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import struct
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,7 @@ from torch import Tensor
 
 from steadygrad.data.form import Form
 from steadygrad.data.lazy import LazyImages
-from steadygrad.errors import Failure, UsageError
+from steadygrad.errors import Failure, UsageError, reading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,23 +60,19 @@ def decode(source: bytes | Path, form: Form, where: str) -> np.ndarray[Any, Any]
     Raises:
         Failure: the file `where` is truncated, is not an image, or has pixels of another type.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    try:
-        with opened(source) as image:
-            image.load()
-            # Cameras store the rotation of a photo as EXIF data; PNG files rarely have any, and looking is slow.
-            turned = image.format != "PNG" or not {"exif", "Raw profile type exif"}.isdisjoint(image.info)
-            # What it gives forgets the format, but not the mode.
-            deep, upright = is_deep(image), ImageOps.exif_transpose(image) if turned else image
-            if deep:
-                return _sixteen_bit(np.asarray(upright), form)
-            if image.mode.startswith(("I", "F")):
-                raise Failure(f"{where} has {image.mode} pixels of 32 bits: save it with 8 or 16 bits per channel")
-            return _array(_sized(_colored(upright, form), form))
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
-        why = str(error).partition(" <_io")[0]  # what Pillow calls bytes in memory
-        raise Failure(f"{where} is not a readable image (truncated?): {why}; replace or remove it") from error
+    with reading(f"{where} is not a readable image (truncated?)", "; replace or remove it"), opened(source) as image:
+        image.load()
+        # Cameras store the rotation of a photo as EXIF data; PNG files rarely have any, and looking is slow.
+        turned = image.format != "PNG" or not {"exif", "Raw profile type exif"}.isdisjoint(image.info)
+        # What it gives forgets the format, but not the mode.
+        deep, upright = is_deep(image), ImageOps.exif_transpose(image) if turned else image
+        if deep:
+            return _sixteen_bit(np.asarray(upright), form)
+        if image.mode.startswith(("I", "F")):
+            raise Failure(f"{where} has {image.mode} pixels of 32 bits: save it with 8 or 16 bits per channel")
+        return _array(_sized(_colored(upright, form), form))
 
 
 def pixels(image: Image, form: Form) -> np.ndarray[Any, Any]:

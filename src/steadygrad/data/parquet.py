@@ -20,7 +20,7 @@ from steadygrad.data.images import stack
 from steadygrad.data.labels import Named, classes_of_all, repeated
 from steadygrad.data.settle import Look
 from steadygrad.data.splits import Asked, holdout, numbered
-from steadygrad.errors import Failure, UsageError
+from steadygrad.errors import Failure, UsageError, reading
 from steadygrad.files import in_text
 
 _SHARD = re.compile(r"^(?P<split>.+?)[-_](?P<shard>\d+)(-of-(?P<total>\d+))?(-[0-9a-f]+)?$")
@@ -117,14 +117,11 @@ def _check_shards(files: Sequence[Path]) -> None:
 
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[Any]:
-    import pyarrow
     from pyarrow.parquet import ParquetFile
 
-    try:
-        with in_text(path) as place, ParquetFile(place) as file:
-            yield file
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise Failure(f"{path} is not a readable Parquet file (truncated?): {error}; copy it again") from error
+    what = f"{path} is not a readable Parquet file (truncated?)"
+    with reading(what, "; copy it again"), in_text(path) as place, ParquetFile(place) as file:
+        yield file
 
 
 def _class_names(path: Path) -> tuple[str, ...] | None:

@@ -13,7 +13,7 @@ from steadygrad.data.dataset import Dataset
 from steadygrad.data.form import Form
 from steadygrad.data.labels import IGNORED
 from steadygrad.data.splits import Asked, holdout, numbered
-from steadygrad.errors import Failure, UsageError
+from steadygrad.errors import UsageError, reading
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -73,10 +73,8 @@ def csv_files(folder: Path) -> list[Path]:
 def _table(path: Path) -> DataFrame:
     import pandas as pd
 
-    try:
+    with reading(f"{path} is not a table of comma-separated values"):
         table = pd.read_csv(path, skipinitialspace=True)
-    except (ValueError, OSError) as error:
-        raise Failure(f"{path} is not a table of comma-separated values: {error}") from error
     if all(_is_number(name) for name in table.columns):
         raise UsageError(f"the first line of {path} are numbers: it must name the columns")
     # What pandas writes as the first column where it is not told otherwise: the number of the row.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steadygrad.arguments import arithmetic
-from steadygrad.errors import Failure, UsageError, one_of
+from steadygrad.errors import Failure, UsageError, one_of, reading
 from steadygrad.files import atomic
 
 if TYPE_CHECKING:
@@ -197,18 +197,15 @@ class Table:
     @staticmethod
     def decoded(data: bytes) -> Table:
         """The table in the bytes of a Parquet file; a ValueError where there is none."""
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        try:
+        with reading("it is no table", kind=ValueError):
             table = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True).read()
             about = json.loads((table.schema.metadata or {}).get(b"steadygrad", b"{}"))
             columns = {
                 name: _from_arrow(column.combine_chunks(), table.schema.field(name).metadata or {})
                 for name, column in zip(table.column_names, table.columns)
             }
-        except (pa.ArrowException, OSError, KeyError, TypeError) as error:
-            raise ValueError(str(error)) from error
         return Table(columns, about)
 
 

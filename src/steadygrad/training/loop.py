@@ -6,7 +6,6 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -307,13 +306,12 @@ class Loop:
         return self.model
 
     def saved(self, path: Path) -> bool:
-        """Whether a file holds the trained weights; a line says where it is damaged."""
+        """Whether a file holds the trained weights."""
         if not path.exists():
             return False
         try:
             found, settings = read_tensors(path)
-        except Failure as error:
-            logging.getLogger("steadygrad").warning("%s; it is written again", error)
+        except Failure:  # it is told where the file is written again
             return False
         weights = unwrap(self.model.module).state_dict()
         same = found.keys() == weights.keys() and all(torch.equal(found[k], v.cpu()) for k, v in weights.items())
