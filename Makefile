@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 RUNS   ?= runs
+MINUTES ?= 5
+SEED   ?= 0
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -12,7 +14,7 @@ export STEADYGRAD_DATA
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check format clean
+.PHONY: help demo test bench fuzz check format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +28,9 @@ test: $(VENV)/.installed-dev $(VENV)/.installed-bench $(VENV)/.installed-pretrai
 bench: $(VENV)/.installed $(VENV)/.installed-bench ## compare the attacks with other libraries, in about ten minutes
 	$(BIN)/python -m benchmarks.attacks --out $(RUNS)/bench
 	cp $(addprefix $(RUNS)/bench/,attacks.json attacks.md attacks.csv attacks.png distances.csv) benchmarks/results/
+
+fuzz: $(VENV)/.installed-dev ## damage files of all kinds for MINUTES=5, from SEED=0: each must end in an error by name
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m campaigns.fuzz --minutes $(MINUTES) --seed $(SEED)
 
 check: $(VENV)/.installed-dev ## lint, format check, types and the fast tests, in under two minutes
 	$(BIN)/ruff check

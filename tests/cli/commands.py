@@ -74,6 +74,7 @@ for line in sys.stdin:
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.chdir(given["folder"])
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(given[name], os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
         if given["limit"]:
@@ -124,9 +125,7 @@ class Nursery(Parent):
             limit: bytes that no file may grow above.
             dies_after: the end of a file's name and a count: killed at once when so many of them stand.
         """
-        files = {name: str(self.folder / name) for name in ("out", "err")}
-        given = {"arguments": [str(a) for a in arguments], "limit": limit, "dies_after": dies_after, **files}
-        child = self.start(given)
+        child = self.begin(*arguments, limit=limit, dies_after=dies_after)
         deadline = time.monotonic() + 120
         while sent is not None and alive(child) and time.monotonic() < deadline:
             if when():
@@ -134,8 +133,24 @@ class Nursery(Parent):
                     os.kill(child, sent)
                 break
             time.sleep(0.001)
+        return self.ended()
+
+    def begin(
+        self,
+        *arguments: str | Path,
+        limit: int = 0,
+        dies_after: tuple[str, int] | None = None,
+        folder: Path | None = None,
+    ) -> int:
+        """Start a command, in a folder if one is given; the number of its process, which `ended` waits for."""
+        given = {"arguments": [str(a) for a in arguments], "limit": limit, "dies_after": dies_after}
+        files = {name: str(self.folder / name) for name in ("out", "err")}
+        return self.start({**given, **files, "folder": str(folder or Path.cwd())})
+
+    def ended(self) -> Result:
+        """How the command that was begun ended, once it has."""
         code = int(self.line())
-        return Result(code, *(Path(files[name]).read_text() for name in ("out", "err")))
+        return Result(code, *((self.folder / name).read_text() for name in ("out", "err")))
 
 
 def same_weights(a: Path, b: Path) -> bool:
