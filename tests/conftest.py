@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -26,6 +29,17 @@ torch.set_num_threads(1)
 
 # A job started in the background ignores Ctrl-C, and so would every test of what Ctrl-C leaves behind.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _stay(event: str, arguments: tuple[Any, ...]) -> None:
+    """Refuse connections to other machines, as a machine without a network does."""
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        host = str(arguments[1][0])
+        if not (host.startswith("127.") or host in ("::1", "localhost")):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"no test leaves this machine, for {host}")
+
+
+sys.addaudithook(_stay)
 
 
 @pytest.fixture

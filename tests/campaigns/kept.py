@@ -23,8 +23,8 @@ from steadygrad.report import run_folder
 from steadygrad.run_folders import _SEAL, RECORD, _seal_of, read_record
 from steadygrad.training import checkpoints
 
-TRAIN = ("train", "--limit", "60", "--epochs", "2", "--set", "batch_size=32", "--model", "mlp")
-AUDIT = ("--attack", "fgsm", "--eps", "0.1", "--samples", "20", "--checked", "10", "--gallery", "2", "--keep-inputs")
+TRAIN = ("train", "--limit", "60", "--epochs", "2", "--set", "batch_size=32", "--model", "mlp:hidden=[8]")
+AUDIT = ("--attack", "fgsm", "--eps", "0.1", "--samples", "12", "--checked", "4", "--gallery", "1", "--keep-inputs")
 HARDEN = ("--defense", "input_gradient:weight=1", "--epochs", "1", "--limit", "60", *AUDIT[:-1])
 PAPER = ("reproduce", "yan2018", "--data", "digits", "--scale", "smoke")
 
