@@ -143,14 +143,14 @@ def agreeing(
     return Fitted(model, classes, tuple(Note(about, False, text) for about, text in notes.items() if text))
 
 
-def _tried(model: nn.Module, data: Dataset, where: torch.device) -> tuple[Tensor, Tensor]:
+def _tried(model: nn.Module, data: Dataset, where: torch.device, *, graph: bool = False) -> tuple[Tensor, Tensor]:
     """The first two samples that a model answers, with its logits; of some pairs, for single samples may fail."""
     found: list[tuple[Tensor, Tensor]] = []
     raised: list[Exception] = []
     for start in range(0, min(len(data), 2 * _PAIRS), 2):
-        x = data.batch(slice(start, start + 2))[0].to(where)
+        x = data.batch(slice(start, start + 2))[0].to(where).requires_grad_(graph)
         try:
-            with frozen(model) as as_called, torch.no_grad():
+            with frozen(model) as as_called, torch.set_grad_enabled(graph):
                 found.append((x, as_called(x)))
         except Exception as error:
             if out_of_memory(error):
@@ -173,10 +173,8 @@ def fitting(model: nn.Module, data: Dataset, threat: Threat, draws: int, device:
     """
     found = agreeing(model, data, threat, device, **how)
     with borrowed([found.model], device) as where:
-        x, _ = _tried(found.model, data, where)
-        with frozen(found.model) as as_called, torch.enable_grad():
-            logits = as_called(x.requires_grad_())
-            gradients = _gives_gradient(logits, x)
+        x, logits = _tried(found.model, data, where, graph=True)
+        gradients = _gives_gradient(logits, x)
         model = expected(found.model, x.detach(), draws)
         notes = found.notes if gradients else (*found.notes, BLIND)
         return dataclasses.replace(found, model=model, notes=notes, gradients=gradients)
