@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import secrets
 import shlex
 import sys
 from collections.abc import Iterator
@@ -16,9 +17,11 @@ from steadygrad.errors import Failure, UsageError
 
 LOCK, HOLDER = ".steadygrad.lock", ".steadygrad.json"
 """The lock file, and who holds it, in the folder; the second one stays and marks a folder as ours."""
+_WORKER = ".steadygrad.worker-"
+"""How the lock files begin of processes that make one run together."""
 
 _inodes: dict[Path, int] = {}
-"""Of the lock files that this process holds, by folder."""
+"""Of the lock files that this process holds."""
 _mine: ContextVar[frozenset[Path]] = ContextVar("_mine", default=frozenset())
 """The folders that the running call holds: what it calls may hold them again, other threads may not."""
 
@@ -28,8 +31,8 @@ class InUse(UsageError):
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a folder, which must exist, within the block.
+def held(folder: Path, wait: float = 0.0) -> Iterator[None]:
+    """Hold a folder, which must exist, within the block; wait so many seconds for it.
 
     Raises:
         InUse: another process or thread holds it; the message names it.
@@ -43,7 +46,7 @@ def held(folder: Path) -> Iterator[None]:
         return
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=wait, poll_interval=0.05)
     except Timeout:
         holder = _holder(folder)
         raise InUse(
@@ -57,23 +60,54 @@ def held(folder: Path) -> Iterator[None]:
         about = {"process": os.getpid(), "machine": platform.node(), "command": command}
         with contextlib.suppress(OSError):  # a full disk is told where something is lost by it
             (folder / HOLDER).write_text(json.dumps(about) + "\n", encoding="utf-8")
-        _inodes[folder] = (folder / LOCK).stat().st_ino
+        _inodes[folder / LOCK] = (folder / LOCK).stat().st_ino
         yield
         check_there(folder)
     finally:
         _mine.reset(token)
-        _inodes.pop(folder, None)
+        _inodes.pop(folder / LOCK, None)
         lock.release()
+
+
+@contextlib.contextmanager
+def joined(folder: Path) -> Iterator[None]:
+    """Work in a folder beside others within the block, which begins while it is held."""
+    from filelock import FileLock
+
+    folder = folder.resolve()
+    path = folder / f"{_WORKER}{secrets.token_hex(6)}.lock"
+    with FileLock(path):
+        _inodes[path] = path.stat().st_ino
+        try:
+            yield
+            check_there(folder)
+        finally:
+            _inodes.pop(path, None)
+            path.unlink(missing_ok=True)
+
+
+def others(folder: Path) -> bool:
+    """Whether processes that work beside each other are alive in a folder that is held."""
+    from filelock import FileLock, Timeout
+
+    for path in folder.glob(f"{_WORKER}*.lock"):
+        try:
+            with FileLock(path, blocking=False):
+                path.unlink(missing_ok=True)
+        except Timeout:
+            return True
+    return False
 
 
 def check_there(path: Path) -> None:
     """Refuse to go on at a path below a held folder that was deleted or replaced since."""
     path = path.absolute()
-    for folder, inode in list(_inodes.items()):
+    for lock, inode in list(_inodes.items()):
+        folder = lock.parent
         if folder != path and folder not in path.parents and folder not in path.resolve().parents:
             continue
         try:
-            same = (folder / LOCK).stat().st_ino == inode
+            same = lock.stat().st_ino == inode
         except OSError:
             same = False
         if not same:

@@ -13,9 +13,11 @@ from typing import Any
 
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import PARTIAL, parse_toml, write_text, written_again
-from steadygrad.locks import HOLDER, LOCK, InUse, held
+from steadygrad.locks import HOLDER, LOCK, InUse, held, joined, others
 
 RECORD = "config.toml"
+_PATIENCE = 10.0
+"""Seconds for which one that makes a run together with others waits until it is let in."""
 _SEAL = "# Checksum of the lines above: "
 
 
@@ -24,8 +26,8 @@ class OtherRun(UsageError):
 
 
 @contextlib.contextmanager
-def claimed(path: str | Path) -> Iterator[Path]:
-    """Make or reopen a folder that only this run writes into within the block.
+def claimed(path: str | Path, wait: float = 0.0) -> Iterator[Path]:
+    """Make or reopen a folder that only this run writes into within the block; wait so many seconds for another one.
 
     Raises:
         OtherRun: files of somebody else lie there.
@@ -45,13 +47,16 @@ def claimed(path: str | Path) -> Iterator[Path]:
         raise UsageError(
             f"the output folder {folder} is not writable ({error.strerror}): choose another --out"
         ) from error
-    with held(folder):
+    with held(folder, wait):
         yield folder
 
 
 @contextlib.contextmanager
-def run_folder(path: str | Path, config: Mapping[str, Any]) -> Iterator[Path]:
+def run_folder(path: str | Path, config: Mapping[str, Any], *, together: bool = False) -> Iterator[Path]:
     """Claim the folder of the run with this configuration, which is kept in its `config.toml`.
+
+    Args:
+        together: let others in who say so too, and who make the same run.
 
     Raises:
         OtherRun: it holds another configuration, or files of somebody else.
@@ -63,11 +68,21 @@ def run_folder(path: str | Path, config: Mapping[str, Any]) -> Iterator[Path]:
     record = Path(path) / RECORD
     _check_same(record, wanted)
     try:
-        with claimed(path) as folder:
+        with contextlib.ExitStack() as beside, contextlib.ExitStack() as alone:
+            folder = alone.enter_context(claimed(path, _PATIENCE if together else 0.0))
             if not _check_same(record, wanted):
                 text = tomli_w.dumps(wanted)
                 write_text(record, text + _seal_of(text))
-            remove_leftovers(folder)
+            if not others(folder):
+                remove_leftovers(folder)
+            elif not together:
+                raise InUse(
+                    f"several processes are working in the output folder {folder} together: wait until they are done, "
+                    "join them (--engine shared), or choose another --out"
+                )
+            if together:
+                beside.enter_context(joined(folder))
+                alone.close()  # the next one may come in
             yield folder
     except InUse:
         # Of two runs that begin at once in a folder, the second one may have to look for another.

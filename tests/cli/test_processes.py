@@ -57,6 +57,20 @@ def test_the_first_process_audits(trained: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
+def test_processes_share_an_audit_and_the_first_one_says_what_was_found(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    line = ("audit", trained, *AUDIT, "--engine", "shared", "--out", "run", "--quiet")
+    monkeypatch.setenv("RANK", "1")
+    assert done(*line).out == ""
+    monkeypatch.setenv("RANK", "0")
+    result = done(*line)
+    assert "report: run/report/index.html" in result.out
+    assert "works in one process" not in result.err
+
+
+@pytest.mark.slow
 def test_a_training_by_two_processes_says_everything_once() -> None:
     line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "steadygrad", *TRAIN]
     environment = {**os.environ, "PYTHONPATH": str(Path(steadygrad.__file__).parents[1]), "OMP_NUM_THREADS": "1"}

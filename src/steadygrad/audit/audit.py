@@ -16,6 +16,7 @@ from steadygrad.arguments import public
 from steadygrad.audit.audited_models import about_model, fitting_all, named_models
 from steadygrad.audit.corruptions import corrupted, kinds
 from steadygrad.audit.findings import Audit, Facts
+from steadygrad.audit.workers import helped
 from steadygrad.data.python_data import Samples
 from steadygrad.errors import Failure, UsageError, reading
 from steadygrad.files import atomic, key, read_json, write_json, written_again
@@ -102,12 +103,19 @@ def audit(
         {} if plan.corruptions is None else kinds(plan.corruptions, plan.samples),
     )
     shared = {} if center is None else {"center": center.numpy()}
-    with contextlib.nullcontext() if out is None else run_folder(out, config) as folder:
+    if plan.together and out is None:
+        raise UsageError("several processes share their work in a folder: give out=")
+    again: dict[str, Any] = {"models": models, "data": whole, "threat": threat, "center": center, "out": out}
+    again |= {**settings, "files": files, "command": command, "engine": "shared", "workers": 1, "shard": plan.piece}
+    with contextlib.nullcontext() if out is None else run_folder(out, config, together=plan.together) as folder:
         if folder is not None:
             write_json(folder / TABLES / FACTS, dataclasses.asdict(facts))
-        store = Store(folder / TABLES if folder is not None else None)
-        runner = Runner(judged, data, store, plan.seed, plan.device, plan.batch_size, plan.version, may_fail=True)
-        return _audited(runner, plan, facts, config, shared, folder)
+        store = Store(folder / TABLES if folder is not None else None, together=plan.together)
+        runner = Runner(
+            judged, data, store, plan.seed, plan.device, plan.batch_size, plan.version, may_fail=True, shard=plan.piece
+        )
+        with helped(plan.workers - 1, again):
+            return _audited(runner, plan, facts, config, shared, folder)
 
 
 def read(folder: str | Path) -> Audit:

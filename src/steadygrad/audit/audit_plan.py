@@ -26,6 +26,10 @@ def _mask(given: Any) -> str | None:
     )
 
 
+_PIECE = 50
+"""Samples per shard where several processes share them."""
+
+
 class AuditPlan(Plan):
     """Everything that an audit's numbers depend on besides models and data, and how it is computed.
 
@@ -88,6 +92,13 @@ class AuditPlan(Plan):
     keep_inputs: bool = Field(False, description="Keep the adversarial inputs of all samples, as data to load again.")
     seed: Seed = Field(0, description="Seed of everything random.")
     batch_size: Count = Field(200, description="Samples per batch; does not change the result.")
+    engine: Literal["local", "shared"] = Field(
+        "local", description="shared: several processes or machines that are given this command share its work."
+    )
+    workers: Count = Field(1, description="Processes on this machine.")
+    shard: Count | None = Field(
+        None, description="Samples per piece of work, by default 200, of several processes 50; do not change it midway."
+    )
     device: str | None = Field(None, description="Where to compute; by default where the models are.")
     version: str = Field("", description="Stands for the models' code where that cannot be read.")
 
@@ -133,6 +144,16 @@ class AuditPlan(Plan):
         return self
 
     @property
+    def together(self) -> bool:
+        """Whether several processes share the work."""
+        return self.workers > 1 or self.engine == "shared"
+
+    @property
+    def piece(self) -> int | None:
+        """Samples per shard; None for those of each measure."""
+        return self.shard if self.shard is not None or not self.together else _PIECE
+
+    @property
     def threat(self) -> Threat:
         """The allowed changes."""
         mask = None if self.mask is None else masks.parsed(self.mask)
@@ -163,7 +184,7 @@ class AuditPlan(Plan):
 
     def plain(self) -> dict[str, Any]:
         """All that the numbers depend on, as plain data; `AuditPlan.read` takes it back."""
-        changes_nothing = {"batch_size", "device", "version", "suite"}
+        changes_nothing = {"batch_size", "device", "version", "suite", "engine", "workers", "shard"}
         values = {name: getattr(self, name) for name in type(self).model_fields if name not in changes_nothing}
         values["attacks"] = self.suite_of_attacks()
         return {name: _plain(value) for name, value in values.items()}

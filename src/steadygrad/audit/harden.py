@@ -141,32 +141,32 @@ def harden(
             BEFORE: files or classifier.name,
             AFTER: str(folder / "model.safetensors") if folder else "in memory",
         }
-        how: dict[str, Any] = {"seed": seed, "device": device, **audit_settings}
-        found = audit(named, test, threat, out=folder, files=sources, command=command, **how)
-        comparison = compare(*(_side(found, name) for name in named))
-        about = found.summary
-        summary = HardenSummary.model_validate(
-            {
-                "schema": SCHEMA,
-                **{name: about[name] for name in ("version", "created", "machine", "command", "threat", "data")},
-                "model": {"name": classifier.name, "file": sources[BEFORE], "hardened": sources[AFTER]},
-                "training": {
-                    "defense": describe(defense),
-                    "settings": settings.outcome,
-                    "seed": seed,
-                    "samples": len(parts[0]),
-                    "validation_samples": len(parts[1]),
-                    "epochs": trained.epochs_done,
-                    "chosen_epoch": trained.best_epoch,
-                    "history": trained.history,
-                },
-                **comparison.plain(),
-                "further": further_changes(found, BEFORE, AFTER),
-            }
-        )
-        if folder is not None:
-            summary.write(folder / HardenSummary.FILE)
-        return Hardening(trained.classifier, comparison, found, summary.plain(), folder)
+    how: dict[str, Any] = {"seed": seed, "device": device, **audit_settings}
+    found = audit(named, test, threat, out=folder, files=sources, command=command, **how)
+    comparison = compare(*(_side(found, name) for name in named))
+    about = found.summary
+    summary = HardenSummary.model_validate(
+        {
+            "schema": SCHEMA,
+            **{name: about[name] for name in ("version", "created", "machine", "command", "threat", "data")},
+            "model": {"name": classifier.name, "file": sources[BEFORE], "hardened": sources[AFTER]},
+            "training": {
+                "defense": describe(defense),
+                "settings": settings.outcome,
+                "seed": seed,
+                "samples": len(parts[0]),
+                "validation_samples": len(parts[1]),
+                "epochs": trained.epochs_done,
+                "chosen_epoch": trained.best_epoch,
+                "history": trained.history,
+            },
+            **comparison.plain(),
+            "further": further_changes(found, BEFORE, AFTER),
+        }
+    )
+    if folder is not None:
+        summary.write(folder / HardenSummary.FILE)
+    return Hardening(trained.classifier, comparison, found, summary.plain(), folder)
 
 
 def _classifier(model: nn.Module, data: Dataset, threat: Threat) -> Classifier:

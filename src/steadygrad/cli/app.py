@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from steadygrad.cli import audit, demo, harden, listing, report, reproduce, streams, train
-from steadygrad.cli.common import command_line, rank_and_size, say, typed
+from steadygrad.cli.common import alone, command_line, rank_and_size, say, typed
 from steadygrad.errors import Failure, UsageError
 from steadygrad.stopping import Stop, ends_in_order
 
@@ -47,21 +47,8 @@ def _root(
         raise typer.Exit
     if context.invoked_subcommand is None:
         print(context.get_help())
-    elif rank_and_size()[1] > 1 and context.invoked_subcommand != "train":
-        _alone(context.invoked_subcommand)
-
-
-def _alone(command: str) -> None:
-    """Under `torchrun`, whose processes would each do all of the work, the first one does it, unless it trains."""
-    rank, size = rank_and_size()
-    if rank > 0:
-        raise typer.Exit
-    if command in ("demo", "harden", "reproduce"):
-        raise UsageError(
-            f"{command} trains and audits in one process, and here are {size}: run it without torchrun, or train with "
-            "several (steadygrad train) and audit the result"
-        )
-    _say(f"{command} works in one process: the other {size - 1} of {size} end at once")
+    elif context.invoked_subcommand not in ("train", "audit"):  # which know what to do with several
+        alone(context.invoked_subcommand)
 
 
 def main(arguments: list[str] | None = None, *, commands: typer.Typer = app, name: str = "steadygrad") -> None:

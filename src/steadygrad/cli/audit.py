@@ -15,12 +15,14 @@ from steadygrad.cli.common import (
     Quiet,
     Trust,
     Weights,
+    alone,
     command_line,
     emit,
     in_folder,
     out_option,
     pick_device,
     progress,
+    rank_and_size,
     say,
 )
 from steadygrad.cli.demands import FailUnder, Junit, demands_of, judge
@@ -99,6 +101,8 @@ def audit(
     demands = demands_of(fail_under, junit)
     of_data = {name: file.pop(name) for name in DataPlan.model_fields if name in file}
     plan, where_from = AuditPlan.read({"samples": SAMPLES, **file, **flags}), DataPlan.read({**of_data, **source})
+    if plan.engine != "shared":
+        alone("audit")
     where = pick_device(device)
     with progress(quiet):
         named, files, dataset = load_named(models, weights, where_from, ModelPlan.read(module), trust=trust)
@@ -117,6 +121,8 @@ def audit(
                 **{**plan.given(), "device": where},
             ),
         )
+    if rank_and_size()[0] > 0:
+        return  # the first process says what all have found
     show(found.summary, folder, json)
     judge(demands, found.summary["models"], junit, "steadygrad audit")
 

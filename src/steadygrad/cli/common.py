@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from steadygrad.cli import known
+from steadygrad.errors import UsageError
 from steadygrad.progress import shown
 from steadygrad.readable import readable
 from steadygrad.run_folders import OtherRun
@@ -46,6 +47,25 @@ def rank_and_size() -> tuple[int, int]:
     """Which of how many processes this is, under `torchrun` and its like."""
     rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     return (int(rank), int(size)) if rank.isdecimal() and size.isdecimal() else (0, 1)
+
+
+def alone(command: str) -> None:
+    """Under `torchrun`, whose processes would each do all of the work of a command, let the first one do it."""
+    rank, size = rank_and_size()
+    if size == 1:
+        return
+    if rank > 0:
+        raise typer.Exit
+    if command in ("demo", "harden", "reproduce"):
+        raise UsageError(
+            f"{command} trains and audits in one process, and here are {size}: run it without torchrun, or train with "
+            "several (steadygrad train) and audit the result"
+        )
+    shared = "; audit --engine shared shares the work among them" if command == "audit" else ""
+    print(
+        f"steadygrad: {command} works in one process: the other {size - 1} of {size} end at once{shared}",
+        file=sys.stderr,
+    )
 
 
 def progress(quiet: bool) -> contextlib.AbstractContextManager[None]:

@@ -26,6 +26,9 @@ from steadygrad.measuring.store import Store, place_of
 from steadygrad.measuring.table import REFUSED, Array, Kept, Table
 from steadygrad.turns import TURN
 
+_LOOK = 0.2
+"""Seconds between two looks at shards that other processes compute."""
+
 
 class Tables(Protocol):
     """Where tables come from: a runner that measures what is missing, or a folder in which all lie."""
@@ -60,6 +63,7 @@ class Runner:
         version: stands for code of the models that cannot be read.
         may_fail: whether samples to which a model gives no answer count as wrong, rather than end the run; for who
             looks at how many there are, as `audit.answers` does.
+        shard: samples per shard; that of each measure by default.
     """
 
     models: Mapping[str, nn.Module]
@@ -70,6 +74,7 @@ class Runner:
     batch_size: int = 200
     version: str = ""
     may_fail: bool = False
+    shard: int | None = None
     _keys: dict[str, ModelKey] = field(default_factory=dict, repr=False)
     _code: dict[str, str] = field(default_factory=dict, repr=False)
     _done: dict[str, tuple[Array, Table]] = field(default_factory=dict, repr=False)
@@ -108,21 +113,30 @@ class Runner:
         if not len(order):
             raise UsageError(f"{title or measure.title} needs at least one sample")
         job = _Job(self, measure, (model, *beside), order, dict(given or {}), dict(shared or {}), frozenset(keep))
-        place, parts, names = place_of(model, title or measure.title), [], []
+        place = place_of(model, title or measure.title)
         with borrowed([self.models[n] for n in job.names], self.device) as device:
             base = job.key(device)
             rows_before, before = self._done.get(f"{place} {base}", (order[:0], None))
             if before is not None and not given and not keep and np.isin(order, rows_before).all():
                 return before.select(np.searchsorted(rows_before, order, sorter=np.argsort(rows_before)))
+            size = self.shard or measure.shard
+            shards = [slice(start, min(start + size, len(order))) for start in range(0, len(order), size)]
+            names = [f"{part.start:07d}-{key(base, *job.content(part))}" for part in shards]
+            parts: dict[int, Table] = {}
             with progress.task(f"{model}: {title or measure.title}", len(order)) as advance:
-                for start in range(0, len(order), measure.shard):
-                    part = slice(start, min(start + measure.shard, len(order)))
-                    names.append(f"{start:07d}-{key(base, *job.content(part))}")
-                    parts.append(self.store.get(place, names[-1], functools.partial(job.compute, part, device)))
-                    note = "" if REFUSED in parts[-1] else measure.note(parts[-1].columns)  # type: ignore[arg-type]
-                    advance(part.stop - part.start, note=note)
+                while len(parts) < len(shards):
+                    before_this = len(parts)
+                    for i in (i for i in range(len(shards)) if i not in parts):
+                        found = self.store.get(place, names[i], functools.partial(job.compute, shards[i], device))
+                        if found is not None:
+                            parts[i] = found
+                            columns: Any = found.columns
+                            note = "" if REFUSED in found else measure.note(columns)
+                            advance(shards[i].stop - shards[i].start, note=note)
+                    if len(parts) == before_this:
+                        time.sleep(_LOOK)  # all that is left is with other processes
         self.store.keep_only(place, names)
-        table = Table.join(parts)
+        table = Table.join([parts[i] for i in range(len(shards))])
         if not given:
             self._done[f"{place} {base}"] = (order, table)
         return table
@@ -131,6 +145,12 @@ class Runner:
         """The hash of a model's weights and code, computed once."""
         if model not in self._keys:
             self._keys[model] = found = model_key(self.models[model], self.version)
+            if found.unreadable and self.store.together:
+                hidden = ", ".join(found.unreadable)
+                raise UsageError(
+                    f"the source of {hidden} cannot be read, so that processes cannot tell whether they measure "
+                    f"the same {model}: give a version that changes with the code (version=, --version)"
+                )
             if found.unreadable and self.store.folder is not None:
                 logging.getLogger("steadygrad").warning(
                     "the source of %s cannot be read, so that results of %s are not used by a later process; give a "

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from steadygrad.errors import Failure
 from steadygrad.files import atomic, key
+from steadygrad.locks import check_there
 from steadygrad.measuring.table import Table
 
 
@@ -27,25 +29,59 @@ class Store:
 
     The name of a file ends with the hash of its content, so that damage is found out before anything reads it.
 
+    Args:
+        together: other processes compute shards in the same folder.
+
     Attributes:
         computed: how many shards were not there and had to be computed.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder, self.computed = folder, 0
+    def __init__(self, folder: Path | None = None, *, together: bool = False) -> None:
+        self.folder, self.together, self.computed = folder, together, 0
         self._memory: dict[str, Table] = {}
 
-    def get(self, place: str, name: str, compute: Callable[[], Table]) -> Table:
-        """The shard of this name, computed and kept if it is not there yet or cannot be read."""
+    def get(self, place: str, name: str, compute: Callable[[], Table]) -> Table | None:
+        """The shard of this name, computed and kept if it is not there yet or cannot be read.
+
+        None while another process computes it.
+        """
         if self.folder is None:
             if name not in self._memory:
                 self._memory[name] = self._computed(compute)
             return self._memory[name]
         found = self.read(place, name)
-        if found is None:
-            found = self._computed(compute)
-            self.put(place, name, found)
-        return found
+        if found is not None:
+            return found
+        with self._claimed(place, name) as mine:
+            if not mine:
+                return None
+            found = self.read(place, name) if self.together else None  # it may have come in the meantime
+            if found is None:
+                found = self._computed(compute)
+                self.put(place, name, found)
+            return found
+
+    @contextlib.contextmanager
+    def _claimed(self, place: str, name: str) -> Iterator[bool]:
+        """Whether this process computes the shard: a lock, which a kill releases, keeps all others away."""
+        if not self.together or self.folder is None:
+            yield True
+            return
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.folder / place / f".{name}.lock")
+        check_there(self.folder)
+        (self.folder / place).mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
 
     def _computed(self, compute: Callable[[], Table]) -> Table:
         self.computed += 1
@@ -57,7 +93,9 @@ class Store:
             if _name_of(path) == name:
                 try:
                     return _sound(path)
-                except ValueError as error:
+                except FileNotFoundError:  # another process has replaced it
+                    continue
+                except (OSError, ValueError) as error:
                     logging.getLogger("steadygrad").warning("%s is damaged and is made again (%s)", path, error)
         return None
 

@@ -1,0 +1,182 @@
+"""Several processes make one audit: each takes the shards that no other one has, and the tables are those of one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import steadygrad as sg
+from steadygrad.attacks import FGSM, PGD, Square
+from steadygrad.audit.findings import Audit
+from steadygrad.errors import Failure, UsageError
+from steadygrad.locks import InUse
+from steadygrad.measuring.store import Store
+from steadygrad.measuring.table import Kept, Table
+from steadygrad.run_folders import run_folder
+
+TESTS = Path(__file__).parents[1]
+SETTINGS: dict[str, Any] = {"attacks": [PGD(steps=5), FGSM()], "attributions": (), "checked": 20, "gallery": 2}
+
+
+class Small(nn.Module):
+    """Noticed by its own code, and slow where a test asks for it."""
+
+    def __init__(self, pause: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers, self.pause = nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10)), pause
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        time.sleep(self.pause * float(os.environ.get("PAUSE", "0")))
+        found: torch.Tensor = self.layers(x)
+        return found
+
+
+def run(out: str | Path, model: nn.Module | None = None, **how: Any) -> Audit:
+    """One audit in shards of ten samples."""
+    data = sg.data.load("digits", "test").take(40)
+    return sg.audit({"m": model or Small()}, data, sg.linf(0.1), out=out, **{**SETTINGS, "shard": 10, **how})
+
+
+def tables(out: Path) -> dict[str, list[Any]]:
+    """All columns of all tables of a run folder, by place."""
+    store = Store(out / "tables")
+    places = sorted({str(p.parent.relative_to(out / "tables")) for p in (out / "tables").rglob("[!.]*.parquet")})
+    found = {}
+    for place in places:
+        table = store.table(place)
+        assert table is not None
+        columns = [c.values if isinstance(c, Kept) else c for _, c in sorted(table.columns.items())]
+        found[place] = [np.asarray(c).tolist() for c in columns]
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("alone") / "run"
+    run(out)
+    return out
+
+
+def process(out: Path, pause: float = 0.0) -> subprocess.Popen[str]:
+    """A process that makes the audit together with others."""
+    source = f"from audit.test_workers import run\nrun({str(out)!r}, engine='shared')"
+    paths = os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PAUSE": str(pause)}
+    return subprocess.Popen([sys.executable, "-c", source], env=environment, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_three_processes_of_which_one_is_killed_make_the_tables_of_one(alone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    running = [process(out) for _ in range(3)]
+    deadline = time.monotonic() + 60
+    while len(list(out.rglob("[!.]*.parquet"))) < 8 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running[0].send_signal(signal.SIGKILL)
+    ended = [one.communicate(timeout=120)[1] for one in running]
+    assert [one.returncode for one in running] == [-signal.SIGKILL, 0, 0], ended
+    np.testing.assert_equal(tables(out), tables(alone))
+    mine, theirs = _lasting(out), _lasting(alone)
+    assert mine == theirs
+    assert run(out).summary["models"] == theirs["models"]  # one that works alone goes on there too
+    assert not [*out.rglob("*.lock")][1:]
+
+
+def _lasting(out: Path) -> dict[str, Any]:
+    from steadygrad.files import read_json
+
+    summary, sound = read_json(out / "summary.json")
+    assert sound
+    return {k: v for k, v in summary.items() if k not in ("created", "seconds", "machine")}
+
+
+@pytest.mark.slow
+def test_workers_of_one_call_make_the_tables_of_one(alone: Path, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    found = run(tmp_path / "run", workers=2)
+    np.testing.assert_equal(tables(tmp_path / "run"), tables(alone))
+    assert _lasting(tmp_path / "run") == _lasting(alone)
+    assert found.summary["models"] == _lasting(alone)["models"]
+    assert torch.get_num_threads() == threads
+
+
+def test_a_shard_that_another_process_computes_is_left_to_it(tmp_path: Path) -> None:
+    one, other = Store(tmp_path, together=True), Store(tmp_path, together=True)
+    shard = Table({"sample": np.array(["a"]), "label": np.array([1])})
+    seen: list[Table | None] = []
+
+    def compute() -> Table:
+        seen.append(other.get("p", "a", lambda: pytest.fail("computed twice")))
+        return shard
+
+    found = one.get("p", "a", compute)
+    assert found is shard
+    assert seen == [None]
+    again = other.get("p", "a", lambda: pytest.fail("computed twice"))
+    assert again is not None
+    assert again["label"].tolist() == [1]
+    assert (one.computed, other.computed) == (1, 0)
+    assert [p.name[0] for p in (tmp_path / "p").iterdir()] == ["a"]
+
+
+def test_a_shard_whose_process_fails_is_taken_by_another(tmp_path: Path) -> None:
+    one, other = Store(tmp_path, together=True), Store(tmp_path, together=True)
+
+    def fail() -> Table:
+        raise Failure("no")
+
+    with pytest.raises(Failure, match="no"):
+        one.get("p", "a", fail)
+    assert other.get("p", "a", lambda: Table({"sample": np.array(["a"])})) is not None
+
+
+def test_runs_alone_and_together_keep_out_of_each_other_s_way(tmp_path: Path) -> None:
+    with run_folder(tmp_path, {"a": 1}, together=True):
+        with pytest.raises(InUse, match=r"several processes are working in the output folder .* together"):
+            run_folder(tmp_path, {"a": 1}).__enter__()
+        with pytest.raises(UsageError, match="another configuration"):
+            run_folder(tmp_path, {"a": 2}, together=True).__enter__()
+        with run_folder(tmp_path, {"a": 1}, together=True):
+            pass
+    with run_folder(tmp_path, {"a": 1}):
+        pass
+
+
+def test_it_needs_a_folder_and_models_that_can_be_handed_over(tmp_path: Path) -> None:
+    data = sg.data.load("digits", "test").take(20)
+    with pytest.raises(UsageError, match="share their work in a folder: give out="):
+        sg.audit(Small(), data, sg.linf(0.1), engine="shared", **SETTINGS)
+
+    class Own(Small):
+        pass
+
+    with pytest.raises(UsageError, match=r"cannot be handed to another process .*engine='shared'"):
+        run(tmp_path / "a", Own(), workers=2)
+    opaque = sg.BlackBox(eval("lambda x: x.reshape(len(x), -1)[:, :10]"))
+    with pytest.raises(UsageError, match=r"cannot be read, so that processes cannot tell .*--version"):
+        run(tmp_path / "b", opaque, engine="shared", attacks=[Square(queries=5)], gallery=0)
+
+
+def test_what_fails_for_all_ends_the_run_by_name_and_the_rest_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def search(self: FGSM, run: Any) -> None:
+        raise Failure("no way")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FGSM, "search", search)
+        with pytest.raises(Failure, match="no way"):
+            run(tmp_path, engine="shared")
+    assert list(tmp_path.rglob("*.parquet"))
+    assert not list((tmp_path / "tables").rglob(".*.lock"))
