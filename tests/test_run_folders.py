@@ -176,9 +176,12 @@ def _in_a_thread(work) -> object:
     return found[0]
 
 
-def test_an_unreadable_holder_is_another_process(tmp_path):
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"process": 1e999}', "[" * 100_000], ids=["cut", "list", "inf", "deep"]
+)
+def test_an_unreadable_holder_is_another_process(content, tmp_path):
     with claimed(tmp_path):
-        (tmp_path / HOLDER).write_text("{")
+        (tmp_path / HOLDER).write_text(content)
         found = _in_a_thread(lambda: made(tmp_path, {"a": 1}))
     assert isinstance(found, OtherRun)
 

@@ -30,6 +30,7 @@ from campaigns import kept
 from campaigns.watched import say, table
 from children import alive
 from cli.commands import Nursery, Result, times
+from steadygrad.locks import HOLDER
 
 CHAIN = 5
 """So many kills of one run, before it may end."""
@@ -211,12 +212,10 @@ def deleted(ground: Ground, count: int) -> list[tuple[Any, ...]]:
         ground.undisturbed(name, PAIRED[name])
         nursery, before = ground.nurseries[0], len(ground.faults)
         child = nursery.begin(*ground.line(PAIRED[name]), "--out", out)
-        ends = time.monotonic() + drawn.uniform(0.1, 0.8) * ground.seconds[name]
-        while time.monotonic() < ends or not out.exists():
+        while not (out / HOLDER).exists() and alive(child):
             time.sleep(0.001)
-            if not alive(child):
-                break
-        gone = alive(child) and not (out / "report").exists()
+        time.sleep(drawn.uniform(0, 0.5) * ground.seconds[name])
+        gone = alive(child) and not any((out / last).exists() for last in ("model.safetensors", "summary.json"))
         shutil.rmtree(out, ignore_errors=True)
         shutil.rmtree(out, ignore_errors=True)  # what was written while it was being deleted
         result = nursery.ended()
@@ -224,7 +223,7 @@ def deleted(ground: Ground, count: int) -> list[tuple[Any, ...]]:
             ground.wrong(f"deleted {number}, {name}", result)
         if gone and out.exists():
             ground.wrong(f"deleted {number}, {name}", "came back", *sorted(out.rglob("*"))[:5])
-        rows[name].update(deleted=1, refused=result.code == 1, faults=len(ground.faults) - before)
+        rows[name].update(deleted=1, refused=int(result.code == 1), faults=len(ground.faults) - before)
     return [(name, r["deleted"], r["refused"], r["faults"]) for name, r in rows.items() if r["deleted"]]
 
 

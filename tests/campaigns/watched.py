@@ -97,7 +97,7 @@ def judged(target: Target, seed: int, indexes: Iterable[int]) -> Iterator[Verdic
             os.close(receive)
             _work(target, seed, list(left), send)
         os.close(send)
-        with os.fdopen(receive, "rb") as lines:
+        with os.fdopen(receive, "rb", buffering=0) as lines:  # a buffer would hide lines from `select`
             while left:
                 ready = select.select([lines], [], [], SECONDS)[0]
                 line = lines.readline() if ready else b""
