@@ -1,6 +1,6 @@
 """Runs are killed, run in pairs into one folder, and lose their folder: what is left must be right.
 
-    python -m campaigns.kills [--kills 200] [--pairs 100] [--deleted 20] [--seed 0]
+    python -m campaigns.kills [--kills 200] [--pairs 100] [--deleted 20] [--seed 0] [--only WORD]
 
 Each command is killed with SIGKILL at random moments, continued and killed again, until it ends: its result must be
 that of an undisturbed run, and nothing that was done may be done again. Pairs of runs that start together into one
@@ -40,11 +40,12 @@ KILLED: dict[str, tuple[str, ...]] = {
         *("--set", "checkpoint_steps=2", "--defense", "adversarial:eps=0.1,attack=fgsm"),
     ),
     "audit": ("audit", "{trained}", *kept.AUDIT),
+    "audit, shared": ("audit", "{trained}", *kept.AUDIT, "--engine", "shared"),
     "harden": ("harden", "{trained}", *kept.HARDEN),
     "reproduce": kept.PAPER,
     "demo": ("demo", "--samples", "20"),
 }
-_SHARES = {"train": 0.3, "audit": 0.3, "harden": 0.25, "reproduce": 0.1, "demo": 0.05}
+_SHARES = {"train": 0.3, "audit": 0.2, "audit, shared": 0.1, "harden": 0.25, "reproduce": 0.1, "demo": 0.05}
 PAIRED: dict[str, tuple[str, ...]] = {
     "train": kept.TRAIN,
     "train, seed 1": (*kept.TRAIN, "--seed", "1"),
@@ -60,6 +61,7 @@ class Ground:
 
     root: Path
     seed: int
+    only: str = ""
     faults: list[str] = field(default_factory=list)
     whole: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -111,7 +113,7 @@ def killed(ground: Ground, count: int) -> list[tuple[Any, ...]]:
     """Kill each command its share of times, in chains, and see what is left; rows for the table."""
     rows = []
     for name, words in KILLED.items():
-        kills, runs, wanted = 0, 0, round(count * _SHARES[name])
+        kills, runs, wanted = 0, 0, round(count * _SHARES[name]) if ground.only in name else 0
         if not wanted:
             continue
         whole = ground.undisturbed(name, words)
@@ -234,10 +236,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--pairs", type=int, default=100)
     options.add_argument("--deleted", type=int, default=20)
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--only", default="", help="kill commands with this word in their name")
     given = options.parse_args(arguments)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
-        ground = Ground(Path(place), given.seed)
+        ground = Ground(Path(place), given.seed, given.only)
         parts = (
             ("killed", ("command", "kills", "runs", "faults"), killed, given.kills),
             ("pairs", ("way", "pairs", "won", "refused", "faults"), paired, given.pairs),

@@ -10,7 +10,6 @@ import importlib.util
 import json
 import os
 import random
-import resource
 import select
 import shutil
 import signal
@@ -153,6 +152,8 @@ def _damaged(target: Target, seed: int, index: int) -> tuple[str, str, bytes]:
 
 def _work(target: Target, seed: int, indexes: list[int], send: int) -> None:
     """Read damaged files one after the other, and send a line for each; this process ends here."""
+    import resource  # which Windows has not
+
     try:
         faulthandler.disable()
         quiet = os.open(os.devnull, os.O_WRONLY)
