@@ -315,6 +315,7 @@ SPECIAL: dict[str, Any] = {
     "ratio_values.second": lambda _: np.array([1.0, 2.0]),
     "Table.__getitem__.name": lambda _: "sample",
     "Table.read.path": _table_file,
+    "Table.decoded.data": lambda folder: _table_file(folder).read_bytes(),
     "write.folder": _run_folder,
     "Smooth.beta": lambda _: 20.0,
     "Classifier.load_weights.path": weights_file,

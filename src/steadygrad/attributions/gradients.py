@@ -87,10 +87,10 @@ class _Averaged(GradientAttribution):
 
     def _average(self, forward: Forward, x: Tensor, target: Tensor, weights: list[float], create_graph: bool) -> Tensor:
         def mean(some: Tensor, classes: Tensor) -> Tensor:
-            at_once = max(1, self.chunk // len(some))
+            nodes = max(1, derivatives.at_once(self.chunk, some.shape[1:], some.device) // len(some))
             total = torch.zeros_like(some)
-            for start in range(0, len(weights), at_once):
-                which = range(start, min(start + at_once, len(weights)))
+            for start in range(0, len(weights), nodes):
+                which = range(start, min(start + nodes, len(weights)))
                 points = self._points(some, which).flatten(0, 1)
                 slope = self._gradient(forward, points, classes.repeat(len(which)), create_graph)
                 share = torch.tensor([weights[j] for j in which], dtype=slope.dtype, device=slope.device)

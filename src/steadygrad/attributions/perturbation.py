@@ -13,7 +13,7 @@ from torch import Tensor
 from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, score
 from steadygrad.attributions.baselines import Baseline, of_inputs
 from steadygrad.attributions.blur import blurred
-from steadygrad.derivatives import in_chunks
+from steadygrad.derivatives import at_once, in_chunks
 from steadygrad.errors import UsageError
 from steadygrad.values import Count, Positive, Share
 
@@ -53,9 +53,10 @@ class PerturbationAttribution(Attribution):
         rows, columns = (w.to(x) for w in self._windows(*x.shape[2:]))  # (R, H), (S, W)
         change = self._replacement(x) - x
         clean = forward(x)
-        scores, places, at_once = [], len(rows) * len(columns), max(1, self.chunk // len(x))
-        for start in range(0, places, at_once):
-            which = torch.arange(start, min(start + at_once, places), device=x.device)
+        scores, places = [], len(rows) * len(columns)
+        windows = max(1, at_once(self.chunk, x.shape[1:], x.device) // len(x))
+        for start in range(0, places, windows):
+            which = torch.arange(start, min(start + windows, places), device=x.device)
             window = rows[which // len(columns), :, None] * columns[which % len(columns), None]  # (G, H, W)
             points = torch.addcmul(x, window[:, None, None], change)  # (G, N, C, H, W)
             logits = forward(points.flatten(0, 1)).view(len(which), *clean.shape)

@@ -91,7 +91,9 @@ class AuditPlan(Plan):
     draws: Count = Field(DRAWS, description="Over which the predictions of a randomized model are averaged.")
     keep_inputs: bool = Field(False, description="Keep the adversarial inputs of all samples, as data to load again.")
     seed: Seed = Field(0, description="Seed of everything random.")
-    batch_size: Count = Field(200, description="Samples per batch; does not change the result.")
+    batch_size: Count = Field(
+        200, description="Samples per batch at most, fewer of large ones; does not change the result."
+    )
     engine: Literal["local", "shared"] = Field(
         "local", description="shared: several processes or machines that are given this command share its work."
     )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from steadygrad import __version__, progress, provenance
 from steadygrad.calling import called, check_weights, samples_may_fail
 from steadygrad.data import Dataset
+from steadygrad.derivatives import at_once
 from steadygrad.errors import Failure, UsageError, out_of_memory
 from steadygrad.files import key
 from steadygrad.measuring.code_keys import ModelKey, model_key
@@ -59,7 +60,7 @@ class Runner:
         store: what is done; in memory by default.
         seed: of the run, from which that of each sample follows.
         device: to which models are moved for as long as they are measured; None for where each one is.
-        batch_size: samples per call of a measure; results do not depend on it.
+        batch_size: samples per call of a measure at most, and fewer of large ones; results do not depend on it.
         version: stands for code of the models that cannot be read.
         may_fail: whether samples to which a model gives no answer count as wrong, rather than end the run; for who
             looks at how many there are, as `audit.answers` does.
@@ -199,7 +200,7 @@ class _Job:
 
     def compute(self, part: slice, device: torch.device) -> Table:
         started = time.monotonic()
-        table = self._measured(part, device, self.runner.batch_size)
+        table = self._measured(part, device, at_once(self.runner.batch_size, self.runner.data.shape, device))
         about = {
             "measure": settings_of(self.measure),
             "models": list(self.names),

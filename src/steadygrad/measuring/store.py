@@ -95,7 +95,7 @@ class Store:
                     return _sound(path)
                 except FileNotFoundError:  # another process has replaced it
                     continue
-                except (OSError, ValueError) as error:
+                except (OSError, Failure) as error:
                     logging.getLogger("steadygrad").warning("%s is damaged and is made again (%s)", path, error)
         return None
 
@@ -130,7 +130,7 @@ class Store:
         for path in self._files(place):
             try:
                 parts.append(_sound(path))
-            except (OSError, ValueError) as error:
+            except (OSError, Failure) as error:
                 raise Failure(
                     f"{path} is damaged ({error}): run the same command again to have it made anew"
                 ) from error
@@ -151,5 +151,5 @@ def _hash(data: bytes) -> str:
 def _sound(path: Path) -> Table:
     data = path.read_bytes()
     if path.stem.rpartition("-")[2] != _hash(data):
-        raise ValueError("its content is not what was written")
+        raise Failure("its content is not what was written")
     return Table.decoded(data)

@@ -191,15 +191,17 @@ class Table:
         try:
             # Without memory mapping: a mapped file cannot be replaced everywhere.
             return Table.decoded(Path(path).read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, Failure) as error:
             raise Failure(f"cannot read the table {path}: {error}; run the same command again") from error
 
     @staticmethod
     def decoded(data: bytes) -> Table:
-        """The table in the bytes of a Parquet file; a ValueError where there is none."""
+        """The table in the bytes of a Parquet file; a Failure where there is none."""
         import pyarrow.parquet as pq
 
-        with reading("it is no table", kind=ValueError):
+        if not isinstance(data, bytes):
+            raise UsageError(f"data must be the bytes of a Parquet file, got {type(data).__name__}")
+        with reading("it is no table"):
             table = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True).read()
             about = json.loads((table.schema.metadata or {}).get(b"steadygrad", b"{}"))
             columns = {
