@@ -1,6 +1,6 @@
 """Runs are killed, run in pairs into one folder, and lose their folder: what is left must be right.
 
-    python -m campaigns.kills [--kills 200] [--pairs 100] [--deleted 20] [--seed 0] [--only WORD]
+    python -m campaigns.kills [--kills 200] [--pairs 100] [--deleted 20] [--minutes M] [--seed 0] [--only WORD]
 
 Each command is killed with SIGKILL at random moments, continued and killed again, until it ends: its result must be
 that of an undisturbed run, and nothing that was done may be done again. Pairs of runs that start together into one
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import random
 import re
 import shutil
@@ -62,6 +63,7 @@ class Ground:
     root: Path
     seed: int
     only: str = ""
+    ends: float = math.inf
     faults: list[str] = field(default_factory=list)
     whole: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -72,6 +74,10 @@ class Ground:
         for place in ("first", "second"):
             (self.root / place).mkdir()
             self.nurseries.append(Nursery(self.root / place))
+
+    def more(self) -> bool:
+        """Whether there is time left."""
+        return time.monotonic() < self.ends
 
     def line(self, words: Sequence[str]) -> list[str]:
         """A command line, with the trained model in its place."""
@@ -118,7 +124,7 @@ def killed(ground: Ground, count: int) -> list[tuple[Any, ...]]:
             continue
         whole = ground.undisturbed(name, words)
         before = len(ground.faults)
-        while kills < wanted:
+        while kills < wanted and ground.more():
             out = ground.root / "killed" / f"{name}-{runs}" / "run"
             drawn = random.Random(f"{ground.seed} {name} {runs}")
             runs += 1
@@ -155,7 +161,7 @@ def paired(ground: Ground, count: int) -> list[tuple[Any, ...]]:
         "the same run twice": [(name, name) for name in PAIRED],
     }
     rows: dict[str, Counter[str]] = {way: Counter() for way in ways}
-    for number in range(count):
+    for number in itertools.takewhile(lambda _: ground.more(), range(count)):
         drawn = random.Random(f"{ground.seed} pair {number}")
         way = (*ways, "different runs, one --out")[number % 4]
         names = drawn.sample(drawn.choice(ways[way]), 2)
@@ -208,7 +214,7 @@ def _compare(ground: Ground, what: str, left: dict[str, Any], whole: dict[str, A
 def deleted(ground: Ground, count: int) -> list[tuple[Any, ...]]:
     """Delete the folder of a run that works in it; rows for the table."""
     rows: dict[str, Counter[str]] = {name: Counter() for name in PAIRED}
-    for number in range(count):
+    for number in itertools.takewhile(lambda _: ground.more(), range(count)):
         drawn = random.Random(f"{ground.seed} deleted {number}")
         name, out = list(PAIRED)[number % len(PAIRED)], ground.root / "deleted" / str(number) / "run"
         ground.undisturbed(name, PAIRED[name])
@@ -235,12 +241,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--kills", type=int, default=200)
     options.add_argument("--pairs", type=int, default=100)
     options.add_argument("--deleted", type=int, default=20)
+    options.add_argument("--minutes", type=float, default=math.inf, help="begin nothing after so many")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--only", default="", help="kill commands with this word in their name")
     given = options.parse_args(arguments)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
-        ground = Ground(Path(place), given.seed, given.only)
+        ground = Ground(Path(place), given.seed, given.only, started + 60 * given.minutes)
         parts = (
             ("killed", ("command", "kills", "runs", "faults"), killed, given.kills),
             ("pairs", ("way", "pairs", "won", "refused", "faults"), paired, given.pairs),
