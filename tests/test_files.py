@@ -207,3 +207,10 @@ def test_what_is_damaged_is_told_before_it_is_replaced(tmp_path, caplog):
     files.write_tensors(weights, {"a": torch.zeros(2)}, {})
     words = "is damaged or was edited and is written again"
     assert caplog.messages == [f"{document} {words}", f"{weights} {words}"]
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "[settings", "a = \0"])
+def test_what_is_no_toml_is_refused_by_name(text, tmp_path):
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(UsageError, match=r"a\.toml is not a TOML file: "):
+        files.read_toml(tmp_path / "a.toml")

@@ -239,21 +239,19 @@ def parse_toml(text: str) -> dict[str, Any]:
     else:
         import tomli as tomllib
 
-    with reading("it is no TOML", kind=ValueError):
+    try:
         return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("there are too many brackets within brackets") from None
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
     """A TOML file as plain data; a missing or garbled one is refused by name."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return parse_toml(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"there is no configuration file {path}") from None
     except OSError as error:
         raise UsageError(f"cannot read the configuration file {path}: {error.strerror}") from None
     except ValueError as error:
         raise UsageError(f"{path} is not a TOML file: {error}") from None
-    try:
-        return parse_toml(text)
-    except ValueError as error:
-        raise UsageError(f"{path}: {error}") from None
