@@ -37,7 +37,7 @@ CHAIN = 5
 """So many kills of one run, before it may end."""
 KILLED: dict[str, tuple[str, ...]] = {
     "train": (
-        *("train", "--model", "mlp", "--limit", "300", "--epochs", "6", "--set", "batch_size=16"),
+        *("train", "--model", "mlp:hidden=[8]", "--limit", "300", "--epochs", "6", "--set", "batch_size=16"),
         *("--set", "checkpoint_steps=2", "--defense", "adversarial:eps=0.1,attack=fgsm"),
     ),
     "audit": ("audit", "{trained}", *kept.AUDIT),
