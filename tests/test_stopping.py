@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,14 +14,23 @@ from cli.commands import call, refused
 from steadygrad.errors import Failure
 from steadygrad.stopping import between_steps, ends_in_order
 
-ASKING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+USUAL = {
+    getattr(signal, name): signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if hasattr(signal, name)
+}
+ASKING = list(USUAL)
 
 
 @pytest.fixture(autouse=True)
-def _handlers_are_restored(monkeypatch: pytest.MonkeyPatch) -> object:
-    before = [signal.getsignal(number) for number in ASKING]
+def _handlers_are_restored() -> Iterator[None]:
+    # The tests may run where some are ignored, as below nohup.
+    before = {number: signal.signal(number, handler) for number, handler in USUAL.items()}
     yield
-    assert [signal.getsignal(number) for number in ASKING] == before
+    found = {number: signal.getsignal(number) for number in ASKING}
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert found == USUAL
 
 
 @pytest.mark.parametrize("number", ASKING)

@@ -60,6 +60,7 @@ def gradient(scalar: Function, x: Inputs, *, create_graph: bool = False) -> tupl
         return value if create_graph else value.detach(), slope
 
 
+@arithmetic
 def breaks_off(value: Tensor) -> bool:
     """Whether some function on the way to a value can be differentiated once only.
 
@@ -144,7 +145,8 @@ _ENTRIES_ELSEWHERE = 2**23
 """Of inputs in one pass: 13 images of 3 x 224 x 224 on a CPU, 55 elsewhere; layers hold many times that."""
 
 
-def at_once(most: int, shape: Sequence[int], device: torch.device | None = None) -> int:
+@arithmetic
+def at_once(most: Count, shape: Sequence[int], device: torch.device | None = None) -> int:
     """How many samples of a shape (*) are taken in one pass: `most`, and fewer of large ones, which fill the memory.
 
     >>> at_once(200, (3, 32, 32)), at_once(200, (3, 224, 224))

@@ -178,7 +178,7 @@ def test_explanations_are_attacked_on_demand_and_continue_after_an_interrupt(mon
         return measured(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(MapAttacks, "__call__", interrupted)
-    assert "interrupted; what is finished is kept" in refused(1, *line, "--out", "run")
+    assert "interrupted; what is finished is kept" in refused(130, *line, "--out", "run")
     assert done(*line, "--out", "run").code == 0
     assert len(calls) == 3
     assert lasting(Path("run")) == lasting(Path("whole"))

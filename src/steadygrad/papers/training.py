@@ -115,7 +115,8 @@ class _Watch:
         row: dict[str, Any] = {"step": steps}
         if self.training.watch is not None and self.data is not None:
             found = Runner({"": model}, self.data, device=self.device).run(self.training.watch, "")
-            row |= {n: found[n].mean(0) for n in found.columns if n not in ("sample", "label")}
+            numbers = [n for n in found.columns if n not in ("sample", "label") and found[n].dtype.kind in "biuf"]
+            row |= {n: found[n].mean(0) for n in numbers}
         self.rows.append(row)
         self.write()
 
