@@ -141,6 +141,21 @@ def test_a_shard_whose_process_fails_is_taken_by_another(tmp_path: Path) -> None
     assert other.get("p", "a", lambda: Table({"sample": np.array(["a"])})) is not None
 
 
+def test_the_lock_of_a_killed_process_is_removed_by_the_next_run(tmp_path: Path) -> None:
+    left = []
+    with run_folder(tmp_path, {"a": 1}, together=True):
+
+        def compute() -> Table:
+            (path,) = (tmp_path / "tables" / "p").iterdir()
+            left.append(path.rename(path.with_name(f"{path.name}-left.lock")))  # as if nobody came to remove it
+            return Table({"sample": np.array(["a"])})
+
+        Store(tmp_path / "tables", together=True).get("p", "a", compute)
+        assert left[0].exists()
+    with run_folder(tmp_path, {"a": 1}, together=True):
+        assert not left[0].exists()
+
+
 def test_runs_alone_and_together_keep_out_of_each_other_s_way(tmp_path: Path) -> None:
     with run_folder(tmp_path, {"a": 1}, together=True):
         with pytest.raises(InUse, match=r"several processes are working in the output folder .* together"):
@@ -179,4 +194,4 @@ def test_what_fails_for_all_ends_the_run_by_name_and_the_rest_is_kept(
         with pytest.raises(Failure, match="no way"):
             run(tmp_path, engine="shared")
     assert list(tmp_path.rglob("*.parquet"))
-    assert not list((tmp_path / "tables").rglob(".*.lock"))
+    assert not list((tmp_path / "tables").rglob(".*"))

@@ -62,10 +62,8 @@ def alone(command: str) -> None:
             "several (steadygrad train) and audit the result"
         )
     shared = "; audit --engine shared shares the work among them" if command == "audit" else ""
-    print(
-        f"steadygrad: {command} works in one process: the other {size - 1} of {size} end at once{shared}",
-        file=sys.stderr,
-    )
+    ended = f"the other {size - 1} of {size} end at once"
+    say(f"steadygrad: {command} works in one process: {ended}{shared}", file=sys.stderr)
 
 
 def progress(quiet: bool) -> contextlib.AbstractContextManager[None]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from steadygrad.errors import Failure
-from steadygrad.files import atomic, key
+from steadygrad.files import PARTIAL, atomic, key
 from steadygrad.locks import check_there
 from steadygrad.measuring.table import Table
 
@@ -69,7 +69,7 @@ class Store:
             return
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self.folder / place / f".{name}.lock")
+        lock = FileLock(self.folder / place / f"{PARTIAL}{name}.lock")  # what a kill leaves goes as unfinished files do
         check_there(self.folder)
         (self.folder / place).mkdir(parents=True, exist_ok=True)
         try:
