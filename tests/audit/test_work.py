@@ -79,7 +79,7 @@ def test_weights_are_read_at_most_three_times(
         read.append(model)
         return original(model)
 
-    for module in (code_keys, importlib.import_module("steadygrad.audit.audit")):
+    for module in (code_keys, importlib.import_module("steadygrad.audit.prepared")):
         monkeypatch.setattr(module, "weights_key", counted)
     named = {"a": honest, "b": other} if models == 2 else {"a": honest}
     sg.audit(named, some, sg.linf(0.1), out=tmp_path / "run" if kept else None, **SETTINGS)

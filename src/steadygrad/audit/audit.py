@@ -13,14 +13,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from steadygrad.arguments import public
-from steadygrad.audit.audited_models import about_model, fitting_all, named_models
-from steadygrad.audit.corruptions import corrupted, kinds
+from steadygrad.audit.corruptions import corrupted
 from steadygrad.audit.findings import Audit, Facts
+from steadygrad.audit.prepared import prepared
 from steadygrad.audit.workers import helped
 from steadygrad.data.python_data import Samples
 from steadygrad.errors import Failure, UsageError, reading
-from steadygrad.files import atomic, key, read_json, write_json, written_again
-from steadygrad.measuring.code_keys import weights_key
+from steadygrad.files import atomic, read_json, write_json, written_again
 from steadygrad.measuring.runner import Runner, SavedTables, Tables
 from steadygrad.measuring.store import Store, place_of
 from steadygrad.measuring.table import Array, Table
@@ -67,55 +66,18 @@ def audit(
     >>> sg.audit(model, data, sg.linf(0.1), attacks=[sg.attacks.FGSM()], gallery=0).summary["schema"]
     1
     """
-    from steadygrad.audit.audit_plan import AuditPlan
-
-    # All that can be refused is refused here, before there is a folder.
-    plan, named = AuditPlan.of(threat, settings), named_models(models)
-    whole, data = data, data.draw(plan.samples, plan.seed)
-    if center is not None and center.shape != data.shape:
-        raise UsageError(f"center must be one input of shape {data.shape}, got {tuple(center.shape)}")
-    how = {"draws": plan.draws, "device": plan.device, "of_data_only": plan.classes_of_data_only}
-    fitted = fitting_all(named, data, threat=threat, **how)
-    for name, found in fitted.items():
-        if not found.gradients:
-            plan.check_blind(name)
-    judged = {name: found.model for name, found in fitted.items()}
-    data = dataclasses.replace(data, classes=next(iter(fitted.values())).classes)
-    weights = {name: weights_key(model) for name, model in judged.items()}
-    about = {"name": data.name, "split": data.split, "samples": len(data), "fingerprint": data.fingerprint}
-    counts = [part.labels.bincount(minlength=len(data.classes)).tolist() for part in (data, whole)]
-    middle = None if center is None else key(center.double().flatten().tolist())
-    config = {**plan.plain(), "models": weights, "data": about, "center": middle}
-    facts = Facts(
-        {name: about_model(found, weights[name], (files or {}).get(name)) for name, found in fitted.items()},
-        {
-            **about,
-            "available": len(whole),
-            "seed": plan.seed,
-            "classes": list(data.classes),
-            "samples_of_classes": counts[0],
-            "available_of_classes": counts[1],
-            "shape": list(data.shape),
-            "notes": list(data.notes),
-            "labels": data.labels.tolist(),
-        },
-        command,
-        {} if plan.corruptions is None else kinds(plan.corruptions, plan.samples),
-    )
-    shared = {} if center is None else {"center": center.numpy()}
+    ready = prepared(models, data, threat, center, files or {}, command, settings)
+    plan, facts = ready.plan, ready.facts
     if plan.together and out is None:
         raise UsageError("several processes share their work in a folder: give out=")
-    again: dict[str, Any] = {"models": models, "data": whole, "threat": threat, "center": center, "out": out}
+    again: dict[str, Any] = {"models": models, "data": data, "threat": threat, "center": center, "out": out}
     again |= {**settings, "files": files, "command": command, "engine": "shared", "workers": 1, "shard": plan.piece}
-    with contextlib.nullcontext() if out is None else run_folder(out, config, together=plan.together) as folder:
+    with contextlib.nullcontext() if out is None else run_folder(out, ready.config, together=plan.together) as folder:
         if folder is not None:
             write_json(folder / TABLES / FACTS, dataclasses.asdict(facts))
-        store = Store(folder / TABLES if folder is not None else None, together=plan.together)
-        runner = Runner(
-            judged, data, store, plan.seed, plan.device, plan.batch_size, plan.version, may_fail=True, shard=plan.piece
-        )
+        runner = ready.runner(Store(folder / TABLES if folder is not None else None, together=plan.together))
         with helped(plan.workers - 1, again):
-            return _audited(runner, plan, facts, config, shared, folder)
+            return _audited(runner, plan, facts, ready.config, ready.shared, folder)
 
 
 def read(folder: str | Path) -> Audit:
