@@ -173,6 +173,8 @@ def _items(name: str, value: Any, hint: Any, kind: type, parts: tuple[Any, ...])
         return tuple(made) if isinstance(value, tuple) else made
     if not parts:
         return tuple(value)
+    if parts == (str, Ellipsis) and type(value) is tuple and set(map(type, value)) <= {str}:
+        return value  # as a million names are, which take seconds one by one
     kinds = (parts[0],) * len(value) if parts[-1] is Ellipsis else parts
     if len(kinds) != len(value):
         return refuse(name, value, hint)

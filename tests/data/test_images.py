@@ -6,12 +6,21 @@ import torch
 from PIL import Image
 
 from steadygrad.data.form import Form
-from steadygrad.data.images import decode, reshape, stack
+from steadygrad.data.image_files import Files, stack
+from steadygrad.data.images import decode, reshape
 from steadygrad.errors import Failure, UsageError
 
 
+class Listed(Files):
+    def __init__(self, *files: tuple[str, bytes]) -> None:
+        self.files = files
+
+    def __call__(self, places: list[int]) -> list[tuple[str, bytes]]:
+        return [self.files[i] for i in places]
+
+
 def stacked(*files: tuple[str, bytes], form: Form = Form()) -> torch.Tensor:  # noqa: B008
-    return stack(lambda rows: [files[i] for i in rows], len(files), form)[:]
+    return stack(Listed(*files), len(files), form)[:]
 
 
 def colors(*shape: int) -> np.ndarray:

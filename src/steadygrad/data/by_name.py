@@ -36,6 +36,7 @@ def load(
     color: str | None = None,
     resize: str | None = None,
     bounds: tuple[float, float] | None = None,
+    verify: bool = False,
 ) -> Dataset:
     """Load a split of a data set.
 
@@ -54,6 +55,8 @@ def load(
             margins, "squash" to change the proportions.
         bounds: smallest and largest value of an input: pixels are scaled to them, and the floats of a file must lie
             within them. By default 0 and 1, or what an `.npz` file says, or the range of a `.csv` file.
+        verify: whether the files of a large data set are told by what is in them now, rather than by hashes that are
+            kept with their sizes and times (`data.hashes`).
 
     What was chosen is in the `notes` of the data, and said.
 
@@ -65,7 +68,7 @@ def load(
     >>> load("digits", "test")
     Dataset(digits/test: 500 samples of shape (1, 8, 8), 10 classes)
     """
-    return read(opened(name, Asked(split, training, Form.of(size, color, resize), bounds)))
+    return read(opened(name, Asked(split, training, Form.of(size, color, resize), bounds, verify)))
 
 
 def opened(name: str | Path, asked: Asked) -> Dataset:

@@ -52,6 +52,9 @@ class DataPlan(Plan):
     bounds: Annotated[tuple[float, float] | None, BeforeValidator(_two)] = Field(
         None, description="Smallest and largest value of an input, e.g. -1,1; by default 0,1, or what a file says."
     )
+    verify: bool = Field(
+        False, description="Read all files of a large data set to tell them, rather than trust size and time of each."
+    )
 
     def opened(self, training: bool = False, like: Classifier | None = None) -> Dataset:
         """The samples to judge on, or to train on, whose images are not read yet.
@@ -60,7 +63,7 @@ class DataPlan(Plan):
             like: images are brought to the shape that this classifier takes, where no flag says otherwise.
         """
         split = self.train_split if training else self.split
-        return opened(self.data, Asked(split, training, self._form(like), self.bounds))
+        return opened(self.data, Asked(split, training, self._form(like), self.bounds, self.verify))
 
     def load(self, training: bool = False, like: Classifier | None = None) -> Dataset:
         """The same, read; what was chosen is said."""

@@ -18,11 +18,12 @@ from steadygrad import readable
 from steadygrad.arguments import arithmetic, fitted, quick
 from steadygrad.data.form import Form
 from steadygrad.data.labels import unlabeled
-from steadygrad.data.lazy import LazyImages
+from steadygrad.data.lazy import LazyImages, contents
 from steadygrad.errors import UsageError
+from steadygrad.progress import task
 from steadygrad.randomness import fresh
 
-_CHUNK = 128
+_CHUNK = 1024
 _STATE = "state the range that they can have: bounds=(low, high), --bounds low,high"
 
 
@@ -67,7 +68,8 @@ class Dataset:
         for field in ("name", "split"):
             object.__setattr__(self, field, readable.name(getattr(self, field)))
         object.__setattr__(self, "classes", readable.names(self.classes))
-        object.__setattr__(self, "ids", tuple(map(readable.readable, self.ids)))
+        if not "".join(self.ids).isprintable():  # of a million at once
+            object.__setattr__(self, "ids", tuple(map(readable.readable, self.ids)))
         object.__setattr__(self, "notes", tuple(map(readable.readable, self.notes)))
         _check_shapes(self)
         _check_labels(self)
@@ -107,29 +109,36 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Short hash of all pixels, labels and ids: equal data in equal order have equal ones on any machine."""
+        """Short hash of all images, labels and ids: equal data in equal order have equal ones on any machine.
+
+        Images in memory are told by their pixels, files that are decoded when they are asked for by their bytes and by
+        the form that they are brought to.
+        """
         digest = hashlib.sha256(f"{self.images.dtype} {tuple(self.images.shape)}{self._scale}".encode())
-        for start in range(0, len(self), _CHUNK):
-            digest.update(self.images[start : start + _CHUNK].contiguous().numpy().data)
+        with task(f"hash {self.source}", len(self)) as advance:
+            for start in range(0, len(self), _CHUNK):
+                for content in contents(self.images, slice(start, start + _CHUNK)):
+                    digest.update(content)
+                advance(min(_CHUNK, len(self) - start))
         digest.update(self.labels.contiguous().numpy().data)
         digest.update("\0".join(self.ids).encode())
         return digest.hexdigest()[:20]
 
     @arithmetic
     def content_keys(self, places: Sequence[int] | None = None) -> tuple[str, ...]:
-        """A short hash per sample (of all, or those at `places`), of its pixels (type, shape, values), label and id.
+        """A short hash per sample (of all, or those at `places`): of its type and shape, its image, its label and id.
 
-        The key of a sample does not depend on the other samples, on their order or on the machine.
+        The key of a sample does not depend on the other samples, on their order or on the machine. Of files that are
+        decoded when they are asked for, the bytes are read, unless their hashes are kept (`data.hashes`).
         """
         kind, known = f"{self.images.dtype} {self.shape}{self._scale}\0".encode(), self._keys
         asked = range(len(self)) if places is None else places
         new = [i for i in dict.fromkeys(asked) if i not in known]
         # In pieces, so that images which are lazy, or do not lie in order in memory, are not all there at once.
         for part in (new[start : start + _CHUNK] for start in range(0, len(new), _CHUNK)):
-            pixels = self.images[part].contiguous().cpu().numpy()
-            for i, image, label in zip(part, pixels, self.labels[part].tolist()):
+            for i, content, label in zip(part, contents(self.images, part), self.labels[part].tolist()):
                 digest = hashlib.sha256(kind + f"{label}\0{self.ids[i]}\0".encode())
-                digest.update(image.data)
+                digest.update(content)
                 known[i] = digest.hexdigest()[:20]
         return tuple(known[i] for i in asked)
 
@@ -295,9 +304,10 @@ def _check_shapes(data: Dataset) -> None:
         raise UsageError(f"the samples of {where} have the shape {data.shape}: there is nothing in them")
     if len(data.shape) == 1 and data.images.dtype == torch.uint8:
         raise UsageError(f"the features of {where} must be float32 in [0, 1], got uint8: divide them by 255")
-    if len(data.ids) != len(data.images) or len(set(data.ids)) != len(data.ids):
+    different = len(set(data.ids))
+    if not different == len(data.ids) == len(data.images):
         raise UsageError(
-            f"the ids of {where} must be different, one per sample: got {len(set(data.ids))} different ids "
+            f"the ids of {where} must be different, one per sample: got {different} different ids "
             f"for {len(data.images)} samples"
         )
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from steadygrad.data.dataset import Dataset
-from steadygrad.data.images import stack
+from steadygrad.data.hashes import Hashes
+from steadygrad.data.image_files import Files, stack
 from steadygrad.data.settle import Look
 from steadygrad.data.splits import Asked, holdout, meaning, role_of
 from steadygrad.errors import UsageError
@@ -28,15 +29,18 @@ _LEFT_BY_SYSTEMS = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir", 
 
 @dataclasses.dataclass(eq=False)
 class Tree:
-    """A folder: the images in it, the other files that are not hidden, and its folders, by name."""
+    """A folder: the images in it, the other files that are not hidden, and its folders, by name.
+
+    Files are told by their paths below the outermost folder, as texts, which of a million take a third of the memory.
+    """
 
     path: Path
-    images: list[Path] = dataclasses.field(default_factory=list)
-    others: list[Path] = dataclasses.field(default_factory=list)
+    images: list[str] = dataclasses.field(default_factory=list)
+    others: list[str] = dataclasses.field(default_factory=list)
     folders: dict[str, Tree] = dataclasses.field(default_factory=dict)
 
     @staticmethod
-    def of(path: Path, above: tuple[str, ...] = ()) -> Tree:
+    def of(path: Path, below: str = "", above: tuple[str, ...] = ()) -> Tree:
         """Look at a folder and all below it; links are followed, but not in circles."""
         tree, above = Tree(path), (*above, os.path.realpath(path))
         for entry in sorted(os.scandir(path), key=lambda e: e.name):
@@ -44,13 +48,13 @@ class Tree:
                 continue
             if _is_dir(entry):
                 if os.path.realpath(entry.path) not in above:
-                    tree.folders[entry.name] = Tree.of(path / entry.name, above)
+                    tree.folders[entry.name] = Tree.of(path / entry.name, f"{below}{entry.name}/", above)
             elif os.path.splitext(entry.name)[1].casefold() not in ENDINGS:
-                tree.others.append(path / entry.name)
+                tree.others.append(below + entry.name)
             elif not entry.is_file():
                 raise UsageError(f"{entry.path} is no file, or a link to nothing: correct or remove it")
             else:
-                tree.images.append(path / entry.name)
+                tree.images.append(below + entry.name)
         return tree
 
     def below(self) -> Iterator[Tree]:
@@ -60,13 +64,13 @@ class Tree:
             yield from folder.below()
 
     @functools.cached_property
-    def files(self) -> list[Path]:
+    def files(self) -> list[str]:
         """All images in it and below, by path."""
-        return sorted((p for tree in self.below() for p in tree.images), key=lambda p: p.as_posix())
+        return sorted(p for tree in self.below() for p in tree.images) if self.folders else self.images
 
     def filled(self) -> dict[str, Tree]:
         """Its folders with images in or below them."""
-        return {name: tree for name, tree in self.folders.items() if tree.files}
+        return {name: tree for name, tree in self.folders.items() if any(inner.images for inner in tree.below())}
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:
@@ -95,36 +99,39 @@ def load_folder(root: Path, name: str, asked: Asked) -> Dataset:
     classes = _classes(everything, root)
     titles, wanted = list(classes), everything if part.split is None else [splits[part.split]]
     among = {id(folder) for base in wanted for folder in base.folders.values()}
-    files = [
-        (path, label)
-        for label, folders in enumerate(classes.values())
-        for folder in folders
-        if id(folder) in among
-        for path in folder.files
-    ]
-    keys = [path.relative_to(root).as_posix() for path, _ in files]
-    kept = holdout([label for _, label in files], part.held, keys)
-    form, dtype, notes = _look(everything).settle(asked.form)
-    images = stack(_Paths([files[i][0] for i in kept]), len(kept), form, dtype)
-    labels = torch.tensor([files[i][1] for i in kept], dtype=torch.int64)
-    ids = tuple(keys[i] for i in kept)
+    keys: list[str] = []
+    counts = []
+    for folders in classes.values():
+        before = len(keys)
+        keys += [key for folder in folders if id(folder) in among for key in folder.files]
+        counts.append(len(keys) - before)
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    if part.held is not None:
+        kept = holdout(labels.tolist(), part.held, keys)
+        keys, labels = [keys[i] for i in kept], labels[kept]
+    form, dtype, notes = _look(root, everything).settle(asked.form)
+    images = stack(_Paths(root, keys, Hashes(root, asked.verify)), len(keys), form, dtype)
     said = [part.note(asked.split), *notes, *_left_out(tree, everything), *_order(titles)]
-    return Dataset(
-        images, labels, tuple(titles), ids, name, part.name, form=form, notes=tuple(note for note in said if note)
-    )
+    told = tuple(note for note in said if note)
+    return Dataset(images, labels, tuple(titles), tuple(keys), name, part.name, form=form, notes=told)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Paths:
-    paths: Sequence[Path]
+class _Paths(Files):
+    root: Path
+    names: Sequence[str]
+    hashes: Hashes | None = None
 
     def __call__(self, places: Sequence[int]) -> Iterator[tuple[str, Path]]:
-        return ((str(self.paths[i]), self.paths[i]) for i in places)
+        return ((str(path), path) for _, path in self.named(places))
+
+    def named(self, places: Sequence[int]) -> list[tuple[str, Path]]:
+        return [(self.names[i], self.root / self.names[i]) for i in places]
 
 
-def _look(bases: Sequence[Tree]) -> Look:
-    paths = [path for base in bases for folder in base.folders.values() for path in folder.files]
-    return Look().add(_Paths(paths), len(paths))
+def _look(root: Path, bases: Sequence[Tree]) -> Look:
+    names = [name for base in bases for folder in base.folders.values() for name in folder.files]
+    return Look().add(_Paths(root, names), len(names))
 
 
 def splits_of(root: Tree, asked: str | None = None) -> dict[str, Tree]:
@@ -213,8 +220,8 @@ def _order(titles: Sequence[str]) -> list[str]:
     return [f"the classes are in numerical order, {titles[0]} to {titles[-1]}, not in that of their letters"]
 
 
-def _endings(paths: Iterator[Path]) -> str:
-    counted = Counter(path.suffix.casefold() or "no ending" for path in paths)
+def _endings(paths: Iterator[str]) -> str:
+    counted = Counter(os.path.splitext(path)[1].casefold() or "no ending" for path in paths)
     return ", ".join(f"{count} {ending}" for ending, count in counted.most_common(5))
 
 

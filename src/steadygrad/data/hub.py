@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from steadygrad.data.arrays import labels_of
 from steadygrad.data.dataset import Dataset
 from steadygrad.data.form import Form
-from steadygrad.data.images import stack
+from steadygrad.data.image_files import Files, stack
 from steadygrad.data.labels import classes_of
 from steadygrad.data.parquet import LOOKED_AT, image_and_label
 from steadygrad.data.settle import Look
@@ -58,7 +57,7 @@ def from_table(table: Any, where: str, name: str, split: str, form: Form) -> Dat
         raise UsageError(f"the column {label!r} of {where} must hold integer labels, got {wrong[0]!r}")
     labels = labels_of(values, f"{where}, column {label!r}")
     # Undecoded, so that a broken image is named by its row and all sources decode alike.
-    files = functools.partial(_contents, table.select_columns([image]).cast_column(image, Image(decode=False)), where)
+    files = _Rows(table.select_columns([image]).cast_column(image, Image(decode=False)), where)
     form, dtype, notes = Look().add(files, min(len(labels), LOOKED_AT)).settle(form)
     images = stack(files, len(labels), form, dtype)
     known = getattr(table.features[label], "names", None)
@@ -92,10 +91,17 @@ def _loaded(source: Source, ask: Asked) -> tuple[Any, str]:
         raise away(source, error) from error
 
 
-def _contents(files: Any, where: str, rows: Sequence[int]) -> Iterator[tuple[str, bytes | Path]]:
-    (values,) = files[list(rows)].values()
-    for row, value in zip(rows, values):
-        here = f"the image in row {row} of {where}"
-        if value is None or (value["bytes"] is None and value["path"] is None):
-            raise Failure(f"{here} is empty")
-        yield here, value["bytes"] if value["bytes"] is not None else Path(value["path"])
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Rows(Files):
+    """The image files in a table, of which only the rows that are asked for are read."""
+
+    table: Any
+    where: str
+
+    def __call__(self, places: Sequence[int]) -> Iterator[tuple[str, bytes | Path]]:
+        (values,) = self.table[list(places)].values()
+        for row, value in zip(places, values):
+            here = f"the image in row {row} of {self.where}"
+            if value is None or (value["bytes"] is None and value["path"] is None):
+                raise Failure(f"{here} is empty")
+            yield here, value["bytes"] if value["bytes"] is not None else Path(value["path"])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,6 @@ import torch
 from torch import Tensor
 
 from steadygrad.data.form import Form
-from steadygrad.data.lazy import LazyImages
 from steadygrad.errors import Failure, UsageError, reading
 
 if TYPE_CHECKING:
@@ -25,9 +22,6 @@ _CHUNK = 1024
 _GRAY = ("1", "L", "LA", "La", "I", "F")
 _DEEP = ("PNG", "PPM")
 """Formats of which Pillow opens 16-bit gray with the mode I, which elsewhere stands for 32 bits."""
-
-Files = Callable[[Sequence[int]], Iterable[tuple[str, "bytes | Path"]]]
-"""Image files by place, as (what errors call it, content or path)."""
 
 
 def opened(source: bytes | Path) -> Image:
@@ -115,61 +109,6 @@ def _array(image: Image) -> np.ndarray[Any, Any]:
 def _sixteen_bit(pixels: np.ndarray[Any, Any], form: Form) -> np.ndarray[Any, Any]:
     images = torch.from_numpy(pixels.astype(np.float32) / 65535)[None, None]
     return reshape(images, form)[0].permute(1, 2, 0).numpy()
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Decoder:
-    """Decodes image files by place into one tensor (n, C, H, W) of the shape and type of `like`; `first` names it."""
-
-    files: Files
-    form: Form
-    first: str
-    like: Tensor
-
-    def __call__(self, rows: Sequence[int]) -> Tensor:
-        out = torch.empty(len(rows), *self.like.shape, dtype=self.like.dtype)
-        # In the order of the source, which may have to open a part of a file for several of them.
-        order = sorted(range(len(rows)), key=rows.__getitem__)
-        for place, (where, source) in zip(order, self.files([rows[i] for i in order])):
-            image = _decoded(source, self.form, where, self.like.dtype)
-            _check_alike(image, self.like, where, self.first)
-            out[place] = image
-        return out
-
-
-def stack(files: Files, count: int, form: Form, dtype: torch.dtype | None = None) -> LazyImages | Tensor:
-    """`count` image files by place as images (N, C, H, W), which are decoded when they are asked for.
-
-    Args:
-        dtype: uint8, or float32 in [0, 1], to which all are scaled; None for what the first one is.
-
-    Raises:
-        Failure: the first file is not a readable image; what is wrong with another is raised when it is met.
-    """
-    if not count:
-        return torch.empty(0, 1, 1, 1, dtype=torch.uint8)
-    ((first, source),) = files([0])
-    like = _decoded(source, form, first, dtype)
-    return LazyImages(Decoder(files, form, first, like), torch.arange(count), like)
-
-
-def _decoded(source: bytes | Path, form: Form, where: str, dtype: torch.dtype | None) -> Tensor:
-    # A copy, since PIL's memory is read-only.
-    image = torch.from_numpy(decode(source, form, where).copy()).permute(2, 0, 1)  # (C, H, W)
-    if dtype is None or image.dtype == dtype:
-        return image
-    return image.to(torch.float32) / 255 if dtype.is_floating_point else (image * 255).round_().to(torch.uint8)
-
-
-def _check_alike(image: Tensor, other: Tensor, where: str, first: str) -> None:
-    (channels, height, width), (wanted, *size) = image.shape, other.shape
-    if channels != wanted:
-        raise UsageError(f"{where} has {channels} channels, {first} has {wanted}: choose color 'gray' or 'rgb'")
-    if [height, width] != size:
-        raise UsageError(
-            f"{where} is {height} x {width} pixels, {first} is {size[0]} x {size[1]}: choose one size, such as "
-            f"{size[0]}x{size[1]}"
-        )
 
 
 def reshape(images: Tensor, form: Form) -> Tensor:

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from steadygrad.data.dataset import Dataset
-from steadygrad.data.images import stack
+from steadygrad.data.hashes import Hashes
+from steadygrad.data.image_files import Files, stack
 from steadygrad.data.labels import Named, classes_of_all, repeated
 from steadygrad.data.settle import Look
 from steadygrad.data.splits import Asked, holdout, numbered
@@ -75,7 +76,8 @@ def load_parquet(path: Path, name: str, asked: Asked) -> Dataset:
             every = rows if paths is files else _Files(paths)
             look.add(every, min(every.count, LOOKED_AT))
     form, dtype, notes = look.settle(asked.form)
-    images = stack(rows.of(keep), len(keep), form, dtype)
+    folder = path if path.is_dir() else path.parent
+    images = stack(rows.of(keep, Hashes(folder, asked.verify)), len(keep), form, dtype)
     ids = numbered(f"{name}/{part.split}/" if divided else f"{name}/", keep)
     kept = torch.tensor([labels[i] for i in keep], dtype=torch.int64)
     said = tuple(note for note in (part.note(asked.split), *notes, *gaps) if note)
@@ -152,7 +154,7 @@ def _labels(path: Path) -> list[int]:
     return values
 
 
-class _Files:
+class _Files(Files):
     """The image files in the kept rows, counted over all Parquet files, which are read one group of rows at a time."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -168,10 +170,10 @@ class _Files:
                 total, largest = total + part.num_rows, max(largest, part.total_byte_size)
         self.count, self.held = total, max(1, _MOST_BYTES // max(largest, 1))
 
-    def of(self, keep: Sequence[int]) -> _Files:
+    def of(self, keep: Sequence[int], hashes: Hashes) -> _Files:
         """These rows."""
         part = copy.copy(self)
-        part.keep = keep
+        part.keep, part.hashes = keep, hashes
         return part
 
     @functools.cached_property
@@ -184,14 +186,24 @@ class _Files:
         return {name: value for name, value in vars(self).items() if name != "column"}
 
     def __call__(self, places: Sequence[int]) -> Iterator[tuple[str, bytes | Path]]:
-        for row in places if self.keep is None else (self.keep[i] for i in places):
-            start, first, path, group = self.groups[bisect.bisect(self.groups, row, key=lambda g: g[0]) - 1]
-            where = f"the image in row {first + row - start} of {path}"
-            value = self.column(path, group)[row - start].as_py()
+        for path, group, first, row in map(self._place, places):
+            where = f"the image in row {first + row} of {path}"
+            value = self.column(path, group)[row].as_py()
             content = value.get("bytes") if isinstance(value, dict) else value
             if not isinstance(content, bytes):
                 raise Failure(f"{where} holds no bytes of an image file")
             yield where, content
+
+    def named(self, places: Sequence[int]) -> list[tuple[str, Path]]:
+        return [
+            (f"{path.parent.name}/{path.name}#{first + row}", path) for path, _, first, row in map(self._place, places)
+        ]
+
+    def _place(self, place: int) -> tuple[Path, int, int, int]:
+        """The file of a row, the group in it, the first row of the group in the file, and the row in the group."""
+        row = place if self.keep is None else self.keep[place]
+        start, first, path, group = self.groups[bisect.bisect(self.groups, row, key=lambda g: g[0]) - 1]
+        return path, group, first, row - start
 
 
 def _column(path: Path, group: int) -> Any:

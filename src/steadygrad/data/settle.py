@@ -9,7 +9,8 @@ from collections import Counter
 import torch
 
 from steadygrad.data.form import Form
-from steadygrad.data.images import Files, is_clear, is_deep, is_gray, opened
+from steadygrad.data.image_files import Files
+from steadygrad.data.images import is_clear, is_deep, is_gray, opened
 
 LOOKED_AT = 2000
 """Of more files than these, as many are looked at, spread evenly over all."""

@@ -62,12 +62,16 @@ class Part(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a caller asks of a source: a split (None as `part_of` says), whether to train on it, a form, and a range."""
+    """What a caller asks of a source: a split (None as `part_of` says), whether to train on it, a form, and a range.
+
+    With `verify` the hashes of files are made anew.
+    """
 
     split: str | None
     training: bool = False
     form: Form = Form()
     bounds: tuple[float, float] | None = None
+    verify: bool = False
 
     def part(self, where: str, available: Iterable[str] = ()) -> Part:
         """The part of a source with these splits that is meant."""

@@ -1,0 +1,127 @@
+"""Hashes of files, kept beside them by size and time: large data are read once to be told from others."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+LENGTH = 20
+"""Bytes of a hash."""
+_NAME = ".steadygrad-hashes"
+_ASKED = 500  # at once, which every build of SQLite takes
+_TABLE = "CREATE TABLE IF NOT EXISTS hashes (name BLOB PRIMARY KEY, stamp TEXT, hash BLOB) WITHOUT ROWID"
+
+
+def hash_of(content: bytes) -> bytes:
+    """The hash of the bytes of a file."""
+    return hashlib.sha256(content).digest()[:LENGTH]
+
+
+@dataclass(frozen=True)
+class Hashes:
+    """The hashes of what is in files below a folder.
+
+    They are kept in a hidden file in that folder, or, where it may not be written, in the user's folder of caches; a
+    file that has another size, modification time or inode than it had is read again. Where neither can be written, or
+    what is there is damaged, everything is read.
+
+    Args:
+        folder: of the data.
+        verify: whether what was kept is not used, but made anew.
+    """
+
+    folder: Path
+    verify: bool = False
+
+    def of(self, named: Sequence[tuple[str, Path]], hashed: Callable[[Sequence[int]], Iterable[bytes]]) -> list[bytes]:
+        """The hash of each of the contents that have these names, and are in these files.
+
+        Args:
+            named: a name below the folder, and the file, of each.
+            hashed: the hashes of the contents at some places of `named`, by reading them.
+        """
+        stamps = _stamps([path for _, path in named])
+        names = [os.fsencode(name) for name, _ in named]
+        with self._opened() as kept:
+            found = {} if kept is None or self.verify else _known(kept, names)
+            out = [found.get((name, stamp), b"") for name, stamp in zip(names, stamps)]
+            missing = [i for i, content in enumerate(out) if not content]
+            if not missing:
+                return out
+            for i, content in zip(missing, hashed(missing)):
+                out[i] = content
+            if kept is not None:
+                rows = [(names[i], stamps[i], out[i]) for i in missing]
+                with contextlib.suppress(sqlite3.Error), kept:  # a full disk, or many others that write
+                    kept.executemany("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?)", rows)
+        return out
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection | None]:
+        """The file of hashes, made if it is not there; None where there can be none."""
+        kept = _connected(self._path())
+        try:
+            yield kept
+        finally:
+            if kept is not None:
+                kept.close()
+
+    def _path(self) -> Path:
+        # A folder that nobody may write is left alone by root too.
+        if os.access(self.folder, os.W_OK) and self.folder.stat().st_mode & 0o222:
+            return self.folder / _NAME
+        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        name = hashlib.sha256(os.fsencode(self.folder.resolve())).hexdigest()[:20]
+        return home / "steadygrad" / f"{name}{_NAME}"
+
+
+def _connected(path: Path) -> sqlite3.Connection | None:
+    for _ in range(2):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kept = sqlite3.connect(path, timeout=10)
+            try:
+                kept.execute(_TABLE)
+                kept.execute("SELECT name, stamp, hash FROM hashes LIMIT 1").fetchall()
+                return kept
+            except BaseException:
+                kept.close()
+                raise
+        except sqlite3.OperationalError:  # it cannot be written or is locked
+            return None
+        except sqlite3.DatabaseError:  # it is damaged
+            with contextlib.suppress(OSError):
+                path.unlink()
+        except OSError:
+            return None
+    return None
+
+
+def _known(kept: sqlite3.Connection, names: Sequence[bytes]) -> dict[tuple[bytes, str], bytes]:
+    """The hashes that are kept, by name and stamp."""
+    found: dict[tuple[bytes, str], bytes] = {}
+    for start in range(0, len(names), _ASKED):
+        part = names[start : start + _ASKED]
+        marks = ", ".join("?" * len(part))
+        with contextlib.suppress(sqlite3.Error):
+            rows = kept.execute(f"SELECT name, stamp, hash FROM hashes WHERE name IN ({marks})", part)
+            found |= {(name, stamp): content for name, stamp, content in rows if len(content) == LENGTH}
+    return found
+
+
+def _stamps(paths: Sequence[Path]) -> list[str]:
+    """What changes with a file, as far as can be told without reading it; empty for one that is not there."""
+    known: dict[Path, str] = {}
+    for path in paths:
+        if path not in known:
+            try:
+                about = os.stat(path)
+                known[path] = f"{about.st_size} {about.st_mtime_ns} {about.st_ino}"
+            except OSError:  # reading it says more
+                known[path] = ""
+    return [known[path] for path in paths]
