@@ -11,6 +11,7 @@ from steadygrad import neurons as neurons
 from steadygrad import recipes as recipes
 from steadygrad import report as report
 from steadygrad.audit import audit as audit
+from steadygrad.audit import audit_cost as audit_cost
 from steadygrad.audit import evaluate as evaluate
 from steadygrad.audit import harden as harden
 from steadygrad.audit import robust_accuracy as robust_accuracy

@@ -35,6 +35,16 @@ def task(description: str, total: int) -> Iterator[Advance]:
         yield advance
 
 
+@contextlib.contextmanager
+def hidden() -> Iterator[None]:
+    """Within the block, tasks are not shown."""
+    token = _opener.set(_silent)
+    try:
+        yield
+    finally:
+        _opener.reset(token)
+
+
 def _log(text: str) -> None:
     logging.getLogger("steadygrad").warning(text)
 

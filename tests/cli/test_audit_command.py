@@ -50,6 +50,19 @@ def test_two_named_models_are_compared(pair: tuple[Path, str]) -> None:
     assert max(len(line) for line in lines if "%" in line) <= 80
 
 
+def test_the_cost_is_told_and_nothing_is_written(trained: Path, tmp_path: Path) -> None:
+    asked = ("audit", trained, *AUDIT, "--gallery", "0", "--out", tmp_path / "run", "--plan")
+    told = done(*asked).out
+    assert "FGSM, linf, eps 0.1" in told
+    assert "in one process of this machine, told from a trial on 16 of 24 samples" in " ".join(told.split())
+    assert max(map(len, told.splitlines()[:-1])) <= 80
+    plain = json.loads(
+        done("audit", trained, *AUDIT, "--gallery", "0", "--out", tmp_path / "run", "--plan", "--json").out
+    )
+    assert plain["seconds"] == pytest.approx(sum(table["seconds"] for table in plain["tables"]))
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_summary_keeps_the_command_that_makes_it_again(pair: tuple[Path, str]) -> None:
     summary = read_json(pair[0] / "summary.json")[0]
     assert summary["command"].startswith("steadygrad audit plain=")

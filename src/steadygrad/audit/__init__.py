@@ -2,6 +2,7 @@
 
 from steadygrad.audit.audit import audit as audit
 from steadygrad.audit.checks.validity import validity as validity
+from steadygrad.audit.cost import audit_cost as audit_cost
 from steadygrad.audit.findings import Audit as Audit
 from steadygrad.audit.harden import Hardening as Hardening
 from steadygrad.audit.harden import harden as harden

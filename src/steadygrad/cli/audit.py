@@ -35,6 +35,7 @@ from steadygrad.named_data import check_reachable
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from steadygrad.audit.cost import AuditCost
     from steadygrad.classifier import Classifier
     from steadygrad.data.data_plan import DataPlan
 
@@ -65,6 +66,10 @@ def audit(
     trust: Trust = False,
     out: Annotated[Path | None, out_option("runs/audit")] = None,
     device: Device = "auto",
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", metavar="", help="Print what it will cost, from a trial on a few samples, and end."),
+    ] = False,
     fail_under: FailUnder = None,
     junit: Junit = None,
     json: Json = False,
@@ -86,6 +91,8 @@ def audit(
       steadygrad audit runs/lenet --data mnist --eps 1/255 --explanations --neurons
 
       steadygrad audit runs/lenet --data mnist --fail-under robust=0.4
+
+      steadygrad audit runs/lenet --data mnist --suite standard --plan
     """
     file = {} if config is None else read_toml(config)
     # A run's own file says in tables what its models and data were, and not where they lie.
@@ -93,33 +100,33 @@ def audit(
     file = file if isinstance(file.get("data"), str) else {n: v for n, v in file.items() if n != "data"}
     check_reachable(str(source.get("data") or file.get("data", "")))
 
-    from steadygrad.audit import audit
+    from steadygrad.audit import audit, audit_cost
     from steadygrad.audit.audit_plan import AuditPlan
     from steadygrad.data.data_plan import DataPlan
     from steadygrad.models.model_plan import ModelPlan
 
     demands = demands_of(fail_under, junit)
     of_data = {name: file.pop(name) for name in DataPlan.model_fields if name in file}
-    plan, where_from = AuditPlan.read({"samples": SAMPLES, **file, **flags}), DataPlan.read({**of_data, **source})
-    if plan.engine != "shared":
+    settings, where_from = AuditPlan.read({"samples": SAMPLES, **file, **flags}), DataPlan.read({**of_data, **source})
+    if settings.engine != "shared":
         alone("audit")
     where = pick_device(device)
     with progress(quiet):
         named, files, dataset = load_named(models, weights, where_from, ModelPlan.read(module), trust=trust)
         center = mean_training_image(where_from, next(iter(named.values())))
+        how: dict[str, Any] = {
+            "center": center if center is not None and center.shape == dataset.shape else None,
+            **settings.given(),
+            "device": where,
+        }
+        threat = replace(settings.threat, bounds=dataset.bounds)
+        if plan:
+            show_cost(audit_cost(named, dataset, threat, **how), json)
+            return
         found, folder = in_folder(
             out,
             "runs/audit",
-            lambda folder: audit(
-                named,
-                dataset,
-                replace(plan.threat, bounds=dataset.bounds),
-                center=center if center is not None and center.shape == dataset.shape else None,
-                out=folder,
-                files=files,
-                command=command_line(),
-                **{**plan.given(), "device": where},
-            ),
+            lambda folder: audit(named, dataset, threat, out=folder, files=files, command=command_line(), **how),
         )
     if rank_and_size()[0] > 0:
         return  # the first process says what all have found
@@ -140,6 +147,31 @@ def show(summary: dict[str, Any], out: Path, json: bool) -> None:
         return
     Console().print(*report.tables(Summary.model_validate(summary)), sep="\n")
     say(f"report: {page}\nsummary: {out / 'summary.json'}")
+
+
+def show_cost(cost: AuditCost, json: bool) -> None:
+    """Print what each table of an audit costs, the longest first."""
+    from rich.console import Console
+
+    from steadygrad.report.terminal import listed
+    from steadygrad.report.wording import duration
+
+    if json:
+        emit(cost.plain())
+        return
+    console = Console()
+    for model in dict.fromkeys(table.model for table in cost.tables):
+        rows = [
+            [t.table, f"{t.samples:,}", f"{t.shards:,}", f"{t.forwards + t.backwards:,.0f}",
+             duration(t.seconds), f"{100 * cost.share(t):.1f} %"]
+            for t in sorted(cost.tables, key=lambda t: -t.seconds) if t.model == model
+        ]  # fmt: skip
+        columns = ["table", "samples", "pieces", "passes", "time", "share"]
+        console.print(listed(columns, rows, model, words=(0,)))
+    say(
+        f"about {duration(cost.seconds)} in one process of this machine, told from a trial on {cost.tried} of "
+        f"{cost.samples:,} samples; leave out what is not needed (steadygrad audit --help)"
+    )
 
 
 def mean_training_image(source: DataPlan, like: Classifier) -> Tensor | None:

@@ -1,0 +1,281 @@
+"""What an audit will cost, told before it is spent: all that it measures is tried on a few samples."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from steadygrad import progress
+from steadygrad.arguments import public
+from steadygrad.audit.prepared import Prepared, prepared
+from steadygrad.audit.summary import summarize
+from steadygrad.calling import logits_of
+from steadygrad.classifier import frozen
+from steadygrad.data.python_data import Samples
+from steadygrad.derivatives import at_once, gradient
+from steadygrad.measuring.measure import Measure
+from steadygrad.measuring.runner import Runner, Tables, borrowed
+from steadygrad.measuring.store import Store
+from steadygrad.measuring.table import Array, Kept, Table
+from steadygrad.threat import Threat
+
+_QUICK = 0.01
+"""Seconds of a pass of one sample below which more samples are tried: what is done besides counts there."""
+_TRIED = 16
+"""Samples that are tried on a quick model."""
+
+
+@dataclass(frozen=True)
+class TableCost:
+    """What one table of an audit costs.
+
+    Attributes:
+        model, table: whose table it is, and its title.
+        samples: in the table.
+        shards: pieces of work, each of which is kept by itself.
+        forwards, backwards: passes of all its samples through the model.
+        seconds: on this machine in one process.
+    """
+
+    model: str
+    table: str
+    samples: int
+    shards: int
+    forwards: float
+    backwards: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class AuditCost:
+    """What an audit costs, table by table; `tried` samples were measured to tell."""
+
+    tables: tuple[TableCost, ...]
+    samples: int
+    tried: int
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole audit in one process."""
+        return sum(table.seconds for table in self.tables)
+
+    def share(self, table: TableCost) -> float:
+        """The part of the whole, between 0 and 1, that a table takes."""
+        return table.seconds / self.seconds if self.seconds else 0.0
+
+    def plain(self) -> dict[str, Any]:
+        """The cost as plain data."""
+        rows = [{**vars(table), "share": self.share(table)} for table in self.tables]
+        return {"samples": self.samples, "tried": self.tried, "seconds": self.seconds, "tables": rows}
+
+
+@public
+def audit_cost(
+    models: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module],
+    data: Samples,
+    threat: Threat,
+    *,
+    center: Tensor | None = None,
+    **settings: Any,
+) -> AuditCost:
+    """What the audit of these arguments would cost: passes are counted and times measured on the first of its samples.
+
+    Nothing is kept. The arguments are those of `audit`; each `AuditCost.tables` entry is one table of its folder.
+
+    Raises:
+        UsageError: as `audit`.
+
+    >>> import steadygrad as sg
+    >>> data = sg.data.load("digits", "test").take(20)
+    >>> model = sg.models.build("mlp", data.shape, data.classes)
+    >>> cost = audit_cost(model, data, sg.linf(0.1), attacks=[sg.attacks.FGSM()], gallery=0)
+    >>> round(sum(cost.share(table) for table in cost.tables), 6)
+    1.0
+    """
+    ready = prepared(models, data, threat, center, {}, "", settings)
+    base, tried = ready.runner(Store()), 1
+    with progress.task("what the audit costs, from a trial", 2) as advance, progress.hidden():
+        spent = _tried(ready, base, tried)
+        advance()
+        parts = [part for parts in spent.values() for part in parts]
+        quick = sum(p.seconds for p in parts) < _QUICK * sum(p.forwards + p.backwards for p in parts)
+        if quick:
+            tried = min(_TRIED, len(ready.data))
+            spent = _tried(ready, base, tried)
+        advance()
+        passes = {name: _pass_seconds(base, name, about["gradients"]) for name, about in ready.facts.models.items()}
+    tables = [_cost(*place, parts, passes[place[0]], quick) for place, parts in spent.items()]
+    return AuditCost(tuple(tables), len(ready.data), tried)
+
+
+@dataclass(frozen=True)
+class _Spent:
+    """What was spent on some samples of a table, which stand for `rows` of it."""
+
+    rows: int
+    tried: int
+    forwards: int
+    backwards: int
+    seconds: float
+    batch: int
+    shard: int
+
+
+@dataclass
+class _Trial:
+    """Tables of as many rows as the audit will ask for, measured on a few samples which stand for all."""
+
+    runner: Runner
+    samples: int
+    size: int
+    spent: dict[tuple[str, str], list[_Spent]] = field(default_factory=lambda: defaultdict(list))
+
+    def run(
+        self,
+        measure: Measure,
+        model: str,
+        *,
+        title: str = "",
+        beside: Sequence[str] = (),
+        rows: Sequence[int] | None = None,
+        given: Mapping[str, Array] | None = None,
+        shared: Mapping[str, Array] | None = None,
+        keep: Sequence[int] = (),
+    ) -> Table:
+        """The table of a measure; its large columns for the rows that are kept."""
+        order, given = range(self.samples) if rows is None else list(rows), dict(given or {})
+        stands_for: dict[tuple[int, bytes], list[int]] = defaultdict(list)  # by sample and what is given with it
+        for row, place in enumerate(order):
+            with_it = b"\0".join(np.ascontiguousarray(values[row]).tobytes() for values in given.values())
+            stands_for[place % self.size, with_it].append(row)
+        rounds: list[list[list[int]]] = []  # in each, a sample occurs once
+        times: dict[int, int] = defaultdict(int)
+        for (place, _), covered in stands_for.items():
+            if times[place] == len(rounds):
+                rounds.append([])
+            rounds[times[place]].append(covered)
+            times[place] += 1
+        tables = []
+        for groups in rounds:
+            first = [rows[0] for rows in groups]
+            tried = [order[row] % self.size for row in first]
+            own = {name: values[first] for name, values in given.items()}
+            how = {"beside": beside, "rows": tried, "given": own, "shared": shared, "keep": tried if keep else ()}
+            tables.append(self._measured(measure, model, title or measure.title, sum(map(len, groups)), how))
+        return _spread(Table.join(tables), [rows for groups in rounds for rows in groups], order, frozenset(keep))
+
+    def _measured(self, measure: Measure, model: str, title: str, rows: int, how: dict[str, Any]) -> Table:
+        names, began, done = (model, *how["beside"]), time.perf_counter(), self.runner.store.computed
+        with _counted([self.runner.models[name] for name in names]) as passes:
+            table = self.runner.run(measure, model, title=title, **how)
+        if self.runner.store.computed > done:
+            seconds, count = time.perf_counter() - began, len(how["rows"])
+            self.spent[model, title].append(
+                _Spent(
+                    rows,
+                    count,
+                    passes[0],
+                    passes[1],
+                    seconds,
+                    self.runner.batch_size,
+                    self.runner.shard or measure.shard,
+                )
+            )
+        return table
+
+
+def _spread(table: Table, groups: list[list[int]], order: Sequence[int], keep: frozenset[int]) -> Table:
+    """The rows of the samples that were tried, at the places of all for which they stand."""
+    at = np.empty(len(order), dtype=np.int64)
+    for place, rows in enumerate(groups):
+        at[rows] = place
+    kept = np.array([row for row, place in enumerate(order) if place in keep], dtype=np.int64)
+    columns: dict[str, Array | Kept] = {}
+    for name, values in table.columns.items():
+        if isinstance(values, Kept):
+            columns[name] = Kept(len(order), kept, values[at[kept]].values)
+        else:
+            columns[name] = values[at]
+    # Samples are told from each other by their names.
+    columns["sample"] = np.array([f"{sample} {row}" for row, sample in zip(order, table["sample"][at], strict=True)])
+    return Table(columns, table.about)
+
+
+@contextlib.contextmanager
+def _counted(models: Sequence[nn.Module]) -> Iterator[list[int]]:
+    """Samples that pass forwards and backwards through the models within the block."""
+    passes = [0, 0]
+
+    def back(gradient: Tensor) -> None:
+        passes[1] += len(gradient)
+
+    def forth(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim:
+            passes[0] += len(output)
+            if output.requires_grad:
+                output.register_hook(back)  # type: ignore[no-untyped-call]
+
+    handles = [model.register_forward_hook(forth) for model in {id(m): m for m in models}.values()]
+    try:
+        yield passes
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tried(ready: Prepared, base: Runner, size: int) -> dict[tuple[str, str], list[_Spent]]:
+    """What the whole audit spends on so many samples, by model and table."""
+    trial = _Trial(dataclasses.replace(base, store=Store(), _done={}), len(ready.data), size)
+
+    def on_corrupted(kind: str) -> Tables:
+        return dataclasses.replace(trial, samples=ready.facts.corrupted[kind])
+
+    summarize(trial, ready.plan, ready.facts, ready.config, ready.shared, on_corrupted)
+    return dict(trial.spent)
+
+
+def _pass_seconds(runner: Runner, name: str, gradients: bool) -> float:
+    """Seconds of one sample in one pass through a model, forward or backward, as part of a batch."""
+    with borrowed([runner.models[name]], runner.device) as device:
+        size = min(len(runner.data), at_once(runner.batch_size, runner.data.shape, device))
+        x = runner.data.batch(range(size))[0].to(device)
+        seconds: list[float] = []
+        with frozen(runner.models[name]) as model:
+            while len(seconds) < 2 or (len(seconds) < 10 and sum(seconds) < 1):
+                began = time.perf_counter()
+                if gradients:
+                    gradient(lambda inputs: logits_of(model, inputs).sum(), x)
+                else:
+                    model(x)
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                seconds.append(time.perf_counter() - began)
+    return min(seconds) / size / (2 if gradients else 1)
+
+
+def _cost(model: str, title: str, parts: list[_Spent], one_pass: float, quick: bool) -> TableCost:
+    """The cost of a table from that of the samples that were tried."""
+    forwards = backwards = seconds = 0.0
+    shards = 0
+    for part in parts:
+        share, pieces = part.rows / part.tried, math.ceil(part.rows / part.shard)
+        forwards, backwards, shards = (
+            forwards + part.forwards * share,
+            backwards + part.backwards * share,
+            shards + pieces,
+        )
+        through = one_pass * (part.forwards + part.backwards)
+        besides = max(0.0, part.seconds - through)
+        # What a quick model spends besides its passes, it spends once for a batch, however large.
+        seconds += through * share + besides * (max(pieces, math.ceil(part.rows / part.batch)) if quick else share)
+    return TableCost(model, title, sum(p.rows for p in parts), shards, forwards, backwards, seconds)

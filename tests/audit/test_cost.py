@@ -1,0 +1,86 @@
+"""What an audit costs, told from a trial: passes as the audit makes them, and nothing kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+import steadygrad as sg
+from gates import counted
+from steadygrad.attacks import FGSM, PGD
+from steadygrad.audit.cost import AuditCost
+from steadygrad.data import Dataset
+
+SETTINGS: dict[str, Any] = {
+    "attacks": [PGD(steps=3), FGSM()], "attributions": (sg.attributions.Saliency(),), "checked": 10, "mapped": 6,
+    "gallery": 2, "explanations": True, "explanation_samples": 3, "explanation_certified": 1, "explanation_steps": 1,
+    "explanation_restarts": 1, "explanation_draws": 1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def some(digits: Dataset) -> Dataset:
+    return digits.draw(14)
+
+
+@pytest.fixture(scope="module")
+def told(honest: nn.Module, some: Dataset) -> AuditCost:
+    return sg.audit_cost(honest, some, sg.linf(0.1), **SETTINGS)
+
+
+def test_the_passes_are_those_of_the_audit_where_all_samples_are_tried(
+    honest: nn.Module, some: Dataset, told: AuditCost
+) -> None:
+    assert told.tried == told.samples == 14
+    with counted(honest) as passes:
+        sg.audit(honest, some, sg.linf(0.1), **SETTINGS)
+    # Besides the tables, an audit tries the model on two samples, some times.
+    assert 0 <= passes["samples"] - sum(table.forwards for table in told.tables) <= 20
+    assert 0 <= passes["samples_back"] - sum(table.backwards for table in told.tables) <= 4
+
+
+def test_every_table_of_an_audit_is_in_the_cost(
+    honest: nn.Module, some: Dataset, told: AuditCost, tmp_path: Path
+) -> None:
+    sg.audit(honest, some, sg.linf(0.1), out=tmp_path / "run", **SETTINGS)
+    pieces = [path.parent for path in (tmp_path / "run" / "tables").rglob("*.parquet")]
+    assert len(told.tables) == len(set(pieces))
+    assert sum(table.shards for table in told.tables) == len(pieces)
+
+
+def test_few_samples_stand_for_many(honest: nn.Module, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("steadygrad.audit.cost"), "_TRIED", 3)
+    settings: dict[str, Any] = {"attacks": [sg.attacks.RandomNoise(draws=4)], "checked": 40, "mapped": 30}
+    cost = sg.audit_cost(honest, digits, sg.linf(1e-4), samples=250, **settings)
+    assert cost.tried == 3
+    by_name = {table.table: table for table in cost.tables}
+    # Nothing falls so near, so that all samples cost the same.
+    noise = by_name["RandomNoise, 4 draws, linf, eps 0.0001"]
+    assert (noise.samples, noise.shards, noise.backwards) == (250, 2, 0)
+    assert noise.forwards == 250 * by_name["RandomNoise, 4 draws, linf, eps 0.0002"].forwards / 40
+    assert by_name["stability of Saliency"].samples == 30
+    assert by_name["RandomNoise, 4 draws, targeted"].samples == 10
+
+
+def test_the_shares_are_of_the_whole_and_plain(told: AuditCost) -> None:
+    assert sum(told.share(table) for table in told.tables) == pytest.approx(1)
+    assert all(table.seconds > 0 and table.forwards > 0 for table in told.tables)
+    plain = told.plain()
+    assert plain["seconds"] == told.seconds
+    assert plain["tables"][0] == {**dataclasses.asdict(told.tables[0]), "share": told.share(told.tables[0])}
+
+
+def test_the_model_is_left_as_it_was(honest: nn.Module, told: AuditCost) -> None:
+    assert not any(m._forward_hooks for m in honest.modules())
+
+
+def test_what_an_audit_refuses_is_refused(honest: nn.Module, some: Dataset) -> None:
+    with pytest.raises(sg.UsageError, match="one positive radius"):
+        sg.audit_cost(honest, some, sg.linf())
+    with pytest.raises(sg.UsageError, match="gallary"):
+        sg.audit_cost(honest, some, sg.linf(0.1), gallary=2)
