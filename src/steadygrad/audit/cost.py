@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from steadygrad import progress
 from steadygrad.arguments import public
 from steadygrad.audit.prepared import Prepared, prepared
-from steadygrad.audit.summary import summarize
 from steadygrad.calling import logits_of
 from steadygrad.classifier import frozen
 from steadygrad.data.python_data import Samples
@@ -235,6 +234,8 @@ def _counted(models: Sequence[nn.Module]) -> Iterator[list[int]]:
 
 def _tried(ready: Prepared, base: Runner, size: int) -> dict[tuple[str, str], list[_Spent]]:
     """What the whole audit spends on so many samples, by model and table."""
+    from steadygrad.audit.summary import summarize
+
     trial = _Trial(dataclasses.replace(base, store=Store(), _done={}), len(ready.data), size)
 
     def on_corrupted(kind: str) -> Tables:
