@@ -89,12 +89,12 @@ def stopped_at(steps: int) -> Iterator[None]:
     """Training stops, without any notice, before step number `steps` of the block."""
     original, count = Loop.step, 0
 
-    def step(self: Loop, batch: torch.Tensor) -> None:
+    def step(self: Loop, *batches: torch.Tensor) -> None:
         nonlocal count
         if count == steps:
             raise Stopped
         count += 1
-        original(self, batch)
+        original(self, *batches)
 
     Loop.step = step  # type: ignore[method-assign]
     try:

@@ -105,10 +105,10 @@ def test_a_stopped_training_continues_with_its_record(data, tmp_path, monkeypatc
 def test_a_step_at_which_ctrl_c_came_is_no_row_of_the_record(data, tmp_path, monkeypatch):
     step, count = Loop.step, 0
 
-    def pressed(loop, batch):
+    def pressed(loop, *batches):
         nonlocal count
         count += 1
-        step(loop, batch)
+        step(loop, *batches)
         if count == 3:
             loop.stop.number = signal.SIGINT
 

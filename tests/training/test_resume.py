@@ -175,12 +175,12 @@ def test_weights_that_are_not_finite_never_reach_the_checkpoint(
 def test_ctrl_c_keeps_every_finished_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original, count = loop.Loop.step, 0
 
-    def step(self: loop.Loop, batch: torch.Tensor) -> None:
+    def step(self: loop.Loop, *batches: torch.Tensor) -> None:
         nonlocal count
         count += 1
         if count == 6:
             signal.raise_signal(signal.SIGINT)
-        original(self, batch)
+        original(self, *batches)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop.Loop, "step", step)
@@ -196,7 +196,7 @@ def test_ctrl_c_keeps_every_finished_step(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_second_ctrl_c_stops_at_once_and_without_a_folder_the_first_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def step(self: loop.Loop, batch: torch.Tensor) -> None:
+    def step(self: loop.Loop, *batches: torch.Tensor) -> None:
         signal.raise_signal(signal.SIGINT)
         if self.folder is not None:
             signal.raise_signal(signal.SIGINT)

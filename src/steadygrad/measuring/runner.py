@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from steadygrad import __version__, progress, provenance
 from steadygrad.calling import called, check_weights, samples_may_fail
 from steadygrad.data import Dataset
+from steadygrad.data.ahead import Ahead
 from steadygrad.derivatives import at_once
 from steadygrad.errors import Failure, UsageError, out_of_memory
 from steadygrad.files import key
@@ -83,6 +84,7 @@ class Runner:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {self.batch_size}")
+        self._ahead = Ahead(self.data)
 
     def run(
         self,
@@ -113,14 +115,15 @@ class Runner:
         order = np.arange(len(self.data)) if rows is None else np.asarray(rows, dtype=np.int64)
         if not len(order):
             raise UsageError(f"{title or measure.title} needs at least one sample")
-        job = _Job(self, measure, (model, *beside), order, dict(given or {}), dict(shared or {}), frozenset(keep))
+        size = self.shard or measure.shard
+        names_of = (model, *beside)
+        job = _Job(self, measure, names_of, order, dict(given or {}), dict(shared or {}), frozenset(keep), size)
         place = place_of(model, title or measure.title)
         with borrowed([self.models[n] for n in job.names], self.device) as device:
             base = job.key(device)
             rows_before, before = self._done.get(f"{place} {base}", (order[:0], None))
             if before is not None and not given and not keep and np.isin(order, rows_before).all():
                 return before.select(np.searchsorted(rows_before, order, sorter=np.argsort(rows_before)))
-            size = self.shard or measure.shard
             shards = [slice(start, min(start + size, len(order))) for start in range(0, len(order), size)]
             names = [f"{part.start:07d}-{key(base, *job.content(part))}" for part in shards]
             parts: dict[int, Table] = {}
@@ -184,6 +187,7 @@ class _Job:
     given: Mapping[str, Array]
     shared: Mapping[str, Array]
     keep: frozenset[int]
+    shard: int
 
     def key(self, device: torch.device) -> str:
         runner = self.runner
@@ -215,7 +219,7 @@ class _Job:
     def _measured(self, part: slice, device: torch.device, size: int) -> Table:
         starts = range(part.start, part.stop, size)
         try:
-            return Table.join([self._batch(slice(s, min(s + size, part.stop)), device) for s in starts])
+            return Table.join([self._batch(slice(s, min(s + size, part.stop)), device, size) for s in starts])
         except (UsageError, Failure) as error:
             if not self.measure.may_refuse:
                 raise
@@ -232,9 +236,15 @@ class _Job:
         places, data = self.rows[part].tolist(), self.runner.data
         return np.array([data.ids[i] for i in places]), data.labels[places].numpy()
 
-    def _batch(self, part: slice, device: torch.device) -> Table:
+    def _following(self, start: int, size: int) -> Array:
+        """The places of the batch that begins at a row; none where another process may have it."""
+        if start % self.shard == 0 and self.runner.store.together:
+            return self.rows[:0]
+        return self.rows[start : min(start + size, (start // self.shard + 1) * self.shard)]
+
+    def _batch(self, part: slice, device: torch.device, size: int) -> Table:
         runner, places = self.runner, self.rows[part].tolist()
-        x, y = runner.data.batch(places)
+        x, y = runner._ahead.batch(places, self._following(part.stop, size).tolist())
         ids, labels = self._samples(part)
         given = {name: values[part] for name, values in self.given.items()}
         seeds = runner.seeds(self.measure.draws_as, ids.tolist())

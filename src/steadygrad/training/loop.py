@@ -19,6 +19,7 @@ from steadygrad.attacks import PGD
 from steadygrad.calling import unwrap
 from steadygrad.classifier import Classifier, check_model, frozen
 from steadygrad.data import Dataset
+from steadygrad.data.ahead import Ahead, in_turn
 from steadygrad.defenses import Defense, State
 from steadygrad.derivatives import breaks_off
 from steadygrad.errors import Failure, UsageError
@@ -81,6 +82,7 @@ class Loop:
             raise UsageError(f"{self.model.name} has no weights that require a gradient: nothing can be trained")
         x, _ = self.train.batch(slice(0, 2))
         check_model(self.model, x.to(self.device), len(self.train.classes), self.model.name)
+        self.ahead = Ahead(self.train)
         self.steps = len(steps_of(len(self.train), settings.batch_size, self.seed, 0))
         if len(self.train) // self.steps < processes.size:
             raise UsageError(f"batch_size={settings.batch_size} is too small for {processes.size} processes")
@@ -144,7 +146,7 @@ class Loop:
             layer.eval()
         while progress.step < self.steps:
             with self.drawing(progress.step):
-                self.step(batches[progress.step])
+                self.step(*batches[progress.step : progress.step + 2])
             progress.step += 1
             advance()
             # The end of the epoch is a checkpoint of its own.
@@ -173,13 +175,14 @@ class Loop:
             self.processes.copy_first(found.values())
             self.progress.memory |= found
 
-    def step(self, batch: Tensor) -> None:
-        """One step of the optimizer on this process's share of a batch (positions in the data)."""
+    def step(self, batch: Tensor, following: Tensor | None = None) -> None:
+        """One step of the optimizer on this process's share of a batch (positions in the data), and of the next one."""
         progress, settings = self.progress, self.settings
         place = (self.seed, progress.epoch, progress.step)
         part = self.processes.share(len(batch))
         samples = batch[part].to(self.train.labels.device)
-        x, y = (t.to(self.device, non_blocking=True) for t in self.train.batch(samples))
+        later = () if following is None else following[self.processes.share(len(following))].tolist()
+        x, y = (t.to(self.device, non_blocking=True) for t in self.ahead.batch(samples, later))
         seed = seed_of("augment", *place)
         follow = functools.partial(augmented, kind=settings.augment, seed=seed, count=len(batch), part=part)
         x = follow(x)
@@ -255,15 +258,17 @@ class Loop:
         if data is None:
             return {}
         hits = torch.zeros(2, dtype=torch.int64, device=self.device)
-        for start in range(0, len(data), settings.batch_size):
-            part = self.processes.share(min(settings.batch_size, len(data) - start))
-            if part.stop == part.start:
+        starts = range(0, len(data), settings.batch_size)
+        mine = [range(len(data))[s : s + settings.batch_size] for s in starts]
+        mine = [part[self.processes.share(len(part))] for part in mine]
+        for start, part, batch in zip(starts, mine, in_turn(data, mine)):
+            if not part:
                 continue
-            x, y = (t.to(self.device) for t in data.batch(slice(start + part.start, start + part.stop)))
+            x, y = (t.to(self.device) for t in batch)
             with self.drawing("validation", start), frozen(self.model), torch.no_grad():
                 hits[0] += (self.model(x).argmax(1) == y).sum()
             if settings.robust_eps is not None:
-                hits[1] += self.robust_hits(x, y, start + part.start)
+                hits[1] += self.robust_hits(x, y, part.start)
         shares = [count / len(data) for count in self.processes.sum(hits).tolist()]
         names = ("validation_accuracy", "validation_robust")[: 2 if settings.robust_eps is not None else 1]
         return dict(zip(names, shares))

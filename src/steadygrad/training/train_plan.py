@@ -12,6 +12,7 @@ from pydantic import Field
 from steadygrad import defenses, models, readable, recipes
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
+from steadygrad.data.ahead import in_order
 from steadygrad.data.data_plan import DataPlan
 from steadygrad.defenses import Defense
 from steadygrad.files import read_toml
@@ -106,8 +107,8 @@ def moments(data: Dataset) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel, or of all features, from at most 10,000 samples drawn from the data."""
     drawn, count = data.take(10_000, seed=0), 0
     total = squares = torch.zeros((), dtype=torch.float64)
-    for start in range(0, len(drawn), _CHUNK):
-        x = drawn.batch(slice(start, start + _CHUNK))[0].double()
+    for inputs, _ in in_order(drawn, _CHUNK):
+        x = inputs.double()
         rows = x.transpose(0, 1).flatten(1) if x.ndim > 2 else x.flatten()[None]  # (C, values)
         count += rows.shape[1]
         total, squares = total + rows.sum(1), squares + rows.square().sum(1)

@@ -15,6 +15,7 @@ from steadygrad.attacks import DeepFool
 from steadygrad.attacks.deepfool_change import deepfool_change
 from steadygrad.classifier import frozen, predict
 from steadygrad.data import Dataset
+from steadygrad.data.ahead import in_order
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.measuring.statistics import Estimate, mean
 from steadygrad.measuring.table import Table
@@ -74,8 +75,8 @@ def mean_ratio(table: Table, norm: str = "norm") -> Estimate | None:
 def mean_image(data: Dataset) -> Tensor:
     """The mean of all inputs (*), float32."""
     total = torch.zeros(data.shape, dtype=torch.float64)
-    for start in range(0, len(data), 200):
-        total += data.batch(slice(start, start + 200))[0].sum(0, dtype=torch.float64)
+    for x, _ in in_order(data, 200):
+        total += x.sum(0, dtype=torch.float64)
     return (total / len(data)).float()
 
 
