@@ -1,13 +1,13 @@
 """The resident memory of an audit from its first to its last second: it must not grow with the number of images.
 
     python -m benchmarks.memory_curve [--data cifar10] [--split train] [--samples 50000] [--attack fgsm ...]
-    python -m benchmarks.memory_curve --jpegs 20000 [--size 160]
+    python -m benchmarks.memory_curve --jpegs 20000 [--size 160] [--train]
     python -m benchmarks.memory_curve --ids 1000000
 
 Audits a small convolutional network on all samples of a data set by name or path, or of a folder of JPEG files that is
 written before, in a process of its own, whose resident memory is looked at twice a second; prints a line for each part
 of the time and the largest value. With `--ids` a folder of so many files, links to a few, is listed, and nothing is
-decoded. `--json FILE` keeps the curve.
+decoded; with `--train` the network is trained for an epoch instead. `--json FILE` keeps the curve.
 """
 
 from __future__ import annotations
@@ -63,6 +63,10 @@ def inside(given: argparse.Namespace) -> dict[str, Any]:
     )  # fmt: skip
     for weight in model.parameters():
         weight.data = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) / 10
+    if given.train:
+        classifier = sg.Classifier(model, classes=data.classes, input_shape=data.shape)
+        sg.fit(classifier, sg.defenses.Plain(), data, settings=sg.FitSettings(epochs=1), out=given.out)
+        return {**found, "train": time.monotonic() - started - found["load"]}
     audit = sg.audit(
         model.eval(), data, sg.linf(given.eps), attacks=given.attack or ["fgsm", "pgd:steps=10"], samples=given.samples,
         gallery=given.gallery, checked=given.checked, mapped=given.checked, out=given.out,
@@ -88,6 +92,7 @@ def curve(given: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
             points.append((round(time.monotonic() - started, 1), round(resident(process.pid))))
             time.sleep(_LOOK)
         lines = process.stdout.read().splitlines()
+    points = [point for point in points if point[1]]  # of an ended process there is nothing
     if process.returncode:
         raise SystemExit(process.returncode)
     return {**json.loads(lines[-1]), "curve": points}
@@ -96,8 +101,10 @@ def curve(given: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
 def show(found: dict[str, Any], parts: int = 20) -> None:
     """Print what was found, and the largest value of each part of the curve."""
     points = found["curve"]
-    audit = f", {found['audited']} of them audited in {found['audit']:.0f} s" if "audit" in found else ""
-    print(f"{found['samples']} samples ({found['kind']}) loaded in {found['load']:.1f} s{audit}")
+    print(f"{found['samples']} samples ({found['kind']}) loaded in {found['load']:.1f} s")
+    for what, many in (("audit", "audited"), ("train", "samples")):
+        if what in found:
+            print(f"{what} of {found[many]} samples: {found[what]:.0f} s")
     for part in np.array_split(np.array(points), min(parts, len(points))):
         print(f"{part[0, 0]:7.0f} s {part[:, 1].max():6.0f} MB {'#' * int(part[:, 1].max() / 25)}")
     print(f"largest: {max(size for _, size in points)} MB")
@@ -117,6 +124,7 @@ def main() -> None:
     options.add_argument("--checked", type=int, default=100)
     options.add_argument("--gallery", type=int, default=4)
     options.add_argument("--out")
+    options.add_argument("--train", action="store_true")
     options.add_argument("--json", type=Path)
     options.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     given = options.parse_args()

@@ -28,10 +28,11 @@ from steadygrad.audit.findings import Audit
 from steadygrad.audit.schema import Summary
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
+from steadygrad.data.mean_image import mean_image
 from steadygrad.errors import UsageError
 from steadygrad.files import read_json, read_toml
 from steadygrad.measuring.measures.attacked import RECORDS
-from steadygrad.measuring.measures.rho2 import Rho2, mean_image, mean_ratio
+from steadygrad.measuring.measures.rho2 import Rho2, mean_ratio
 from steadygrad.measuring.runner import Runner
 from steadygrad.registry import describe, label_of
 

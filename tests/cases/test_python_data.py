@@ -245,6 +245,24 @@ def test_large_data_sets_are_read_when_they_are_asked_for(small: bool, monkeypat
     assert (found.classes, found.ids, found.labels.tolist()) == (memory.classes, memory.ids, memory.labels.tolist())
 
 
+@pytest.mark.parametrize("kind", ["array", "loader"])
+def test_tables_and_loaders_of_large_data_are_not_held(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = hugging_face("numpy") if kind == "array" else DataLoader(Photos(to_tensor), batch_size=5)
+    memory = dataset_of(given)
+    monkeypatch.setattr(lazy, "MOST_BYTES", 100)
+    found = dataset_of(given)
+    assert isinstance(found.images, LazyImages)
+    assert found.fingerprint == memory.fingerprint
+    assert (found.classes, found.ids, found.labels.tolist()) == (memory.classes, memory.ids, memory.labels.tolist())
+    if kind == "array":
+        read: list[int] = []
+        column = type(found.images.read.x)  # type: ignore[attr-defined]
+        whole = column.__getitem__
+        monkeypatch.setattr(column, "__getitem__", lambda self, rows: (read.extend(rows), whole(self, rows))[1])
+        found.batch([7, 2])
+        assert read == [7, 2]
+
+
 def test_our_data_are_a_torch_data_set() -> None:
     found = data.load("digits", "test").take(20)
     x, y = found.tensors()

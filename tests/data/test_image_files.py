@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -16,7 +17,8 @@ from steadygrad.data import Dataset, image_files, lazy
 from steadygrad.data.form import Form
 from steadygrad.data.hashes import _NAME, hash_of
 from steadygrad.data.images import decode
-from steadygrad.errors import Failure
+from steadygrad.data.mean_image import mean_image
+from steadygrad.errors import Failure, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +153,32 @@ def test_rows_are_told_by_their_bytes_too(kind, tmp_path, make_parquet, make_png
     if kind == "parquet":
         assert data.load(path.parent, "train").draw(4).content_keys() == drawn.content_keys()
         assert counted.since() == (0, 1)
+
+
+def test_the_mean_image_is_made_once(pets, tmp_path, counted):
+    loaded = data.load(pets, "all").draw(12)
+    counted.since()
+    mean = mean_image(loaded)
+    assert mean.equal(loaded.tensors()[0].double().mean(0).float())
+    assert counted.since() == (12, 24)
+    assert mean_image(loaded).equal(mean)
+    assert counted.since() == (0, 0)
+    next((tmp_path / "caches" / "steadygrad").glob("mean-*")).write_bytes(b"cut")
+    assert mean_image(loaded).equal(mean)
+
+
+def test_harden_tells_files_apart_without_decoding_them(pets, counted):
+    from steadygrad.audit.harden import _check_unseen
+
+    loaded = data.load(pets, "all")
+    first, second = loaded.divide(0.5, seed=0)
+    counted.since()
+    _check_unseen(first, [second])
+    with pytest.raises(UsageError, match="10 of 10 test samples are among those that are trained on"):
+        _check_unseen(first, [loaded])
+    with pytest.raises(UsageError, match="10 of 10 test samples have the pixels"):
+        _check_unseen(first, [dataclasses.replace(first, ids=second.ids)])
+    assert counted.since() == (20, 0)
 
 
 def test_threads_read_and_decode_the_same(pets, monkeypatch):

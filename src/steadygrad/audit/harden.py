@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from steadygrad.arguments import public
 from steadygrad.audit.audit import audit
@@ -22,6 +20,7 @@ from steadygrad.audit.findings import Audit
 from steadygrad.audit.further_changes import further_changes
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
+from steadygrad.data.lazy import digests
 from steadygrad.data.python_data import Samples
 from steadygrad.defenses import Defense
 from steadygrad.errors import UsageError
@@ -186,25 +185,22 @@ def _check_unseen(test: Dataset, parts: Sequence[Dataset]) -> None:
     """
     way_out = "give test data that the training does not see, such as the split 'test'"
     rows = {name: i for i, name in enumerate(test.ids)}
-    for part in (p for p in parts if p.shape == test.shape):
+    tested, *trained = digests([test.images, *(part.images for part in parts)])
+    for part, found in zip(parts, trained):
         shared = [(i, rows[name]) for i, name in enumerate(part.ids) if name in rows]
-        same = [row for i, row in shared if torch.equal(part.images[i], test.images[row])]
+        same = [row for i, row in shared if found[i] == tested[row]]
         if same:
             raise UsageError(
                 f"{len(same)} of {len(test)} test samples are among those that are trained on, the first is "
                 f"{test.ids[same[0]]!r}: {way_out}"
             )
-    seen = {_digest(image) for part in parts for image in part.images}
-    doubles = sum(_digest(image) in seen for image in test.images)
+    seen = {digest for found in trained for digest in found}
+    doubles = sum(digest in seen for digest in tested)
     if 2 * doubles > len(test):
         raise UsageError(
             f"{doubles} of {len(test)} test samples have the pixels of samples that are trained on, under other ids: "
             f"{way_out}"
         )
-
-
-def _digest(image: Tensor) -> bytes:
-    return hashlib.blake2b(image.contiguous().numpy().data, digest_size=16).digest()
 
 
 def _side(found: Audit, name: str) -> Side:

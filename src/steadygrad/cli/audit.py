@@ -175,15 +175,15 @@ def show_cost(cost: AuditCost, json: bool) -> None:
 
 
 def mean_training_image(source: DataPlan, like: Classifier) -> Tensor | None:
-    """The mean training image, of at most 10,000 images; None where there is no training split.
+    """The mean training image, of at most 10,000 images, which alone are read; None where there is no training split.
 
     Repositories on the Hub are not asked for it: their training split may be many times the test split.
     """
-    from steadygrad.measuring.measures.rho2 import mean_image
+    from steadygrad.data.mean_image import mean_image
 
     if source.data.startswith("hub:"):
         return None
     try:
-        return mean_image(source.load(training=True, like=like).take(_MEAN_OF, seed=0))
+        return mean_image(source.fitted(training=True, like=like).take(_MEAN_OF, seed=0))
     except (UsageError, Failure):
         return None

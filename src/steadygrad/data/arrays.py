@@ -67,12 +67,40 @@ def from_arrays(
     Dataset(arrays/all: 4 samples of shape (1, 8, 8), 2 classes)
     """
     where = f"{name}/{split}"
-    large = isinstance(x, np.memmap) and x.nbytes > lazy.MOST_BYTES
-    if large:
-        images: Tensor | lazy.LazyImages = _lazy(x, ids, where, bounds, channels)
-    else:
-        images = samples_of(tensor_of(x, "x", where), where, bounds, channels)
-        _refuse_zero_and_one(images, where)
+    if isinstance(x, np.memmap) and x.nbytes > lazy.MOST_BYTES:
+        return from_rows(x, y, classes, name=name, split=split, ids=ids, bounds=bounds, channels=channels)
+    images = samples_of(tensor_of(x, "x", where), where, bounds, channels)
+    _refuse_zero_and_one(images, where)
+    return _labeled(images, y, classes, name, split, ids, bounds)
+
+
+def from_rows(
+    x: Any,
+    y: ArrayOf,
+    classes: Sequence[str] | int | None = None,
+    *,
+    name: str = "arrays",
+    split: str = "all",
+    ids: Sequence[str] | None = None,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    channels: str | None = None,
+) -> Dataset:
+    """The same of what gives the samples at a list of places as an array: they are read when they are asked for."""
+    read = _Rows(x, ids, f"{name}/{split}", bounds, channels)
+    images = lazy.LazyImages(read, torch.arange(len(x)), read([0])[0])
+    return _labeled(images, y, classes, name, split, ids, bounds)
+
+
+def _labeled(
+    images: Tensor | lazy.LazyImages,
+    y: ArrayOf,
+    classes: Sequence[str] | int | None,
+    name: str,
+    split: str,
+    ids: Sequence[str] | None,
+    bounds: tuple[float, float],
+) -> Dataset:
+    where = f"{name}/{split}"
     labels = labels_of(y, where)
     if len(images) != len(labels):
         raise UsageError(f"{where} has {len(images)} samples in x but {len(labels)} labels in y")
@@ -83,9 +111,9 @@ def from_arrays(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Rows:
-    """Reads rows of a memory-mapped array, and checks their values."""
+    """Reads rows, such as those of a memory-mapped array, and checks their values."""
 
-    x: Array
+    x: Any
     ids: Sequence[str] | None
     where: str
     bounds: tuple[float, float]
@@ -96,13 +124,6 @@ class _Rows:
         names = numbered(f"{self.where}/", rows) if self.ids is None else [self.ids[i] for i in rows]
         check_values(values, names, self.where, self.bounds)
         return clipped(values, self.bounds)
-
-
-def _lazy(
-    x: Array, ids: Sequence[str] | None, where: str, bounds: tuple[float, float], channels: str | None
-) -> lazy.LazyImages:
-    read = _Rows(x, ids, where, bounds, channels)
-    return lazy.LazyImages(read, torch.arange(len(x)), read([0])[0])
 
 
 def load_npz(path: Path, name: str, asked: Asked) -> Dataset:

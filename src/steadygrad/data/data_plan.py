@@ -66,16 +66,20 @@ class DataPlan(Plan):
         return opened(self.data, Asked(split, training, self._form(like), self.bounds, self.verify))
 
     def load(self, training: bool = False, like: Classifier | None = None) -> Dataset:
-        """The same, read; what was chosen is said."""
+        """The samples as `fitted` gives them, read; what was chosen is said."""
+        return read(self.fitted(training, like))
+
+    def fitted(self, training: bool = False, like: Classifier | None = None) -> Dataset:
+        """The samples whose images are not read yet, in the shape that this classifier takes."""
         seen = self.opened(training)
         shape = None if like is None else like.input_shape
         if like is None or shape is None or not len(shape) == len(seen.shape) == 3:
-            return read(seen)
+            return seen
         if shape == seen.shape and not like.preparation:
-            return read(seen)
+            return seen
         data, words = self.opened(training, like), self._form(like).words(shape[0])
         given = "" if shape == seen.shape else f" of shape {seen.shape}"
-        return read(dataclasses.replace(data, notes=(*data.notes, f"images{given} become {words}, for {like.name}")))
+        return dataclasses.replace(data, notes=(*data.notes, f"images{given} become {words}, for {like.name}"))
 
     def check_apart(self) -> None:
         """Refuse that samples are trained on and judged on."""

@@ -17,6 +17,11 @@ _ASKED = 500  # at once, which every build of SQLite takes
 _TABLE = "CREATE TABLE IF NOT EXISTS hashes (name BLOB PRIMARY KEY, stamp TEXT, hash BLOB) WITHOUT ROWID"
 
 
+def caches() -> Path:
+    """The user's folder for what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "steadygrad"
+
+
 def hash_of(content: bytes) -> bytes:
     """The hash of the bytes of a file."""
     return hashlib.sha256(content).digest()[:LENGTH]
@@ -75,9 +80,8 @@ class Hashes:
         # A folder that nobody may write is left alone by root too.
         if os.access(self.folder, os.W_OK) and self.folder.stat().st_mode & 0o222:
             return self.folder / _NAME
-        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         name = hashlib.sha256(os.fsencode(self.folder.resolve())).hexdigest()[:20]
-        return home / "steadygrad" / f"{name}{_NAME}"
+        return caches() / f"{name}{_NAME}"
 
 
 def _connected(path: Path) -> sqlite3.Connection | None:

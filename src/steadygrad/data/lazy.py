@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +40,11 @@ class LazyImages:
     def dtype(self) -> torch.dtype:
         return self.like.dtype
 
+    @property
+    def fits(self) -> bool:
+        """Whether all of them decoded take no more memory than `MOST_BYTES`."""
+        return len(self) * self.like.numel() * self.like.element_size() <= MOST_BYTES
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -72,13 +78,30 @@ class LazyImages:
         return LazyImages(_Changed(self.read, change), self.rows, change(self.like[None])[0])
 
 
-def contents(images: Tensor | LazyImages, places: Sequence[int] | slice) -> Iterator[Any]:
-    """What tells images from others, as bytes: their hashes, where these need no decoding, or their pixels."""
-    if isinstance(images, LazyImages) and images.hashes is not None:
+def contents(images: Tensor | LazyImages, places: Sequence[int] | slice, decoded: bool = False) -> Iterator[Any]:
+    """What tells images from others, as bytes: their hashes, where these need no decoding, or their pixels.
+
+    Args:
+        decoded: whether their pixels are wanted in any case.
+    """
+    if isinstance(images, LazyImages) and images.hashes is not None and not decoded:
         yield from images.hashes(images.rows[places].tolist())
     else:
         pixels = images[places].contiguous().cpu().numpy()
         yield from (image.data for image in pixels)
+
+
+def digests(several: Sequence[Tensor | LazyImages]) -> list[list[bytes]]:
+    """A hash of each image of several sets, the same for equal ones; of the files alone, if that is what all hold."""
+    decoded = any(getattr(images, "hashes", None) is None for images in several)
+    return [
+        [
+            hashlib.blake2b(content, digest_size=16).digest()
+            for start in range(0, len(images), _CHUNK)
+            for content in contents(images, slice(start, start + _CHUNK), decoded)
+        ]
+        for images in several
+    ]
 
 
 @dataclass(frozen=True)
@@ -94,9 +117,9 @@ def loaded(images: Tensor | LazyImages, what: str) -> Tensor | LazyImages:
     """The images in memory, unless they would take more than `MOST_BYTES` there."""
     if isinstance(images, Tensor):
         return images
-    count = len(images)
-    if count * images.like.numel() * images.like.element_size() > MOST_BYTES:
+    if not images.fits:
         return images
+    count = len(images)
     out = torch.empty(images.shape, dtype=images.dtype)
     with task(f"read {what}", count) as advance:
         for start in range(0, count, _CHUNK):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from steadygrad.arguments import public
 from steadygrad.data import lazy
-from steadygrad.data.arrays import from_arrays, labels_of, samples_of, tensor_of
+from steadygrad.data.arrays import from_arrays, from_rows, labels_of, samples_of, tensor_of
 from steadygrad.data.dataset import Dataset, check_values, clipped, two_classes
 from steadygrad.data.form import Form
 from steadygrad.data.labels import classes_of
@@ -223,7 +223,13 @@ def _in_order(loader: Any, classes: Sequence[str] | int | None, name: str) -> Da
     if loader.batch_size is None:
         return dataset_of(loader.dataset, classes, name=name)
     with _same_random_state():
-        batches = [_parts(batch, name, i) for i, batch in enumerate(loader)]
+        batches, held = [], 0
+        whole = loader.collate_fn is torch.utils.data.default_collate and not loader.drop_last
+        for i, batch in enumerate(loader):
+            batches.append(_parts(batch, name, i))
+            held += torch.as_tensor(batches[-1][0]).nbytes
+            if held > lazy.MOST_BYTES and whole:  # which adds nothing to the samples
+                return _samples(loader.dataset, classes, name)
         again = _parts(next(iter(loader)), name, 0)[0]
     if not batches:
         raise UsageError(f"{name} is empty: it must have at least one sample")
@@ -261,9 +267,27 @@ def _hugging_face(data: Any, classes: Sequence[str] | int | None, name: str) -> 
             made = dataclasses.replace(made, classes=classes_of(names, made.labels, name, str, "")[0])
         made = dataclasses.replace(made, images=lazy.loaded(made.images, name))
         return two_classes(made)
-    plain, inner = data.with_format("numpy"), data.features[found[0]]
-    while hasattr(inner, "feature"):
-        inner = inner.feature
-    x = _whole(list(plain[found[0]]), name)
-    x = x.astype(np.uint8) if getattr(inner, "dtype", "") == "uint8" else x  # the format makes all integers longer
-    return from_arrays(x, np.asarray(plain[found[1]]), names, name=name)
+    column = _Column(data.with_format("numpy"), str(found[0]), name)
+    y, x = np.asarray(data.with_format("numpy")[found[1]]), column[[0]]
+    if x.nbytes * len(data) > lazy.MOST_BYTES:
+        return from_rows(column, y, names, name=name)
+    return from_arrays(column[range(len(data))], y, names, name=name)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Column:
+    """The inputs of a table of Hugging Face at some places, as one array."""
+
+    table: Any
+    column: str
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, rows: Sequence[int]) -> Any:
+        inner = self.table.features[self.column]
+        while hasattr(inner, "feature"):
+            inner = inner.feature
+        x = _whole(list(self.table[[*rows]][self.column]), self.name)
+        return x.astype(np.uint8) if getattr(inner, "dtype", "") == "uint8" else x  # all integers were made longer

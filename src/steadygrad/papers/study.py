@@ -13,11 +13,11 @@ import numpy as np
 from steadygrad.attacks import Attack
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
+from steadygrad.data.mean_image import mean_image
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import read_toml
 from steadygrad.measuring.measure import Measure
 from steadygrad.measuring.measures.attacked import Attacked
-from steadygrad.measuring.measures.rho2 import mean_image
 from steadygrad.measuring.runner import Runner, SavedTables, Tables
 from steadygrad.measuring.store import Store, place_of
 from steadygrad.measuring.table import Array, Table

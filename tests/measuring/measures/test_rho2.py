@@ -16,8 +16,9 @@ from oracles import intervals
 from steadygrad.attacks import DeepFool
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
+from steadygrad.data.mean_image import mean_image
 from steadygrad.errors import UsageError
-from steadygrad.measuring.measures.rho2 import FIVE_STEPS, Rho2, mean_image, mean_ratio
+from steadygrad.measuring.measures.rho2 import FIVE_STEPS, Rho2, mean_ratio
 from steadygrad.measuring.runner import Runner
 from steadygrad.measuring.statistics import Estimate
 from steadygrad.measuring.store import Store

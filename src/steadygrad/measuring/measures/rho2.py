@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from steadygrad.attacks import DeepFool
 from steadygrad.attacks.deepfool_change import deepfool_change
 from steadygrad.classifier import frozen, predict
-from steadygrad.data import Dataset
-from steadygrad.data.ahead import in_order
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.measuring.statistics import Estimate, mean
 from steadygrad.measuring.table import Table
@@ -70,14 +68,6 @@ def mean_ratio(table: Table, norm: str = "norm") -> Estimate | None:
     below = table[norm]
     there = below > 0  # not for NaN
     return mean(table["change"][there] / below[there]).within(0.0, math.inf) if there.any() else None
-
-
-def mean_image(data: Dataset) -> Tensor:
-    """The mean of all inputs (*), float32."""
-    total = torch.zeros(data.shape, dtype=torch.float64)
-    for x, _ in in_order(data, 200):
-        total += x.sum(0, dtype=torch.float64)
-    return (total / len(data)).float()
 
 
 def _norm(x: Tensor) -> Tensor:
