@@ -111,7 +111,7 @@ def public(function: Callable[P, T]) -> Callable[P, T]:
             try:
                 return function(*bound.args, **bound.kwargs)
             except _ORDINARY as error:
-                refusal = _of_the_callers(error, bound.arguments)
+                refusal = of_the_callers(error, bound.arguments)
                 if refusal is None:
                     raise
                 raise refusal from error
@@ -249,7 +249,7 @@ _STANDARD = str(Path(contextlib.__file__).parent)
 _PACKAGE, _TORCH = str(Path(__file__).parent), str(Path(torch.__file__).parent)
 
 
-def _of_the_callers(error: Exception, arguments: Mapping[str, Any]) -> UsageError | None:
+def of_the_callers(error: Exception, arguments: Mapping[str, Any]) -> UsageError | None:
     """What to say of an error that code of the caller raised, or the model's derivative; None for any other."""
     if isinstance(error, UsageError | Failure) or out_of_memory(error):
         return None

@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
+from steadygrad.claims import alive, claimed
 from steadygrad.errors import Failure, UsageError
 
 LOCK, HOLDER = ".steadygrad.lock", ".steadygrad.json"
 """The lock file, and who holds it, in the folder; the second one stays and marks a folder as ours."""
 _WORKER = ".steadygrad.worker-"
-"""How the lock files begin of processes that make one run together."""
+"""How the claims begin of processes that make one run together."""
 
 _inodes: dict[Path, int] = {}
 """Of the lock files that this process holds."""
@@ -72,31 +73,25 @@ def held(folder: Path, wait: float = 0.0) -> Iterator[None]:
 @contextlib.contextmanager
 def joined(folder: Path) -> Iterator[None]:
     """Work in a folder beside others within the block, which begins while it is held."""
-    from filelock import FileLock
-
     folder = folder.resolve()
-    path = folder / f"{_WORKER}{secrets.token_hex(6)}.lock"
-    with FileLock(path):
+    path = folder / f"{_WORKER}{secrets.token_hex(6)}"
+    with claimed(path):
         _inodes[path] = path.stat().st_ino
         try:
             yield
             check_there(folder)
         finally:
             _inodes.pop(path, None)
-            path.unlink(missing_ok=True)
 
 
 def others(folder: Path) -> bool:
-    """Whether processes that work beside each other are alive in a folder that is held."""
-    from filelock import FileLock, Timeout
-
-    for path in folder.glob(f"{_WORKER}*.lock"):
-        try:
-            with FileLock(path, blocking=False):
-                path.unlink(missing_ok=True)
-        except Timeout:
-            return True
-    return False
+    """Whether processes that work beside each other are alive in a folder that is held; what dead ones left goes."""
+    found = list(folder.glob(f"{_WORKER}*"))
+    living = [path for path in found if alive(path)]
+    for path in found:
+        if path not in living:
+            path.unlink(missing_ok=True)
+    return bool(living)
 
 
 def check_there(path: Path) -> None:

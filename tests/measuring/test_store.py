@@ -103,6 +103,40 @@ def test_a_table_is_its_shards_in_order_beside_remains_of_a_killed_run(tmp_path:
     assert kept == [".partial-1f", "0000000-a", "notes.txt"]
 
 
+def test_the_shards_of_a_table_are_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        Store(tmp_path).put("p", name, shard(True))
+    listed: list[str] = []
+    listing = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: listed.append(self.name) or listing(self, pattern))
+    store = Store(tmp_path)
+    for name in "abcde":
+        assert store.get("p", name, lambda: shard(False)) is not None
+    assert store.computed == 2
+    assert listed == ["p"]
+
+
+def test_of_two_that_made_one_shard_one_is_left_whoever_comes_last(tmp_path: Path) -> None:
+    tables = [Table({"sample": np.array(["s"])}, {"seconds": seconds}) for seconds in (1, 2)]
+    left = []
+    for order in (tables, tables[::-1]):
+        folder = tmp_path / str(len(left))
+        stores = [Store(folder, together=True) for _ in order]
+        for store in stores:
+            assert not store.has("p")  # neither knows of the other
+        for store, table in zip(stores, order):
+            store.put("p", "a", table)
+            (path,) = (folder / "p").iterdir()
+        left.append(path.name)
+        found = Store(folder).table("p")
+        assert found is not None
+        assert len(found) == 1
+    assert left[0] == left[1]
+    path.with_name(f"a-{'0' * 16}.parquet").write_bytes(b"damaged")
+    stores[0].put("p", "a", tables[0])
+    assert [p.name for p in (folder / "p").iterdir()] == [path.name]
+
+
 def test_names_that_differ_never_share_a_folder() -> None:
     names = ["m", "M", "m/..", "../m", "m ", "ä", "ö", "x" * 200, "x" * 199, ""]
     places = [place_of(name, "t") for name in names]

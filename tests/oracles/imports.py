@@ -32,6 +32,7 @@ FLOORS = [
     {"threat"},
     {
         "arguments",
+        "claims",
         "kinds",
         "values",
         "plans",

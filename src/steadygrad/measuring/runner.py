@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,21 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from steadygrad import __version__, progress, provenance
-from steadygrad.calling import called, check_weights, samples_may_fail
+from steadygrad import progress
+from steadygrad.calling import check_weights
 from steadygrad.data import Dataset
 from steadygrad.data.ahead import Ahead
-from steadygrad.derivatives import at_once
-from steadygrad.errors import Failure, UsageError, out_of_memory
+from steadygrad.errors import Failure, UsageError
 from steadygrad.files import key
 from steadygrad.measuring.code_keys import ModelKey, model_key
-from steadygrad.measuring.measure import Batch, Measure, depends_on, settings_of
+from steadygrad.measuring.jobs import Job, Work
+from steadygrad.measuring.measure import Measure, depends_on, settings_of
 from steadygrad.measuring.store import Store, place_of
-from steadygrad.measuring.table import REFUSED, Array, Kept, Table
+from steadygrad.measuring.table import REFUSED, Array, Table
 from steadygrad.turns import TURN
-
-_LOOK = 0.2
-"""Seconds between two looks at shards that other processes compute."""
 
 
 class Tables(Protocol):
@@ -66,6 +61,7 @@ class Runner:
         may_fail: whether samples to which a model gives no answer count as wrong, rather than end the run; for who
             looks at how many there are, as `audit.answers` does.
         shard: samples per shard; that of each measure by default.
+        work: who computes shards.
     """
 
     models: Mapping[str, nn.Module]
@@ -77,6 +73,7 @@ class Runner:
     version: str = ""
     may_fail: bool = False
     shard: int | None = None
+    work: Work = field(default_factory=Work)
     _keys: dict[str, ModelKey] = field(default_factory=dict, repr=False)
     _code: dict[str, str] = field(default_factory=dict, repr=False)
     _done: dict[str, tuple[Array, Table]] = field(default_factory=dict, repr=False)
@@ -84,7 +81,7 @@ class Runner:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {self.batch_size}")
-        self._ahead = Ahead(self.data)
+        self.ahead = Ahead(self.data)
 
     def run(
         self,
@@ -115,34 +112,26 @@ class Runner:
         order = np.arange(len(self.data)) if rows is None else np.asarray(rows, dtype=np.int64)
         if not len(order):
             raise UsageError(f"{title or measure.title} needs at least one sample")
-        size = self.shard or measure.shard
-        names_of = (model, *beside)
-        job = _Job(self, measure, names_of, order, dict(given or {}), dict(shared or {}), frozenset(keep), size)
-        place = place_of(model, title or measure.title)
-        with borrowed([self.models[n] for n in job.names], self.device) as device:
-            base = job.key(device)
-            rows_before, before = self._done.get(f"{place} {base}", (order[:0], None))
+        title = title or measure.title
+        names, place = (model, *beside), place_of(model, title)
+        with borrowed([self.models[n] for n in names], None if self.work.away else self.device) as home:
+            device = torch.device(self.device or home) if self.work.away else home
+            job = Job(
+                self, measure, names, title, order, dict(given or {}), dict(shared or {}), frozenset(keep), device
+            )
+            rows_before, before = self._done.get(f"{place} {job.key}", (order[:0], None))
             if before is not None and not given and not keep and np.isin(order, rows_before).all():
                 return before.select(np.searchsorted(rows_before, order, sorter=np.argsort(rows_before)))
-            shards = [slice(start, min(start + size, len(order))) for start in range(0, len(order), size)]
-            names = [f"{part.start:07d}-{key(base, *job.content(part))}" for part in shards]
             parts: dict[int, Table] = {}
-            with progress.task(f"{model}: {title or measure.title}", len(order)) as advance:
-                while len(parts) < len(shards):
-                    before_this = len(parts)
-                    for i in (i for i in range(len(shards)) if i not in parts):
-                        found = self.store.get(place, names[i], functools.partial(job.compute, shards[i], device))
-                        if found is not None:
-                            parts[i] = found
-                            columns: Any = found.columns
-                            note = "" if REFUSED in found else measure.note(columns)
-                            advance(shards[i].stop - shards[i].start, note=note)
-                    if len(parts) == before_this:
-                        time.sleep(_LOOK)  # all that is left is with other processes
-        self.store.keep_only(place, names)
-        table = Table.join([parts[i] for i in range(len(shards))])
+            with progress.task(f"{model}: {title}", len(order)) as advance:
+                for i, found in self.work.tables(job, self.store, place):
+                    parts[i] = found
+                    columns: Any = found.columns
+                    advance(len(found), note="" if REFUSED in found else measure.note(columns))
+        self.store.keep_only(place, job.names)
+        table = Table.join([parts[i] for i in range(len(parts))])
         if not given:
-            self._done[f"{place} {base}"] = (order, table)
+            self._done[f"{place} {job.key}"] = (order, table)
         return table
 
     def key_of(self, model: str) -> str:
@@ -174,94 +163,6 @@ class Runner:
     def seeds(self, draws_as: Any, ids: Sequence[str]) -> Tensor:
         """The seeds (n,) of samples: from the run's seed, what draws, and the sample's own id."""
         return torch.tensor([int(key(self.seed, draws_as, name), 16) % 2**62 for name in ids])
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One table under way."""
-
-    runner: Runner
-    measure: Measure
-    names: tuple[str, ...]
-    rows: Array
-    given: Mapping[str, Array]
-    shared: Mapping[str, Array]
-    keep: frozenset[int]
-    shard: int
-
-    def key(self, device: torch.device) -> str:
-        runner = self.runner
-        models = [runner.key_of(name) for name in self.names]
-        shared = {name: key(str(v.dtype), v.shape, v.tobytes().hex()) for name, v in self.shared.items()}
-        return key(settings_of(self.measure), runner.code_of(self.measure), models, runner.seed, device.type, shared)
-
-    def content(self, part: slice) -> list[Any]:
-        """What a shard depends on besides the job: its samples and what is given with them."""
-        places = self.rows[part].tolist()
-        keys = list(self.runner.data.content_keys(places))
-        given = {name: key(str(v.dtype), v[part].tobytes().hex()) for name, v in self.given.items()}
-        return [keys, given, [i in self.keep for i in places] if self.keep else False]
-
-    def compute(self, part: slice, device: torch.device) -> Table:
-        started = time.monotonic()
-        table = self._measured(part, device, at_once(self.runner.batch_size, self.runner.data.shape, device))
-        about = {
-            "measure": settings_of(self.measure),
-            "models": list(self.names),
-            "seed": self.runner.seed,
-            "seconds": round(time.monotonic() - started, 3),
-            "created": provenance.now(),
-            "version": __version__,
-            "machine": provenance.machine(str(device)),
-        }
-        return Table(table.columns, about)
-
-    def _measured(self, part: slice, device: torch.device, size: int) -> Table:
-        starts = range(part.start, part.stop, size)
-        try:
-            return Table.join([self._batch(slice(s, min(s + size, part.stop)), device, size) for s in starts])
-        except (UsageError, Failure) as error:
-            if not self.measure.may_refuse:
-                raise
-            ids, labels = self._samples(part)
-            return Table({"sample": ids, "label": labels, REFUSED: np.array([str(error)] * len(ids))})
-        except (RuntimeError, MemoryError) as error:
-            if size == 1 or not out_of_memory(error):
-                raise
-        # Outside of the handler, which would keep the tensors of the failed call alive.
-        logging.getLogger("steadygrad").warning("out of memory with %d samples at once: again with half of them", size)
-        return self._measured(part, device, (min(size, part.stop - part.start) + 1) // 2)
-
-    def _samples(self, part: slice) -> tuple[Array, Array]:
-        places, data = self.rows[part].tolist(), self.runner.data
-        return np.array([data.ids[i] for i in places]), data.labels[places].numpy()
-
-    def _following(self, start: int, size: int) -> Array:
-        """The places of the batch that begins at a row; none where another process may have it."""
-        if start % self.shard == 0 and self.runner.store.together:
-            return self.rows[:0]
-        return self.rows[start : min(start + size, (start // self.shard + 1) * self.shard)]
-
-    def _batch(self, part: slice, device: torch.device, size: int) -> Table:
-        runner, places = self.runner, self.rows[part].tolist()
-        x, y = runner._ahead.batch(places, self._following(part.stop, size).tolist())
-        ids, labels = self._samples(part)
-        given = {name: values[part] for name, values in self.given.items()}
-        seeds = runner.seeds(self.measure.draws_as, ids.tolist())
-        batch = Batch(x.to(device), y.to(device), ids.tolist(), seeds, given, self.shared)
-        with samples_may_fail(runner.may_fail):
-            found = self.measure([called(runner.models[name]) for name in self.names], batch)
-        columns: dict[str, Array | Kept] = {"sample": ids, "label": labels}
-        kept = np.array([i in self.keep for i in places])
-        for name, values in found.items():
-            column = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-            if len(column) != len(places):
-                raise Failure(f"{self.measure.title} returned {len(column)} values of {name} for {len(places)} samples")
-            if name in self.measure.kept:
-                columns[name] = Kept(len(places), np.flatnonzero(kept), column[kept])
-            else:
-                columns[name] = column
-        return Table(columns)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from steadygrad.claims import claimed
 from steadygrad.errors import Failure
 from steadygrad.files import PARTIAL, atomic, key
 from steadygrad.locks import check_there
 from steadygrad.measuring.table import Table
+
+_DEATHS = 2
+"""Processes that may end while they compute a shard before it is given up."""
 
 
 def place_of(name: str, title: str) -> str:
@@ -39,6 +43,7 @@ class Store:
     def __init__(self, folder: Path | None = None, *, together: bool = False) -> None:
         self.folder, self.together, self.computed = folder, together, 0
         self._memory: dict[str, Table] = {}
+        self._known: dict[str, dict[str, list[Path]]] = {}
 
     def get(self, place: str, name: str, compute: Callable[[], Table]) -> Table | None:
         """The shard of this name, computed and kept if it is not there yet or cannot be read.
@@ -55,7 +60,9 @@ class Store:
         with self._claimed(place, name) as mine:
             if not mine:
                 return None
-            found = self.read(place, name) if self.together else None  # it may have come in the meantime
+            if self.together:  # it may have come in the meantime
+                self.forget(place)
+                found = self.read(place, name)
             if found is None:
                 found = self._computed(compute)
                 self.put(place, name, found)
@@ -63,25 +70,20 @@ class Store:
 
     @contextlib.contextmanager
     def _claimed(self, place: str, name: str) -> Iterator[bool]:
-        """Whether this process computes the shard: a lock, which a kill releases, keeps all others away."""
+        """Whether this process computes the shard: a claim keeps all others away."""
         if not self.together or self.folder is None:
             yield True
             return
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.folder / place / f"{PARTIAL}{name}.lock")  # what a kill leaves goes as unfinished files do
         check_there(self.folder)
         (self.folder / place).mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
+        # What a kill leaves of it goes as unfinished files do.
+        with claimed(self.folder / place / f"{PARTIAL}{name}") as dead:
+            if dead is not None and dead >= _DEATHS:
+                raise Failure(
+                    f"{dead} processes ended, or fell silent, while they computed this: has the machine enough memory? "
+                    "What is finished is kept; run the same command again to try once more"
+                )
+            yield dead is not None
 
     def _computed(self, compute: Callable[[], Table]) -> Table:
         self.computed += 1
@@ -89,19 +91,22 @@ class Store:
 
     def read(self, place: str, name: str) -> Table | None:
         """The shard of this name; None where there is none, or a damaged one, which a line tells."""
-        for path in self._files(place):
-            if _name_of(path) == name:
-                try:
-                    return _sound(path)
-                except FileNotFoundError:  # another process has replaced it
-                    continue
-                except (OSError, Failure) as error:
-                    logging.getLogger("steadygrad").warning("%s is damaged and is made again (%s)", path, error)
+        for path in self._named(place).get(name, ()):
+            try:
+                return _sound(path)
+            except FileNotFoundError:  # another process has replaced it
+                self.forget(place)
+            except (OSError, Failure) as error:
+                logging.getLogger("steadygrad").warning("%s is damaged and is made again (%s)", path, error)
         return None
+
+    def forget(self, place: str) -> None:
+        """Look again which shards of a table there are, since others may have made some."""
+        self._known.pop(place, None)
 
     def has(self, place: str) -> bool:
         """Whether any shard of a table is there, sound or not."""
-        return bool(self._files(place))
+        return bool(self._named(place))
 
     def put(self, place: str, name: str, table: Table) -> None:
         """Keep a shard under this name, instead of what was there."""
@@ -110,14 +115,21 @@ class Store:
         path = self.folder / place / f"{name}-{_hash(data)}.parquet"
         with atomic(path) as temporary:
             temporary.write_bytes(data)
-        for other in self._files(place):
-            if _name_of(other) == name and other != path:
+        if self.together:
+            self.forget(place)
+        there = [other for other in self._named(place).get(name, []) if other != path]
+        # Where two processes made one shard, both have to leave the same one.
+        best = min([path, *(other for other in there if self.together and _is_sound(other))])
+        for other in (path, *there):
+            if other != best:
                 other.unlink(missing_ok=True)
+        self._named(place)[name] = [best]
 
     def keep_only(self, place: str, names: Sequence[str]) -> None:
         """Remove the shards of a table that an earlier state of code, weights or data left."""
-        for path in self._files(place):
-            if _name_of(path) not in names:
+        wanted, known = set(names), self._named(place)
+        for name in [name for name in known if name not in wanted]:
+            for path in known.pop(name):
                 path.unlink(missing_ok=True)
 
     def table(self, place: str) -> Table | None:
@@ -126,8 +138,9 @@ class Store:
         Raises:
             Failure: a shard is damaged.
         """
+        self.forget(place)
         parts = []
-        for path in self._files(place):
+        for _, (path, *_) in sorted(self._named(place).items()):
             try:
                 parts.append(_sound(path))
             except (OSError, Failure) as error:
@@ -136,8 +149,14 @@ class Store:
                 ) from error
         return Table.join(parts) if parts else None
 
-    def _files(self, place: str) -> list[Path]:
-        return sorted((self.folder / place).glob("[!.]*.parquet")) if self.folder is not None else []
+    def _named(self, place: str) -> dict[str, list[Path]]:
+        """The files of the shards of a table, by their name, as they were when they were listed."""
+        if place not in self._known:
+            found: dict[str, list[Path]] = {}
+            self._known[place] = found
+            for path in sorted((self.folder / place).glob("[!.]*.parquet")) if self.folder is not None else ():
+                found.setdefault(_name_of(path), []).append(path)
+        return self._known[place]
 
 
 def _name_of(path: Path) -> str:
@@ -146,6 +165,14 @@ def _name_of(path: Path) -> str:
 
 def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        _sound(path)
+    except (OSError, Failure):
+        return False
+    return True
 
 
 def _sound(path: Path) -> Table:
