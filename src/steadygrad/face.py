@@ -5,6 +5,7 @@ from steadygrad import attributions as attributions
 from steadygrad import bounds as bounds
 from steadygrad import data as data
 from steadygrad import defenses as defenses
+from steadygrad import engines as engines
 from steadygrad import measuring as measuring
 from steadygrad import models as models
 from steadygrad import neurons as neurons

@@ -15,6 +15,7 @@ FLOORS = [
     {"audit"},
     {"evaluation"},
     {"training"},
+    {"engines"},
     {"measuring"},
     {"defenses"},
     {"bounds"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,8 @@ from steadygrad.arguments import public
 from steadygrad.audit.corruptions import corrupted
 from steadygrad.audit.findings import Audit, Facts
 from steadygrad.audit.prepared import prepared
-from steadygrad.audit.workers import helped
 from steadygrad.data.python_data import Samples
+from steadygrad.engines import Shared
 from steadygrad.errors import Failure, UsageError, reading
 from steadygrad.files import atomic, read_json, write_json, written_again
 from steadygrad.measuring.runner import Runner, SavedTables, Tables
@@ -66,18 +67,23 @@ def audit(
     >>> sg.audit(model, data, sg.linf(0.1), attacks=[sg.attacks.FGSM()], gallery=0).summary["schema"]
     1
     """
+    from steadygrad.audit.audit_plan import OF_ENGINES
+
     ready = prepared(models, data, threat, center, files or {}, command, settings)
     plan, facts = ready.plan, ready.facts
-    if plan.together and out is None:
+    plan.engine.check()
+    if plan.engine.together and out is None:
         raise UsageError("several processes share their work in a folder: give out=")
     again: dict[str, Any] = {"models": models, "data": data, "threat": threat, "center": center, "out": out}
-    again |= {**settings, "files": files, "command": command, "engine": "shared", "workers": 1, "shard": plan.piece}
-    with contextlib.nullcontext() if out is None else run_folder(out, ready.config, together=plan.together) as folder:
+    again |= {name: value for name, value in settings.items() if name not in OF_ENGINES}
+    again |= {"files": files, "command": command, "engine": Shared(), "shard": plan.piece}
+    together = plan.engine.together
+    with contextlib.nullcontext() if out is None else run_folder(out, ready.config, together=together) as folder:
         if folder is not None:
             write_json(folder / TABLES / FACTS, dataclasses.asdict(facts))
-        runner = ready.runner(Store(folder / TABLES if folder is not None else None, together=plan.together))
-        with helped(plan.workers - 1, again):
-            return _audited(runner, plan, facts, ready.config, ready.shared, folder)
+        store = Store(folder / TABLES if folder is not None else None, together=together)
+        with plan.engine.working(functools.partial(audit, **again)) as work:
+            return _audited(ready.runner(store, work), plan, facts, ready.config, ready.shared, folder)
 
 
 def read(folder: str | Path) -> Audit:

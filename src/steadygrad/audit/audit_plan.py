@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,9 +13,10 @@ from steadygrad.attacks import PGD, Attack
 from steadygrad.attacks.expectation import DRAWS
 from steadygrad.attacks.suites import SUITES, blind, suite_of
 from steadygrad.attributions import Attribution, IntegratedGradients, Saliency
+from steadygrad.engines import Engine, Local
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.measuring.measures.curve import GRID, Curve
-from steadygrad.plans import AsNumber, Count, Plan, Radius, Seed, method, methods
+from steadygrad.plans import AsNumber, Count, Plan, Radius, Seed, method, methods, read_method
 from steadygrad.registry import describe, label_of
 from steadygrad.threat import Threat, check_radius
 
@@ -26,8 +28,8 @@ def _mask(given: Any) -> str | None:
     )
 
 
-_PIECE = 50
-"""Samples per shard where several processes share them."""
+OF_ENGINES = ("workers", "address", "gpus_per_task")
+"""Settings of engines that are flags of their own."""
 
 
 class AuditPlan(Plan):
@@ -94,10 +96,13 @@ class AuditPlan(Plan):
     batch_size: Count = Field(
         200, description="Samples per batch at most, fewer of large ones; does not change the result."
     )
-    engine: Literal["local", "shared"] = Field(
-        "local", description="shared: several processes or machines that are given this command share its work."
+    engine: Annotated[Engine, method("engine")] = Field(
+        Local(),
+        description="local, shared (with all processes and machines that are given this command) or ray (a cluster).",
     )
-    workers: Count = Field(1, description="Processes on this machine.")
+    workers: Count | None = Field(None, description="Processes on this machine, 1 by default.")
+    address: str | None = Field(None, description="Of the Ray cluster, auto by default; local starts one here.")
+    gpus_per_task: Annotated[float, AsNumber] | None = Field(None, description="GPUs of a piece of work on Ray.")
     shard: Count | None = Field(
         None, description="Samples per piece of work, by default 200, of several processes 50; do not change it midway."
     )
@@ -113,6 +118,20 @@ class AuditPlan(Plan):
                 raise unknown_name("suite", name, SUITES)
             return {**{k: v for k, v in values.items() if k != "attacks"}, "suite": name}
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _engine_with_its_settings(cls, values: Any) -> Any:
+        given = {name: values[name] for name in OF_ENGINES if isinstance(values, dict) and values.get(name) is not None}
+        if not given:
+            return values
+        engine = read_method("engine", values.get("engine", Local()))
+        for name in given if isinstance(engine, Engine) else ():
+            if name not in {field.name for field in dataclasses.fields(engine)}:
+                flag = f"--{name.replace('_', '-')}"
+                kind = describe(engine)["name"]
+                raise UsageError(f"{name} ({flag}) is no setting of the engine {kind}: leave it out, or choose another")
+        return {**values, "engine": dataclasses.replace(engine, **given)}
 
     @classmethod
     def of(cls, threat: Threat, settings: Mapping[str, Any]) -> AuditPlan:
@@ -146,14 +165,9 @@ class AuditPlan(Plan):
         return self
 
     @property
-    def together(self) -> bool:
-        """Whether several processes share the work."""
-        return self.workers > 1 or self.engine == "shared"
-
-    @property
     def piece(self) -> int | None:
         """Samples per shard; None for those of each measure."""
-        return self.shard if self.shard is not None or not self.together else _PIECE
+        return self.engine.piece if self.shard is None else self.shard
 
     @property
     def threat(self) -> Threat:
@@ -186,7 +200,7 @@ class AuditPlan(Plan):
 
     def plain(self) -> dict[str, Any]:
         """All that the numbers depend on, as plain data; `AuditPlan.read` takes it back."""
-        changes_nothing = {"batch_size", "device", "version", "suite", "engine", "workers", "shard"}
+        changes_nothing = {"batch_size", "device", "version", "suite", "shard", "engine", *OF_ENGINES}
         values = {name: getattr(self, name) for name in type(self).model_fields if name not in changes_nothing}
         values["attacks"] = self.suite_of_attacks()
         return {name: _plain(value) for name, value in values.items()}

@@ -22,6 +22,7 @@ from steadygrad.calling import logits_of
 from steadygrad.classifier import frozen
 from steadygrad.data.python_data import Samples
 from steadygrad.derivatives import at_once, gradient
+from steadygrad.measuring.jobs import Work
 from steadygrad.measuring.measure import Measure
 from steadygrad.measuring.runner import Runner, Tables, borrowed
 from steadygrad.measuring.store import Store
@@ -102,7 +103,7 @@ def audit_cost(
     1.0
     """
     ready = prepared(models, data, threat, center, {}, "", settings)
-    base, tried = ready.runner(Store()), 1
+    base, tried = ready.runner(Store(), Work()), 1
     with progress.task("what the audit costs, from a trial", 2) as advance, progress.hidden():
         spent = _tried(ready, base, tried)
         advance()

@@ -16,6 +16,7 @@ from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.files import key
 from steadygrad.measuring.code_keys import weights_key
+from steadygrad.measuring.jobs import Work
 from steadygrad.measuring.runner import Runner
 from steadygrad.measuring.store import Store
 from steadygrad.measuring.table import Array
@@ -44,12 +45,12 @@ class Prepared:
     config: Mapping[str, Any]
     shared: Mapping[str, Array]
 
-    def runner(self, store: Store) -> Runner:
-        """What measures the models, and keeps what it finds in a store."""
+    def runner(self, store: Store, work: Work) -> Runner:
+        """What measures the models by this work, and keeps what it finds in a store."""
         plan = self.plan
         return Runner(
             self.models, self.data, store, plan.seed, plan.device, plan.batch_size, plan.version, may_fail=True,
-            shard=plan.piece,
+            shard=plan.piece, work=work,
         )  # fmt: skip
 
 

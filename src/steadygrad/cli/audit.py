@@ -107,8 +107,10 @@ def audit(
 
     demands = demands_of(fail_under, junit)
     of_data = {name: file.pop(name) for name in DataPlan.model_fields if name in file}
-    settings, where_from = AuditPlan.read({"samples": SAMPLES, **file, **flags}), DataPlan.read({**of_data, **source})
-    if settings.engine != "shared":
+    # Under torchrun the processes share the work, if nothing else is said.
+    usual = {"samples": SAMPLES} | ({"engine": "shared"} if rank_and_size()[1] > 1 and not plan else {})
+    settings, where_from = AuditPlan.read({**usual, **file, **flags}), DataPlan.read({**of_data, **source})
+    if not settings.engine.joined or plan:
         alone("audit")
     where = pick_device(device)
     with progress(quiet):

@@ -61,9 +61,7 @@ def alone(command: str) -> None:
             f"{command} trains and audits in one process, and here are {size}: run it without torchrun, or train with "
             "several (steadygrad train) and audit the result"
         )
-    shared = "; audit --engine shared shares the work among them" if command == "audit" else ""
-    ended = f"the other {size - 1} of {size} end at once"
-    say(f"steadygrad: {command} works in one process: {ended}{shared}", file=sys.stderr)
+    say(f"steadygrad: {command} works in one process: the other {size - 1} of {size} end at once", file=sys.stderr)
 
 
 def progress(quiet: bool) -> contextlib.AbstractContextManager[None]:

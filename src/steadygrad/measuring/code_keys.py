@@ -211,8 +211,9 @@ def _instructions(code: CodeType) -> list[Any]:
 def _own(path: Path) -> bool:
     """Whether a file belongs to this library or to the user, and not to Python or an installed package."""
     path = path.resolve()
-    return path.is_relative_to(Path(__file__).resolve().parents[1]) or not any(
-        path.is_relative_to(place) for place in _INSTALLED
+    return path.is_relative_to(Path(__file__).resolve().parents[1]) or not (
+        # By name too: an environment may see the packages of another one.
+        {"site-packages", "dist-packages"} & {*path.parts} or any(path.is_relative_to(place) for place in _INSTALLED)
     )
 
 

@@ -152,8 +152,8 @@ class Job:
 class Work:
     """Computes shards in this process, one after the other; those that another process computes are left to it."""
 
-    away = False
-    """Whether shards are computed elsewhere, by copies of the models."""
+    elsewhere: str | None = None
+    """The device on which copies of the models compute shards in another place; None for where the runner says."""
 
     def tables(self, job: Job, store: Store, place: str) -> Iterator[tuple[int, Table]]:
         """Each shard of a job with its place in it, as soon as it is there; what is new is kept in the store.

@@ -114,8 +114,9 @@ class Runner:
             raise UsageError(f"{title or measure.title} needs at least one sample")
         title = title or measure.title
         names, place = (model, *beside), place_of(model, title)
-        with borrowed([self.models[n] for n in names], None if self.work.away else self.device) as home:
-            device = torch.device(self.device or home) if self.work.away else home
+        elsewhere = self.work.elsewhere
+        with borrowed([self.models[n] for n in names], None if elsewhere else self.device) as home:
+            device = torch.device(elsewhere) if elsewhere else home
             job = Job(
                 self, measure, names, title, order, dict(given or {}), dict(shared or {}), frozenset(keep), device
             )

@@ -50,10 +50,6 @@ class Store:
 
         None while another process computes it.
         """
-        if self.folder is None:
-            if name not in self._memory:
-                self._memory[name] = self._computed(compute)
-            return self._memory[name]
         found = self.read(place, name)
         if found is not None:
             return found
@@ -64,9 +60,17 @@ class Store:
                 self.forget(place)
                 found = self.read(place, name)
             if found is None:
-                found = self._computed(compute)
-                self.put(place, name, found)
+                found = compute()
+                self.keep(place, name, found)
             return found
+
+    def keep(self, place: str, name: str, table: Table) -> None:
+        """Keep a shard that was not there and has been computed."""
+        self.computed += 1
+        if self.folder is None:
+            self._memory[name] = table
+        else:
+            self.put(place, name, table)
 
     @contextlib.contextmanager
     def _claimed(self, place: str, name: str) -> Iterator[bool]:
@@ -85,12 +89,10 @@ class Store:
                 )
             yield dead is not None
 
-    def _computed(self, compute: Callable[[], Table]) -> Table:
-        self.computed += 1
-        return compute()
-
     def read(self, place: str, name: str) -> Table | None:
         """The shard of this name; None where there is none, or a damaged one, which a line tells."""
+        if self.folder is None:
+            return self._memory.get(name)
         for path in self._named(place).get(name, ()):
             try:
                 return _sound(path)

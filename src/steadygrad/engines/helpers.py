@@ -1,4 +1,4 @@
-"""Further processes that make the same audit: each takes the shards that no other one has."""
+"""Further processes that make the same run: each takes the pieces that no other one has."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import multiprocessing
 import pickle
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -15,12 +15,12 @@ import torch
 from steadygrad.errors import UsageError
 
 _LAST_SHARD = 60.0
-"""Seconds after the end of an audit for the processes that help it, which have only the summary left to make."""
+"""Seconds after the end of a run for the processes that help it, which have only the summary left to make."""
 
 
 @contextlib.contextmanager
-def helped(count: int, arguments: Mapping[str, Any]) -> Iterator[None]:
-    """Within the block so many further processes make the audit of these arguments, each on its part of the threads.
+def helped(count: int, again: Callable[[], object]) -> Iterator[None]:
+    """Within the block so many further processes make the same run, each on its part of the threads.
 
     A process that fails is told and not replaced: its shard is left to the others.
 
@@ -33,7 +33,7 @@ def helped(count: int, arguments: Mapping[str, Any]) -> Iterator[None]:
     threads = torch.get_num_threads()
     share = max(1, threads // (count + 1))
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    processes = [context.Process(target=_work, args=(dict(arguments), share), daemon=True) for _ in range(count)]
+    processes = [context.Process(target=_work, args=(again, share), daemon=True) for _ in range(count)]
     torch.set_num_threads(share)
     try:
         for process in processes:
@@ -66,11 +66,9 @@ def _start(process: Any) -> None:
         ) from error
 
 
-def _work(arguments: dict[str, Any], threads: int) -> None:
-    """The audit in a process of its own, which says nothing: the first one does."""
-    from steadygrad.audit.audit import audit
-
+def _work(again: Callable[[], object], threads: int) -> None:
+    """The run in a process of its own, which says nothing: the first one does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the first process too, which ends this one
     logging.getLogger("steadygrad").setLevel(logging.CRITICAL)
     torch.set_num_threads(threads)
-    audit(**arguments)
+    again()
