@@ -13,8 +13,8 @@ INTRODUCTION = """\
 # All methods
 
 Made from the registries by `python docs/make_methods.py > docs/methods.md`; a test keeps the two equal. The same rows:
-`steadygrad list attacks`, also with `attribution-attacks`, `attributions`, `bounds`, `defenses`, `measures`, `models`
-and `data`.
+`steadygrad list attacks`, also with `attribution-attacks`, `attributions`, `bounds`, `defenses`, `engines`, `measures`,
+`models` and `data`.
 
 *Cost* counts passes per sample. *Order* is the order of the derivatives a method takes through the model:
 2 means that training differentiates an input gradient, which needs float32. *Soundness* is one of the
@@ -34,6 +34,7 @@ def render() -> str:
             methods("Bounds on how far an attribution can move", sg.bounds.BOUNDS, norms=True),
             methods("Defenses", sg.defenses.DEFENSES),
             methods("Measures: what is written down for each sample", MEASURES),
+            methods("Engines: who computes an audit", sg.engines.ENGINES),
             models(),
             data(),
         ]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pytest
 
 import steadygrad as sg
-from steadygrad import attacks, attributions, bounds, defenses, registry, values
+from steadygrad import attacks, attributions, bounds, defenses, engines, registry, values
 from steadygrad.attacks import BIM, PGD
 from steadygrad.errors import UsageError
 from steadygrad.measuring import measures  # noqa: F401  (registers the measures)
@@ -58,7 +58,7 @@ def toys(monkeypatch) -> Iterator[Registry[Method]]:
 
 def test_every_kind_has_methods():
     kinds = {kind for kind, _ in REGISTERED}
-    assert kinds == {"attack", "attribution attack", "attribution", "bound", "defense", "measure"}
+    assert kinds == {"attack", "attribution attack", "attribution", "bound", "defense", "engine", "measure"}
 
 
 @pytest.mark.parametrize(("kind", "row"), REGISTERED, ids=NAMES)
@@ -87,7 +87,8 @@ def test_every_method_is_a_frozen_value_with_a_full_row(kind, row):
     assert row.reference
     assert row.cost
     assert row.order in (0, 1, 2)
-    assert row.soundness in ("estimate", "attack", "linearized", "certified")
+    words = ("changes no number",) if kind == "engine" else ("estimate", "attack", "linearized", "certified")
+    assert row.soundness in words
     assert set(row.norms) <= {"linf", "l2", "l1", "l0"}
 
 
@@ -117,6 +118,7 @@ PACKAGES = [
     (attributions, attributions.ATTRIBUTIONS),
     (bounds, bounds.BOUNDS),
     (defenses, defenses.DEFENSES),
+    (engines, engines.ENGINES),
 ]
 
 

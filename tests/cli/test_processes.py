@@ -16,7 +16,7 @@ EMPTY = (0, "", "")
 
 
 @pytest.mark.parametrize(
-    "line", ["audit none", "report none", "list attacks", "harden none", "demo", "reproduce ross2018"]
+    "line", ["audit none --engine local", "report none", "list attacks", "harden none", "demo", "reproduce ross2018"]
 )
 def test_a_second_process_leaves_the_work_to_the_first(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -48,10 +48,10 @@ def test_a_wrong_command_is_told_once(line: str, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-def test_the_first_process_audits(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_process_audits_where_that_is_asked_for(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    result = done("audit", trained, *AUDIT, "--out", "run")
+    result = done("audit", trained, *AUDIT, "--engine", "local", "--out", "run")
     assert "audit works in one process: the other 1 of 2 end at once" in result.err
     assert "report: run/report/index.html" in result.out
 
@@ -61,7 +61,7 @@ def test_processes_share_an_audit_and_the_first_one_says_what_was_found(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    line = ("audit", trained, *AUDIT, "--engine", "shared", "--out", "run", "--quiet")
+    line = ("audit", trained, *AUDIT, "--out", "run", "--quiet")
     monkeypatch.setenv("RANK", "1")
     assert done(*line).out == ""
     monkeypatch.setenv("RANK", "0")

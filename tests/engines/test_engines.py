@@ -70,7 +70,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def process(out: Path, pause: float = 0.0) -> subprocess.Popen[str]:
     """A process that makes the audit together with others."""
-    source = f"from audit.test_workers import run\nrun({str(out)!r}, engine='shared')"
+    source = f"from engines.test_engines import run\nrun({str(out)!r}, engine='shared')"
     paths = os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PAUSE": str(pause)}
     return subprocess.Popen([sys.executable, "-c", source], env=environment, stderr=subprocess.PIPE, text=True)
