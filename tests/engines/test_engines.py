@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from torch import nn
 
 import steadygrad as sg
 from steadygrad.attacks import FGSM, PGD, Square
+from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.audit.findings import Audit
 from steadygrad.errors import Failure, UsageError
 from steadygrad.locks import InUse
@@ -68,12 +73,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def process(out: Path, pause: float = 0.0) -> subprocess.Popen[str]:
-    """A process that makes the audit together with others."""
-    source = f"from engines.test_engines import run\nrun({str(out)!r}, engine='shared')"
+def process(out: Path, pause: float = 0.0, silent: float = 60.0, within: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """A process that makes the audit together with others, maybe within another command."""
+    claims = f"from steadygrad import claims\nclaims.BEAT, claims.SILENT = {silent / 8}, {silent}\n"
+    source = f"{claims}from engines.test_engines import run\nrun({str(out)!r}, engine='shared')"
     paths = os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PAUSE": str(pause)}
-    return subprocess.Popen([sys.executable, "-c", source], env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([*within, sys.executable, "-c", source], env=environment, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
@@ -183,15 +189,108 @@ def test_it_needs_a_folder_and_models_that_can_be_handed_over(tmp_path: Path) ->
         run(tmp_path / "b", opaque, engine="shared", attacks=[Square(queries=5)], gallery=0)
 
 
-def test_what_fails_for_all_ends_the_run_by_name_and_the_rest_is_kept(
+class Broken(Small):
+    """Its file, or the service that it asks, fails at one sample, which no other one can make up for."""
+
+    bad: torch.Tensor
+
+    def __init__(self, bad: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("bad", bad)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if (x == self.bad).flatten(1).all(1).any():
+            raise OSError("no answer")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    "engine", ["local", pytest.param("local:workers=2", marks=pytest.mark.slow), "shared"], ids=["one", "two", "shared"]
+)
+def test_a_shard_that_always_fails_ends_the_run_by_its_name_and_the_rest_is_kept(tmp_path: Path, engine: str) -> None:
+    data = sg.data.load("digits", "test").take(40)
+    model = Broken(data.batch([25])[0][0])
+    place = data.draw(None, 0).ids.index(data.ids[25]) // 10 * 10
+    first, last = (data.draw(None, 0).ids[i] for i in (place, place + 9))
+    said = rf"m: Predicted, samples '{first}' to '{last}': .*no answer"
+    with pytest.raises((Failure, UsageError), match=said):
+        run(tmp_path, model, engine=engine)
+    kept = {path.name[:7] for path in (tmp_path / "tables").rglob("[!.]*.parquet")}
+    assert f"{place:07d}" not in kept
+    assert f"{0:07d}" in kept or place == 0
+    assert not multiprocessing.active_children()
+    assert not list((tmp_path / "tables").rglob(".*")) or engine != "local"
+
+
+def test_a_shard_at_which_processes_die_is_given_up_by_name(tmp_path: Path) -> None:
+    claim, store = tmp_path / "p" / ".partial-a", Store(tmp_path, together=True)
+    claim.parent.mkdir()
+    for dead in (0, 1):
+        claim.write_text(json.dumps({"machine": "another", "process": 1, "dead": dead}))
+        os.utime(claim, (0, 0))
+        if dead:
+            with pytest.raises(Failure, match="2 processes ended, or fell silent, while they computed this"):
+                store.get("p", "a", lambda: pytest.fail("tried again"))
+        else:
+            assert store.get("p", "a", lambda: Table({"sample": np.array(["a"])})) is not None
+            next(claim.parent.iterdir()).unlink()
+
+
+@pytest.mark.slow
+def test_what_a_stopped_process_had_is_done_by_another_and_both_end_well(alone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    stopped = process(out, pause=0.02, silent=2.0)
+    deadline = time.monotonic() + 60
+    while not list((out / "tables").rglob(".partial-0*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stopped.send_signal(signal.SIGSTOP)
+    other = process(out, silent=2.0)
+    assert other.communicate(timeout=120)[1] == ""
+    assert other.returncode == 0
+    np.testing.assert_equal(tables(out), tables(alone))
+    stopped.send_signal(signal.SIGCONT)
+    stopped.communicate(timeout=120)
+    np.testing.assert_equal(tables(out), tables(alone))
+    assert _lasting(out) == _lasting(alone)
+
+
+@pytest.mark.slow
+def test_processes_that_see_the_folder_by_other_paths_and_networks_make_the_tables_of_one(
+    alone: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "theirs").symlink_to(tmp_path / "mine")
+    apart = ["unshare", "--user", "--map-root-user", "--net", "--uts", "--pid", "--fork"]
+    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        apart = []  # where namespaces are not allowed, two paths are left
+    (tmp_path / "mine").mkdir()
+    running = [process(tmp_path / name / "run", within=how) for name, how in (("mine", []), ("theirs", apart))]
+    ended = [one.communicate(timeout=120)[1] for one in running]
+    assert [one.returncode for one in running] == [0, 0], ended
+    np.testing.assert_equal(tables(tmp_path / "mine" / "run"), tables(alone))
+    assert _lasting(tmp_path / "mine" / "run") == _lasting(alone)
+
+
+def test_an_engine_and_its_settings_are_named(tmp_path: Path) -> None:
+    plan = AuditPlan(engine="shared", workers=3)
+    assert plan.engine == sg.engines.Shared(workers=3)
+    assert plan.piece == 50
+    assert AuditPlan(workers=1).piece is None
+    assert AuditPlan(engine="ray:retries=1", address="local", gpus_per_task="1/2").engine == sg.engines.Ray(
+        "local", gpus_per_task=0.5, retries=1
+    )
+    with pytest.raises(UsageError, match=r"workers \(--workers\) is no setting of the engine ray"):
+        AuditPlan.read({"engine": "ray", "workers": 2})
+    with pytest.raises(UsageError, match=r"gpus_per_task \(--gpus-per-task\) is no setting of the engine local"):
+        AuditPlan.read({"gpus_per_task": 1})
+    with pytest.raises(UsageError, match="there is no engine 'sharde'; did you mean 'shared'"):
+        AuditPlan.read({"engine": "sharde"})
+
+
+def test_ray_that_is_not_installed_is_named_before_there_is_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def search(self: FGSM, run: Any) -> None:
-        raise Failure("no way")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(FGSM, "search", search)
-        with pytest.raises(Failure, match="no way"):
-            run(tmp_path, engine="shared")
-    assert list(tmp_path.rglob("*.parquet"))
-    assert not list((tmp_path / "tables").rglob(".*"))
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else found(name))
+    with pytest.raises(UsageError, match=r"pip install 'steadygrad\[ray\]'"):
+        run(tmp_path / "run", engine="ray")
+    assert not (tmp_path / "run").exists()

@@ -122,7 +122,7 @@ class Tasks(Work):
                         tries[i] += 1  # its process or machine ended, or the memory was full
                         why = f"{type(cause).__name__}: {str(cause).strip().partition(chr(10))[0]}"
                         if tries[i] > engine.retries:
-                            raise Failure(f"{tries[i]} tasks ended early, the last by {why}") from error
+                            raise Failure(f"its task ended early at the last of {tries[i]} tries ({why})") from error
                         _log.warning(
                             "%s: its task ended early and is tried again, %d of %d (%s)",
                             job.says(i), tries[i], engine.retries, why,
@@ -145,7 +145,7 @@ class Tasks(Work):
                 with borrowed(list(runner.models.values()), "cpu"):
                     self._sent[id(runner)] = runner, ray.put(bare)
             except Exception as error:  # whatever pickling a caller's class ends in
-                raise UsageError(f"a model or the data cannot be handed to Ray: {error}") from error
+                raise UsageError(f"a model or the data cannot be handed to Ray: {error.__cause__ or error}") from error
         return self._sent[id(runner)][1]
 
 
