@@ -63,7 +63,7 @@ def test_few_samples_stand_for_many(honest: nn.Module, digits: Dataset, monkeypa
     noise = by_name["RandomNoise, 4 draws, linf, eps 0.0001"]
     assert (noise.samples, noise.shards, noise.backwards) == (250, 2, 0)
     assert noise.forwards == 250 * by_name["RandomNoise, 4 draws, linf, eps 0.0002"].forwards / 40
-    assert by_name["stability of Saliency"].samples == 30
+    assert by_name["stability of maps"].samples == 30
     assert by_name["RandomNoise, 4 draws, targeted"].samples == 10
 
 

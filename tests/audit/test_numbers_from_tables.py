@@ -214,7 +214,7 @@ def check_model(found: Audit, row: Any, tables: Tables, suite: tuple[Attack, ...
     assert len(row["explanations"]) == 4
     for said in row["explanations"]:
         least = {"top-10 % intersection": 0.0, "Kendall tau-b": -1.0}[said["measure"]]
-        is_mean(said, maps[f"{said['under']}: {said['measure']}"], least, 1.0)
+        is_mean(said, maps[f"{said['attribution']}: {said['under']}: {said['measure']}"], least, 1.0)
     labels, stood = lead["label"].to_numpy(), ~frame.groupby("sample")["success"].any()[lead["sample"]].to_numpy()
     for said in row["by_class"]:
         mine = labels == found.summary["data"]["classes"].index(said["name"])

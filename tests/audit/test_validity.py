@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Callable
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,12 +19,14 @@ from audit import victims
 from audit.test_records import table
 from steadygrad.attacks import BIM, FGSM, PGD, Attack, RandomNoise, Square
 from steadygrad.audit.checks import validity as all_checks
-from steadygrad.audit.checks.validity import Subject, checks, finds_planted, validity
-from steadygrad.audit.checks.verdict import POINT, Check, Verdict, attack_verdict, verdict
+from steadygrad.audit.checks.validity import Subject, beats_noise, checks, finds_planted, validity
+from steadygrad.audit.checks.verdict import POINT, Check, Verdict, attack_verdict, share_check, verdict
 from steadygrad.audit.records import accuracy
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
+from steadygrad.files import key
+from steadygrad.measuring.measure import Batch, Measure, settings_of
 from steadygrad.measuring.measures.attacked import Attacked
 from steadygrad.measuring.measures.planted import PlantedFound
 from steadygrad.measuring.runner import Runner
@@ -213,6 +218,64 @@ def test_count_bounds_the_samples_and_the_store_keeps_the_work(honest: Classifie
     again = Runner({"m": honest}, some.draw(), first.store)
     assert _verdict(_subject(again, PGD(steps=3), 30)) == alone
     assert first.store.computed == computed
+
+
+class Hits:
+    """A check that hits the samples at some places, and counts its looks at each sample."""
+
+    def __init__(self, places: Sequence[int]) -> None:
+        self.places, self.looked = set(places), Counter[int]()
+
+    def __call__(self, subject: Subject) -> Check:
+        assert subject.run(Noted())["sample"].tolist() == subject.base["sample"].tolist()
+        self.looked.update(subject.rows)
+        return share_check("hits", len(self.places & set(subject.rows)), subject.count, "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Noted(Measure):
+    """Counts the samples that pass."""
+
+    seen: ClassVar[list[str]] = []
+
+    def __call__(self, models: Sequence[nn.Module], batch: Batch) -> dict[str, Any]:
+        Noted.seen.extend(batch.ids)
+        return {"place": np.arange(len(batch.x))}
+
+
+@pytest.mark.parametrize(
+    ("count", "places", "looked"),
+    [
+        (60, [], 60),
+        (100, [99], 100),
+        (240, [], 100),
+        (240, [100, 239], 100),
+        (240, [99], 240),
+        (330, [109], 330),
+        (330, [110], 110),
+    ],
+)
+def test_a_check_goes_on_to_all_samples_if_it_hits_one_of_the_first(
+    honest: Classifier, digits: Dataset, count: int, places: list[int], looked: int
+) -> None:
+    Noted.seen.clear()
+    subject, hits = _subject(Runner({"m": honest}, digits.draw()), FGSM(), count), Hits(places)
+    found = subject.judged(hits)
+    assert found == share_check("hits", len({p for p in places if p < looked}), looked, "")
+    assert set(hits.looked) == set(range(looked))
+    # Nothing is measured twice.
+    assert len(Noted.seen) == len(set(Noted.seen)) == looked
+
+
+def test_a_table_of_the_audit_is_not_measured_again(honest: Classifier, digits: Dataset) -> None:
+    runner = Runner({"m": honest}, digits.draw(150))
+    measure = Attacked(RandomNoise(), THREAT)
+    known = {key(settings_of(measure)): runner.run(measure, "m")}
+    subject = dataclasses.replace(_subject(runner, FGSM(), 150), known=known)
+    computed = runner.store.computed
+    found = subject.judged(beats_noise)
+    assert runner.store.computed == computed
+    assert found.limit.endswith("of 100 samples")
 
 
 @pytest.mark.parametrize(

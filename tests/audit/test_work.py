@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import steadygrad as sg
 from audit import victims
+from gates import counted
 from steadygrad.attacks import FGSM, PGD
 from steadygrad.attributions import Saliency
 from steadygrad.audit.audited_models import fitting
@@ -148,3 +149,16 @@ def test_the_arguments_are_left_as_they_were(honest: nn.Module, some: Dataset, t
     sg.audit(models, some, sg.linf(0.1), out=tmp_path / "run", **settings)
     assert json.dumps(settings, default=str) == said
     assert models == {"a": honest}
+
+
+@pytest.mark.slow
+def test_an_audit_costs_a_third_fewer_passes_than_one_whose_parts_know_nothing_of_each_other(
+    honest: nn.Module, digits: Dataset
+) -> None:
+    # With all checks on all samples, a curve that knew no failure, points of its own for each attribution and restarts
+    # for the pictures, the same records cost this many passes a sample.
+    forwards, backwards = 1621.64, 1284.54
+    with counted(honest) as passes:
+        sg.audit(honest, digits, sg.linf(0.08), samples=300)
+    assert 0 < passes["samples"] / 300 <= forwards * 2 / 3
+    assert 0 < passes["samples_back"] / 300 <= backwards * 2 / 3

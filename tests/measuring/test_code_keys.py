@@ -241,7 +241,7 @@ a, t = PGD(), linf(.1)
 named = dict(
     attacked=attacked.Attacked(a, t), curve=curve.Curve(a, t, (.1,)), rho2=rho2.Rho2(),
     planted=planted.PlantedFound(a, t), gradients=gradient_norms.GradientNorms(), behavior=behavior.Repeated(),
-    maps=map_stability.MapStability(Saliency(), a, t),
+    maps=map_stability.MapStability((Saliency(),), a, t),
 )
 print(json.dumps({name: depends_on(measure) for name, measure in named.items()}))
 """

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from steadygrad.attacks import Attack
+from steadygrad.attacks import PGD, Attack
 from steadygrad.attributions import Attribution
 from steadygrad.measuring.measures.pictured import EveryTarget, Pictured
 from steadygrad.measuring.runner import Tables
@@ -101,6 +102,8 @@ def grid(
     if not set(range(count)) <= set(first):
         return None, {}
     rows = tuple(first[c] for c in range(count))
+    if isinstance(attack, PGD):  # pictures, which are no numbers, need no second try
+        attack = dataclasses.replace(attack, restarts=1)
     table = tables.run(EveryTarget(attack, threat, count), model, rows=rows)
     reached = table["success"].tolist()
     success = [[None if r == c else bool(reached[r][c]) for c in range(count)] for r in range(count)]

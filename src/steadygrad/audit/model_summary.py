@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from steadygrad.audit.checks.validity import Subject, checks
 from steadygrad.audit.checks.verdict import attack_verdict, verdict
 from steadygrad.audit.records import accuracy, fallen, records, records_of_curve, robust_accuracy, success_rate
 from steadygrad.audit.suspicions import suspicions
+from steadygrad.files import key
 from steadygrad.measuring.measure import settings_of
 from steadygrad.measuring.measures import MEASURES
 from steadygrad.measuring.measures.attacked import Attacked, nearest
@@ -116,7 +118,8 @@ class ModelSummary:
     @cached_property
     def curve(self) -> Table:
         """The search of the curve, which counts what other attacks found."""
-        return self.tables.run(self._curve, self.name, given={"known": self.nearest_found})
+        stood: Array = np.where(self.leading["success"], 0.0, self.plan.eps)
+        return self.tables.run(self._curve, self.name, given={"known": self.nearest_found, "stood": stood})
 
     @cached_property
     def _curve(self) -> Curve:
@@ -137,10 +140,11 @@ class ModelSummary:
         plan, lead, rows = self.plan, self.leading, list(self.answered)
         worst = robust_accuracy(self.records)
         looked = self.looked
+        known = {key(settings_of(Attacked(a, plan.threat))): self.attacked[label_of(a)] for a in self.suite}
         subject = Subject(
             self.tables, self.name, int(self.about["draws"]), self.lead, plan.threat, lead.select(list(looked)),
             looked, len(self.data["classes"]), tuple(self.data["shape"]), fallen(self.attacked.values()),
-            self.gradients,
+            self.gradients, known,
         )  # fmt: skip
         labels, classes = subject.base["label"].tolist(), self.data["classes"]
         judged = verdict(checks(subject), labels, classes, gradients=self.gradients)
@@ -293,14 +297,15 @@ class ModelSummary:
         return tuple(place for place in places if self.leading["prediction"][place] >= 0)
 
     def _stability(self) -> list[dict[str, Any]]:
-        rows, mapped = [], self.mapped
-        for attribution in self.plan.attributions if mapped else ():
-            measure = MapStability(attribution, self.lead, self.plan.threat)
-            table = self.tables.run(measure, self.name, rows=mapped)
-            for way in WAYS:
-                for name, similarity in SIMILARITY_OF_MAPS.items():
-                    found = mean(table[f"{way}: {name}"]).within(*similarity.range)
-                    rows.append({"attribution": label_of(attribution), "under": way, "measure": name} | found.plain())
+        rows: list[dict[str, Any]] = []
+        if not self.mapped or not self.plan.attributions:
+            return rows
+        measure = MapStability(self.plan.attributions, self.lead, self.plan.threat)
+        table = self.tables.run(measure, self.name, rows=self.mapped)
+        for attribution, way in itertools.product(measure.attributions, WAYS):
+            for name, similarity in SIMILARITY_OF_MAPS.items():
+                found = mean(table[measure.column(attribution, way, name)]).within(*similarity.range)
+                rows.append({"attribution": label_of(attribution), "under": way, "measure": name} | found.plain())
         return rows
 
 

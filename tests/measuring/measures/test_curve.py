@@ -132,6 +132,23 @@ def test_no_sample_resists_more_than_one_attack() -> None:
     assert torch.equal(failures, (place > 0).long())
 
 
+@pytest.mark.parametrize("at", [0.0, 0.03, 0.05, 1.0])
+def test_where_the_attack_is_known_to_fail_it_is_not_tried_again(at: float) -> None:
+    model = _model()
+    x, y, seeds = _batch(model)
+    attack, threat = PGD(steps=5), sg.linf()
+    place, _, backwards = smallest_in_grid(attack, model, x, y, threat, RADII, seeds)
+    stood = torch.where(attack(model, x, y, threat.at(at), generator=seeds).success, 0.0, at) if at else torch.zeros(40)
+    again, _, fewer = smallest_in_grid(attack, model, x, y, threat, RADII, seeds, stood=stood)
+    beyond = torch.tensor([*RADII, torch.inf])[place.clamp_min(0)] > stood
+    assert torch.equal(again[beyond], place[beyond])
+    assert bool((fewer <= backwards).all())
+    ended = (place > 0) & (stood == torch.tensor([0.0, *RADII])[place.clamp_min(0)]) & (stood > 0)
+    # Steps that only show again that it fails are left out: five for each sample that this attack leaves standing.
+    assert torch.equal(backwards[ended] - fewer[ended], torch.full_like(fewer[ended], 5))
+    assert bool(ended.any()) == (at in RADII)
+
+
 def test_clean_mistakes_fall_at_zero_and_cost_one_look() -> None:
     model = _model()
     x, y, seeds = _batch(model)

@@ -7,6 +7,7 @@ import torch
 
 import nets
 import steadygrad as sg
+from gates import counted
 from oracles import attributions as maps_oracle
 from oracles import intervals
 from steadygrad.attacks import FGSM, PGD, Attack, RandomNoise
@@ -36,13 +37,13 @@ def _runner(batch_size: int = 200, seed: int = 0) -> Runner:
 def test_columns_equal_a_direct_computation_sample_by_sample() -> None:
     runner, threat, attack = _runner(seed=3), sg.linf(0.1), PGD(steps=4)
     model, data = _model(), _data()
-    measure = MapStability(Saliency(), attack, threat)
+    measure = MapStability((Saliency(),), attack, threat)
     table = runner.run(measure, "m")
     seeds = runner.seeds(measure.draws_as, data.ids)
     ways: dict[str, Attack] = {"random noise": RandomNoise(), "attack on the prediction": attack}
     measures = {"top-10 % intersection": lambda a, b: maps_oracle.top_k_common(a, b, 2), "Kendall tau-b": None}
     assert (tuple(ways), set(measures)) == (WAYS, set(SIMILARITY_OF_MAPS))
-    assert set(table.columns) == {"sample", "label"} | {f"{w}: {m}" for w in ways for m in measures}
+    assert set(table.columns) == {"sample", "label"} | {f"Saliency: {w}: {m}" for w in ways for m in measures}
     for way, method in ways.items():
         for name, common in measures.items():
             values = []
@@ -56,14 +57,14 @@ def test_columns_equal_a_direct_computation_sample_by_sample() -> None:
                     (slope,) = torch.autograd.grad(model(leaf)[0, target[0]], leaf)
                     pair.append(slope.abs().sum(1).flatten().tolist())
                 values.append((common or maps_oracle.tau_b)(*pair))
-            column = table[f"{way}: {name}"]
+            column = table[f"Saliency: {way}: {name}"]
             assert column.tolist() == pytest.approx(values, abs=1e-5)
             found = mean(column)
             assert (found.value, found.low, found.high) == pytest.approx(intervals.student_interval(values), abs=1e-5)
 
 
 def test_any_rows_in_any_batches() -> None:
-    measure = MapStability(InputXGradient(), FGSM(), sg.linf(0.1))
+    measure = MapStability((InputXGradient(),), FGSM(), sg.linf(0.1))
     tables = [_runner(size).run(measure, "m", rows=range(7)) for size in (200, 5)]
     whole = _runner().run(measure, "m")
     for name in set(whole.columns) - {"sample", "label"}:
@@ -72,24 +73,32 @@ def test_any_rows_in_any_batches() -> None:
         assert tables[0][name].tolist() == pytest.approx(whole[name][:7].tolist(), abs=1e-5)
 
 
-def test_two_settings_of_one_attribution_are_kept_apart() -> None:
-    own, loss = (MapStability(a, FGSM(), sg.linf(0.1)) for a in (Saliency(), Saliency(of="loss")))
-    assert own.title != loss.title
-    runner = _runner()
-    tables = [runner.run(measure, "m", rows=range(5)) for measure in (own, loss)]
-    assert any((tables[0][n] != tables[1][n]).any() for n in tables[0].columns)
-    # All attributions are tried at the same noise.
-    assert own.draws_as == loss.draws_as
+def test_attributions_share_the_points_and_are_kept_apart() -> None:
+    both = (Saliency(), Saliency(of="loss"))
+    model = _model()
+    with counted(model) as passes:
+        together = Runner({"m": model}, _data()).run(MapStability(both, PGD(steps=4), sg.linf(0.1)), "m", rows=range(5))
+    shared = passes["samples_back"]
+    with counted(model) as passes:
+        alone = [
+            Runner({"m": model}, _data()).run(MapStability((a,), PGD(steps=4), sg.linf(0.1)), "m", rows=range(5))
+            for a in both
+        ]
+    assert shared == passes["samples_back"] - 5 * 4
+    for table in alone:
+        for name in set(table.columns) - {"sample", "label"}:
+            assert together[name].tolist() == table[name].tolist()
+    assert len(together.columns) == sum(len(table.columns) for table in alone) - 2
 
 
 def test_no_radius_means_no_change_of_the_explanation() -> None:
-    table = _runner().run(MapStability(Saliency(), FGSM(), sg.linf(0.0)), "m")
+    table = _runner().run(MapStability((Saliency(),), FGSM(), sg.linf(0.0)), "m")
     for name in set(table.columns) - {"sample", "label"}:
         assert table[name].tolist() == pytest.approx([1.0] * COUNT)
 
 
 def test_the_model_is_left_as_it_was() -> None:
     model = _model().train()
-    Runner({"m": model}, _data()).run(MapStability(Saliency(), FGSM(), sg.linf(0.1)), "m", rows=range(3))
+    Runner({"m": model}, _data()).run(MapStability((Saliency(),), FGSM(), sg.linf(0.1)), "m", rows=range(3))
     assert model.training
     assert all(p.requires_grad and p.grad is None for p in model.parameters())

@@ -8,8 +8,9 @@ robustness", arXiv 1902.06705, and Athalye et al. 2018, arXiv 1802.00420.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,9 @@ from steadygrad.audit.checks.verdict import Check, Verdict, share_check, verdict
 from steadygrad.audit.records import accuracy
 from steadygrad.data.python_data import Samples
 from steadygrad.errors import UsageError
+from steadygrad.files import key
 from steadygrad.kinds import Device
+from steadygrad.measuring.measure import settings_of
 from steadygrad.measuring.measures.attacked import Attacked
 from steadygrad.measuring.measures.behavior import DerivativesTaken, NoiseTurned, Repeated
 from steadygrad.measuring.measures.planted import PlantedFound
@@ -38,6 +41,8 @@ from steadygrad.values import Count, Seed
 _QUERIES = 300
 _PLANTED = 100
 _MISSES = 0.05
+_FIRST = 100
+"""Samples, or a third of all if that is more, that a check with an attack looks at first."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class Subject:
         fallen: ids of samples that other attacks broke as well: a longer attack that breaks them too
             shows nothing about the worst case.
         gradients: whether the model gives any.
+        known: tables of all samples that are there already, by the key of their measure.
+        first: how many of the rows are measured apart, before the others.
     """
 
     tables: Tables
@@ -68,6 +75,8 @@ class Subject:
     shape: tuple[int, ...]
     fallen: Collection[str] = ()
     gradients: bool = True
+    known: Mapping[str, Table] = field(default_factory=dict)
+    first: int | None = None
 
     @property
     def count(self) -> int:
@@ -82,7 +91,23 @@ class Subject:
 
     def run(self, measure: Any, rows: tuple[int, ...] | None = None, title: str = "") -> Table:
         """A further measurement of the checked samples, or of some of them."""
-        return self.tables.run(measure, self.model, rows=self.rows if rows is None else rows, title=title)
+        rows, title = self.rows if rows is None else rows, title or measure.title
+        if (known := self.known.get(key(settings_of(measure)))) is not None:
+            return known.select(list(rows))
+        # What is measured on the first samples is not measured again on all.
+        first = rows if self.first is None else tuple(row for row in rows if row in self.rows[: self.first])
+        more = tuple(row for row in rows if row not in set(first))
+        parts = {title: first, f"{title}, further samples": more}
+        return Table.join(self.tables.run(measure, self.model, rows=r, title=t) for t, r in parts.items() if r)
+
+    def judged(self, check: Callable[[Subject], Check]) -> Check:
+        """What a check that attacks says: of the first samples if it finds nothing at all there, else of all."""
+        few = max(_FIRST, math.ceil(self.count / 3))
+        if few >= self.count:
+            return check(self)
+        some = dataclasses.replace(self, base=self.base.select(range(few)), rows=self.rows[:few], first=few)
+        found = check(some)
+        return check(dataclasses.replace(self, first=few)) if found.value else found
 
     def attacked(self, attack: Attack | None = None, factor: float = 1.0, **more: Any) -> Table:
         """Another attack, or the same with another radius."""
@@ -154,16 +179,16 @@ def checks(subject: Subject) -> list[Check]:
     """All checks of a model's number."""
     return [
         deterministic(subject),
-        scale_of_logits(subject),
+        subject.judged(scale_of_logits),
         gradient_there(subject),
-        iterations_help(subject),
-        monotone(subject),
-        unbounded_wins(subject),
-        steps_suffice(subject),
-        beats_noise(subject),
-        beats_blind_search(subject),
+        subject.judged(iterations_help),
+        subject.judged(monotone),
+        subject.judged(unbounded_wins),
+        subject.judged(steps_suffice),
+        subject.judged(beats_noise),
+        subject.judged(beats_blind_search),
         finds_planted(subject),
-        batch_size_does_not_matter(subject),
+        subject.judged(batch_size_does_not_matter),
         steady(subject),
         no_derivative(subject),
     ]
@@ -279,7 +304,7 @@ def finds_planted(s: Subject) -> Check:
 
 def batch_size_does_not_matter(s: Subject) -> Check:
     """Whether samples end the same when fewer are attacked at once."""
-    again = s.attacked(chunk=max(1, min(200, s.count) // 3 + 1))
+    again = s.attacked(chunk=min(_FIRST, s.count) // 3 + 1)
     hits = int((again["success"] != s.base["success"]).sum())
     text = f"in another batch size {s.percent(hits)} of the samples end differently"
     return share_check("batch size does not matter", hits, s.count, text)

@@ -63,7 +63,8 @@ class Curve(Measure):
         grid: radii, positive and rising, in units of the inputs.
 
     A given column `known` (N,) holds distances at which a sample is known to fall, infinite where it is not.
-    They count as well, so that the curve never lies above the worst case that other attacks show.
+    They count as well, so that the curve never lies above the worst case that other attacks show. A given column
+    `stood` (N,) holds the radius at which this attack is known to leave the sample standing, or 0.
     """
 
     attack: Attack
@@ -77,8 +78,10 @@ class Curve(Measure):
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         x, y, threat, model = batch.x, batch.y, self.threat.at(self.grid[-1]), models[0]
-        known = batch.of("known") if "known" in batch.given else None
-        place, forwards, backwards = smallest_in_grid(self.attack, model, x, y, threat, self.grid, batch.seeds, known)
+        known, stood = (batch.of(name) if name in batch.given else None for name in ("known", "stood"))
+        place, forwards, backwards = smallest_in_grid(
+            self.attack, model, x, y, threat, self.grid, batch.seeds, known, stood
+        )
         radii = torch.tensor([*self.grid, torch.inf, 0.0], dtype=torch.float64, device=x.device)
         prediction, confidence = predict(model, x, batch.seeds)
         return {
@@ -99,6 +102,7 @@ def smallest_in_grid(
     grid: Sequence[float],
     seeds: Tensor,
     known: Tensor | None = None,
+    stood: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Place (N,) in the rising grid of the smallest radius that breaks each sample, and passes spent.
 
@@ -106,8 +110,9 @@ def smallest_in_grid(
     per sample, until one does not break it: a success ends early and costs little, and there is one
     failure at most. A point found well inside its ball skips places. The place is len(grid) where no
     radius breaks the sample, and -1 for a clean mistake. `known` (N,) are distances at which the
-    sample is already known to fall, infinite where it is not: the search starts below them. Returns
-    places, forwards and backwards, all (N,).
+    sample is already known to fall, infinite where it is not: the search starts below them. `stood` (N,) are radii
+    at which the attack is known to leave the sample standing: the search ends there, as it would find that again.
+    Returns places, forwards and backwards, all (N,).
     """
     radii = torch.tensor(grid, dtype=torch.float64, device=x.device)
     smallest = torch.full((len(x),), len(grid), device=x.device)
@@ -115,7 +120,9 @@ def smallest_in_grid(
         smallest = torch.where(known == 0, -1, _place(radii, known))
     forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     backwards = torch.zeros_like(forwards)
-    rows = (smallest > 0).nonzero().squeeze(1)
+    # The first place above all radii at which the attack failed.
+    least = torch.zeros_like(smallest) if stood is None else torch.searchsorted(radii, stood.to(radii) * (1 + 1e-9))
+    rows = (smallest > least).nonzero().squeeze(1)
     while len(rows):
         below = smallest[rows] - 1
         found = attack(model, x[rows], y[rows], threat.rows(rows, x).at(radii[below]), generator=seeds[rows.cpu()])
@@ -123,7 +130,7 @@ def smallest_in_grid(
         backwards[rows] += found.backwards
         place = torch.where(found.distance == 0, -1, torch.minimum(_place(radii, found.distance), below))
         smallest[rows] = torch.where(found.success, place, smallest[rows])
-        rows = rows[found.success & (smallest[rows] > 0)]
+        rows = rows[found.success & (smallest[rows] > least[rows])]
     return smallest, forwards, backwards
 
 

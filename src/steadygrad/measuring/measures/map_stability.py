@@ -13,6 +13,7 @@ from steadygrad.attributions import Attribution
 from steadygrad.attributions.similarity import SIMILARITIES
 from steadygrad.classifier import predict
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
+from steadygrad.registry import label_of
 from steadygrad.threat import Threat
 
 SIMILARITY_OF_MAPS = {
@@ -27,31 +28,38 @@ WAYS = ("random noise", "attack on the prediction")
     "map_stability",
     summary="similarity of a map before and after noise, and before and after an attack on the prediction",
     reference="Ghorbani et al. 2019, arXiv 1710.10547",
-    cost="the passes of the attack, and three maps",
+    cost="the passes of the attack, and three maps for each attribution",
 )
 @dataclass(frozen=True)
 class MapStability(Measure):
-    """Compares maps of the class predicted when clean; a column for each way and similarity.
+    """Compares maps of the class predicted when clean; a column for each attribution, way and similarity.
 
-    Both ways change the input by as much as the threat allows. The attack was not made to move the
-    explanation, so this is no worst case.
+    Both ways change the input by as much as the threat allows, and once for all attributions. The attack was not made
+    to move the explanation, so this is no worst case.
     """
 
-    attribution: Attribution
+    attributions: tuple[Attribution, ...]
     attack: Attack
     threat: Threat
     shard: ClassVar[int] = 50
-    titled: ClassVar[str] = "stability of {attribution}"
-    draws_as = "map stability"  # one draw of noise for all attributions
+    titled: ClassVar[str] = "stability of maps"
+    draws_as = "map stability"
+
+    @staticmethod
+    def column(attribution: Attribution, way: str, similarity: str) -> str:
+        """The name of a column."""
+        return f"{label_of(attribution)}: {way}: {similarity}"
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         model, x = models[0], batch.x
         target = predict(model, x, batch.seeds)[0]
-        before = self.attribution(model, x, target)
+        before = [attribution(model, x, target) for attribution in self.attributions]
         columns = {}
         for way, attack in zip(WAYS, (RandomNoise(), self.attack)):
             points = attack.perturb(model, x, batch.y, self.threat, generator=batch.seeds)
-            after = self.attribution(model, points, target)
-            for name, row in SIMILARITY_OF_MAPS.items():
-                columns[f"{way}: {name}"] = row.function(before, after).double()
+            for attribution, map_before in zip(self.attributions, before):
+                after = attribution(model, points, target)
+                for name, row in SIMILARITY_OF_MAPS.items():
+                    found = row.function(map_before, after).double()
+                    columns[self.column(attribution, way, name)] = found
         return columns
