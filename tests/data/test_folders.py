@@ -1,3 +1,6 @@
+import os
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,6 +23,21 @@ def test_folder_with_splits(root):
     assert test.ids == ("test/cat/0.png", "test/cat/1.png", "test/dog/0.png", "test/dog/1.png")
     assert np.array_equal(test.images[3, 0].numpy(), np.asarray(Image.open(root / test.ids[3])))
     assert data.load(root, "test").fingerprint == test.fingerprint
+
+
+def test_a_folder_is_listed_once_and_again_after_a_change(root, monkeypatch):
+    listed: list[str] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (listed.append(str(path)), scandir(path))[1])
+    first = data.load(root)
+    assert data.load(root).ids == first.ids
+    assert data.load(root, "test").ids[0] == "test/cat/0.png"
+    assert listed.count(str(root / "train" / "cat")) == 1
+    Image.new("L", (5, 6)).save(root / "train" / "cat" / "new.png")
+    assert {*data.load(root).ids} - {*first.ids} == {"train/cat/new.png"}
+    (root / "train" / "cat" / "new.png").unlink()
+    shutil.move(root / "train" / "dog", root / "train" / "cow")
+    assert "train/cow/0.png" in data.load(root, "train").ids
 
 
 def test_folder_without_splits_is_divided_by_a_fixed_rule(tmp_path, make_folder):

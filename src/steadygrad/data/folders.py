@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -32,9 +33,11 @@ class Tree:
     """A folder: the images in it, the other files that are not hidden, and its folders, by name.
 
     Files are told by their paths below the outermost folder, as texts, which of a million take a third of the memory.
+    `changed` is when the last file came into the folder or left it, in nanoseconds.
     """
 
     path: Path
+    changed: int = 0
     images: list[str] = dataclasses.field(default_factory=list)
     others: list[str] = dataclasses.field(default_factory=list)
     folders: dict[str, Tree] = dataclasses.field(default_factory=dict)
@@ -42,7 +45,7 @@ class Tree:
     @staticmethod
     def of(path: Path, below: str = "", above: tuple[str, ...] = ()) -> Tree:
         """Look at a folder and all below it; links are followed, but not in circles."""
-        tree, above = Tree(path), (*above, os.path.realpath(path))
+        tree, above = Tree(path, os.stat(path).st_mtime_ns), (*above, os.path.realpath(path))
         for entry in sorted(os.scandir(path), key=lambda e: e.name):
             if entry.name.startswith(".") or entry.name.casefold() in _LEFT_BY_SYSTEMS:
                 continue
@@ -56,6 +59,22 @@ class Tree:
             else:
                 tree.images.append(below + entry.name)
         return tree
+
+    @staticmethod
+    def listed(path: Path) -> Tree:
+        """The same; a folder in which nothing came or went since the last time is not listed again."""
+        name = (str(path), os.path.realpath(path))
+        tree = _LISTED.get(name)
+        if tree is None or not tree.holds():
+            _LISTED.clear()
+            tree = _LISTED[name] = Tree.of(path)
+        return tree
+
+    def holds(self) -> bool:
+        """Whether all folders still are as they were."""
+        with contextlib.suppress(OSError):
+            return all(os.stat(tree.path).st_mtime_ns == tree.changed for tree in self.below())
+        return False
 
     def below(self) -> Iterator[Tree]:
         """This folder and all below it."""
@@ -71,6 +90,10 @@ class Tree:
     def filled(self) -> dict[str, Tree]:
         """Its folders with images in or below them."""
         return {name: tree for name, tree in self.folders.items() if any(inner.images for inner in tree.below())}
+
+
+_LISTED: dict[tuple[str, str], Tree] = {}
+"""The last folder that was looked at: a command opens several splits of one."""
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:
@@ -92,7 +115,7 @@ def load_folder(root: Path, name: str, asked: Asked) -> Dataset:
         UsageError: no class folders, a class without images, or the split is missing.
         Failure: a file is not a readable image; in a large folder when it is met.
     """
-    tree = Tree.of(root)
+    tree = Tree.listed(root)
     splits = splits_of(tree, asked.split)
     part = asked.part(f"the image folder {root}", splits)
     everything = list(splits.values()) or [tree]
