@@ -71,10 +71,10 @@ def held(folder: Path, wait: float = 0.0) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def joined(folder: Path) -> Iterator[None]:
-    """Work in a folder beside others within the block, which begins while it is held."""
+def joined(folder: Path, by: str = "") -> Iterator[None]:
+    """Work in a folder beside others within the block, which begins while it is held; `by` is a word on how."""
     folder = folder.resolve()
-    path = folder / f"{_WORKER}{secrets.token_hex(6)}"
+    path = folder / f"{_WORKER}{secrets.token_hex(6)}-{by}"
     with claimed(path):
         _inodes[path] = path.stat().st_ino
         try:
@@ -84,14 +84,17 @@ def joined(folder: Path) -> Iterator[None]:
             _inodes.pop(path, None)
 
 
-def others(folder: Path) -> bool:
-    """Whether processes that work beside each other are alive in a folder that is held; what dead ones left goes."""
+def others(folder: Path) -> set[str]:
+    """How processes work, by their own word, that are alive beside each other in a folder which is held.
+
+    What dead ones left goes.
+    """
     found = list(folder.glob(f"{_WORKER}*"))
     living = [path for path in found if alive(path)]
     for path in found:
         if path not in living:
             path.unlink(missing_ok=True)
-    return bool(living)
+    return {path.name.rpartition("-")[2] for path in living}
 
 
 def check_there(path: Path) -> None:

@@ -52,11 +52,12 @@ def claimed(path: str | Path, wait: float = 0.0) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def run_folder(path: str | Path, config: Mapping[str, Any], *, together: bool = False) -> Iterator[Path]:
+def run_folder(path: str | Path, config: Mapping[str, Any], *, together: bool = False, by: str = "") -> Iterator[Path]:
     """Claim the folder of the run with this configuration, which is kept in its `config.toml`.
 
     Args:
         together: let others in who say so too, and who make the same run.
+        by: what all that work together must have in common, such as the kind of device.
 
     Raises:
         OtherRun: it holds another configuration, or files of somebody else.
@@ -73,15 +74,21 @@ def run_folder(path: str | Path, config: Mapping[str, Any], *, together: bool = 
             if not _check_same(record, wanted):
                 text = tomli_w.dumps(wanted)
                 write_text(record, text + _seal_of(text))
-            if not others(folder):
+            by_others = others(folder)
+            if not by_others:
                 remove_leftovers(folder)
             elif not together:
                 raise InUse(
                     f"several processes are working in the output folder {folder} together: wait until they are done, "
                     "join them (--engine shared), or choose another --out"
                 )
+            elif by_others != {by}:
+                raise UsageError(
+                    f"other processes make this run on {' and '.join(sorted(by_others - {by}))}, and this one would on "
+                    f"{by}, so that their records would differ: give all of them one kind of device (--device)"
+                )
             if together:
-                beside.enter_context(joined(folder))
+                beside.enter_context(joined(folder, by))
                 alone.close()  # the next one may come in
             yield folder
     except InUse:

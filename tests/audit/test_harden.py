@@ -212,6 +212,7 @@ def test_what_cannot_be_judged_is_refused_before_any_training(tmp_path: Path, mo
     refused(r"30 of 30 test samples have the pixels of samples that are trained on, under other ids", data=renamed)
     refused("fraction=0 of 120 samples", validation=0.0)
     refused("there is no suite 'fats'", attacks="fats")
+    refused("harden trains in one process", engine="shared")
     refused("JSMA does not work for linf; attacks that do: .*pgd", attacks=[sg.attacks.JSMA()])
     refused("test data must be like the training data", test=fits.dataset(30, classes=2))
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -18,7 +18,7 @@ from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.audit.neurons import neurons
 from steadygrad.audit.schema_maps import Neurons
 from steadygrad.data import Dataset
-from steadygrad.errors import UsageError
+from steadygrad.errors import Failure, UsageError
 from steadygrad.measuring.measures.neuron_changes import NeuronChanges
 from steadygrad.measuring.measures.neurons_held import NeuronsHeld
 from steadygrad.measuring.paired import mean_difference
@@ -167,7 +167,7 @@ def test_tables_are_kept(
     monkeypatch.setattr(PGD, "perturb", None)
     assert _section(Runner({"net": model}, data, Store(tmp_path))) == found
     assert neurons(SavedTables(tmp_path, COUNT), ["net"], _plan(), {"samples": COUNT})[0] == found
-    with pytest.raises(TypeError, match="NoneType"):
+    with pytest.raises(Failure, match=r"net: neurons under PGD.* samples 'digits/.*NoneType"):
         _section(runner, EPS / 2)
 
 

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import steadygrad
 from cli.commands import AUDIT, TRAIN, call, done
+from steadygrad.cli.common import pick_device
 
 EMPTY = (0, "", "")
 
@@ -68,6 +70,18 @@ def test_processes_share_an_audit_and_the_first_one_says_what_was_found(
     result = done(*line)
     assert "report: run/report/index.html" in result.out
     assert "works in one process" not in result.err
+
+
+def test_each_process_takes_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("auto") == "cuda"
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    for rank, device in (("0", "cuda:0"), ("1", "cuda:1"), ("2", "cuda:0")):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert pick_device("auto") == pick_device("cuda") == device
+    assert pick_device("cuda:1") == "cuda:1"
+    assert pick_device("cpu") == "cpu"
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import multiprocessing
 import os
@@ -20,6 +21,7 @@ import torch
 from torch import nn
 
 import steadygrad as sg
+from steadygrad import provenance
 from steadygrad.attacks import FGSM, PGD, Square
 from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.audit.findings import Audit
@@ -174,6 +176,16 @@ def test_runs_alone_and_together_keep_out_of_each_other_s_way(tmp_path: Path) ->
         pass
 
 
+def test_all_that_work_together_have_one_kind_of_device(tmp_path: Path) -> None:
+    with run_folder(tmp_path, {"a": 1}, together=True, by="cuda"):
+        with run_folder(tmp_path, {"a": 1}, together=True, by="cuda"):
+            pass
+        with pytest.raises(UsageError, match=r"make this run on cuda, and this one would on cpu.*--device"):
+            run_folder(tmp_path, {"a": 1}, together=True, by="cpu").__enter__()
+    with run_folder(tmp_path, {"a": 1}, together=True, by="cpu"):
+        pass
+
+
 def test_it_needs_a_folder_and_models_that_can_be_handed_over(tmp_path: Path) -> None:
     data = sg.data.load("digits", "test").take(20)
     with pytest.raises(UsageError, match="share their work in a folder: give out="):
@@ -294,3 +306,22 @@ def test_ray_that_is_not_installed_is_named_before_there_is_a_folder(
     with pytest.raises(UsageError, match=r"pip install 'steadygrad\[ray\]'"):
         run(tmp_path / "run", engine="ray")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_on_machines_of_several_kinds_says_so_on_its_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from steadygrad import report
+
+    one = provenance.machine()
+    kinds = [one, {**one, "device": "NVIDIA H200"}, {**one, "host": "another"}]
+    shards = itertools.cycle(kinds)
+    monkeypatch.setattr(provenance, "machine", lambda device="cpu": next(shards))
+    found = run(tmp_path).summary["machines"]
+    assert [m["device"] for m in found] == ["NVIDIA H200", "cpu"]
+    page = report.write(tmp_path).read_text("utf-8")
+    assert "Machines of 2 kinds computed this audit: NVIDIA H200 (PyTorch" in page
+    monkeypatch.setattr(provenance, "machine", lambda device="cpu": one)
+    alike = run(tmp_path / "alike")
+    assert alike.summary["machines"] == []
+    assert "kinds computed this audit" not in report.write(tmp_path / "alike").read_text("utf-8")

@@ -261,7 +261,15 @@ def _frame(models: list[dict[str, Any]], samples: int) -> dict[str, Any]:
         "schema": 1,
         "version": "0.1.0",
         "created": "2025-01-31T12:00:00Z",
-        "machine": {"platform": "Linux x86_64", "python": "3.11.9", "torch": "2.13.0", "device": "cpu", "threads": 2},
+        "machine": {
+            "host": "laptop",
+            "platform": "Linux x86_64",
+            "python": "3.11.9",
+            "torch": "2.13.0",
+            "device": "cpu",
+            "threads": 2,
+        },
+        "machines": [],
         "seconds": 74.3,
         "command": "steadygrad audit runs/digits/models/*.safetensors --data digits --norm linf --eps 0.1 --seed 0",
         "config": {

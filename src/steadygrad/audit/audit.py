@@ -77,8 +77,8 @@ def audit(
     again: dict[str, Any] = {"models": models, "data": data, "threat": threat, "center": center, "out": out}
     again |= {name: value for name, value in settings.items() if name not in OF_ENGINES}
     again |= {"files": files, "command": command, "engine": Shared(), "shard": plan.piece}
-    together = plan.engine.together
-    with contextlib.nullcontext() if out is None else run_folder(out, ready.config, together=together) as folder:
+    how: dict[str, Any] = {"together": (together := plan.engine.together), "by": ready.kind_of_device}
+    with contextlib.nullcontext() if out is None else run_folder(out, ready.config, **how) as folder:
         if folder is not None:
             write_json(folder / TABLES / FACTS, dataclasses.asdict(facts))
         store = Store(folder / TABLES if folder is not None else None, together=together)

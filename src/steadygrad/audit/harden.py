@@ -122,6 +122,9 @@ def harden(
 
     # What the audit would refuse is refused before the training.
     plan = AuditPlan.of(threat, audit_settings)
+    plan.engine.check()
+    if plan.engine.joined:
+        raise UsageError("harden trains in one process: give the engine local (with workers) or ray for its audits")
     classifier = _classifier(model, data, threat)
     parts = data.divide(validation, seed) if isinstance(validation, float | int) else (data, validation)
     images = test.draw(plan.samples, seed)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from steadygrad.audit.audited_models import about_model, fitting_all, named_models
@@ -44,6 +45,13 @@ class Prepared:
     facts: Facts
     config: Mapping[str, Any]
     shared: Mapping[str, Array]
+
+    @property
+    def kind_of_device(self) -> str:
+        """That on which the models are measured, on which records depend."""
+        if self.plan.device is not None:
+            return torch.device(self.plan.device).type
+        return next((t.device.type for model in self.models.values() for t in model.parameters()), "cpu")
 
     def runner(self, store: Store, work: Work) -> Runner:
         """What measures the models by this work, and keeps what it finds in a store."""

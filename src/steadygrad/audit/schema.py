@@ -20,6 +20,7 @@ from steadygrad.audit.schema_values import (
     Document,
     Estimate,
     Flag,
+    Machine,
     Mean,
     Number,
     Pair,
@@ -293,6 +294,7 @@ class Summary(Document):
     FILE: ClassVar[str] = "summary.json"
     AGAIN: ClassVar[str] = "run the audit again"
 
+    machines: list[Machine] = Field([], description="one of each kind, where machines of several kinds computed it")
     seconds: Positive = Field(description="run time")
     config: dict[str, Any] = Field(description="the resolved settings, as in `config.toml`")
     models: Annotated[list[Model], MinLen(1)] = Field(description="one entry per model")

@@ -166,6 +166,7 @@ class Threat(Part):
 class Machine(Part):
     """Where the numbers were computed."""
 
+    host: str = Field("", description="name of the machine")
     platform: str = Field(description="operating system and processor")
     python: str = Field(description="version of Python")
     torch: str = Field(description="version of PyTorch")

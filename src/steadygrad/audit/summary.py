@@ -109,10 +109,12 @@ def _head(
     seen: Iterable[Mapping[str, Any]], plan: AuditPlan, facts: Facts, config: Mapping[str, Any]
 ) -> dict[str, Any]:
     about = sorted(seen, key=lambda a: str(a["created"]))
+    machines = provenance.kinds(m for a in about for m in a.get("machines") or [a["machine"]])
     now = {"version": __version__, "created": provenance.now(), "machine": provenance.machine()}
     return {
         "schema": SCHEMA,
         **{name: about[-1][name] if about else value for name, value in now.items()},
+        "machines": machines if len(machines) > 1 else [],
         "seconds": round(sum(float(a["seconds"]) for a in about), 1),
         "command": facts.command,
         "config": dict(config),

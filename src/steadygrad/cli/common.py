@@ -72,6 +72,8 @@ def progress(quiet: bool) -> contextlib.AbstractContextManager[None]:
 def pick_device(name: str) -> str:
     """The device to compute on; "auto" takes an accelerator if there is one.
 
+    Of several GPUs each process that `torchrun` has started takes its own.
+
     Raises:
         UsageError: a device that is not there.
     """
@@ -80,7 +82,10 @@ def pick_device(name: str) -> str:
     from steadygrad.training.processes import resolve_device
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    local = os.environ.get("LOCAL_RANK", "")
+    if name == "cuda" and rank_and_size()[1] > 1 and local.isdecimal():
+        name = f"cuda:{int(local) % max(1, torch.cuda.device_count())}"
     return str(resolve_device(name))
 
 

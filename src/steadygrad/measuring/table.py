@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from steadygrad import provenance
 from steadygrad.arguments import arithmetic
 from steadygrad.errors import Failure, UsageError, one_of, reading
 from steadygrad.files import atomic
@@ -212,9 +213,13 @@ class Table:
 
 
 def _spent(about: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What is said of the parts together: the time adds up, the last one dates the whole."""
+    """What is said of the parts together: the time adds up, the last one dates the whole, machines differ."""
     latest = max(about, key=lambda a: str(a.get("created", "")))
-    return {**latest, "seconds": sum(float(a.get("seconds", 0.0)) for a in about)} if latest else {}
+    if not latest:
+        return {}
+    machines = provenance.kinds(machine for a in about for machine in a.get("machines") or [a.get("machine") or {}])
+    several = {"machines": machines} if len(machines) > 1 else {}
+    return {**latest, "seconds": sum(float(a.get("seconds", 0.0)) for a in about), **several}
 
 
 def _to_arrow(column: Array | Kept) -> tuple[Any, list[Any]]:

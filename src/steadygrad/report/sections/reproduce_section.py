@@ -48,12 +48,23 @@ def blocks(run: Run) -> list[Block]:
     return [
         Code(summary.command, "Command") if summary.command else started,
         Facts(facts),
+        *_machines(run),
         models,
         _attacks(run),
         configuration(summary.config),
         Heading("How sound a number is"),
         Text(html("{}. {}", html("; ").join(words), intervals), "note"),
     ]
+
+
+def _machines(run: Run) -> list[Block]:
+    """A word on machines that differ, where there are some."""
+    kinds = [f"{m.device} (PyTorch {m.torch}, {m.platform})" for m in run.summary.machines]
+    text = (
+        f"Machines of {len(kinds)} kinds computed this audit: {'; '.join(kinds)}. "
+        "Their sums differ in the last digits, and so may what an attack finds of a sample near its edge."
+    )
+    return [Text(text, "note")] if kinds else []
 
 
 def configuration(config: dict[str, Any]) -> Folded:
@@ -89,7 +100,7 @@ SECTION = ReportSection(
     "reproduce",
     "Reproduce",
     "How to reproduce this page",
-    "version machine command config data models.name models.file models.architecture models.parameters "
+    "version machine machines command config data models.name models.file models.architecture models.parameters "
     "models.weights models.samples models.attacks",
     blocks,
 )
