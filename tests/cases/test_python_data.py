@@ -17,7 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 import steadygrad as sg
 from steadygrad import data
-from steadygrad.data import Dataset, dataset_of, lazy
+from steadygrad.data import Dataset, dataset_of, lazy, python_data
 from steadygrad.data.lazy import LazyImages
 from steadygrad.errors import UsageError
 
@@ -261,6 +261,33 @@ def test_tables_and_loaders_of_large_data_are_not_held(kind: str, monkeypatch: p
         monkeypatch.setattr(column, "__getitem__", lambda self, rows: (read.extend(rows), whole(self, rows))[1])
         found.batch([7, 2])
         assert read == [7, 2]
+
+
+class Targeted(Photos):
+    """As torchvision writes them, with a count of what is read."""
+
+    def __init__(self, targets: Any) -> None:
+        super().__init__(to_tensor)
+        self.targets, self.read = targets, 0
+
+    def __getitem__(self, i: int) -> Any:
+        self.read += 1
+        return super().__getitem__(i)
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_labels_that_large_data_say_are_not_read_sample_by_sample(part: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lazy, "MOST_BYTES", WANTED[:2].nbytes)
+    monkeypatch.setattr(python_data, "_LOOKED_AT", 2)
+    monkeypatch.setattr(python_data, "_SEEN_TWICE", 2)
+    wrong = [(label + (i == 9)) % 3 for i, label in enumerate(LABELS.tolist())]
+    for targets, count in ((LABELS.tolist(), 7), (torch.tensor(LABELS), 7), (["a"] * 12, 14), (wrong, 16)):
+        photos = Targeted(targets)
+        found = dataset_of(Subset(photos, range(11, -1, -1)) if part else photos)
+        assert found.labels.tolist() == (LABELS[::-1] if part else LABELS).tolist()
+        assert found.classes == Photos.classes
+        if not part:
+            assert photos.read == count
 
 
 def test_our_data_are_a_torch_data_set() -> None:

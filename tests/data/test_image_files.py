@@ -123,11 +123,13 @@ def test_a_folder_that_may_not_be_written_has_its_hashes_elsewhere(pets, tmp_pat
 def test_damaged_hashes_are_made_anew(pets, counted):
     first = keys(pets)
     counted.since()
-    (pets / _NAME).write_bytes(b"not a database, but longer than the header of one" * 90)
-    assert keys(pets) == first
-    assert counted.since() == (20, 1)
-    assert keys(pets) == first
-    assert counted.since() == (0, 1)
+    whole = (pets / _NAME).read_bytes()
+    for damaged in (b"not a database, but longer than the header of one" * 90, whole[:4096] + b"?" * 4096):
+        (pets / _NAME).write_bytes(damaged)
+        assert keys(pets) == first
+        assert counted.since() == (20, 1)
+        assert keys(pets) == first
+        assert counted.since() == (0, 1)
     (pets / _NAME).unlink()
     (pets / _NAME).mkdir()  # nothing can be kept
     assert keys(pets) == first

@@ -14,6 +14,8 @@ LENGTH = 20
 """Bytes of a hash."""
 _NAME = ".steadygrad-hashes"
 _ASKED = 500  # at once, which every build of SQLite takes
+_Known = tuple[bytes, str]
+"""What a hash is found by: the name, and the stamp of the file."""
 _TABLE = "CREATE TABLE IF NOT EXISTS hashes (name BLOB PRIMARY KEY, stamp TEXT, hash BLOB) WITHOUT ROWID"
 
 
@@ -52,8 +54,7 @@ class Hashes:
         """
         stamps = _stamps([path for _, path in named])
         names = [os.fsencode(name) for name, _ in named]
-        with self._opened() as kept:
-            found = {} if kept is None or self.verify else _known(kept, names)
+        with self._opened(names) as (kept, found):
             out = [found.get((name, stamp), b"") for name, stamp in zip(names, stamps)]
             missing = [i for i, content in enumerate(out) if not content]
             if not missing:
@@ -67,11 +68,11 @@ class Hashes:
         return out
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection | None]:
-        """The file of hashes, made if it is not there; None where there can be none."""
-        kept = _connected(self._path())
+    def _opened(self, names: Sequence[bytes]) -> Iterator[tuple[sqlite3.Connection | None, dict[_Known, bytes]]]:
+        """The file of hashes, made if it is not there, and what it has; None and nothing where there can be none."""
+        kept, found = _connected(self._path(), [] if self.verify else names)
         try:
-            yield kept
+            yield kept, found
         finally:
             if kept is not None:
                 kept.close()
@@ -84,37 +85,31 @@ class Hashes:
         return caches() / f"{name}{_NAME}"
 
 
-def _connected(path: Path) -> sqlite3.Connection | None:
+def _connected(path: Path, names: Sequence[bytes]) -> tuple[sqlite3.Connection | None, dict[_Known, bytes]]:
     for _ in range(2):
+        kept = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             kept = sqlite3.connect(path, timeout=10)
-            try:
-                kept.execute(_TABLE)
-                kept.execute("SELECT name, stamp, hash FROM hashes LIMIT 1").fetchall()
-                return kept
-            except BaseException:
+            kept.execute(_TABLE)
+            return kept, _known(kept, names)
+        except (sqlite3.Error, OSError) as error:
+            if kept is not None:
                 kept.close()
-                raise
-        except sqlite3.OperationalError:  # it cannot be written or is locked
-            return None
-        except sqlite3.DatabaseError:  # it is damaged
-            with contextlib.suppress(OSError):
+            if isinstance(error, OSError | sqlite3.OperationalError):  # it cannot be written, or is locked
+                break
+            with contextlib.suppress(OSError):  # it is damaged
                 path.unlink()
-        except OSError:
-            return None
-    return None
+    return None, {}
 
 
-def _known(kept: sqlite3.Connection, names: Sequence[bytes]) -> dict[tuple[bytes, str], bytes]:
-    """The hashes that are kept, by name and stamp."""
-    found: dict[tuple[bytes, str], bytes] = {}
+def _known(kept: sqlite3.Connection, names: Sequence[bytes]) -> dict[_Known, bytes]:
+    found: dict[_Known, bytes] = {}
     for start in range(0, len(names), _ASKED):
         part = names[start : start + _ASKED]
         marks = ", ".join("?" * len(part))
-        with contextlib.suppress(sqlite3.Error):
-            rows = kept.execute(f"SELECT name, stamp, hash FROM hashes WHERE name IN ({marks})", part)
-            found |= {(name, stamp): content for name, stamp, content in rows if len(content) == LENGTH}
+        rows = kept.execute(f"SELECT name, stamp, hash FROM hashes WHERE name IN ({marks})", part)
+        found |= {(name, stamp): content for name, stamp, content in rows if len(content) == LENGTH}
     return found
 
 

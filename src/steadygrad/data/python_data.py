@@ -33,6 +33,8 @@ _INPUT = ("image", "img", "pixel_values", "x", "input", "inputs", "pixels")
 _LABEL = ("label", "labels", "y", "target", "targets", "fine_label")
 _NEEDED = f"an input ({', '.join(_INPUT[:4])} ...) and a label ({', '.join(_LABEL[:3])} ...) are needed"
 _SEEN_TWICE = 8
+_LOOKED_AT = 20
+"""So many samples, spread over large data, must have the labels that the data say, or all are read for theirs."""
 
 
 @public
@@ -46,7 +48,8 @@ def dataset_of(data: Any, classes: ClassNames | None = None, *, name: str = "dat
         classes: class names or their number; None takes those that the data say, else the largest label plus one.
         name: what errors and sample ids call it.
 
-    Samples are read once, and once more where they take much memory: they must be the same each time.
+    Samples are read once, and where they take much memory when they are asked for: they must be the same each time.
+    Labels that large data say in `targets`, as those of torchvision do, are not read sample by sample.
 
     Raises:
         UsageError: anything else, with what to do; samples that change from time to time.
@@ -174,9 +177,17 @@ def _samples(data: Any, classes: Sequence[str] | int | None, name: str) -> Datas
     count = len(data)
     if not count:
         raise UsageError(f"{name} is empty: it must have at least one sample")
-    read, labels, kept, held = _Reader(data, name), [], [], 0
+    labels: list[int] = []
+    read, kept, held = _Reader(data, name), [], 0
+    said = _targets(data)
     with _same_random_state():
         for i in range(count):
+            if said is not None and held > lazy.MOST_BYTES and i >= _SEEN_TWICE:
+                tried = (*range(i), *range(i, count, max(1, count // _LOOKED_AT)))
+                if all(said[j] == (labels[j] if j < i else _label_of(data, name, j)) for j in tried):
+                    labels = said
+                    break
+                said = None
             x, y = _parts(data[i], name, i)
             labels.append(_label(y, name, i))
             if held <= lazy.MOST_BYTES or i < _SEEN_TWICE:
@@ -197,6 +208,24 @@ def _samples(data: Any, classes: Sequence[str] | int | None, name: str) -> Datas
     ids = numbered(f"{name}/all/", range(count))
     names, notes = classes_of(known, y, name, lambda i: repr(ids[i]), "classes=NAMES or their number")
     return two_classes(Dataset(images, y, names, ids, name, notes=notes))
+
+
+def _label_of(data: Any, name: str, place: int) -> int:
+    return _label(_parts(data[place], name, place)[1], name, place)
+
+
+def _targets(data: Any) -> list[int] | None:
+    """The labels that a data set in the manner of torchvision says of its samples without reading them."""
+    if isinstance(data, torch.utils.data.Subset):
+        whole = _targets(data.dataset)
+        return None if whole is None else [whole[i] for i in data.indices]
+    targets = getattr(data, "targets", None)
+    if not isinstance(targets, list | tuple | Tensor | np.ndarray) or len(targets) != len(data):
+        return None
+    with contextlib.suppress(TypeError, ValueError, RuntimeError):
+        found = torch.as_tensor(targets)
+        return None if found.ndim != 1 or found.is_floating_point() else [int(label) for label in found.tolist()]
+    return None
 
 
 def _classes_of(data: Any) -> Sequence[str] | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from steadygrad.attributions import Attribution, BlurSaliency
 from steadygrad.attributions.salient import salient
 from steadygrad.data import Dataset
+from steadygrad.data.ahead import in_order
 from steadygrad.defenses.defense import DEFENSES, SECOND_ORDER, Defense, Plain, State, Step
 from steadygrad.errors import UsageError
 from steadygrad.files import key
@@ -74,8 +75,8 @@ class SelectiveGradientPenalty(Defense):
         device = next(model.parameters()).device
         parts = []
         with task("salient pixels of the training data", len(train)) as advance:
-            for start in range(0, len(train), _GROUP):
-                x, y = (t.to(device) for t in train.batch(slice(start, start + _GROUP)))
+            for batch in in_order(train, _GROUP):
+                x, y = (t.to(device) for t in batch)
                 parts.append(_packed(self._masks(model, x, y, state)))
                 advance(len(x))
         return {self._name: torch.cat(parts)}
