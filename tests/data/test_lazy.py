@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tracemalloc
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,7 @@ def test_groups_of_rows_are_read_once_for_neighbors(tmp_path, make_parquet, smal
     table = pq.read_table(make_parquet(tmp_path / "whole.parquet", [0, 1] * 20))
     pq.write_table(table, tmp_path / "pets.parquet", row_group_size=6)
     memory = data.load(tmp_path / "pets.parquet", "test")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     asked: list[int] = []
     column = parquet._column
     monkeypatch.setattr(parquet, "_column", lambda path, group: (asked.append(group), column(path, group))[1])
@@ -249,3 +251,23 @@ def test_groups_of_rows_are_read_once_for_neighbors(tmp_path, make_parquet, smal
     rows = torch.randperm(len(memory)).tolist()
     assert decoded_later.batch(rows)[0].equal(memory.batch(rows)[0])
     assert asked == sorted(set(asked))
+    asked.clear()
+    for row in rows:  # as in a training, of which each step needs other groups
+        assert decoded_later.batch([row])[0].equal(memory.batch([row])[0])
+    assert max(Counter(asked).values()) <= 3  # the fourth time that they are read: from here on rows are read alone
+    assert [*(tmp_path / "caches" / "steadygrad").iterdir()] == []
+
+
+def test_groups_are_read_again_where_nothing_can_be_written(tmp_path, make_parquet, small, monkeypatch):
+    from steadygrad.data import parquet
+
+    path = make_parquet(tmp_path / "pets.parquet", [0, 1] * 5)
+    memory = data.load(path, "all")
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(parquet, "_MOST_BYTES", 0)
+    small()
+    decoded_later = data.load(path, "all")
+    for _ in range(5):
+        decoded_later.images.read.files.column.cache_clear()
+        assert decoded_later.batch([3])[0].equal(memory.batch([3])[0])

@@ -20,6 +20,7 @@ from steadygrad.data.hashes import Hashes
 from steadygrad.data.image_files import Files, stack
 from steadygrad.data.labels import Named, classes_of_all, repeated
 from steadygrad.data.settle import Look
+from steadygrad.data.spill import Spill
 from steadygrad.data.splits import Asked, holdout, numbered
 from steadygrad.errors import Failure, UsageError, reading
 from steadygrad.files import in_text
@@ -179,20 +180,27 @@ class _Files(Files):
     @functools.cached_property
     def column(self) -> Any:
         # Neighbors need the same group; a few more are kept for data that are read in another order.
-        return functools.lru_cache(self.held)(_column)
+        return functools.lru_cache(self.held)(self._column)
+
+    @functools.cached_property
+    def spill(self) -> Spill:
+        return Spill()
 
     def __getstate__(self) -> dict[str, Any]:
         # Other processes read for themselves.
-        return {name: value for name, value in vars(self).items() if name != "column"}
+        return {name: value for name, value in vars(self).items() if name not in ("column", "spill")}
 
     def __call__(self, places: Sequence[int]) -> Iterator[tuple[str, bytes | Path]]:
         for path, group, first, row in map(self._place, places):
-            where = f"the image in row {first + row} of {path}"
-            value = self.column(path, group)[row].as_py()
-            content = value.get("bytes") if isinstance(value, dict) else value
-            if not isinstance(content, bytes):
-                raise Failure(f"{where} holds no bytes of an image file")
-            yield where, content
+            content = self.spill.read((path, group), row) or _bytes(self.column(path, group)[row])
+            if not content:
+                raise Failure(f"the image in row {first + row} of {path} holds no bytes of an image file")
+            yield f"the image in row {first + row} of {path}", content
+
+    def _column(self, path: Path, group: int) -> Any:
+        column = _column(path, group)
+        self.spill.offer((path, group), lambda: [_bytes(value) for value in column])
+        return column
 
     def named(self, places: Sequence[int]) -> list[tuple[str, Path]]:
         return [
@@ -204,6 +212,13 @@ class _Files(Files):
         row = place if self.keep is None else self.keep[place]
         start, first, path, group = self.groups[bisect.bisect(self.groups, row, key=lambda g: g[0]) - 1]
         return path, group, first, row - start
+
+
+def _bytes(value: Any) -> bytes:
+    """The image file in a row; nothing where there is none."""
+    found = value.as_py()
+    found = found.get("bytes") if isinstance(found, dict) else found
+    return found if isinstance(found, bytes) else b""
 
 
 def _column(path: Path, group: int) -> Any:
