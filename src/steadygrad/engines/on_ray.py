@@ -55,7 +55,8 @@ class Ray(Engine):
     retries: Whole = 3
 
     def check(self) -> None:
-        if importlib.util.find_spec("ray") is None:
+        found = importlib.util.find_spec("ray")
+        if found is None or found.origin is None:  # such as a folder of that name, which Ray leaves among the temporary
             raise UsageError("the engine ray needs Ray, which is not installed: pip install 'steadygrad[ray]'")
 
     @contextlib.contextmanager
