@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import shutil
 
 import numpy as np
@@ -15,6 +16,7 @@ from steadygrad.attacks import DDN
 from steadygrad.attacks.suites import SUITES
 from steadygrad.data import load
 from steadygrad.defenses import AdversarialTraining, Defense, Parseval, Plain
+from steadygrad.engines import Shared
 from steadygrad.errors import UsageError
 from steadygrad.files import read_json
 from steadygrad.measuring.measures.attacked import Attacked
@@ -233,6 +235,12 @@ def test_several_seeds_give_means_over_trainings(tmp_path, monkeypatch):
         f"mean over seeds; held at {sum(found['claims'][-1]['held'] for found in single)} of 2"
     )
     assert "Over seeds" in (tmp_path / "index.html").read_text()
+
+    shared = dataclasses.replace(request, out=tmp_path / "shared", engine=Shared())
+    found = papers.reproduce("yan2018", shared)
+    assert [found[key] for key in ("claims", "over_seeds")] == [summary[key] for key in ("claims", "over_seeds")]
+    with pytest.raises(UsageError, match="divides seeds, and there is one"):
+        dataclasses.replace(shared, seeds=(0,))
 
 
 @pytest.mark.slow

@@ -65,6 +65,17 @@ def reproduce(
         str | None,
         typer.Option(metavar="0-4", help="Several seeds, such as 0-4 or 0,3,7: intervals over trainings too."),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Processes on this machine that divide the seeds among them.")
+    ] = 1,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="local|shared",
+            help="shared: all processes and machines that are given this command divide its seeds among them.",
+            autocompletion=known.completing(["local", "shared"]),
+        ),
+    ] = "local",
     device: Device = "auto",
     json: Json = False,
     quiet: Quiet = False,
@@ -79,6 +90,8 @@ def reproduce(
       steadygrad reproduce yan2018 --data mnist --model lenet --scale paper
 
       steadygrad reproduce ross2018 --data digits --scale smoke --seeds 0-4
+
+      steadygrad reproduce ross2018 --data mnist --seeds 0-9 --workers 4
     """
     check_reachable(data)
 
@@ -87,6 +100,7 @@ def reproduce(
     from steadygrad import papers
     from steadygrad.errors import one_of
     from steadygrad.papers.seeds import seeds_of
+    from steadygrad.registry import build
 
     one_of("paper", paper, papers.PAPERS)
     where = pick_device(device)
@@ -104,6 +118,7 @@ def reproduce(
         combined=combined,
         seeds=(seed,) if seeds is None else seeds_of(seeds),
         device=where,
+        engine=build("engine", engine, {"workers": workers} if engine != "ray" else {}),
     )
     with progress(quiet):
         summary, folder = in_folder(

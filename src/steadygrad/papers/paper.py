@@ -6,8 +6,8 @@ is missing, and then draws as anyone can again.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 
 from steadygrad.data import Dataset, load
+from steadygrad.engines import Engine, Local, Shared
+from steadygrad.engines.pieces import divided
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.files import write_json, write_text
 from steadygrad.measuring.statistics import Estimate
@@ -24,6 +27,7 @@ from steadygrad.papers.claims import Claim
 from steadygrad.papers.paper_page import render
 from steadygrad.papers.seeds import over_seeds
 from steadygrad.papers.study import Study
+from steadygrad.registry import label_of
 from steadygrad.report.blocks import Section
 from steadygrad.run_folders import read_record, run_folder
 
@@ -45,6 +49,7 @@ class Request:
         search: choose the weights of the defenses on held-out data rather than from the table.
         combined: also train the combination of defenses that the paper does not have, where one is set up.
         seeds: one training of everything for each; several give intervals over trainings.
+        engine: whose processes divide the seeds among them.
     """
 
     data: str
@@ -55,12 +60,17 @@ class Request:
     combined: bool = False
     seeds: tuple[int, ...] = (0,)
     device: str = "cpu"
+    engine: Engine = Local()
 
     def __post_init__(self) -> None:
         if self.scale not in SCALES:
             raise unknown_name("scale", self.scale, SCALES)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UsageError(f"seeds must be at least one and all different, got {list(self.seeds)}")
+        if not isinstance(self.engine, Local):
+            raise UsageError("engine must be local or shared, whose processes divide the seeds among them")
+        if self.engine.together and len(self.seeds) == 1:
+            raise UsageError(f"{label_of(self.engine)} divides seeds, and there is one: give several (seeds=, --seeds)")
 
 
 @dataclass(frozen=True)
@@ -142,19 +152,36 @@ def reproduce(paper: Paper, request: Request) -> dict[str, Any]:
         "training data": whole.fingerprint,
         "test data": test.fingerprint,
     }
-    several = len(request.seeds) > 1
-    with run_folder(request.out, config) if several else contextlib.nullcontext():
-        for seed in request.seeds:
-            study = Study({**config, "seed": seed}, request.out / f"seed-{seed}" if several else request.out)
-            samples = paper.samples(study, whole, test)
-            study.config["samples"] = {n: {"count": len(d), "fingerprint": d.fingerprint} for n, d in samples.items()}
-            study.samples, study.device = samples, request.device
-            study.config |= paper.plan(study)
-            with run_folder(study.folder, study.config):
-                study.config = read_record(study.folder)
-                paper.measure(study)
-                summary = draw(paper, study.folder)
-        return draw(paper, request.out) if several else summary
+
+    def at(seed: int, folder: Path) -> dict[str, Any]:
+        study = Study({**config, "seed": seed}, folder)
+        samples = paper.samples(study, whole, test)
+        study.config["samples"] = {n: {"count": len(d), "fingerprint": d.fingerprint} for n, d in samples.items()}
+        study.samples, study.device = samples, request.device
+        study.config |= paper.plan(study)
+        with run_folder(study.folder, study.config):
+            study.config = read_record(study.folder)
+            paper.measure(study)
+            return draw(paper, study.folder)
+
+    if len(request.seeds) == 1:
+        return at(request.seeds[0], request.out)
+    again = functools.partial(_again, paper.name, dataclasses.replace(request, engine=Shared()))
+    kind, names = torch.device(request.device).type, {f"seed-{seed}": seed for seed in request.seeds}
+    together = request.engine.together
+    with run_folder(request.out, config, together=together, by=kind), request.engine.working(again):
+        if together:
+            divided(request.out, names, lambda name: at(names[name], request.out / name))
+        for name, seed in names.items() if not together else ():
+            at(seed, request.out / name)
+        return draw(paper, request.out)
+
+
+def _again(name: str, request: Request) -> None:
+    """The same run in another process, to which the name of a paper goes, and no functions."""
+    from steadygrad import papers
+
+    papers.reproduce(name, request)
 
 
 def draw(paper: Paper, folder: Path) -> dict[str, Any]:
