@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from steadygrad import randomness
 
@@ -295,3 +296,16 @@ def counted(model: nn.Module) -> Iterator[dict[str, int]]:
         yield passes
     finally:
         handle.remove()
+
+
+def peak(call: Callable[[], object]) -> int:
+    """The largest number of bytes that are allocated at once during the call; the same from run to run."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        call()
+    results = watched.profiler.kineto_results  # type: ignore[union-attr]
+    changes = [(e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]"]
+    now = most = 0
+    for _, change in sorted(changes, key=lambda change: change[0]):
+        now += change
+        most = max(most, now)
+    return most

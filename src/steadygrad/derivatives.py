@@ -7,8 +7,7 @@ depend on each other (a model in evaluation mode does not mix them).
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from torch import Tensor
 from steadygrad.arguments import Inputs, arithmetic
 from steadygrad.calling import eagerly
 from steadygrad.errors import UsageError
+from steadygrad.memory import at_once
 from steadygrad.turns import TURN
 from steadygrad.values import Count
 
@@ -140,27 +140,12 @@ def jacobian(function: Function, x: Inputs, *, create_graph: bool = False) -> Te
     return torch.stack(rows, 1)  # (N, K, *)
 
 
-_ENTRIES, _ENTRIES_ELSEWHERE = 2**21, 2**23
-"""Of inputs in one pass: 13 images of 3 x 224 x 224 on a CPU, 55 elsewhere; layers hold many times that."""
-
-
 @arithmetic
-def at_once(most: Count, shape: Sequence[int], device: torch.device | None = None) -> int:
-    """How many samples of a shape (*) are taken in one pass: `most`, and fewer of large ones, which fill the memory.
-
-    >>> at_once(200, (3, 32, 32)), at_once(200, (3, 224, 224))
-    (200, 13)
-    """
-    entries = _ENTRIES if device is None or device.type == "cpu" else _ENTRIES_ELSEWHERE
-    return max(1, min(most, entries // max(1, math.prod(shape))))
-
-
-@arithmetic
-def in_chunks(function: Callable[..., Tensor], chunk: Count | None, *tensors: Tensor) -> Tensor:
-    """Apply a per-sample function to slices of at most `chunk` samples: the same values in less memory."""
+def in_chunks(function: Callable[..., Tensor], chunk: Count | None, *tensors: Tensor, order: int = 1) -> Tensor:
+    """Apply a per-sample function to slices of at most `chunk` samples, the first tensor: the same in less memory."""
     count = len(tensors[0])
     if chunk is not None:
-        chunk = at_once(chunk, tensors[0].shape[1:], tensors[0].device)
+        chunk = at_once(chunk, tensors[0].shape[1:], tensors[0].device, order=order)
     if chunk is None or count <= chunk:
         return function(*tensors)
     return torch.cat([function(*(t[i : i + chunk] for t in tensors)) for i in range(0, count, chunk)])

@@ -7,35 +7,21 @@ kernels included; it is the same from run to run. Weights and inputs exist befor
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 import nets
 from attacks.cheap import cheap
+from gates import peak
 from steadygrad.attacks import APGD, ATTACKS, JSMA
 from steadygrad.threat import Threat
 
 EPS = {"linf": 1e-3, "l2": 1e-2, "l1": 0.1, "l0": 4.0}
 LIMIT = 1.3
 BATCH = 8
-
-
-def peak(call: Callable[[], object]) -> int:
-    """The largest number of bytes that are allocated at once during the call."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
-        call()
-    results = watched.profiler.kineto_results  # type: ignore[union-attr]
-    changes = [(e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]"]
-    now = most = 0
-    for _, change in sorted(changes, key=lambda change: change[0]):
-        now += change
-        most = max(most, now)
-    return most
 
 
 @functools.cache

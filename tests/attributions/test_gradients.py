@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +56,31 @@ def test_memory_is_bounded_by_the_chunk() -> None:
     model.register_forward_hook(lambda module, args, output: sizes.append(len(output)))
     IntegratedGradients(steps=50, chunk=7)(model, nets.inputs(10), torch.zeros(10, dtype=torch.long))
     assert max(sizes) <= 7
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Saliency(),
+        InputXGradient(),
+        IntegratedGradients(steps=5, baseline=0.3),
+        IntegratedGradients(steps=5, baseline="blur", of="log_probability"),
+        SmoothGrad(samples=5),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("chunk", [1, 3, 8, 64])
+def test_pulled_back_a_few_points_at_a_time_is_the_derivative_of_the_whole(method: Attribution, chunk: int) -> None:
+    model, x = nets.build("conv", dtype=torch.float64), nets.inputs(4, dtype=torch.float64)
+    v = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+    leaf = x.clone().requires_grad_()
+    (whole,) = torch.autograd.grad(method(model, leaf, TARGET, create_graph=True), leaf, v)
+    few = replace(method, chunk=chunk) if hasattr(method, "chunk") else method
+    with gates.counted(model) as count:
+        product = few.pulled_back(model, x, TARGET, v)
+    points = 1 if few is method else 5
+    assert count["samples"] == 4 * points
+    torch.testing.assert_close(product, whole, rtol=1e-9, atol=1e-12)
 
 
 def test_integrated_gradients_are_complete_and_delta_says_how_much() -> None:

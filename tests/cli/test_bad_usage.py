@@ -62,6 +62,7 @@ def test_a_name_that_does_not_exist_is_told_with_near_ones(line: str, words: lis
         ("audit {model} --samples ten", ["--samples"]),
         ("audit {model} --checked 0", ["checked must be at least 1, got 0"]),
         ("audit {model} --batch-size 0", ["batch_size must be at least 1, got 0"]),
+        ("audit {model} --memory 2TB", ["memory must be a number of bytes such as 2GB or 500MB, got '2TB'"]),
         (
             "audit {model} --seed 99999999999999999999",
             ["seed must be at most 9223372036854775807, got 99999999999999999999"],
@@ -195,4 +196,4 @@ def test_too_little_memory_is_told_with_the_way_out(error: Exception, monkeypatc
         raise error
 
     monkeypatch.setattr("steadygrad.cli.listing._rows", full)
-    assert "out of memory: use a smaller batch (audit --batch-size 50" in refused(1, "list", "attacks")
+    assert "out of memory: take less at once (audit --memory 500MB" in refused(1, "list", "attacks")

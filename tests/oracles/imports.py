@@ -45,6 +45,7 @@ FLOORS = [
         "files",
         "locks",
         "masks",
+        "memory",
         "named_data",
         "offline",
         "errors",

@@ -104,6 +104,27 @@ class Attribution(Method, abc.ABC):
     def maps(self, forward: Forward, x: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:
         """The maps (N, *) alone, without the checks and the freezing of a call."""
 
+    def pulled_back(self, forward: Forward, x: Tensor, target: Tensor, v: Tensor) -> Tensor:
+        """The gradient (N, *) at inputs (N, *) of the sum of v (N, *) times the maps, v held fixed: J^T v.
+
+        What is made of many points overrides it, and holds the graph of a few of them at a time.
+
+        Raises:
+            UsageError: the maps are no function of the inputs that can be differentiated.
+        """
+        with torch.enable_grad(), math_attention():
+            leaf = x.detach().requires_grad_()
+            maps = self.maps(forward, leaf, target, create_graph=True)
+            self.check_graph(maps)
+            (product,) = torch.autograd.grad(maps, leaf, v)
+        return product
+
+    def check_graph(self, maps: Tensor) -> None:
+        """Refuse maps without a graph, for who follows derivatives."""
+        if not maps.requires_grad:
+            refused = f"{type(self).__name__} gives maps without a graph to the input"
+            raise UsageError(f"{refused}: an attack that follows gradients needs a differentiable attribution")
+
     def require_curvature(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
         """Refuse a model whose maps cannot be moved by following derivatives; overridden where gradients are taken."""
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from steadygrad.arguments import Classes, Inputs, arithmetic
 from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, score
 from steadygrad.attributions.baselines import Baseline, of_inputs
 from steadygrad.classifier import check_classes, check_inputs, check_logits, frozen
+from steadygrad.memory import at_once
 from steadygrad.values import Count, Limit
 
 _Sigma = Annotated[float, Limit("finite and positive, in units of the inputs", lambda value: 0 < value < math.inf)]
@@ -77,27 +79,69 @@ class InputXGradient(GradientAttribution):
 
 
 class _Averaged(GradientAttribution):
-    """A weighted mean of the gradients at several points per sample, `chunk` points at a time."""
+    """A weighted mean of the gradients at several points per sample, `chunk` points at a time; maps may scale it."""
 
     chunk: Count
+
+    @property
+    @abstractmethod
+    def _weights(self) -> list[float]:
+        """Of the points, which sum to 1."""
 
     @abstractmethod
     def _points(self, x: Tensor, which: range) -> Tensor:
         """The points (len(which), N, *) of inputs (N, *)."""
 
-    def _average(self, forward: Forward, x: Tensor, target: Tensor, weights: list[float], create_graph: bool) -> Tensor:
+    def _scale(self, x: Tensor) -> Tensor:
+        """By which (N, *) the mean is multiplied."""
+        return torch.ones_like(x)
+
+    def maps(self, forward: Forward, x: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:
+        """Maps (N, *): a forward and a backward per sample for each point."""
+
         def mean(some: Tensor, classes: Tensor) -> Tensor:
-            nodes = max(1, derivatives.at_once(self.chunk, some.shape[1:], some.device) // len(some))
             total = torch.zeros_like(some)
-            for start in range(0, len(weights), nodes):
-                which = range(start, min(start + nodes, len(weights)))
-                points = self._points(some, which).flatten(0, 1)
-                slope = self._gradient(forward, points, classes.repeat(len(which)), create_graph)
-                share = torch.tensor([weights[j] for j in which], dtype=slope.dtype, device=slope.device)
-                total = total + torch.tensordot(share, slope.reshape(len(which), *some.shape), 1)
+            for which in self._parts(some, order=1):
+                total = total + self._part(forward, some, classes, which, create_graph)
             return total
 
-        return derivatives.in_chunks(mean, self.chunk, x if create_graph else x.detach(), target)
+        x = x if create_graph else x.detach()
+        return self._scale(x) * derivatives.in_chunks(mean, self.chunk, x, target)
+
+    def pulled_back(self, forward: Forward, x: Tensor, target: Tensor, v: Tensor) -> Tensor:
+        """J^T v (N, *) for v (N, *): two backwards per point, the graph of few points at a time."""
+
+        def pulled(some: Tensor, classes: Tensor, v: Tensor) -> Tensor:
+            leaf = some.clone().requires_grad_()
+            scale = self._scale(leaf)
+            mean, product, along = torch.zeros_like(some), torch.zeros_like(some), v * scale.detach()
+            for which in self._parts(some, order=2):
+                inner = some.clone().requires_grad_()
+                slope = self._part(forward, inner, classes, which, create_graph=True)
+                mean = mean + slope.detach()
+                if slope.requires_grad:
+                    (part,) = torch.autograd.grad(slope, inner, along, allow_unused=True)
+                    product = product if part is None else product + part
+            if scale.requires_grad:
+                product = product + torch.autograd.grad(scale, leaf, v * mean)[0]
+            return product
+
+        with torch.enable_grad(), derivatives.math_attention():
+            return derivatives.in_chunks(pulled, self.chunk, x.detach(), target, v, order=2)
+
+    def _parts(self, x: Tensor, order: int) -> Iterator[range]:
+        """The points that are taken at a time, of inputs (N, *)."""
+        step = max(1, at_once(self.chunk, x.shape[1:], x.device, order=order) // len(x))
+        count = len(self._weights)
+        return (range(start, min(start + step, count)) for start in range(0, count, step))
+
+    def _part(self, forward: Forward, x: Tensor, target: Tensor, which: range, create_graph: bool) -> Tensor:
+        """What some of the points bring to the mean (N, *)."""
+        points = self._points(x, which).flatten(0, 1)
+        slope = self._gradient(forward, points, target.repeat(len(which)), create_graph)
+        share = torch.tensor([self._weights[j] for j in which], dtype=slope.dtype, device=slope.device)
+        part: Tensor = torch.tensordot(share, slope.reshape(len(which), *x.shape), 1)
+        return part
 
 
 @ATTRIBUTIONS.register(
@@ -128,11 +172,12 @@ class IntegratedGradients(_Averaged):
     of: Of = "logit"
     chunk: Count = 128
 
-    def maps(self, forward: Forward, x: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:
-        """Maps (N, *) whose sums come to F(x) - F(baseline): `steps` forwards and backwards per sample."""
-        mean = self._average(forward, x, target, gauss_legendre(self.steps)[1], create_graph)
-        x = x if create_graph else x.detach()
-        return (x - of_inputs(self.baseline, x)) * mean
+    @property
+    def _weights(self) -> list[float]:
+        return gauss_legendre(self.steps)[1]
+
+    def _scale(self, x: Tensor) -> Tensor:
+        return x - of_inputs(self.baseline, x)
 
     def _points(self, x: Tensor, which: range) -> Tensor:
         nodes = torch.tensor([gauss_legendre(self.steps)[0][j] for j in which], dtype=x.dtype, device=x.device)
@@ -182,9 +227,9 @@ class SmoothGrad(_Averaged):
     chunk: Count = 128
     antithetic: bool = False
 
-    def maps(self, forward: Forward, x: Tensor, target: Tensor, *, create_graph: bool) -> Tensor:
-        """Mean gradients (N, *): `samples` forwards and backwards per sample."""
-        return self._average(forward, x, target, [1 / self.samples] * self.samples, create_graph)
+    @property
+    def _weights(self) -> list[float]:
+        return [1 / self.samples] * self.samples
 
     def _points(self, x: Tensor, which: range) -> Tensor:
         draws = [(j // 2, 1 - 2 * (j % 2)) if self.antithetic else (j, 1) for j in which]

@@ -13,8 +13,9 @@ from torch import Tensor
 from steadygrad.attributions.attribution import ATTRIBUTIONS, Attribution, Forward, Of, score
 from steadygrad.attributions.baselines import Baseline, of_inputs
 from steadygrad.attributions.blur import blurred
-from steadygrad.derivatives import at_once, in_chunks
+from steadygrad.derivatives import in_chunks
 from steadygrad.errors import UsageError
+from steadygrad.memory import at_once
 from steadygrad.values import Count, Positive, Share
 
 

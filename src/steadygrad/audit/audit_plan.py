@@ -16,6 +16,7 @@ from steadygrad.attributions import Attribution, IntegratedGradients, Saliency
 from steadygrad.engines import Engine, Local
 from steadygrad.errors import UsageError, unknown_name
 from steadygrad.measuring.measures.curve import GRID, Curve
+from steadygrad.memory import size_of
 from steadygrad.plans import AsNumber, Count, Plan, Radius, Seed, method, methods, read_method
 from steadygrad.registry import describe, label_of
 from steadygrad.threat import Threat, check_radius
@@ -94,7 +95,10 @@ class AuditPlan(Plan):
     keep_inputs: bool = Field(False, description="Keep the adversarial inputs of all samples, as data to load again.")
     seed: Seed = Field(0, description="Seed of everything random.")
     batch_size: Count = Field(
-        200, description="Samples per batch at most, fewer of large ones; does not change the result."
+        200, description="Samples per batch at most, fewer that hold much; does not change the result."
+    )
+    memory: Annotated[float | None, BeforeValidator(size_of), Field(gt=0, allow_inf_nan=False)] = Field(
+        None, description="For what passes hold at a time, e.g. 2GB, per process; does not change the result."
     )
     engine: Annotated[Engine, method("engine")] = Field(
         Local(),
@@ -200,7 +204,7 @@ class AuditPlan(Plan):
 
     def plain(self) -> dict[str, Any]:
         """All that the numbers depend on, as plain data; `AuditPlan.read` takes it back."""
-        changes_nothing = {"batch_size", "device", "version", "suite", "shard", "engine", *OF_ENGINES}
+        changes_nothing = {"batch_size", "memory", "device", "version", "suite", "shard", "engine", *OF_ENGINES}
         values = {name: getattr(self, name) for name in type(self).model_fields if name not in changes_nothing}
         values["attacks"] = self.suite_of_attacks()
         return {name: _plain(value) for name, value in values.items()}

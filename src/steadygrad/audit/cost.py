@@ -21,12 +21,13 @@ from steadygrad.audit.prepared import Prepared, prepared
 from steadygrad.calling import logits_of
 from steadygrad.classifier import frozen
 from steadygrad.data.python_data import Samples
-from steadygrad.derivatives import at_once, gradient
+from steadygrad.derivatives import gradient
 from steadygrad.measuring.jobs import Work
 from steadygrad.measuring.measure import Measure
 from steadygrad.measuring.runner import Runner, Tables, borrowed
 from steadygrad.measuring.store import Store
 from steadygrad.measuring.table import Array, Kept, Table
+from steadygrad.memory import at_once, room_for
 from steadygrad.threat import Threat
 
 _QUICK = 0.01
@@ -104,6 +105,9 @@ def audit_cost(
     """
     ready = prepared(models, data, threat, center, {}, "", settings)
     base, tried = ready.runner(Store(), Work()), 1
+    for name, model in base.models.items():
+        with borrowed([model], base.device) as device:
+            base.room(name, device)  # whose forward is none of the audit's passes
     with progress.task("what the audit costs, from a trial", 2) as advance, progress.hidden():
         spent = _tried(ready, base, tried)
         advance()
@@ -249,7 +253,8 @@ def _tried(ready: Prepared, base: Runner, size: int) -> dict[tuple[str, str], li
 def _pass_seconds(runner: Runner, name: str, gradients: bool) -> float:
     """Seconds of one sample in one pass through a model, forward or backward, as part of a batch."""
     with borrowed([runner.models[name]], runner.device) as device:
-        size = min(len(runner.data), at_once(runner.batch_size, runner.data.shape, device))
+        with room_for(runner.room(name, device)):
+            size = min(len(runner.data), at_once(runner.batch_size, runner.data.shape, device))
         x = runner.data.batch(range(size))[0].to(device)
         seconds: list[float] = []
         with frozen(runner.models[name]) as model:

@@ -17,6 +17,7 @@ from steadygrad.bounds.result import DeviationBound, Distance
 from steadygrad.calling import called
 from steadygrad.classifier import check_inputs
 from steadygrad.errors import UsageError
+from steadygrad.memory import at_once
 from steadygrad.registry import Method, Registry
 from steadygrad.threat import Threat
 from steadygrad.values import Count, Whole
@@ -35,7 +36,7 @@ class Bound(Method, abc.ABC):
         distance: D; a cosine distance is 1 - cos of the signed maps.
         exact: inputs with at most so many entries get their exact Jacobian, of one backward pass per entry.
         restarts: starts of the search for a lower value.
-        chunk: points (samples times path nodes) in one pass; bounds the memory, changes no value.
+        chunk: points (samples times path nodes) in one pass at most, fewer of large ones; changes no value.
     """
 
     attribution: Attribution = Saliency()
@@ -70,7 +71,7 @@ class Bound(Method, abc.ABC):
         threat.changeable(x)
         seeds = randomness.sample_seeds(len(x), generator)
         self.check_model(model, x, target)
-        size = max(1, self.chunk // len(path_of(self.attribution).nodes))
+        size = max(1, self.points(x) // len(path_of(self.attribution).nodes))
         parts = [
             self.bound_batch(model, x[some], target[some], threat.rows(some, x), seeds[some])
             for some in (slice(first, first + size) for first in range(0, len(x), size))
@@ -78,6 +79,10 @@ class Bound(Method, abc.ABC):
         tensors = [name for name, value in vars(parts[0]).items() if isinstance(value, Tensor)]
         joined: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in tensors}
         return replace(parts[0], **joined)
+
+    def points(self, x: Tensor) -> int:
+        """How many points of the size of inputs (N, *) are in one pass."""
+        return at_once(self.chunk, x.shape[1:], x.device, order=2)
 
     def check_model(self, model: nn.Module, x: Tensor, target: Tensor) -> None:
         """Refuse classes, an output or a model that this bound does not exist for."""

@@ -31,7 +31,7 @@ class DeviationBound:
             for certified bounds.
         low, high: (N, *); the map lies between them, entry by entry, on the whole threat. None for
             linearized bounds.
-        forwards, backwards: (N,) passes spent on each sample.
+        forwards, backwards: (N,) passes that each sample needs; not those that are made again to save memory.
     """
 
     upper: Tensor

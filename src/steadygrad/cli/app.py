@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from steadygrad.cli import audit, demo, harden, listing, report, reproduce, streams, train
+from steadygrad.cli.allocation import keep_memory
 from steadygrad.cli.common import alone, command_line, rank_and_size, say, typed
 from steadygrad.errors import Failure, UsageError
 from steadygrad.stopping import Stop, ends_in_order
@@ -61,6 +62,7 @@ def main(arguments: list[str] | None = None, *, commands: typer.Typer = app, nam
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     typed.set([*name.split(), *arguments])
+    keep_memory()
     with streams.ready(), ends_in_order() as stop:
         _run(arguments, commands, name, stop)
 
@@ -100,7 +102,7 @@ def _named(error: Exception) -> Exception | None:
         return Failure(f"a path or name has bytes that are no UTF-8, after {held!r}: give it another one")
     text = f"{type(error).__name__}: {error}"
     if any(sign in text for sign in ("MemoryError", "OutOfMemoryError", "can't allocate memory")):
-        return Failure("out of memory: use a smaller batch (audit --batch-size 50, train --set batch_size=32)")
+        return Failure("out of memory: take less at once (audit --memory 500MB, train --set batch_size=32)")
     return None
 
 

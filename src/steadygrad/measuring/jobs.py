@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steadygrad import __version__, provenance
+from steadygrad import __version__, memory, provenance
 from steadygrad.arguments import of_the_callers
 from steadygrad.calling import called, samples_may_fail
-from steadygrad.derivatives import at_once
 from steadygrad.errors import Failure, UsageError, out_of_memory
 from steadygrad.files import key
 from steadygrad.measuring.measure import Batch, Measure, settings_of
@@ -81,7 +80,9 @@ class Job:
         """A shard, whose models must be on the device."""
         part, device = self.parts[i], self.device
         started = time.monotonic()
-        table = self._measured(part, at_once(self.runner.batch_size, self.runner.data.shape, device))
+        rooms = [self.runner.room(name, device) for name in self.models]
+        with memory.room_for(min((room for room in rooms if room is not None), default=None)):
+            table = self._measured(part, memory.at_once(self.runner.batch_size, self.runner.data.shape, device))
         about = {
             "measure": settings_of(self.measure),
             "models": list(self.models),

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from steadygrad import progress
+from steadygrad import memory, progress
 from steadygrad.calling import check_weights
+from steadygrad.classifier import frozen
 from steadygrad.data import Dataset
 from steadygrad.data.ahead import Ahead
 from steadygrad.errors import Failure, UsageError
@@ -56,12 +57,14 @@ class Runner:
         store: what is done; in memory by default.
         seed: of the run, from which that of each sample follows.
         device: to which models are moved for as long as they are measured; None for where each one is.
-        batch_size: samples per call of a measure at most, and fewer of large ones; results do not depend on it.
+        batch_size: samples per call of a measure at most, fewer where the layers of a model hold much; results do not
+            depend on it.
         version: stands for code of the models that cannot be read.
         may_fail: whether samples to which a model gives no answer count as wrong, rather than end the run; for who
             looks at how many there are, as `audit.answers` does.
         shard: samples per shard; that of each measure by default.
         work: who computes shards.
+        memory: bytes for what the passes of a model hold at a time; None for `memory.budget`.
     """
 
     models: Mapping[str, nn.Module]
@@ -74,9 +77,11 @@ class Runner:
     may_fail: bool = False
     shard: int | None = None
     work: Work = field(default_factory=Work)
+    memory: float | None = None
     _keys: dict[str, ModelKey] = field(default_factory=dict, repr=False)
     _code: dict[str, str] = field(default_factory=dict, repr=False)
     _done: dict[str, tuple[Array, Table]] = field(default_factory=dict, repr=False)
+    _room: dict[tuple[str, torch.device], int | None] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -153,6 +158,15 @@ class Runner:
                     model,
                 )
         return self._keys[model].value
+
+    def room(self, model: str, device: torch.device) -> int | None:
+        """How many samples of the data a model takes at once, by one forward of two of them; None where that fails."""
+        if (model, device) not in self._room:
+            some = list(range(min(2, len(self.data))))
+            x, seeds = self.data.batch(some)[0].to(device), self.seeds("room", [self.data.ids[i] for i in some])
+            with frozen(self.models[model], seeds) as subject:
+                self._room[model, device] = memory.fitting(subject, x, memory.budget(device, self.memory))
+        return self._room[model, device]
 
     def code_of(self, measure: Measure) -> str:
         """The hash of a measure's sources, computed once."""

@@ -30,6 +30,7 @@ from steadygrad.stopping import Stop, Stopped
 from steadygrad.threat import Threat
 from steadygrad.training import checkpoints
 from steadygrad.training.batches import augmented, on_device, steps_of
+from steadygrad.training.need import tell_need
 from steadygrad.training.processes import Processes
 from steadygrad.training.settings import FitSettings
 from steadygrad.training.tracking import tracker, write_history
@@ -82,6 +83,8 @@ class Loop:
             raise UsageError(f"{self.model.name} has no weights that require a gradient: nothing can be trained")
         x, _ = self.train.batch(slice(0, 2))
         check_model(self.model, x.to(self.device), len(self.train.classes), self.model.name)
+        if processes.main:
+            tell_need(self.model, self.defense, x.to(self.device), settings.batch_size // processes.size)
         self.ahead = Ahead(self.train)
         self.steps = len(steps_of(len(self.train), settings.batch_size, self.seed, 0))
         if len(self.train) // self.steps < processes.size:

@@ -22,7 +22,7 @@ from steadygrad.attacks.maps.attribution_attacks import (
     ExplanationAttack,
 )
 from steadygrad.attacks.maps.map_losses import MAP_LOSSES, Reference
-from steadygrad.attacks.maps.map_run import ExplanationRun
+from steadygrad.attacks.maps.map_run import AttributionResult, ExplanationRun
 from steadygrad.attributions import Attribution, InputXGradient, IntegratedGradients, Saliency, SmoothGrad
 from steadygrad.attributions import similarity as sim
 from steadygrad.attributions.attribution import Forward
@@ -345,6 +345,26 @@ def test_passes_are_counted(attribution: Attribution, beta: float | None) -> Non
     backwards = f + looks * f + slopes * (2 * f + label) + 2 * f
     assert result.forwards.tolist() == [forwards] * 5
     assert result.backwards.tolist() == [backwards] * 5
+
+
+@pytest.mark.parametrize("method", [IntegratedGradients(16, baseline=0.1), SmoothGrad(16)], ids=str)
+@pytest.mark.parametrize("beta", [None, 20.0])
+def test_few_points_held_at_a_time_lead_to_the_same_in_less_memory(method: Attribution, beta: float | None) -> None:
+    model, x = _case(count=2)
+
+    def attack(chunk: int) -> AttributionResult:
+        some = replace(method, chunk=chunk)
+        return IFIA(some, steps=4, restarts=2, beta=beta, noise_draws=0)(model, x, None, linf(0.1))
+
+    with gates.counted(model) as passes:
+        few = attack(2)
+    whole = attack(64)
+    for name in ("inputs", "deviation", "maps", "forwards", "backwards", "zero_gradient"):
+        torch.testing.assert_close(getattr(few, name), getattr(whole, name), rtol=1e-9, atol=1e-9)
+    # Beside what is counted: the probe of the curvature, and once more the points of each slope of the map.
+    assert 0 < passes["samples"] - int(few.forwards.sum()) - 4 <= 2 * 8 * 16
+    used = [gates.peak(lambda chunk=chunk: attack(chunk)) for chunk in (2, 64)]  # type: ignore[misc]
+    assert used[0] < 0.4 * used[1]
 
 
 @pytest.mark.parametrize("row", list(ATTRIBUTION_ATTACKS), ids=lambda row: row.name)

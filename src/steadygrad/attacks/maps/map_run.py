@@ -15,7 +15,7 @@ from steadygrad.attacks.maps.map_losses import MAP_LOSSES, Reference
 from steadygrad.attributions import ATTRIBUTIONS
 from steadygrad.classifier import check_inputs, check_logits
 from steadygrad.derivatives import math_attention
-from steadygrad.errors import UsageError
+from steadygrad.memory import at_once
 from steadygrad.threat import Threat, per_sample
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class AttributionResult:
         target: (N,) the class explained.
         maps, clean_maps: (N, *) of the changed and of the clean inputs.
         distance: (N,) between the inputs, in the threat's norm.
-        forwards, backwards: (N,) passes spent on each sample, the judge's included; the check of the
-            curvature, on at most four samples, is not.
+        forwards, backwards: (N,) passes that each sample needs, the judge's included; not those that are made again
+            to save memory, nor the check of the curvature, on at most four samples.
         zero_gradient: (N,) bool; there was no direction to follow at some point of the search.
         noise: the same for random points of the same threat, the baseline; None if that was left out.
     """
@@ -93,9 +93,11 @@ class ExplanationRun:
         self.target = self.prediction if target is None else target.to(x.device, torch.int64)
         clean, _, passes = self._explain(model, x, self.target)
         self._count(1 + passes, passes)
-        # A graph holds the points of its samples: as many samples at once as the attribution's chunk allows.
+        # A graph holds the points of its samples: as many samples at once as memory and the attribution's chunk allow.
+        # Where those of one sample are too many, their passes are made again, a few points at a time.
         chunk = getattr(self.attribution, "chunk", None)
-        self._group = len(x) if chunk is None else max(1, chunk // max(1, passes))
+        points = at_once(len(x) * max(1, passes) if chunk is None else chunk, x.shape[1:], x.device, order=2)
+        self._group, self._again = max(1, points // max(1, passes)), points < passes
         self.attribution.check_finite(clean)
         self.reference = Reference(clean, attack.top_share, aim)
         self.best = self.objective.rank(clean, self.reference)
@@ -157,22 +159,28 @@ class ExplanationRun:
         return slope
 
     def _slope(self, points: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
-        leaf = points[rows].detach().requires_grad_()
+        leaf, target = points[rows].detach().requires_grad_(), self.target[rows]
         with torch.enable_grad(), math_attention():
-            maps, logits, passes = self._explain(self.followed, leaf, self.target[rows], graph=True)
+            maps, logits, passes = self._explain(self.followed, leaf, target, graph=not self._again)
+            if self._again:
+                maps = maps.detach().requires_grad_()
+            else:
+                self.attribution.check_graph(maps)
             forwards = passes
-            if logits is None:
+            if logits is None or self._again:
                 logits = self.followed(leaf)
                 forwards += 1
             self._count(forwards, passes, rows, graph=True)
-            if not maps.requires_grad:
-                refused = f"{type(self.attribution).__name__} gives maps without a graph to the input"
-                raise UsageError(f"{refused}: an attack that follows gradients needs a differentiable attribution")
             loss = self.objective.loss(maps, self.reference.rows(rows))
             changed = logits.argmax(1) != self.prediction[rows]
             # A sum: a mean would tie the samples of a batch together.
             total = torch.where(changed, -margin(logits, self.prediction[rows]).to(loss.dtype), loss).sum()
-            (slope,) = torch.autograd.grad(total, leaf)
+            if not self._again:
+                (slope,) = torch.autograd.grad(total, leaf)
+            else:
+                v, slope = torch.autograd.grad(total, (maps, leaf))
+                if bool(v.any()):
+                    slope = slope + self.attribution.pulled_back(self.followed, leaf, target, v)
         return slope, maps.detach(), logits.detach()
 
     def remember(self, points: Tensor, maps: Tensor, logits: Tensor) -> None:

@@ -82,7 +82,7 @@ class CertifiedDeviation(Bound):
             first_order: Tensor | None = None
             forwards = backwards = torch.zeros_like(target)
             if hessian is not None:
-                jacobian = Jacobian(network, path, inputs, target, self.chunk, hessian)
+                jacobian = Jacobian(network, path, inputs, target, self.points(x), hessian)
                 first_order, change, maps = self._first_order(BallJacobian(jacobian, threat), maps, seeds)
                 # Twice one backward for every entry of the input.
                 backwards = torch.full_like(target, 2 * len(path.nodes) * x[0].numel())

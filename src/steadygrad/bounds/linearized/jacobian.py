@@ -47,9 +47,9 @@ class Jacobian:
         return replace(self, x=self.x[rows], target=self.target[rows], hessian=None)
 
     def passes(self, products: Tensor) -> tuple[Tensor, Tensor]:
-        """Forwards and backwards (N,) that a sample needs for so many products (N,)."""
-        again, nodes = int(self._kept is None), len(self.path.nodes)
-        return nodes * (1 + again * products), nodes * (1 + (1 + again) * products)
+        """Forwards and backwards (N,) that a sample needs for so many products (N,); not those that are made again."""
+        nodes = len(self.path.nodes)
+        return torch.full_like(products, nodes), nodes * (1 + products)
 
     def apply(self, u: Tensor) -> Tensor:
         """J u (N, D) for directions u (N, D)."""

@@ -62,7 +62,7 @@ class LinearizedDeviation(Bound):
     def bound_batch(self, model: nn.Module, x: Tensor, target: Tensor, threat: Threat, seeds: Tensor) -> DeviationBound:
         path = path_of(self.attribution)
         with frozen(model), math_attention():
-            jacobian = Jacobian(model, path, x, target, self.chunk)
+            jacobian = Jacobian(model, path, x, target, self.points(x))
             maps = jacobian.maps
             norm = torch.linalg.vector_norm(maps.double(), dim=1)
             unit = (maps / torch.where(norm > 0, norm, 1.0)[:, None]).to(maps.dtype)

@@ -97,11 +97,10 @@ def bounds_on_maps(
 ) -> tuple[list[MapBound], dict[Kind, str]]:
     """Bounds for inputs x (N, *), certified ones where `certify` (N,), and why there are none of a kind."""
     rows = certify.nonzero().squeeze(1)
-    chunk = min(128, max(1, 2**20 // x[0].numel()))
     found: list[MapBound] = []
     refused: dict[Kind, str] = {}
     try:
-        methods = {distance: LinearizedDeviation(attribution, distance, chunk=chunk) for distance in DISTANCES}
+        methods = {distance: LinearizedDeviation(attribution, distance) for distance in DISTANCES}
         bounds = {d: method(subject, x, target, threat, generator=seeds) for d, method in methods.items()}
         found += [MapBound("linearized", {d: _finite(bound.upper)}, bound.inputs) for d, bound in bounds.items()]
     except (UsageError, Failure) as error:

@@ -23,6 +23,7 @@ from steadygrad.derivatives import math_attention
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
 from steadygrad.measuring.measures.map_bounds import DISTANCES, KINDS, length_of
+from steadygrad.memory import at_once
 from steadygrad.threat import Threat, per_sample
 
 BINS = 20
@@ -130,7 +131,8 @@ class _Known:
     ) -> None:
         self.attribution, self.x, self.target, self.bounds = attribution, x, target, bounds
         path = path_of(attribution)
-        self.tangent = Jacobian(model, path, x, target, len(x) * len(path.nodes))
+        points = at_once(len(x) * len(path.nodes), x.shape[1:], x.device, order=2)
+        self.tangent = Jacobian(model, path, x, target, points)
         self.exact = copy.deepcopy(model).double()
         self.exact_clean = self._exact_maps(x, target)
 

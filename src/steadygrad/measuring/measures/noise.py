@@ -19,6 +19,7 @@ from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.measuring.statistics import Estimate, mean
 from steadygrad.measuring.table import Table
+from steadygrad.memory import at_once
 from steadygrad.threat import Threat, linf, per_sample
 
 _BISECTIONS = 12
@@ -177,6 +178,7 @@ def boundary_distance(
     if steps < 1 or chunk < 1 or not limit > 0:
         raise UsageError(f"steps and chunk must be at least 1 and limit positive, got {steps}, {chunk} and {limit}")
     count = min(1000, x[0].numel()) if count is None else count
+    chunk = at_once(chunk, x.shape[1:], x.device)
     x, basis = x.detach(), directions(count, x, seed)
     found = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
     with frozen(model) as model, torch.no_grad():

@@ -14,6 +14,7 @@ from steadygrad.attributions import Attribution, similarity
 from steadygrad.attributions.pixels import image_array, plane_of
 from steadygrad.classifier import predict
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
+from steadygrad.memory import at_once
 from steadygrad.threat import Threat, per_sample
 
 
@@ -72,12 +73,17 @@ class EveryTarget(Measure):
         target = torch.arange(self.classes, device=x.device).repeat(count)  # (n * K,)
         inputs, own = x.repeat_interleave(self.classes, 0), y.repeat_interleave(self.classes, 0)
         seeds = torch.tensor([(s + k) % 2**62 for s in batch.seeds.tolist() for k in range(self.classes)])
-        found = self.attack(models[0], inputs, own, self.threat, target=target, generator=seeds)
+        step = at_once(len(inputs), x.shape[1:], x.device)
+        found = [
+            self.attack(models[0], inputs[some], own[some], self.threat, target=target[some], generator=seeds[some])
+            for some in (slice(first, first + step) for first in range(0, len(inputs), step))
+        ]
+        success = torch.cat([part.success for part in found])
         # A clean mistake can be attacked towards its own label too; the diagonal shows the original.
-        shown = torch.where(per_sample(target == own, x), inputs, found.inputs)
+        shown = torch.where(per_sample(target == own, x), inputs, torch.cat([part.inputs for part in found]))
         pictures = image_array(shown)
         return {
             "pictures": pictures.reshape(count, self.classes, *pictures.shape[1:]),
-            "success": found.success.view(count, self.classes),
+            "success": success.view(count, self.classes),
             "changed": (shown != inputs).flatten(1).sum(1).view(count, self.classes),
         }
