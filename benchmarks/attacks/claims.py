@@ -24,12 +24,12 @@ class Claim:
 
 
 def claims(rows: Iterable[Row]) -> list[Claim]:
-    """The claims about DeepFool, JSMA, C&W, DDN and FMN on the rows of a race; failed rows are left out.
+    """The claims about the attacks on the rows of a race; failed rows are left out.
 
     Where an attack is entered with several settings, the first entry is this library's own.
     """
     done = [row for row in rows if row["error"] is None]
-    return [*_deepfool(done), *_jsma(done), *_carlini_wagner(done), *_followers(done)]
+    return [*_deepfool(done), *_jsma(done), *_carlini_wagner(done), *_followers(done), *_fab(done), *_within(done)]
 
 
 def _deepfool(rows: list[Row]) -> list[Claim]:
@@ -83,6 +83,39 @@ def _followers(rows: list[Row]) -> list[Claim]:
             made.append(_at_most(f"{task}: median beside C&W's", _part(own[0], searched, _median), 1.01))
             made.append(_at_most(f"{task}: gradient steps", own[0]["backwards"], 100))
     return made
+
+
+def _fab(rows: list[Row]) -> list[Claim]:
+    own, others = _split(rows, "FAB linf")
+    made = []
+    for name, row in zip(("FAB linf", "FAB linf, half the steps"), own, strict=False):
+        best = _nearest(others)
+        made += [
+            _at_most(f"{name}: median beside the best other", _part(row, best, _median), 1.0),
+            _at_most(f"{name}: passes beside that one", _part(row, best, _passes), 1.0),
+            _at_most(f"{name}: forwards beside that one", _part(row, best, lambda row: float(row["forwards"])), 1.0),
+        ]
+    return made
+
+
+def _within(rows: list[Row]) -> list[Claim]:
+    """The attacks within a radius: what momentum finds, and what a query of Square costs."""
+    made = []
+    own, others = _split(rows, "MI-FGSM")
+    if own:
+        best = max((row["success"]["value"] for row in others), default=None)
+        made.append(_at_least("MI-FGSM: success, beside the best other", own[0]["success"]["value"], best))
+    own, others = _split(rows, "Square")
+    if own:
+        fastest = min(map(_per_query, others), default=None)
+        made.append(
+            _at_most("Square: time of a query beside the fastest other", _quotient(_per_query(own[0]), fastest), 1.3)
+        )
+    return made
+
+
+def _per_query(row: Row) -> float:
+    return float(row["cpu_ratio"] / row["forwards"])
 
 
 def _split(rows: list[Row], task: str) -> tuple[list[Row], list[Row]]:

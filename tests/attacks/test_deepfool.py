@@ -61,7 +61,7 @@ def test_a_target_is_reached_where_its_boundary_is(norm):
     exact = _to_hyperplanes(model, x, y, norm).gather(1, target[:, None]).squeeze(1)
     direct = _to_hyperplanes(model, x, y, norm).argmin(1) == target
     assert direct.sum() > 3
-    torch.testing.assert_close(result.distance[direct], 1.02 * exact[direct])
+    torch.testing.assert_close(result.distance[direct], 1.005 * exact[direct])
     assert (result.distance > exact).all()
 
 
@@ -70,7 +70,7 @@ def test_it_is_the_algorithm_of_the_paper(norm):
     model, x = _smooth(), nets.inputs(12, dtype=torch.float64)
     y = model(x).argmax(1)
     assert len(y.unique()) > 1
-    result = DeepFool(candidates=3)(model, x, y, Threat(norm, bounds=WIDE))
+    result = DeepFool(candidates=3, overshoot=0.02)(model, x, y, Threat(norm, bounds=WIDE))
     assert result.success.all()
     for n in range(len(x)):
         change = oracle.change(model, x[n].flatten().numpy(), int(y[n]), norm, least=1e-4)
@@ -103,7 +103,7 @@ def test_three_candidates_are_as_good_as_all_for_a_third_of_the_backwards(digits
     few, every = (DeepFool(candidates=c)(model, x, y, Threat(norm)) for c in (3, 9))
     assert few.success.all()
     assert every.success.all()
-    assert few.distance.median() <= 1.01 * every.distance.median()
+    assert few.distance.mean() <= 1.01 * every.distance.mean()
     share = float(few.backwards.sum() / every.backwards.sum())
     assert 0.2 < share < 0.34
 
@@ -174,7 +174,7 @@ def test_entries_at_a_bound_take_no_part(norm):
     exact = gap / 2.5 if norm == "linf" else gap / (2**2 + 0.5**2) ** 0.5
     assert result.success.all()
     assert result.inputs[0, 0] == 0
-    torch.testing.assert_close(result.distance, torch.tensor([1.02 * exact], dtype=torch.float64))
+    torch.testing.assert_close(result.distance, torch.tensor([1.005 * exact], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

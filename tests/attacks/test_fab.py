@@ -108,7 +108,7 @@ def test_no_slope_and_no_gain_are_no_change():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-def test_distances_are_those_of_the_algorithm_for_two_thirds_of_its_passes(digits, norm):
+def test_distances_are_those_of_the_algorithm_for_a_part_of_its_passes(digits, norm):
     model, x, y = digits[0], digits[1][:60], digits[2][:60]
     targets, steps = (3, 25) if norm == "l1" else (9, 40)
     with gates.counted(model) as spent:
@@ -117,7 +117,9 @@ def test_distances_are_those_of_the_algorithm_for_two_thirds_of_its_passes(digit
     assert result.success.all()
     assert result.distance.median() <= 1.01 * theirs.median()
     assert (result.distance > 1.02 * theirs).float().mean() < 0.08
-    assert int(result.forwards.sum() + result.backwards.sum()) < 0.75 * (spent["samples"] + spent["samples_back"])
+    assert int(result.forwards.sum() + result.backwards.sum()) < (0.6 if norm == "l1" else 0.3) * (
+        spent["samples"] + spent["samples_back"]
+    )
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
@@ -158,6 +160,14 @@ def test_giving_up_saves_passes_and_loses_nothing(digits):
     full, short = (FAB(steps=60, targets=4, optimism=o)(model, x, y, threat) for o in (None, 2.0))
     assert abs(int(full.success.sum()) - int(short.success.sum())) <= 1
     assert short.forwards.sum() < 0.6 * full.forwards.sum()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_classes_that_lead_no_nearer_are_given_up_and_no_distance_changes(digits, norm):
+    model, x, y = digits[0], digits[1][:30], digits[2][:30]
+    full, short = (FAB(steps=40, optimism=o)(model, x, y, Threat(norm)) for o in (None, 2.0))
+    assert (short.distance <= 1.001 * full.distance).float().mean() > 0.95
+    assert short.forwards.sum() < 0.5 * full.forwards.sum()
 
 
 def test_every_step_costs_one_forward_and_one_backward():

@@ -31,7 +31,9 @@ IMAGES = [
 def test_points_equal_the_formula(lively, settings, norm, targeted):
     model, x, y = lively(count=5, shape=(2, 6, 6))
     goals = model(x).argsort(1, descending=True)[:, 1] if targeted else None
-    found = MIFGSM(steps=4, decay=0.8, **settings).perturb(model, x, y, Threat(norm, EPS[norm]), target=goals)
+    found = MIFGSM(steps=4, step=0.25, decay=0.8, **settings).perturb(
+        model, x, y, Threat(norm, EPS[norm]), target=goals
+    )
     seeds = randomness.sample_seeds(len(x), None)
     draws = torch.stack([randomness.uniform(seeds, torch.empty(5, 4), i) for i in range(4)], 1).double().numpy()
     for i, row in enumerate(x.numpy()):
@@ -55,11 +57,17 @@ def test_without_memory_it_is_bim(lively):
     for norm in EPS:
         threat = Threat(norm, EPS[norm])
         torch.testing.assert_close(
-            MIFGSM(decay=0.0).perturb(model, x, y, threat),
+            MIFGSM(step=0.1, decay=0.0).perturb(model, x, y, threat),
             BIM(loss="margin").perturb(model, x, y, threat),
             rtol=1e-12,
             atol=1e-12,
         )
+
+
+def test_steps_that_cross_the_ball_find_more(digits):
+    model, x, y = digits
+    shares = [attack(model, x, y, linf(0.08)).success.float().mean() for attack in (MIFGSM(step=0.1), MIFGSM())]
+    assert shares[1] > shares[0] + 0.01
 
 
 def test_gradients_are_accumulated_not_their_signs():

@@ -31,6 +31,7 @@ def enter(known: dict[str, Task], shape: tuple[int, ...], classes: int) -> list[
         ("FAB linf", "FAB", boundary, 2700),
         ("PGD", "PGD", {"eps": eps, "alpha": eps / 10, "steps": 40}, 80),
         ("MI-FGSM", "MIFGSM", {"eps": eps, "alpha": eps / 10, "steps": 10}, 20),
+        ("MI-FGSM", "MIFGSM", {"eps": eps, "alpha": eps / 4, "steps": 10}, 20, "tuned"),
         ("APGD", "APGD", {"norm": "Linf", "eps": eps, "steps": 100, "n_restarts": 1, "loss": "ce"}, 200),
         ("Square", "Square", {"norm": "Linf", "eps": eps, "n_queries": 1000, "n_restarts": 1}, 500),
     ]

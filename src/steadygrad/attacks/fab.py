@@ -16,7 +16,7 @@ from steadygrad.threat import Threat, per_sample
 from steadygrad.values import Count, Fraction, Limit, Positive
 
 _LARGEST_PULL = 0.1  # of the clean input in a step
-_CHECKS = (16, 32, 64, 128, 256, 512)
+_FIRST_CHECK = 8
 # Newton's method on a concave piecewise linear function ends by itself, mostly within ten steps.
 _NEWTON = 60
 _REFINEMENTS = 3
@@ -39,9 +39,9 @@ class FAB(Attack):
         restarts: later ones begin at random points at half the smallest distance found so far.
         eta: overshoot over the boundary.
         beta: share of the change that is kept when a step back is taken from a wrong point.
-        optimism: with a radius, a sample gives a class up at step 16, 32, 64, ... if it would stay outside
-            even with this many times the gain of the last doubling of the steps in each doubling to come;
-            None never gives up.
+        optimism: a sample gives a class up at step 8, 16, 32, ... if it would stay outside the radius, or without
+            one farther away than the classes before, even with this many times the gain of the last
+            doubling of the steps in each doubling to come; None never gives up.
 
     A wrong point gives the next linearization itself, where the paper evaluates the model a second time
     after the step back: one forward and one backward in every step.
@@ -55,7 +55,7 @@ class FAB(Attack):
     restarts: Count = 1
     eta: _FromOne = 1.05
     beta: Fraction = 0.9
-    optimism: Positive | None = None
+    optimism: Positive | None = 2.0
     minimum_norm: ClassVar[bool] = True
 
     def search(self, run: Run) -> Tensor | None:
@@ -77,30 +77,25 @@ class FAB(Attack):
         if restart:
             half = torch.minimum(run.nearest.to(run.x.dtype), run.threat.largest(run.x)) / 2
             points = run.threat.at(half).random(run.x, run.seeds, draw)
+        bar = run.nearest if run.threat.eps is None else run.threat.radius(run.x).to(run.nearest.dtype)
         nearest = torch.full_like(run.nearest, torch.inf)
         before = nearest
         for i in range(self.steps):
             value, slope = run.gradient(points, "rivals")
             size = run.threat.distance(points - run.x).to(nearest.dtype)
             nearest = torch.where(run.wrong, torch.minimum(nearest, size), nearest)
-            points, value, slope, nearest, before = run.drop_solved(points, value, slope, nearest, before)
-            if i in _CHECKS:
-                hopeless = self._hopeless(run, before, nearest, i)
-                points, value, slope, nearest = run.keep(~hopeless, points, value, slope, nearest)
+            points, value, slope, nearest, before, bar = run.drop_solved(points, value, slope, nearest, before, bar)
+            if i >= _FIRST_CHECK and i.bit_count() == 1 and self.optimism is not None:
+                hope = self.optimism * math.log2(self.steps / i) * (before - nearest)
+                hopeless = nearest - bar > hope
+                points, value, slope, nearest, bar = run.keep(~hopeless, points, value, slope, nearest, bar)
                 before = nearest
-            elif 2 * i == _CHECKS[0]:
+            elif 2 * i == _FIRST_CHECK:
                 before = nearest
             if len(run.index) == 0:
                 return
             points = self._step(run.threat, run.x, points, value, slope, run.wrong)
         run.look(points)
-
-    def _hopeless(self, run: Run, before: Tensor, nearest: Tensor, steps: int) -> Tensor:
-        """Which samples (A,) would not come within the radius even if they gained faster than they did."""
-        if self.optimism is None or run.threat.eps is None:
-            return torch.zeros_like(nearest, dtype=torch.bool)
-        hope = self.optimism * max(0.0, math.log2(self.steps / steps)) * (before - nearest)
-        return nearest - run.threat.radius(run.x).to(nearest.dtype) > hope
 
     def _step(self, ball: Threat, x: Tensor, points: Tensor, value: Tensor, slope: Tensor, wrong: Tensor) -> Tensor:
         """From points (A, *) past the boundary as seen there, drawn toward the clean input's own projection."""

@@ -38,7 +38,8 @@ class MIFGSM(Attack):
 
     Args:
         steps: gradient steps from the clean input.
-        step: length of a step in radii (default 1 / steps).
+        step: length of a step in radii. The paper's is 1 / steps, with which only an entry whose slope never
+            turns gets to the edge of the ball; the default, 2.5 / steps, finds more, on other models too.
         decay: weight of the past; 0 is BIM.
         loss: what is ascended; the paper's is "ce".
         diversity: probability that a step sees the image resized and padded (Xie et al. take 0.5).
@@ -63,7 +64,7 @@ class MIFGSM(Attack):
             raise UsageError(
                 f"diversity and translation are for images (N, C, H, W), got inputs of shape {tuple(run.x.shape)}"
             )
-        length = self.step or 1 / self.steps
+        length = self.step or 2.5 / self.steps
         points, average = run.x, torch.zeros_like(run.x, dtype=torch.promote_types(run.x.dtype, torch.float32))
         for i in range(self.steps):
             slope = self._slope(run, points, i)

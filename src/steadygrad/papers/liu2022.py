@@ -47,7 +47,7 @@ SETTINGS = settings_of("liu2022")
 LABELS: dict[str, str] = SETTINGS["labels"]
 SCALES: dict[str, Any] = SETTINGS["scales"]
 RIVALS = ("plain", "nat", "distilled", "penalty")  # what J-SIGR is to beat
-TRANSFERRED: dict[str, Attack] = {"FGSM": FGSM("ce"), "PGD": PGD(20, loss="ce"), "MI-FGSM": MIFGSM(loss="ce")}
+TRANSFERRED: dict[str, Attack] = {"FGSM": FGSM("ce"), "PGD": PGD(20, loss="ce"), "MI-FGSM": MIFGSM(step=0.1, loss="ce")}
 MAPS = MapFaithfulness()
 CHECKED = SUITES["fast"][0]  # the attack whose accuracy is checked
 

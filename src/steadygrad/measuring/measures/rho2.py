@@ -18,7 +18,7 @@ from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.measuring.statistics import Estimate, mean
 from steadygrad.measuring.table import Table
 
-FIVE_STEPS = DeepFool(steps=5, candidates=9)
+FIVE_STEPS = DeepFool(steps=5, overshoot=0.02, candidates=9)
 """DeepFool as the score is defined by Yan et al. 2018: five steps, overshoot 0.02, the nine likeliest classes."""
 
 
