@@ -59,7 +59,13 @@ class AuditPlan(Plan):
         (Saliency(), IntegratedGradients()), description="An attribution whose maps are shown; may be repeated."
     )
     checked: Count = Field(300, description="Of these, samples for the validity checks and the smallest changes.")
-    mapped: Count = Field(100, description="Samples for the stability of maps under the attack on the prediction.")
+    checks: bool = Field(True, description="Check whether the number may be believed; without, it is called unchecked.")
+    distances: bool = Field(True, description="Search the smallest changes of the checked samples.")
+    curve: bool = Field(True, description="Search the radius at which each sample falls.")
+    maps: bool = Field(True, description="Compute maps: for the pictures, and for their stability.")
+    mapped: Annotated[int, Field(ge=0)] = Field(
+        100, description="Samples for the stability of maps under the attack on the prediction; 0 for none."
+    )
     gallery: Annotated[int, Field(ge=0)] = Field(6, description="Pictures per model; 0 for none.")
     grid: Annotated[tuple[float, ...], Field(min_length=1)] | None = Field(
         None, description="Radii of the curve as multiples of the audit's; by default they fit the smallest changes."
@@ -161,6 +167,8 @@ class AuditPlan(Plan):
                     raise UsageError(
                         f"{name} ({flag}) changes nothing unless {word} are measured: add {word}=True (--{word})"
                     )
+        if self.grid is not None and not self.curve:
+            raise UsageError("grid gives the radii of the curve: leave it out, or curve=False")
         if self.explanations and self.norm not in ("linf", "l2"):
             raise UsageError(f"explanations are attacked and bounded within linf or l2, not within {self.norm}")
         if self.neurons and self.norm not in self.neuron_attack.norms:

@@ -125,6 +125,8 @@ def harden(
     plan.engine.check()
     if plan.engine.joined:
         raise UsageError("harden trains in one process: give the engine local (with workers) or ray for its audits")
+    if not plan.checks:
+        raise UsageError("harden calls a model better or worse by checked numbers only: leave out checks=False")
     classifier = _classifier(model, data, threat)
     parts = data.divide(validation, seed) if isinstance(validation, float | int) else (data, validation)
     images = test.draw(plan.samples, seed)

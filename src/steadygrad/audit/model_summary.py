@@ -15,7 +15,7 @@ from steadygrad.attacks import Attack
 from steadygrad.audit.answers import Unanswered, unanswered
 from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.audit.checks.validity import Subject, checks
-from steadygrad.audit.checks.verdict import attack_verdict, verdict
+from steadygrad.audit.checks.verdict import UNCHECKED, Verdict, attack_verdict, verdict
 from steadygrad.audit.records import accuracy, fallen, records, records_of_curve, robust_accuracy, success_rate
 from steadygrad.audit.suspicions import suspicions
 from steadygrad.files import key
@@ -110,14 +110,16 @@ class ModelSummary:
             [np.where(t["success"], t["distance"], np.inf) for t in self.attacked.values()], axis=0
         )  # fmt: skip
         rows, free = self.checked, self.plan.threat.at(None)
-        for attack in nearest(free.norm) if self.gradients else ():
+        for attack in nearest(free.norm) if self.gradients and self.plan.distances else ():
             searched = self.tables.run(Attacked(attack, free), self.name, rows=rows)
             known[rows] = np.minimum(known[rows], searched["distance"])
         return known
 
     @cached_property
-    def curve(self) -> Table:
-        """The search of the curve, which counts what other attacks found."""
+    def curve(self) -> Table | None:
+        """The search of the curve, which counts what other attacks found, if it is asked for."""
+        if not self.plan.curve:
+            return None
         stood: Array = np.where(self.leading["success"], 0.0, self.plan.eps)
         return self.tables.run(self._curve, self.name, given={"known": self.nearest_found, "stood": stood})
 
@@ -133,23 +135,15 @@ class ModelSummary:
         """What the suite and the search of the curve found: the headline is the share that none of them changed."""
         plan, found = self.plan, self.attacked
         parts = [records(found[label_of(a)], Attacked(a, plan.threat), self.name) for a in self.suite]
-        return Table.join([*parts, records_of_curve(self.curve, self._curve, self.name, plan.eps)])
+        if self.curve is not None:
+            parts.append(records_of_curve(self.curve, self._curve, self.name, plan.eps))
+        return Table.join(parts)
 
     def summary(self, shared: Mapping[str, Array]) -> tuple[dict[str, Any], dict[str, Array]]:
         """The entry, and the distributions that are drawn."""
         plan, lead, rows = self.plan, self.leading, list(self.answered)
         worst = robust_accuracy(self.records)
-        looked = self.looked
-        known = {key(settings_of(Attacked(a, plan.threat))): self.attacked[label_of(a)] for a in self.suite}
-        subject = Subject(
-            self.tables, self.name, int(self.about["draws"]), self.lead, plan.threat, lead.select(list(looked)),
-            looked, len(self.data["classes"]), tuple(self.data["shape"]), fallen(self.attacked.values()),
-            self.gradients, known,
-        )  # fmt: skip
-        labels, classes = subject.base["label"].tolist(), self.data["classes"]
-        judged = verdict(checks(subject), labels, classes, gradients=self.gradients)
-        radii = self.curve["radius"]
-        points = [{"eps": e, "accuracy": share_of(radii > e).plain()} for e in (0.0, *self._curve.grid)]
+        judged = self._verdict() if plan.checks else UNCHECKED
         confidence = {"clean": lead["clean_confidence"], "adversarial": lead["confidence"]}
         confidence = {state: values[~np.isnan(values)] for state, values in confidence.items()}
         arrays = {f"confidence_{state}": values for state, values in confidence.items()}
@@ -158,7 +152,7 @@ class ModelSummary:
             norms = self.tables.run(GradientNorms(), self.name, rows=self._rows)
             arrays |= {"gradient_norms": norms["norm"], "next_gradient_norms": norms["next_norm"]}
             followed = {
-                "distances": self._distances(),
+                "distances": self._distances() if plan.distances else None,
                 "rho2": self._rho2(shared),
                 "gradient_norm": {"quantiles": quantiles(norms["norm"]), "next_class": quantiles(norms["next_norm"])},
                 "explanations": self._stability(),
@@ -169,7 +163,7 @@ class ModelSummary:
             "findings": [
                 *map(dict, self.about["notes"]),
                 *self._failures(),
-                *suspicions(self.tables, self.name, lead.select(rows), looked, self.data["classes"]),
+                *suspicions(self.tables, self.name, lead.select(rows), self.looked, self.data["classes"]),
             ],
             "samples": len(lead),
             "clean": share_of(lead["clean_prediction"] == lead["label"]).plain(),
@@ -179,12 +173,32 @@ class ModelSummary:
             "eligibility": judged.eligibility(),
             "attacks": [self._attack(a, worst.value) for a in self.suite],
             "broken_by": self._broken_by(),
-            "curve": {"attack": label_of(self.lead), "points": points},
+            "curve": self._points(),
             "confidence": {state: quantiles(values) for state, values in confidence.items()},
             "further": self._further(),
             **followed,
         }
         return entry, {kind: values.astype(np.float32) for kind, values in arrays.items()}
+
+    def _verdict(self) -> Verdict:
+        """What the checks say of the robust accuracy."""
+        threat, looked = self.plan.threat, self.looked
+        known = {key(settings_of(Attacked(a, threat))): self.attacked[label_of(a)] for a in self.suite}
+        subject = Subject(
+            self.tables, self.name, int(self.about["draws"]), self.lead, threat, self.leading.select(list(looked)),
+            looked, len(self.data["classes"]), tuple(self.data["shape"]), fallen(self.attacked.values()),
+            self.gradients, known,
+        )  # fmt: skip
+        labels, classes = subject.base["label"].tolist(), self.data["classes"]
+        return verdict(checks(subject), labels, classes, gradients=self.gradients)
+
+    def _points(self) -> dict[str, Any] | None:
+        """Accuracy at each radius of the curve."""
+        if self.curve is None:
+            return None
+        radii = self.curve["radius"]
+        points = [{"eps": e, "accuracy": share_of(radii > e).plain()} for e in (0.0, *self._curve.grid)]
+        return {"attack": label_of(self.lead), "points": points}
 
     @property
     def _rows(self) -> tuple[int, ...] | None:
@@ -272,7 +286,9 @@ class ModelSummary:
     def smallest(self) -> Table:
         """The smallest `distance` that was found for each checked sample: 0 for a mistake, infinite for none."""
         rows = self.checked
-        sizes: Array = np.minimum(self.nearest_found, self.curve["radius"])[rows]
+        sizes: Array = self.nearest_found[rows]
+        if self.curve is not None:
+            sizes = np.minimum(sizes, self.curve["radius"][rows])
         about = {"model": np.array([self.name] * len(rows)), "sample": self.leading["sample"][rows]}
         return Table({**about, "distance": sizes})
 
@@ -298,7 +314,7 @@ class ModelSummary:
 
     def _stability(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
-        if not self.mapped or not self.plan.attributions:
+        if not self.plan.maps or not self.mapped or not self.plan.attributions:
             return rows
         measure = MapStability(self.plan.attributions, self.lead, self.plan.threat)
         table = self.tables.run(measure, self.name, rows=self.mapped)

@@ -52,7 +52,7 @@ class Verdict(AttackVerdict):
 
     text: str = Field(
         description='"number holds", "number holds, by blind search only", "number refuted, because ..." '
-        'or "too few samples to judge: ..."'
+        '"too few samples to judge: ..." or "not checked: ..."'
     )
     checks: list[Check] = Field(description="the [checks](concepts/validity.md) behind it")
 

@@ -184,8 +184,8 @@ class Passes(Part):
 class AttackVerdict(Part):
     """Whether the number of one attack may be believed by itself."""
 
-    state: Literal["holds", "refuted", "too few"] = Field(
-        description='"holds", "refuted", or "too few" samples to judge'
+    state: Literal["holds", "refuted", "too few", "unchecked"] = Field(
+        description='"holds", "refuted", "too few" samples to judge, or "unchecked"'
     )
     text: str = Field(description="why, in one sentence")
 

@@ -58,7 +58,7 @@ def summarize(
         return _Noting(corrupted(kind), noting.seen)
 
     entries, captions = [], {}
-    mapped = plan.attributions if any(model.gradients for model in models.values()) else ()
+    mapped = plan.attributions if plan.maps and any(model.gradients for model in models.values()) else ()
     for index, (name, model) in enumerate(models.items()):
         entry, drawn = model.summary(shared)
         entry["corruptions"] = corruptions(of_kind, facts.corrupted, name) if facts.corrupted else None

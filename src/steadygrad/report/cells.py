@@ -49,8 +49,8 @@ def percentage(value: statistics.Estimate, digits: int = 1, **more: Any) -> Cell
 
 
 def judged(verdict: AttackVerdict, **more: Any) -> Cell:
-    """A verdict with ✓, ✗, or – where the samples are too few for one."""
-    good = {"holds": True, "refuted": False, "too few": None}[verdict.state]
+    """A verdict with ✓, ✗, or – where there is none."""
+    good = {"holds": True, "refuted": False}.get(verdict.state)
     text: Inline = verdict.text if good is not None else mark(None, verdict.text)
     return Cell(text, good=good, **{"kind": "words", **more})
 
@@ -59,9 +59,7 @@ def named(model: Model) -> Inline:
     """The name of a model, and a warning where its number does not stand."""
     if model.verdict.state == "holds":
         return model.name
-    return html(
-        "{} {}", model.name, mark(False, "refuted") if model.verdict.state == "refuted" else mark(None, "too few")
-    )
+    return html("{} {}", model.name, mark(False if model.verdict.state == "refuted" else None, model.verdict.state))
 
 
 def by_model(

@@ -18,7 +18,7 @@ LEAST = 30
 """Samples from which on a verdict is given: with so many, a check finds what concerns a fifth of all samples with a
 probability of 95 %."""
 
-State = Literal["holds", "refuted", "too few"]
+State = Literal["holds", "refuted", "too few", "unchecked"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def share_check(name: str, hits: int, count: int, text: str, share: float = POIN
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a number holds, is refuted, or rests on too few samples to tell, in one sentence, with its checks.
+    """Whether a number holds, is refuted, unchecked or rests on too few samples, in one sentence, with its checks.
 
     It speaks of the number, not of the model: that 4 % holds is no praise.
 
@@ -78,6 +78,9 @@ class Verdict:
         passed = {c.name: c.passed for c in self.checks}
         return {key: passed.get(name) for key, name in ELIGIBILITY.items()}
 
+
+UNCHECKED = Verdict("unchecked", "not checked: whether an attack fails here for other reasons than robustness is open")
+"""Of a number that nobody asked to be checked."""
 
 ELIGIBILITY = {
     "deterministic": "deterministic",

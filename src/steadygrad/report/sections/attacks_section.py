@@ -33,7 +33,7 @@ def _group(model: Model, far: bool) -> Group:
     title: Inline = model.name
     if len(counts) == 1:
         title = html("{} {}", title, small(f"success among the {counts[0]:,} samples that were right before"))
-    good = {"holds": True, "refuted": False, "too few": None}[model.verdict.state]
+    good = {"holds": True, "refuted": False}.get(model.verdict.state)
     reason = html('<div class="fit">{}</div>', mark(good, model.verdict.text))
     total = [share(model.robust, good is not False), Cell(reason, span=6 if far else 5, kind="words reason")]
     rows = [(attack.label, _cells(model, attack, far, len(counts) > 1)) for attack in model.attacks]

@@ -99,7 +99,8 @@ def _end_labels(axes: Axes, drawn: list[tuple[int, Model]], wrap: int, line: flo
     """Write each name at the end of its line, moved apart where lines end together; a line of text is `line` % high."""
     names = []
     for _, model in drawn:
-        name = model.name + {"holds": "", "refuted": " ✗", "too few": " (too few)"}[model.verdict.state]
+        state = model.verdict.state
+        name = model.name + {"holds": "", "refuted": " ✗"}.get(state, f" ({state})")
         names.append("\n".join(textwrap.wrap(name, wrap, max_lines=2, placeholder=" …")) or " ")
     last = [_points(model)[-1] for _, model in drawn]
     ends = [(point.eps, 100 * point.accuracy.value) for point in last]
