@@ -184,17 +184,9 @@ class _Trial:
             table = self.runner.run(measure, model, title=title, **how)
         if self.runner.store.computed > done:
             seconds, count = time.perf_counter() - began, len(how["rows"])
-            self.spent[model, title].append(
-                _Spent(
-                    rows,
-                    count,
-                    passes[0],
-                    passes[1],
-                    seconds,
-                    self.runner.batch_size,
-                    self.runner.shard or measure.shard,
-                )
-            )
+            shard = self.runner.piece(measure, torch.device(self.runner.device or "cpu"))
+            spent = _Spent(rows, count, passes[0], passes[1], seconds, self.runner.batch_size, shard)
+            self.spent[model, title].append(spent)
         return table
 
 

@@ -37,11 +37,7 @@ if TYPE_CHECKING:
     from steadygrad.training.train_plan import TrainPlan
 
 
-<<<<<<< HEAD
-@plan_flags("audit", without=("bounds", "device", "grid", "transfer"), samples=SAMPLES)
-=======
-@plan_flags("audit", without=("bounds", "device", "grid", "transfer", "checks", "engine"), samples=SAMPLES)
->>>>>>> bb21853 (Each part of an audit has a flag, and a number without checks is called unchecked)
+@plan_flags("audit", without=("bounds", "device", "grid", "transfer", "checks"), samples=SAMPLES)
 @plan_flags("train", into="training", only=("limit", "validation", "classes", "mean", "std", "binary"))
 @plan_flags("data", into="source")
 def harden(

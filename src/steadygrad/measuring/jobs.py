@@ -63,7 +63,7 @@ class Job:
     @cached_property
     def parts(self) -> list[slice]:
         """The places in the rows of each shard."""
-        size, count = self.runner.shard or self.measure.shard, len(self.rows)
+        size, count = self.runner.piece(self.measure, self.device), len(self.rows)
         return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
     @cached_property

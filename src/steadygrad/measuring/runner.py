@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,9 @@ from steadygrad.measuring.measure import Measure, depends_on, settings_of
 from steadygrad.measuring.store import Store, place_of
 from steadygrad.measuring.table import REFUSED, Array, Table
 from steadygrad.turns import TURN
+
+_PIECE, _PIECE_ELSEWHERE = 2**19, 2**23
+"""Entries of the samples of one shard at most: 3 images of 3 x 224 x 224 on a CPU, 55 elsewhere."""
 
 
 class Tables(Protocol):
@@ -62,7 +66,7 @@ class Runner:
         version: stands for code of the models that cannot be read.
         may_fail: whether samples to which a model gives no answer count as wrong, rather than end the run; for who
             looks at how many there are, as `audit.answers` does.
-        shard: samples per shard; that of each measure by default.
+        shard: samples per shard; by default that of each measure, and fewer of large samples.
         work: who computes shards.
         memory: bytes for what the passes of a model hold at a time; None for `memory.budget`.
     """
@@ -167,6 +171,11 @@ class Runner:
             with frozen(self.models[model], seeds) as subject:
                 self._room[model, device] = memory.fitting(subject, x, memory.budget(device, self.memory))
         return self._room[model, device]
+
+    def piece(self, measure: Measure, device: torch.device) -> int:
+        """How many samples a shard has, such that a killed run loses little and progress is seen."""
+        entries = _PIECE if device.type == "cpu" else _PIECE_ELSEWHERE
+        return self.shard or max(1, min(measure.shard, entries // math.prod(self.data.shape)))
 
     def code_of(self, measure: Measure) -> str:
         """The hash of a measure's sources, computed once."""
