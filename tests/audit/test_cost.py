@@ -72,6 +72,10 @@ def test_the_shares_are_of_the_whole_and_plain(told: AuditCost) -> None:
     assert all(table.seconds > 0 and table.forwards > 0 for table in told.tables)
     plain = told.plain()
     assert plain["seconds"] == told.seconds
+    (at_once,), (memory,) = plain["at_once"].values(), plain["memory"].values()
+    assert at_once == 14
+    # A pass holds its inputs and what its layers give, and an attack some more of the inputs' size.
+    assert 14 * 4 * (64 + 32 + 10) < memory < 14 * 4 * 64 * 60
     assert plain["tables"][0] == {**dataclasses.asdict(told.tables[0]), "share": told.share(told.tables[0])}
 
 

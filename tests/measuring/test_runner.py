@@ -248,3 +248,13 @@ def test_models_come_back_to_their_device_after_an_error_too() -> None:
 
     with borrowed([Spy(2, 2)], "cpu") as where:
         assert where.type == "cpu"
+
+
+def test_pieces_of_large_samples_are_small(tmp_path: Path) -> None:
+    # Of 3 x 224 x 224 entries a piece has three on a CPU.
+    data = Dataset(torch.zeros(11, 3, 224, 224), torch.zeros(11, dtype=torch.int64), ("a", "b"), tuple("abcdefghijk"))
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    for shard, pieces in ((None, 4), (11, 1)):
+        store = Store(tmp_path / str(shard))
+        Runner({"m": model}, data, store, shard=shard).run(Noted(), "m")
+        assert store.computed == len(list((tmp_path / str(shard)).rglob("*.parquet"))) == pieces

@@ -27,7 +27,7 @@ from steadygrad.measuring.measure import Measure
 from steadygrad.measuring.runner import Runner, Tables, borrowed
 from steadygrad.measuring.store import Store
 from steadygrad.measuring.table import Array, Kept, Table
-from steadygrad.memory import at_once, room_for
+from steadygrad.memory import at_once, need, room_for
 from steadygrad.threat import Threat
 
 _QUICK = 0.01
@@ -59,11 +59,20 @@ class TableCost:
 
 @dataclass(frozen=True)
 class AuditCost:
-    """What an audit costs, table by table; `tried` samples were measured to tell."""
+    """What an audit costs, table by table.
+
+    Attributes:
+        samples: of the audit.
+        tried: how many were measured to tell.
+        at_once: samples in a pass at most, by model.
+        memory: bytes that such a pass holds, by model; None where that is not known.
+    """
 
     tables: tuple[TableCost, ...]
     samples: int
     tried: int
+    at_once: Mapping[str, int]
+    memory: Mapping[str, float | None]
 
     @property
     def seconds(self) -> float:
@@ -77,7 +86,14 @@ class AuditCost:
     def plain(self) -> dict[str, Any]:
         """The cost as plain data."""
         rows = [{**vars(table), "share": self.share(table)} for table in self.tables]
-        return {"samples": self.samples, "tried": self.tried, "seconds": self.seconds, "tables": rows}
+        return {
+            "samples": self.samples,
+            "tried": self.tried,
+            "seconds": self.seconds,
+            "tables": rows,
+            "at_once": dict(self.at_once),
+            "memory": dict(self.memory),
+        }
 
 
 @public
@@ -117,9 +133,10 @@ def audit_cost(
             tried = min(_TRIED, len(ready.data))
             spent = _tried(ready, base, tried)
         advance()
-        passes = {name: _pass_seconds(base, name, about["gradients"]) for name, about in ready.facts.models.items()}
-    tables = [_cost(*place, parts, passes[place[0]], quick) for place, parts in spent.items()]
-    return AuditCost(tuple(tables), len(ready.data), tried)
+        one = {name: _one_pass(base, name, about["gradients"]) for name, about in ready.facts.models.items()}
+    tables = [_cost(*place, parts, one[place[0]].seconds, quick) for place, parts in spent.items()]
+    at_once, held = ({name: getattr(found, what) for name, found in one.items()} for what in ("size", "memory"))
+    return AuditCost(tuple(tables), len(ready.data), tried, at_once, held)
 
 
 @dataclass(frozen=True)
@@ -242,14 +259,24 @@ def _tried(ready: Prepared, base: Runner, size: int) -> dict[tuple[str, str], li
     return dict(trial.spent)
 
 
-def _pass_seconds(runner: Runner, name: str, gradients: bool) -> float:
-    """Seconds of one sample in one pass through a model, forward or backward, as part of a batch."""
+@dataclass(frozen=True)
+class _Pass:
+    """A pass of a batch through a model: its samples, the bytes that it holds, and the seconds of one sample."""
+
+    size: int
+    memory: float | None
+    seconds: float
+
+
+def _one_pass(runner: Runner, name: str, gradients: bool) -> _Pass:
+    """A pass, forward or backward, of as many samples as are taken at once."""
     with borrowed([runner.models[name]], runner.device) as device:
         with room_for(runner.room(name, device)):
             size = min(len(runner.data), at_once(runner.batch_size, runner.data.shape, device))
         x = runner.data.batch(range(size))[0].to(device)
         seconds: list[float] = []
         with frozen(runner.models[name]) as model:
+            held = need(model, x[:2])
             while len(seconds) < 2 or (len(seconds) < 10 and sum(seconds) < 1):
                 began = time.perf_counter()
                 if gradients:
@@ -259,7 +286,7 @@ def _pass_seconds(runner: Runner, name: str, gradients: bool) -> float:
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 seconds.append(time.perf_counter() - began)
-    return min(seconds) / size / (2 if gradients else 1)
+    return _Pass(size, None if held is None else held * size, min(seconds) / size / (2 if gradients else 1))
 
 
 def _cost(model: str, title: str, parts: list[_Spent], one_pass: float, quick: bool) -> TableCost:

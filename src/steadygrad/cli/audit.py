@@ -155,6 +155,7 @@ def show_cost(cost: AuditCost, json: bool) -> None:
     """Print what each table of an audit costs, the longest first."""
     from rich.console import Console
 
+    from steadygrad.memory import written
     from steadygrad.report.terminal import listed
     from steadygrad.report.wording import duration
 
@@ -170,6 +171,9 @@ def show_cost(cost: AuditCost, json: bool) -> None:
         ]  # fmt: skip
         columns = ["table", "samples", "pieces", "passes", "time", "share"]
         console.print(listed(columns, rows, model, words=(0,)))
+        held = cost.memory[model]
+        about = "" if held is None else f", which hold {written(held)} in a pass"
+        say(f"{model}: at most {cost.at_once[model]:,} samples at once{about}\n")
     say(
         f"about {duration(cost.seconds)} in one process of this machine, told from a trial on {cost.tried} of "
         f"{cost.samples:,} samples; leave out what is not needed (steadygrad audit --help)"
