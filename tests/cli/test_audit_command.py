@@ -12,8 +12,6 @@ from PIL import Image
 from cli.commands import AUDIT, TRAIN, call, done, lasting, refused, times
 from steadygrad.attacks import Attack
 from steadygrad.audit.audit import read
-from steadygrad.cli.audit import mean_training_image
-from steadygrad.data.data_plan import DataPlan
 from steadygrad.files import read_json
 from steadygrad.measuring.measures.map_attacks import MapAttacks
 
@@ -132,11 +130,14 @@ def test_the_standard_suite_says_which_member_broke_what(trained: Path) -> None:
     assert "Standard: apgd-ce" in Path("runs/audit/report/index.html").read_text()
 
 
-def test_rho2_is_centered_where_there_is_a_training_split(pair: tuple[Path, str]) -> None:
-    for model in json.loads((pair[0] / "summary.json").read_text())["models"]:
-        assert model["rho2"]["centered"]["value"] > model["rho2"]["pixels"]["value"] > 0
-    assert mean_training_image(DataPlan(data="hub:owner/name"), None) is None
-    assert mean_training_image(DataPlan(data="no such data"), None) is None
+def test_rho2_is_centered_where_that_is_asked_for(trained: Path) -> None:
+    line = ("audit", trained, *AUDIT, "--json")
+    for more, out in ((["--centered"], "a"), (["--config", "a/config.toml"], "b"), ([], "c")):
+        score = json.loads(done(*line, *more, "--out", out).out)["models"][0]["rho2"]
+        assert (score["centered"] is None) == (out == "c")
+        assert score["pixels"]["value"] > 0
+        assert ("ρ₂, centered" in Path(out, "report/index.html").read_text()) == (out != "c")
+        assert out == "c" or score["centered"]["value"] > score["pixels"]["value"]
 
 
 def test_unnamed_models_are_called_after_their_folders(trained: Path, pair: tuple[Path, str]) -> None:

@@ -28,7 +28,6 @@ from steadygrad.cli.common import (
 from steadygrad.cli.demands import FailUnder, Junit, demands_of, judge
 from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.named_models import load_named
-from steadygrad.errors import Failure, UsageError
 from steadygrad.files import read_toml
 from steadygrad.named_data import check_reachable
 
@@ -66,6 +65,14 @@ def audit(
     trust: Trust = False,
     out: Annotated[Path | None, out_option("runs/audit")] = None,
     device: Device = "auto",
+    centered: Annotated[
+        bool,
+        typer.Option(
+            "--centered",
+            metavar="",
+            help="Give rho2 about the mean training image too, for which 10,000 training images are read.",
+        ),
+    ] = False,
     plan: Annotated[
         bool,
         typer.Option("--plan", metavar="", help="Print what it will cost, from a trial on a few samples, and end."),
@@ -96,6 +103,7 @@ def audit(
     """
     file = {} if config is None else read_toml(config)
     # A run's own file says in tables what its models and data were, and not where they lie.
+    centered = centered or "center" in file
     file = {name: value for name, value in file.items() if name not in ("models", "center")}
     file = file if isinstance(file.get("data"), str) else {n: v for n, v in file.items() if n != "data"}
     check_reachable(str(source.get("data") or file.get("data", "")))
@@ -115,12 +123,8 @@ def audit(
     where = pick_device(device)
     with progress(quiet):
         named, files, dataset = load_named(models, weights, where_from, ModelPlan.read(module), trust=trust)
-        center = mean_training_image(where_from, next(iter(named.values())))
-        how: dict[str, Any] = {
-            "center": center if center is not None and center.shape == dataset.shape else None,
-            **settings.given(),
-            "device": where,
-        }
+        center = mean_training_image(where_from, next(iter(named.values()))) if centered and not plan else None
+        how: dict[str, Any] = {"center": center, **settings.given(), "device": where}
         threat = replace(settings.threat, bounds=dataset.bounds)
         if plan:
             show_cost(audit_cost(named, dataset, threat, **how), json)
@@ -180,16 +184,8 @@ def show_cost(cost: AuditCost, json: bool) -> None:
     )
 
 
-def mean_training_image(source: DataPlan, like: Classifier) -> Tensor | None:
-    """The mean training image, of at most 10,000 images, which alone are read; None where there is no training split.
-
-    Repositories on the Hub are not asked for it: their training split may be many times the test split.
-    """
+def mean_training_image(source: DataPlan, like: Classifier) -> Tensor:
+    """The mean training image, of at most 10,000 images, which alone are read."""
     from steadygrad.data.mean_image import mean_image
 
-    if source.data.startswith("hub:"):
-        return None
-    try:
-        return mean_image(source.fitted(training=True, like=like).take(_MEAN_OF, seed=0))
-    except (UsageError, Failure):
-        return None
+    return mean_image(source.fitted(training=True, like=like).take(_MEAN_OF, seed=0))

@@ -18,6 +18,11 @@ def blocks(run: Run) -> list[Block]:
     """A table of each, where it was measured."""
     models = run.summary.models
     searches = ", ".join(dict.fromkeys(model.distances.attack for model in models if model.distances is not None))
+    centered = any(model.rho2 is not None and model.rho2.centered is not None for model in models)
+    about = (
+        "; centered: over that of the input minus the mean training image. The two scales do not compare with each "
+        "other; published MNIST figures are of the centered one"
+    )
     tables = [
         by_model(
             [model for model in models if model.distances is not None],
@@ -33,13 +38,11 @@ def blocks(run: Run) -> list[Block]:
         ),
         by_model(
             [model for model in models if model.rho2 is not None],
-            "ρ₂: mean of the ℓ2 norm of DeepFool’s change over that of the input, all samples, with its 95 % interval; "
-            "centered: over that of the input minus the mean training image. The two scales do not compare with each "
-            "other; published MNIST figures are of the centered one. An estimate, and one of little worth where few "
-            "predictions turned.",
+            "ρ₂: mean of the ℓ2 norm of DeepFool’s change over that of the input, all samples, with its 95 % interval"
+            f"{about if centered else ''}. An estimate, and one of little worth where few predictions turned.",
             {
                 "ρ₂, pixels": functools.partial(_relative, "pixels"),
-                "ρ₂, centered": functools.partial(_relative, "centered"),
+                **({"ρ₂, centered": functools.partial(_relative, "centered")} if centered else {}),
                 "Predictions turned": lambda m: share(m.rho2.turned),
             },
         ),
