@@ -251,12 +251,12 @@ def test_a_shard_at_which_processes_die_is_given_up_by_name(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_what_a_stopped_process_had_is_done_by_another_and_both_end_well(alone: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    stopped = process(out, pause=0.02, silent=2.0)
+    stopped = process(out, pause=0.02, silent=4.0)
     deadline = time.monotonic() + 60
     while not list((out / "tables").rglob(".partial-0*")) and time.monotonic() < deadline:
         time.sleep(0.01)
     stopped.send_signal(signal.SIGSTOP)
-    other = process(out, silent=2.0)
+    other = process(out, silent=4.0)
     assert other.communicate(timeout=120)[1] == ""
     assert other.returncode == 0
     np.testing.assert_equal(tables(out), tables(alone))
