@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from steadygrad import progress
@@ -45,3 +47,34 @@ def test_tasks_may_be_nested(capfd):
     err = capfd.readouterr().err
     assert "outer" in err
     assert "inner" in err
+
+
+def test_parts_of_a_whole_move_its_bar_by_their_shares():
+    moved = {}
+
+    @contextlib.contextmanager
+    def opener(description, total):
+        def advance(steps=1, note=""):
+            moved[description] = moved.get(description, 0) + steps
+
+        moved[f"{description}, of"] = total
+        yield advance
+
+    token = progress._opener.set(opener)
+    try:
+        with progress.whole("all", {"long": 30.0, "short": 0.5}):
+            with progress.task("long", 10) as advance:
+                advance(4)
+                assert moved["all"] == pytest.approx(12)
+                advance(6, note="done")
+            with progress.task("short", 2) as advance:
+                advance(2)
+            with progress.task("unknown", 5) as advance:
+                advance(5)
+        with progress.task("long", 10) as advance:
+            advance(10)
+    finally:
+        progress._opener.reset(token)
+    assert moved["all"] == pytest.approx(30.5)
+    assert moved["all, of"] == 31
+    assert moved["long"] == 20

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 
 from steadygrad.readable import readable
@@ -32,7 +33,30 @@ def task(description: str, total: int) -> Iterator[Advance]:
     ...     advance(1, note="2 left")
     """
     with _opener.get()(description, total) as advance:
-        yield advance
+        shares, further = _whole.get()
+        share = shares.get(description, 0.0) / max(total, 1)
+
+        def both(steps: int = 1, note: str = "") -> None:
+            advance(steps, note=note)
+            further(steps * share)
+
+        yield both if share else advance
+
+
+_whole: ContextVar[tuple[Mapping[str, float], Callable[[float], None]]] = ContextVar(
+    "whole", default=({}, lambda share: None)
+)
+
+
+@contextlib.contextmanager
+def whole(description: str, shares: Mapping[str, float]) -> Iterator[None]:
+    """Within the block, tasks are parts of one, of which each has the share that stands beside its description."""
+    with task(description, math.ceil(sum(shares.values()))) as advance:
+        token = _whole.set((shares, advance))
+        try:
+            yield
+        finally:
+            _whole.reset(token)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import json
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from PIL import Image
 from cli.commands import AUDIT, TRAIN, call, done, lasting, refused, times
 from steadygrad.attacks import Attack
 from steadygrad.audit.audit import read
+from steadygrad.cli import main
 from steadygrad.files import read_json
 from steadygrad.measuring.measures.map_attacks import MapAttacks
 
@@ -59,6 +63,22 @@ def test_the_cost_is_told_and_nothing_is_written(trained: Path, tmp_path: Path) 
     )
     assert plain["seconds"] == pytest.approx(sum(table["seconds"] for table in plain["tables"]))
     assert not (tmp_path / "run").exists()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_how_far_the_whole_audit_is(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module("steadygrad.cli.audit"), "_TOLD", 24)
+    err = Terminal()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
+        main(["audit", str(trained), *AUDIT, "--gallery", "0", "--out", str(tmp_path / "run")])
+    assert "what the audit costs" in err.getvalue()
+    assert "the audit, in seconds of work" in err.getvalue()
 
 
 def test_the_summary_keeps_the_command_that_makes_it_again(pair: tuple[Path, str]) -> None:

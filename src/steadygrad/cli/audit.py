@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +32,7 @@ from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.named_models import load_named
 from steadygrad.files import read_toml
 from steadygrad.named_data import check_reachable
+from steadygrad.progress import whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 SAMPLES = 500
 """How many are audited where nothing else is said."""
 _MEAN_OF = 10_000
+_TOLD = 300
+"""Samples from which on it is tried beforehand how long the whole audit takes, to be shown on a terminal."""
 
 
 @plan_flags("audit", without=("bounds", "device", "grid"), samples=SAMPLES)
@@ -129,11 +134,16 @@ def audit(
         if plan:
             show_cost(audit_cost(named, dataset, threat, **how), json)
             return
-        found, folder = in_folder(
-            out,
-            "runs/audit",
-            lambda folder: audit(named, dataset, threat, out=folder, files=files, command=command_line(), **how),
-        )
+        shares: dict[str, float] = {}
+        count = min(settings.samples or len(dataset), len(dataset))
+        if not quiet and count >= _TOLD and sys.stderr.isatty() and not settings.engine.joined:
+            shares = {f"{t.model}: {t.table}": t.seconds for t in audit_cost(named, dataset, threat, **how).tables}
+        with whole("the audit, in seconds of work", shares) if shares else contextlib.nullcontext():
+            found, folder = in_folder(
+                out,
+                "runs/audit",
+                lambda folder: audit(named, dataset, threat, out=folder, files=files, command=command_line(), **how),
+            )
     if rank_and_size()[0] > 0:
         return  # the first process says what all have found
     show(found.summary, folder, json)
