@@ -37,7 +37,8 @@ def test_deepfool_training_equals_its_formula(label: str) -> None:
     away = y if label == "true" else model(x).argmax(1)
     flat = nn.Sequential(nn.Unflatten(1, (1, 4, 4)), model)
     changes = [
-        deepfool.change(flat, row.flatten().numpy(), int(label), "l2", least=2e-5) for row, label in zip(x, away)
+        deepfool.change(flat, row.flatten().numpy(), int(label), "l2", overshoot=0.005, least=2e-5)
+        for row, label in zip(x, away)
     ]
     points = x + torch.from_numpy(np.stack(changes)).view_as(x)
     assert float(points.abs().max()) < 10
