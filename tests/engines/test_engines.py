@@ -285,8 +285,8 @@ def test_processes_that_see_the_folder_by_other_paths_and_networks_make_the_tabl
 def test_an_engine_and_its_settings_are_named(tmp_path: Path) -> None:
     plan = AuditPlan(engine="shared", workers=3)
     assert plan.engine == sg.engines.Shared(workers=3)
-    assert plan.piece == 50
-    assert AuditPlan(workers=1).piece is None
+    assert plan.engine.piece == 50
+    assert AuditPlan(workers=1).engine.piece is None
     assert AuditPlan(engine="ray:retries=1", address="local", gpus_per_task="1/2").engine == sg.engines.Ray(
         "local", gpus_per_task=0.5, retries=1
     )

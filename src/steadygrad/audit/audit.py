@@ -76,7 +76,7 @@ def audit(
         raise UsageError("several processes share their work in a folder: give out=")
     again: dict[str, Any] = {"models": models, "data": data, "threat": threat, "center": center, "out": out}
     again |= {name: value for name, value in settings.items() if name not in OF_ENGINES}
-    again |= {"files": files, "command": command, "engine": Shared(), "shard": plan.piece}
+    again |= {"files": files, "command": command, "engine": Shared()}
     how: dict[str, Any] = {"together": (together := plan.engine.together), "by": ready.kind_of_device}
     with contextlib.nullcontext() if out is None else run_folder(out, ready.config, **how) as folder:
         if folder is not None:

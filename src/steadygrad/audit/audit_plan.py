@@ -177,11 +177,6 @@ class AuditPlan(Plan):
         return self
 
     @property
-    def piece(self) -> int | None:
-        """Samples per shard; None for those of each measure."""
-        return self.engine.piece if self.shard is None else self.shard
-
-    @property
     def threat(self) -> Threat:
         """The allowed changes."""
         mask = None if self.mask is None else masks.parsed(self.mask)

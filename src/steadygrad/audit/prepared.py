@@ -58,7 +58,7 @@ class Prepared:
         plan = self.plan
         return Runner(
             self.models, self.data, store, plan.seed, plan.device, plan.batch_size, plan.version, may_fail=True,
-            shard=plan.piece, memory=plan.memory, work=work,
+            shard=plan.shard, memory=plan.memory, most=plan.engine.piece, work=work,
         )  # fmt: skip
 
 

@@ -67,6 +67,7 @@ class Runner:
         may_fail: whether samples to which a model gives no answer count as wrong, rather than end the run; for who
             looks at how many there are, as `audit.answers` does.
         shard: samples per shard; by default that of each measure, and fewer of large samples.
+        most: samples per shard at most, where that follows from the measure.
         work: who computes shards.
         memory: bytes for what the passes of a model hold at a time; None for `memory.budget`.
     """
@@ -80,6 +81,7 @@ class Runner:
     version: str = ""
     may_fail: bool = False
     shard: int | None = None
+    most: int | None = None
     work: Work = field(default_factory=Work)
     memory: float | None = None
     _keys: dict[str, ModelKey] = field(default_factory=dict, repr=False)
@@ -175,7 +177,9 @@ class Runner:
     def piece(self, measure: Measure, device: torch.device) -> int:
         """How many samples a shard has, such that a killed run loses little and progress is seen."""
         entries = _PIECE if device.type == "cpu" else _PIECE_ELSEWHERE
-        return self.shard or max(1, min(measure.shard, entries // math.prod(self.data.shape)))
+        return self.shard or max(
+            1, min(measure.shard, self.most or measure.shard, entries // math.prod(self.data.shape))
+        )
 
     def code_of(self, measure: Measure) -> str:
         """The hash of a measure's sources, computed once."""
