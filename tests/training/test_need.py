@@ -34,4 +34,4 @@ def test_a_step_that_may_not_fit_is_told(
         sg.fit(model, Plain(), data, settings=sg.FitSettings(epochs=1, batch_size=4))
     assert any("a step of 4 samples may hold about" in record.message for record in caplog.records) == told
     if told:
-        assert "(batch_size=3)" in caplog.text
+        assert "take at most 3 at once (accumulate=N" in caplog.text

@@ -1,4 +1,4 @@
-"""Two processes give the weights of one."""
+"""Two processes, and the pieces of a batch, give the weights of one process and of the whole batch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import fits
+from steadygrad.classifier import Classifier
 from steadygrad.training.processes import Processes
 
 TESTS = Path(__file__).parents[1]
@@ -64,6 +65,34 @@ def test_two_processes_give_the_weights_of_one(defense: str, two: Path) -> None:
     assert len(rows) == 3
     for name, value in one.history[-1].items():
         assert float(rows[-1][name]) == pytest.approx(value, rel=1e-4)
+
+
+@pytest.mark.parametrize("defense", fits.SUITE)
+def test_pieces_of_a_batch_give_the_weights_of_the_whole(defense: str) -> None:
+    whole, pieces = (fits.run(None, defense, **fits.IN_SUITE, accumulate=count) for count in (1, 3))
+    start = fits.classifier("linear").state_dict()
+    for name, weight in whole.classifier.state_dict().items():
+        torch.testing.assert_close(pieces.classifier.state_dict()[name], weight, rtol=1e-4, atol=1e-6)
+        assert not torch.allclose(weight, start[name], rtol=1e-3, atol=1e-5), "the weights hardly moved"
+    assert pieces.history[-1] == pytest.approx(whole.history[-1], rel=1e-4)
+
+
+@pytest.mark.parametrize(("accumulate", "most"), [(1, 16), (3, 6), (50, 3)])
+def test_a_piece_is_all_that_goes_through_the_network_at_once(accumulate: int, most: int) -> None:
+    seen: list[int] = []
+    model = fits.classifier("linear")
+    original = type(model).forward
+
+    def forward(self: Classifier, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            seen.append(len(x))
+        return original(self, x)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Classifier, "forward", forward)
+        fits.run(None, "plain", kind="linear", accumulate=accumulate, epochs=1)
+    assert max(seen) == most
+    assert min(seen) > 1
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ spread over processes, sees the same inputs.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Literal
 
 import torch
@@ -33,6 +34,18 @@ def steps_of(count: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor
     order = torch.randperm(count, generator=fresh(seed_of("order", seed, epoch)))
     parts = -(-count // batch_size)
     return order.tensor_split(parts if batch_size == 1 else max(1, min(parts, count // 2)))
+
+
+def pieces_of(part: slice, count: int) -> list[slice]:
+    """A part of a batch in `count` pieces that differ by one sample at most; fewer, if one would have a single sample.
+
+    >>> pieces_of(slice(4, 11), 2), len(pieces_of(slice(0, 5), 4))
+    ([slice(4, 7, None), slice(7, 11, None)], 2)
+    """
+    size = part.stop - part.start
+    count = max(1, min(count, size // 2))
+    ends = [part.start + size * i // count for i in range(count + 1)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(ends)]
 
 
 def on_device(data: Dataset, device: torch.device) -> Dataset:

@@ -29,7 +29,7 @@ from steadygrad.randomness import seed_of
 from steadygrad.stopping import Stop, Stopped
 from steadygrad.threat import Threat
 from steadygrad.training import checkpoints
-from steadygrad.training.batches import augmented, on_device, steps_of
+from steadygrad.training.batches import augmented, on_device, pieces_of, steps_of
 from steadygrad.training.need import tell_need
 from steadygrad.training.processes import Processes
 from steadygrad.training.settings import FitSettings
@@ -84,7 +84,8 @@ class Loop:
         x, _ = self.train.batch(slice(0, 2))
         check_model(self.model, x.to(self.device), len(self.train.classes), self.model.name)
         if processes.main:
-            tell_need(self.model, self.defense, x.to(self.device), settings.batch_size // processes.size)
+            largest = settings.batch_size // (processes.size * settings.accumulate)
+            tell_need(self.model, self.defense, x.to(self.device), largest)
         self.ahead = Ahead(self.train)
         self.steps = len(steps_of(len(self.train), settings.batch_size, self.seed, 0))
         if len(self.train) // self.steps < processes.size:
@@ -180,14 +181,26 @@ class Loop:
 
     def step(self, batch: Tensor, following: Tensor | None = None) -> None:
         """One step of the optimizer on this process's share of a batch (positions in the data), and of the next one."""
-        progress, settings = self.progress, self.settings
-        place = (self.seed, progress.epoch, progress.step)
         part = self.processes.share(len(batch))
         samples = batch[part].to(self.train.labels.device)
         later = () if following is None else following[self.processes.share(len(following))].tolist()
         x, y = (t.to(self.device, non_blocking=True) for t in self.ahead.batch(samples, later))
+        for weight in self.weights:
+            weight.grad = None
+        for piece in pieces_of(part, self.settings.accumulate):
+            here = slice(piece.start - part.start, piece.stop - part.start)
+            self.add_gradient(x[here], y[here], samples[here], piece, len(batch))
+        self.processes.sum_all([w.grad for w in self.weights if w.grad is not None])
+        # At every step, so that a run can be continued from any step.
+        self.processes.average_buffers(self.model)
+        self.update()
+
+    def add_gradient(self, x: Tensor, y: Tensor, samples: Tensor, part: slice, count: int) -> None:
+        """Add what a part of a batch of `count` samples gives to the gradients of the weights, and to the sums."""
+        progress, settings = self.progress, self.settings
+        place = (self.seed, progress.epoch, progress.step)
         seed = seed_of("augment", *place)
-        follow = functools.partial(augmented, kind=settings.augment, seed=seed, count=len(batch), part=part)
+        follow = functools.partial(augmented, kind=settings.augment, seed=seed, count=count, part=part)
         x = follow(x)
         state = State(self.teacher, seed_of("attack", *place), part.start, progress.memory, samples, follow)
         half = torch.float16 if settings.precision == "fp16" else torch.bfloat16
@@ -201,17 +214,16 @@ class Loop:
                     f"{self.defense} needs its second derivative: replace the layer, or take a defense of first order, "
                     "such as adversarial"
                 )
-        # Processes with more samples count for more: the sum over them is the mean over the batch.
-        total = loss.total * (len(x) / len(batch)) if self.processes.size > 1 else loss.total
+        # Parts with more samples count for more: the sum over them is the mean over the batch.
+        total = loss.total * (len(x) / count) if len(x) < count else loss.total
         slopes = torch.autograd.grad(self.scaler.scale(total), self.weights, allow_unused=True)
         for weight, slope in zip(self.weights, slopes):
-            # In the layout of the weight, which double backward through convolutions does not keep: a fused
-            # optimizer pairs the entries as they lie in memory.
-            weight.grad = torch.zeros_like(weight) if slope is None else torch.empty_like(weight).copy_(slope)
-        self.processes.sum_all([w.grad for w in self.weights if w.grad is not None])
-        # At every step, so that a run can be continued from any step.
-        self.processes.average_buffers(self.model)
-        self.update()
+            if weight.grad is None:
+                # In the layout of the weight, which double backward through convolutions does not keep: a fused
+                # optimizer pairs the entries as they lie in memory.
+                weight.grad = torch.zeros_like(weight) if slope is None else torch.empty_like(weight).copy_(slope)
+            elif slope is not None:
+                weight.grad.add_(slope)
         for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
             progress.sums[name] = progress.sums.get(name, 0) + value * len(x)
 

@@ -26,7 +26,7 @@ def tell_need(model: Classifier, defense: Defense, x: Tensor, samples: int) -> N
     if need > there / 2:
         fits = max(1, int(samples * there / 2 / need))
         logging.getLogger("steadygrad").warning(
-            "a step of %d samples may hold about %s, of %s that there are: if it fails, give a smaller batch "
-            "(batch_size=%d), which is another training",
+            "a step of %d samples may hold about %s, of %s that there are: if it fails, take at most %d at once "
+            "(accumulate=N goes through a batch in N pieces)",
             samples, memory.written(need), memory.written(there), fits,
         )  # fmt: skip

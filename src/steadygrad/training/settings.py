@@ -22,6 +22,8 @@ class FitSettings:
 
     Args:
         epochs, batch_size: passes over the data; samples per step, over all processes together.
+        accumulate: pieces of a batch that go through the network one after the other, with their gradients
+            summed, where the memory does not hold it at once; batch normalization sees each by itself.
         optimizer: "adam" or "sgd".
         lr: the largest learning rate.
         momentum: of SGD.
@@ -54,6 +56,7 @@ class FitSettings:
 
     epochs: Count = 10
     batch_size: Count = 128
+    accumulate: Count = 1
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: Positive = 1e-3
     momentum: BelowOne = 0.9
