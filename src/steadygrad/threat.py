@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
@@ -62,10 +64,10 @@ class Threat:
             return
         if isinstance(self.eps, Tensor) and (self.eps.is_complex() or self.eps.dtype == torch.bool):
             raise UsageError(f"eps must be a number or one per sample (N,), got {self.eps.dtype}")
-        eps = torch.as_tensor(self.eps, dtype=torch.float64)
-        if eps.ndim > 1:
-            raise UsageError(f"eps must be a number or one per sample (N,), got shape {tuple(eps.shape)}")
-        if not bool((torch.isfinite(eps) & (eps >= 0)).all()):
+        if isinstance(self.eps, Tensor) and self.eps.ndim > 1:
+            raise UsageError(f"eps must be a number or one per sample (N,), got shape {tuple(self.eps.shape)}")
+        eps = self.eps.tolist() if isinstance(self.eps, Tensor) else self.eps
+        if not all(0 <= radius < math.inf for radius in (eps if isinstance(eps, list) else [eps])):
             raise UsageError(f"eps must be finite and not negative, got {self.eps}")
 
     def _key(self) -> tuple[object, ...]:
@@ -99,13 +101,20 @@ class Threat:
 
     def at(self, eps: float | Tensor | None) -> Threat:
         """The same threat with another radius."""
-        return self._with(eps, self.mask)
+        checked = replace(self, eps=eps, mask=None)
+        return self._with(checked.eps, self.mask)
 
     def _with(self, eps: float | Tensor | None, mask: Mask) -> Threat:
-        # The mask has been checked, and may let nothing change in some of the samples.
-        threat = replace(self, eps=eps, mask=None)
+        # Radii and mask have been checked: a look at values would wait for an accelerator.
+        threat = copy.copy(self)
+        object.__setattr__(threat, "eps", eps)
         object.__setattr__(threat, "mask", mask)
         return threat
+
+    @quick
+    def shrunk(self, eps: Tensor) -> Threat:
+        """The same threat with radii (N,) that an attack has computed, which are not looked at."""
+        return self._with(eps, self.mask)
 
     @quick
     def rows(self, rows: Tensor | slice, like: Tensor) -> Threat:

@@ -151,14 +151,16 @@ class _State:
         """Keep the nearest point that counts, and begin the next descent there."""
         points = _points(run, change)
         size = run.threat.distance(points.to(self.size.dtype) - run.x.to(self.size.dtype))
-        nearer = counts & (size < self.size[run.index])
-        rows = run.index[nearer]
-        self.size[rows], self.points[rows], self.start[rows] = size[nearer], points[nearer], change[nearer]
+        rows = run.index
+        nearer = counts & (size < self.size[rows])
+        self.size[rows] = torch.where(nearer, size, self.size[rows])
+        for kept, found in ((self.points, points), (self.start, change)):
+            kept[rows] = torch.where(per_sample(nearer, found), found, kept[rows])
 
     def leave(self, run: Run, change: Tensor) -> None:
         """Samples without any point go on from where their descent ended."""
         lost = torch.isinf(self.size[run.index])
-        self.start[run.index[lost]] = change[lost]
+        self.start[run.index] = torch.where(per_sample(lost, change), change, self.start[run.index])
 
     def adjust(self, rows: Tensor, found: Tensor) -> None:
         """Halve the interval of the constant; grow the constant, and the steps, while nothing is found."""

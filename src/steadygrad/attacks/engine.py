@@ -68,7 +68,7 @@ class Run:
         self.backwards = torch.zeros_like(self.forwards)
         self.zero_gradient = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         # On an accelerator a look at the success mask waits for the queue: look every few steps.
-        self._poll_every = 1 if x.device.type == "cpu" else 5
+        self._poll_every = 1 if waits_for_nothing(x) else 5
         self._since_poll = 0
         self._checked = False
         self._cost = draws_of(case.model)
@@ -187,7 +187,7 @@ class Run:
             closer = (gain > 0) & torch.isinf(before)
             self._highest[self.index] = torch.where(closer, self.margin.to(highest.dtype), highest)
             self._keep_points(closer, points)
-        if points.device.type == "cpu" and not bool(wrong.any()):
+        if waits_for_nothing(points) and not bool(wrong.any()):
             return
         if self.goal == "nearest":
             size = self.threat.distance(points - self.x).to(before.dtype)
@@ -316,6 +316,11 @@ class Run:
             zero_gradient=self.zero_gradient,
             found_by=torch.where(success & (distance > 0), 0, -1),
         )
+
+
+def waits_for_nothing(values: Tensor) -> bool:
+    """Whether a look at values is free: on an accelerator it waits for all that was asked of it before."""
+    return values.device.type == "cpu"
 
 
 def inward(slope: Tensor, points: Tensor, threat: Threat) -> Tensor:

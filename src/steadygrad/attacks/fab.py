@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from steadygrad.attacks.attack import ATTACKS, Attack
-from steadygrad.attacks.engine import Run
+from steadygrad.attacks.engine import Run, waits_for_nothing
 from steadygrad.attacks.losses import attack_loss
 from steadygrad.threat import Threat, per_sample
 from steadygrad.values import Count, Fraction, Limit, Positive
@@ -183,7 +183,7 @@ def _level(weight: Tensor, bends: Tensor, need: Tensor) -> Tensor:
         rate = (weight * open_).sum(1)
         rest = need - (weight * torch.minimum(bends, t[:, None])).sum(1)
         going = (rate > 0) & (rest > 4 * torch.finfo(need.dtype).eps * need)
-        if not bool(going.any()):
+        if waits_for_nothing(t) and not bool(going.any()):
             break
         t = torch.where(going, t + rest / torch.where(rate > 0, rate, 1.0), t)
     return torch.minimum(t, bends.amax(1))

@@ -111,7 +111,7 @@ class FMN(Attack):
             moved = delta + _cosine(self.step, self.last, i, self.steps) * (high - low) * _unit(slope)
             moved = (run.x + moved).clamp(low, high)
             within = torch.minimum(radius, run.threat.largest(run.x).to(radius.dtype))
-            delta = run.threat.at(within).constrain(run.x, moved) - run.x
+            delta = run.threat.shrunk(within).constrain(run.x, moved) - run.x
         return run.x + delta
 
 
