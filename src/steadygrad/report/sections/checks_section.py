@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def blocks(run: Run) -> list[Block]:
-    """The checks of each model, opened where one failed, and the table of RobustBench."""
+    """The checks of each model, opened where one failed, and the table of RobustBench; nothing without checks."""
+    if not any(model.verdict.checks for model in run.summary.models):
+        return []
     eligible = by_model(
         run.summary.models,
         "What RobustBench asks of a defense before it is listed, as far as these checks can see.",
