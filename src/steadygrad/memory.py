@@ -111,7 +111,9 @@ def budget(device: torch.device, given: float | None = None) -> float:
     if given is not None:
         return given
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] * 2 / 3
+        # What PyTorch has in store is free as well.
+        stored = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (torch.cuda.mem_get_info(device)[0] + stored) * 2 / 3
     return min(_MOST, installed(device) / 4)
 
 
@@ -132,6 +134,8 @@ def size_of(value: Any) -> Any:
     >>> size_of("1.5GB"), size_of(1000)
     (1610612736, 1000)
     """
+    if isinstance(value, bool):
+        raise UsageError(f"memory must be a number of bytes such as 2GB or 500MB, got {value!r}")
     if not isinstance(value, str):
         return value
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", value)

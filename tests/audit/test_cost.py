@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 import steadygrad as sg
 from gates import counted
@@ -21,6 +22,10 @@ SETTINGS: dict[str, Any] = {
     "gallery": 2, "explanations": True, "explanation_samples": 3, "explanation_certified": 1, "explanation_steps": 1,
     "explanation_restarts": 1, "explanation_draws": 1,
 }  # fmt: skip
+
+
+LITTLE: dict[str, Any] = {"checks": False, "curve": False, "distances": False, "maps": False, "gallery": 0}
+cost = importlib.import_module("steadygrad.audit.cost")
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +59,47 @@ def test_every_table_of_an_audit_is_in_the_cost(
 
 
 def test_few_samples_stand_for_many(honest: nn.Module, digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.import_module("steadygrad.audit.cost"), "_TRIED", 3)
+    monkeypatch.setattr(cost, "_TRIED", 3)
     settings: dict[str, Any] = {"attacks": [sg.attacks.RandomNoise(draws=4)], "checked": 40, "mapped": 30}
-    cost = sg.audit_cost(honest, digits, sg.linf(1e-4), samples=250, **settings)
-    assert cost.tried == 3
-    by_name = {table.table: table for table in cost.tables}
+    told = sg.audit_cost(honest, digits, sg.linf(1e-4), samples=250, **settings)
+    assert told.tried == 3
+    by_name = {table.table: table for table in told.tables}
     # Nothing falls so near, so that all samples cost the same.
     noise = by_name["RandomNoise, 4 draws, linf, eps 0.0001"]
     assert (noise.samples, noise.shards, noise.backwards) == (250, 2, 0)
     assert noise.forwards == 250 * by_name["RandomNoise, 4 draws, linf, eps 0.0002"].forwards / 40
     assert by_name["stability of maps"].samples == 30
     assert by_name["RandomNoise, 4 draws, targeted"].samples == 10
+
+
+class Silent(nn.Module):
+    """Gives no answer to the first sample, and is wrong about the second one."""
+
+    def __init__(self, model: nn.Module, data: Dataset) -> None:
+        super().__init__()
+        self.model, (self.none, self.wrong) = model, data.draw().tensors()[0][:2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        near = [(x - one).flatten(1).abs().amax(1) < 0.3 for one in (self.none, self.wrong)]
+        logits: Tensor = self.model(x)
+        return torch.where(near[1][:, None], -logits, logits) / (~near[0])[:, None]
+
+
+def test_samples_are_tried_that_an_attack_has_work_with(
+    honest: nn.Module, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "_QUICK", 0.0)
+    data, model = digits.take(60), Silent(honest, digits.take(60))
+    told = sg.audit_cost(model, data, sg.linf(1e-4), attacks=[PGD(steps=5)], **LITTLE)
+    assert told.tried == 1
+    (attack,) = (table for table in told.tables if table.table.startswith("PGD, 5 steps"))
+    assert attack.backwards == 60 * 5
+    assert cost.shares_of_slow({"m": model}, data, sg.linf(1e-4), attacks=[PGD(steps=5)], **LITTLE)
+
+
+def test_a_trial_that_fails_or_takes_long_does_not_stop_an_audit(honest: nn.Module, some: Dataset) -> None:
+    assert cost.shares_of_slow({"m": honest}, some, sg.linf(0.1), **SETTINGS) == {}
+    assert cost.shares_of_slow({"m": nn.Linear(3, 3)}, some, sg.linf(0.1)) == {}
 
 
 def test_the_shares_are_of_the_whole_and_plain(told: AuditCost) -> None:

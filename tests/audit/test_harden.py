@@ -209,7 +209,7 @@ def test_what_cannot_be_judged_is_refused_before_any_training(tmp_path: Path, mo
     refused(r"3 of 30 test samples are among those that are trained on, the first is '1/0'", data=_with(TEST))
     refused(r"30 of 30 test samples are among", validation=TEST)
     renamed = dataclasses.replace(TEST, ids=tuple(f"other/{i}" for i in range(30)))
-    refused(r"30 of 30 test samples have the pixels of samples that are trained on, under other ids", data=renamed)
+    refused(r"30 of 30 test samples have the content of samples that are trained on, under other ids", data=renamed)
     refused("fraction=0 of 120 samples", validation=0.0)
     refused("there is no suite 'fats'", attacks="fats")
     refused("harden trains in one process", engine="shared")

@@ -79,8 +79,16 @@ def test_the_attacks_alone(honest: nn.Module, some: Dataset, tmp_path: Path) -> 
 
 
 def test_hardening_needs_checked_numbers(honest: nn.Module, some: Dataset) -> None:
-    with pytest.raises(sg.UsageError, match="checks=False"):
-        sg.harden(honest, some, sg.defenses.InputGradientPenalty(weight=1), sg.linf(0.1), test=some, checks=False)
+    for part in ("checks", "distances"):
+        with pytest.raises(sg.UsageError, match="checks=False and distances=False"):
+            sg.harden(
+                honest, some, sg.defenses.InputGradientPenalty(weight=1), sg.linf(0.1), test=some, **{part: False}
+            )
+
+
+def test_few_samples_are_too_few_without_checks_too(honest: nn.Module, some: Dataset) -> None:
+    found = sg.audit(honest, some.take(5), sg.linf(0.05), **{**SETTINGS, **PARTS})
+    assert found.summary["models"][0]["verdict"]["state"] == "too few"
 
 
 def test_radii_of_a_curve_that_is_left_out_are_refused(honest: nn.Module, some: Dataset) -> None:

@@ -274,6 +274,24 @@ class Targeted(Photos):
         self.read += 1
         return super().__getitem__(i)
 
+    __getitem__.__module__ = "torchvision.datasets.folder"
+
+
+class Noisy(Targeted):
+    """A class of one's own, which gives another label here and there."""
+
+    def __getitem__(self, i: int) -> Any:
+        x, y = super().__getitem__(i)
+        return x, (y + (i == 8)) % 3
+
+
+def test_a_class_of_ones_own_is_read_whatever_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lazy, "MOST_BYTES", WANTED[:2].nbytes)
+    monkeypatch.setattr(python_data, "_LOOKED_AT", 1)
+    monkeypatch.setattr(python_data, "_SEEN_TWICE", 2)
+    found = dataset_of(Noisy(LABELS.tolist()))
+    assert found.labels.tolist() == [(label + (i == 8)) % 3 for i, label in enumerate(LABELS.tolist())]
+
 
 @pytest.mark.parametrize("part", [False, True])
 def test_labels_that_large_data_say_are_not_read_sample_by_sample(part: bool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,7 @@ def test_the_cost_is_told_and_nothing_is_written(trained: Path, tmp_path: Path) 
     )
     assert plain["seconds"] == pytest.approx(sum(table["seconds"] for table in plain["tables"]))
     assert not (tmp_path / "run").exists()
+    assert "--fail-under" in refused(2, *asked, "--fail-under", "robust=0.5")
 
 
 class Terminal(io.StringIO):
@@ -74,6 +75,7 @@ def test_a_terminal_shows_how_far_the_whole_audit_is(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.import_module("steadygrad.cli.audit"), "_TOLD", 24)
+    monkeypatch.setattr(importlib.import_module("steadygrad.audit.cost"), "_QUICK", 0.0)
     err = Terminal()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
         main(["audit", str(trained), *AUDIT, "--gallery", "0", "--out", str(tmp_path / "run")])

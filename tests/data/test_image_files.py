@@ -178,7 +178,7 @@ def test_harden_tells_files_apart_without_decoding_them(pets, counted):
     _check_unseen(first, [second])
     with pytest.raises(UsageError, match="10 of 10 test samples are among those that are trained on"):
         _check_unseen(first, [loaded])
-    with pytest.raises(UsageError, match="10 of 10 test samples have the pixels"):
+    with pytest.raises(UsageError, match="10 of 10 test samples have the content"):
         _check_unseen(first, [dataclasses.replace(first, ids=second.ids)])
     assert counted.since() == (20, 0)
 

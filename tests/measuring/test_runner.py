@@ -107,6 +107,15 @@ def test_a_result_does_not_depend_on_how_the_samples_are_cut_or_ordered(
     assert _equal(runner.run(Cut(), "m", rows=order).at(data.ids), whole)
 
 
+def test_rows_of_a_table_are_found_again_in_any_order(model: Counted) -> None:
+    runner = Runner({"m": model}, _data())
+    runner.run(Noted(), "m", rows=[4, 0, 2, 1])
+    seen = Counted.seen
+    for rows in ([0, 1], [4], [2, 4, 0]):
+        assert runner.run(Noted(), "m", rows=rows)["sample"].tolist() == [_data().ids[i] for i in rows]
+    assert Counted.seen == seen
+
+
 def test_each_shard_is_measured_once_and_a_second_process_measures_nothing(model: Counted, tmp_path: Path) -> None:
     data = _data()
     first = Runner({"m": model}, data, Store(tmp_path))

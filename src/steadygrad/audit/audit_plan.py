@@ -114,7 +114,8 @@ class AuditPlan(Plan):
     address: str | None = Field(None, description="Of the Ray cluster, auto by default; local starts one here.")
     gpus_per_task: Annotated[float, AsNumber] | None = Field(None, description="GPUs of a piece of work on Ray.")
     shard: Count | None = Field(
-        None, description="Samples per piece of work, by default 200, of several processes 50; do not change it midway."
+        None,
+        description="Samples per piece, by default 200, of several processes 50, fewer of large ones; keep it midway.",
     )
     device: str | None = Field(None, description="Where to compute; by default where the models are.")
     version: str = Field("", description="Stands for the models' code where that cannot be read.")

@@ -22,18 +22,20 @@ from steadygrad.calling import logits_of
 from steadygrad.classifier import frozen
 from steadygrad.data.python_data import Samples
 from steadygrad.derivatives import gradient
+from steadygrad.errors import Failure, UsageError
 from steadygrad.measuring.jobs import Work
 from steadygrad.measuring.measure import Measure
+from steadygrad.measuring.measures.predicted import Predicted
 from steadygrad.measuring.runner import Runner, Tables, borrowed
 from steadygrad.measuring.store import Store
 from steadygrad.measuring.table import Array, Kept, Table
 from steadygrad.memory import at_once, need, room_for
 from steadygrad.threat import Threat
 
-_QUICK = 0.01
+_QUICK = 0.002
 """Seconds of a pass of one sample below which more samples are tried: what is done besides counts there."""
-_TRIED = 16
-"""Samples that are tried on a quick model."""
+_TRIED, _LOOKED_AT = 16, 64
+"""Samples that are tried on a quick model, and among which they, or the one of a slow model, are chosen."""
 
 
 @dataclass(frozen=True)
@@ -119,24 +121,55 @@ def audit_cost(
     >>> round(sum(cost.share(table) for table in cost.tables), 6)
     1.0
     """
-    ready = prepared(models, data, threat, center, {}, "", settings)
-    base, tried = ready.runner(Store(), Work()), 1
-    for name, model in base.models.items():
-        with borrowed([model], base.device) as device:
-            base.room(name, device)  # whose forward is none of the audit's passes
-    with progress.task("what the audit costs, from a trial", 2) as advance, progress.hidden():
-        spent = _tried(ready, base, tried)
-        advance()
-        parts = [part for parts in spent.values() for part in parts]
-        quick = sum(p.seconds for p in parts) < _QUICK * sum(p.forwards + p.backwards for p in parts)
-        if quick:
-            tried = min(_TRIED, len(ready.data))
-            spent = _tried(ready, base, tried)
-        advance()
-        one = {name: _one_pass(base, name, about["gradients"]) for name, about in ready.facts.models.items()}
-    tables = [_cost(*place, parts, one[place[0]].seconds, quick) for place, parts in spent.items()]
-    at_once, held = ({name: getattr(found, what) for name, found in one.items()} for what in ("size", "memory"))
-    return AuditCost(tuple(tables), len(ready.data), tried, at_once, held)
+    return _AuditTrial(prepared(models, data, threat, center, {}, "", settings)).cost()
+
+
+def shares_of_slow(
+    models: Mapping[str, nn.Module], data: Samples, threat: Threat, *, center: Tensor | None = None, **settings: Any
+) -> dict[str, float]:
+    """Seconds of each task of an audit by its description; nothing where that costs too much to tell, or fails."""
+    try:
+        trial = _AuditTrial(prepared(models, data, threat, center, {}, "", settings))
+        if trial.quick:  # the audit takes little longer than a trial of it
+            return {}
+        return {f"{table.model}: {table.table}": table.seconds for table in trial.cost().tables}
+    except (UsageError, Failure):  # of few samples, which says nothing of all
+        return {}
+
+
+class _AuditTrial:
+    """An audit tried on a few samples."""
+
+    def __init__(self, ready: Prepared) -> None:
+        self.ready, self.base = ready, ready.runner(Store(), Work())
+        for name, model in self.base.models.items():
+            with borrowed([model], self.base.device) as device:
+                self.base.room(name, device)  # whose forward is none of the audit's passes
+        self.places = _typical(self.base)
+        facts = ready.facts.models.items()
+        self.passes = {name: _one_pass(self.base, name, about["gradients"], self.places) for name, about in facts}
+        self.quick = max(one.seconds for one in self.passes.values()) < _QUICK
+
+    def cost(self) -> AuditCost:
+        """What the whole costs."""
+        places = self.places[: _TRIED if self.quick else 1]
+        with progress.task("what the audit costs, from a trial", 1) as advance, progress.hidden():
+            spent = _tried(self.ready, self.base, places)
+            advance()
+        tables = [_cost(*at, parts, self.passes[at[0]].seconds, self.quick) for at, parts in spent.items()]
+        at_once, held = ({n: getattr(one, what) for n, one in self.passes.items()} for what in ("size", "memory"))
+        return AuditCost(tuple(tables), len(self.ready.data), len(places), at_once, held)
+
+
+def _typical(runner: Runner) -> list[int]:
+    """Places of samples to try: of the first ones of the draw those that the first model gets right.
+
+    An attack spends next to nothing on the others. If it gets none right, those with an answer, or all, are tried.
+    """
+    some = range(min(_LOOKED_AT, len(runner.data)))
+    tables = [runner.run(Predicted(), name, title="a look at predictions", rows=some) for name in runner.models]
+    answered = [place for place in some if not any(table["failed"][place] for table in tables)]
+    return [place for place in answered if tables[0]["right"][place]] or answered or list(some)
 
 
 @dataclass(frozen=True)
@@ -158,7 +191,7 @@ class _Trial:
 
     runner: Runner
     samples: int
-    size: int
+    places: Sequence[int]
     spent: dict[tuple[str, str], list[_Spent]] = field(default_factory=lambda: defaultdict(list))
 
     def run(
@@ -178,7 +211,7 @@ class _Trial:
         stands_for: dict[tuple[int, bytes], list[int]] = defaultdict(list)  # by sample and what is given with it
         for row, place in enumerate(order):
             with_it = b"\0".join(np.ascontiguousarray(values[row]).tobytes() for values in given.values())
-            stands_for[place % self.size, with_it].append(row)
+            stands_for[self._tried(place), with_it].append(row)
         rounds: list[list[list[int]]] = []  # in each, a sample occurs once
         times: dict[int, int] = defaultdict(int)
         for (place, _), covered in stands_for.items():
@@ -189,11 +222,15 @@ class _Trial:
         tables = []
         for groups in rounds:
             first = [rows[0] for rows in groups]
-            tried = [order[row] % self.size for row in first]
+            tried = [self._tried(order[row]) for row in first]
             own = {name: values[first] for name, values in given.items()}
             how = {"beside": beside, "rows": tried, "given": own, "shared": shared, "keep": tried if keep else ()}
             tables.append(self._measured(measure, model, title or measure.title, sum(map(len, groups)), how))
         return _spread(Table.join(tables), [rows for groups in rounds for rows in groups], order, frozenset(keep))
+
+    def _tried(self, place: int) -> int:
+        """The place of the sample that stands for another."""
+        return self.places[place % len(self.places)]
 
     def _measured(self, measure: Measure, model: str, title: str, rows: int, how: dict[str, Any]) -> Table:
         names, began, done = (model, *how["beside"]), time.perf_counter(), self.runner.store.computed
@@ -201,7 +238,8 @@ class _Trial:
             table = self.runner.run(measure, model, title=title, **how)
         if self.runner.store.computed > done:
             seconds, count = time.perf_counter() - began, len(how["rows"])
-            shard = self.runner.piece(measure, torch.device(self.runner.device or "cpu"))
+            with borrowed([self.runner.models[model]], self.runner.device) as device:
+                shard = self.runner.piece(measure, device)
             spent = _Spent(rows, count, passes[0], passes[1], seconds, self.runner.batch_size, shard)
             self.spent[model, title].append(spent)
         return table
@@ -246,11 +284,11 @@ def _counted(models: Sequence[nn.Module]) -> Iterator[list[int]]:
             handle.remove()
 
 
-def _tried(ready: Prepared, base: Runner, size: int) -> dict[tuple[str, str], list[_Spent]]:
-    """What the whole audit spends on so many samples, by model and table."""
+def _tried(ready: Prepared, base: Runner, places: Sequence[int]) -> dict[tuple[str, str], list[_Spent]]:
+    """What the whole audit spends on the samples at some places, by model and table."""
     from steadygrad.audit.summary import summarize
 
-    trial = _Trial(dataclasses.replace(base, store=Store(), _done={}), len(ready.data), size)
+    trial = _Trial(dataclasses.replace(base, store=Store(), _done={}), len(ready.data), places)
 
     def on_corrupted(kind: str) -> Tables:
         return dataclasses.replace(trial, samples=ready.facts.corrupted[kind])
@@ -268,12 +306,13 @@ class _Pass:
     seconds: float
 
 
-def _one_pass(runner: Runner, name: str, gradients: bool) -> _Pass:
+def _one_pass(runner: Runner, name: str, gradients: bool, places: Sequence[int]) -> _Pass:
     """A pass, forward or backward, of as many samples as are taken at once."""
     with borrowed([runner.models[name]], runner.device) as device:
         with room_for(runner.room(name, device)):
             size = min(len(runner.data), at_once(runner.batch_size, runner.data.shape, device))
-        x = runner.data.batch(range(size))[0].to(device)
+        some = runner.data.batch(list(places[:size]))[0].to(device)
+        x = some.repeat(math.ceil(size / len(some)), *[1] * (some.ndim - 1))[:size]
         seconds: list[float] = []
         with frozen(runner.models[name]) as model:
             held = need(model, x[:2])
@@ -286,7 +325,11 @@ def _one_pass(runner: Runner, name: str, gradients: bool) -> _Pass:
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 seconds.append(time.perf_counter() - began)
-    return _Pass(size, None if held is None else held * size, min(seconds) / size / (2 if gradients else 1))
+    return _Pass(
+        size,
+        held * size if held is not None and math.isfinite(held) else None,
+        min(seconds) / size / (2 if gradients else 1),
+    )
 
 
 def _cost(model: str, title: str, parts: list[_Spent], one_pass: float, quick: bool) -> TableCost:

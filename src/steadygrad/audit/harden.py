@@ -125,8 +125,11 @@ def harden(
     plan.engine.check()
     if plan.engine.joined:
         raise UsageError("harden trains in one process: give the engine local (with workers) or ray for its audits")
-    if not plan.checks:
-        raise UsageError("harden calls a model better or worse by checked numbers only: leave out checks=False")
+    if not plan.checks or not plan.distances:
+        raise UsageError(
+            "harden calls a model better or worse by checked numbers and smallest changes: leave out checks=False and "
+            "distances=False"
+        )
     classifier = _classifier(model, data, threat)
     parts = data.divide(validation, seed) if isinstance(validation, float | int) else (data, validation)
     images = test.draw(plan.samples, seed)
@@ -203,7 +206,7 @@ def _check_unseen(test: Dataset, parts: Sequence[Dataset]) -> None:
     doubles = sum(digest in seen for digest in tested)
     if 2 * doubles > len(test):
         raise UsageError(
-            f"{doubles} of {len(test)} test samples have the pixels of samples that are trained on, under other ids: "
+            f"{doubles} of {len(test)} test samples have the content of samples that are trained on, under other ids: "
             f"{way_out}"
         )
 

@@ -15,7 +15,7 @@ from steadygrad.attacks import Attack
 from steadygrad.audit.answers import Unanswered, unanswered
 from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.audit.checks.validity import Subject, checks
-from steadygrad.audit.checks.verdict import UNCHECKED, Verdict, attack_verdict, verdict
+from steadygrad.audit.checks.verdict import UNCHECKED, Verdict, attack_verdict, too_few, verdict
 from steadygrad.audit.records import accuracy, fallen, records, records_of_curve, robust_accuracy, success_rate
 from steadygrad.audit.suspicions import suspicions
 from steadygrad.files import key
@@ -143,7 +143,7 @@ class ModelSummary:
         """The entry, and the distributions that are drawn."""
         plan, lead, rows = self.plan, self.leading, list(self.answered)
         worst = robust_accuracy(self.records)
-        judged = self._verdict() if plan.checks else UNCHECKED
+        judged = self._verdict()
         confidence = {"clean": lead["clean_confidence"], "adversarial": lead["confidence"]}
         confidence = {state: values[~np.isnan(values)] for state, values in confidence.items()}
         arrays = {f"confidence_{state}": values for state, values in confidence.items()}
@@ -183,13 +183,16 @@ class ModelSummary:
     def _verdict(self) -> Verdict:
         """What the checks say of the robust accuracy."""
         threat, looked = self.plan.threat, self.looked
+        labels, classes = self.leading.select(list(looked))["label"].tolist(), self.data["classes"]
+        if not self.plan.checks:
+            few = too_few(labels, classes)
+            return Verdict("too few", few) if few else UNCHECKED
         known = {key(settings_of(Attacked(a, threat))): self.attacked[label_of(a)] for a in self.suite}
         subject = Subject(
             self.tables, self.name, int(self.about["draws"]), self.lead, threat, self.leading.select(list(looked)),
             looked, len(self.data["classes"]), tuple(self.data["shape"]), fallen(self.attacked.values()),
             self.gradients, known,
         )  # fmt: skip
-        labels, classes = subject.base["label"].tolist(), self.data["classes"]
         return verdict(checks(subject), labels, classes, gradients=self.gradients)
 
     def _points(self) -> dict[str, Any] | None:

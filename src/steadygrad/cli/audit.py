@@ -30,6 +30,7 @@ from steadygrad.cli.common import (
 from steadygrad.cli.demands import FailUnder, Junit, demands_of, judge
 from steadygrad.cli.flags import plan_flags
 from steadygrad.cli.named_models import load_named
+from steadygrad.errors import UsageError
 from steadygrad.files import read_toml
 from steadygrad.named_data import check_reachable
 from steadygrad.progress import whole
@@ -115,10 +116,14 @@ def audit(
 
     from steadygrad.audit import audit, audit_cost
     from steadygrad.audit.audit_plan import AuditPlan
+    from steadygrad.audit.cost import shares_of_slow
     from steadygrad.data.data_plan import DataPlan
+    from steadygrad.engines import Local
     from steadygrad.models.model_plan import ModelPlan
 
     demands = demands_of(fail_under, junit)
+    if plan and demands:
+        raise UsageError("--plan makes no audit: leave out --fail-under and --junit, or --plan")
     of_data = {name: file.pop(name) for name in DataPlan.model_fields if name in file}
     # Under torchrun the processes share the work, if nothing else is said.
     usual = {"samples": SAMPLES} | ({"engine": "shared"} if rank_and_size()[1] > 1 and not plan else {})
@@ -136,8 +141,8 @@ def audit(
             return
         shares: dict[str, float] = {}
         count = min(settings.samples or len(dataset), len(dataset))
-        if not quiet and count >= _TOLD and sys.stderr.isatty() and not settings.engine.joined:
-            shares = {f"{t.model}: {t.table}": t.seconds for t in audit_cost(named, dataset, threat, **how).tables}
+        if not quiet and count >= _TOLD and sys.stderr.isatty() and isinstance(settings.engine, Local):
+            shares = shares_of_slow(named, dataset, threat, **how)
         with whole("the audit, in seconds of work", shares) if shares else contextlib.nullcontext():
             found, folder = in_folder(
                 out,

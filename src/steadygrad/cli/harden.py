@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from steadygrad.training.train_plan import TrainPlan
 
 
-@plan_flags("audit", without=("bounds", "device", "grid", "transfer", "checks"), samples=SAMPLES)
+@plan_flags("audit", without=("bounds", "device", "grid", "transfer", "checks", "distances"), samples=SAMPLES)
 @plan_flags("train", into="training", only=("limit", "validation", "classes", "mean", "std", "binary"))
 @plan_flags("data", into="source")
 def harden(

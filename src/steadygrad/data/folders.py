@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import time
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,7 +68,10 @@ class Tree:
         tree = _LISTED.get(name)
         if tree is None or not tree.holds():
             _LISTED.clear()
-            tree = _LISTED[name] = Tree.of(path)
+            tree = Tree.of(path)
+            # What came into a folder right after it was listed may bear the same time.
+            if all(tree.changed < time.time_ns() - _TICK for tree in tree.below()):
+                _LISTED[name] = tree
         return tree
 
     def holds(self) -> bool:
@@ -92,6 +96,7 @@ class Tree:
         return {name: tree for name, tree in self.folders.items() if any(inner.images for inner in tree.below())}
 
 
+_TICK = 2 * 10**9  # nanoseconds by which the clocks of file systems go on
 _LISTED: dict[tuple[str, str], Tree] = {}
 """The last folder that was looked at: a command opens several splits of one."""
 

@@ -220,6 +220,10 @@ def _targets(data: Any) -> list[int] | None:
         whole = _targets(data.dataset)
         return None if whole is None else [whole[i] for i in data.indices]
     targets = getattr(data, "targets", None)
+    read = getattr(type(data), "__getitem__", None)
+    # A class of one's own may give other labels with its samples than the one that it comes from says.
+    if not getattr(read, "__module__", "").startswith("torchvision.") or getattr(data, "target_transform", None):
+        return None
     if not isinstance(targets, list | tuple | Tensor | np.ndarray) or len(targets) != len(data):
         return None
     with contextlib.suppress(TypeError, ValueError, RuntimeError):

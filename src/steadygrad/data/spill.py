@@ -14,6 +14,8 @@ import numpy as np
 
 from steadygrad.data.hashes import caches
 
+_LEFT = 0.1
+"""Share of the disk that is left to others."""
 _TIMES = 4
 """So often is a group read before it is written: a draw is read for its hashes and to be decoded, and then held."""
 
@@ -52,5 +54,14 @@ class Spill:
                 weakref.finalize(self, os.close, self._file)
             start, rows = os.lseek(self._file, 0, os.SEEK_END), contents()
             ends = start + np.cumsum([0, *map(len, rows)])
-            if os.write(self._file, b"".join(rows)) == ends[-1] - start:
+            disk = os.fstatvfs(self._file)
+            if (disk.f_bavail * disk.f_frsize - (ends[-1] - start)) < _LEFT * disk.f_blocks * disk.f_frsize:
+                return
+            try:
+                written = os.write(self._file, b"".join(rows))
+            except OSError:
+                written = 0
+            if written == ends[-1] - start:
                 self._ends[group] = ends
+            else:
+                os.ftruncate(self._file, start)

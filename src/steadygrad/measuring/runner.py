@@ -133,7 +133,8 @@ class Runner:
             )
             rows_before, before = self._done.get(f"{place} {job.key}", (order[:0], None))
             if before is not None and not given and not keep and np.isin(order, rows_before).all():
-                return before.select(np.searchsorted(rows_before, order, sorter=np.argsort(rows_before)))
+                sorter = np.argsort(rows_before)
+                return before.select(sorter[np.searchsorted(rows_before, order, sorter=sorter)])
             parts: dict[int, Table] = {}
             with progress.task(f"{model}: {title}", len(order)) as advance:
                 for i, found in self.work.tables(job, self.store, place):

@@ -95,8 +95,8 @@ class Subject:
         if (known := self.known.get(key(settings_of(measure)))) is not None:
             return known.select(list(rows))
         # What is measured on the first samples is not measured again on all.
-        first = rows if self.first is None else tuple(row for row in rows if row in self.rows[: self.first])
-        more = tuple(row for row in rows if row not in set(first))
+        head = set(rows if self.first is None else self.rows[: self.first])
+        first, more = tuple(row for row in rows if row in head), tuple(row for row in rows if row not in head)
         parts = {title: first, f"{title}, further samples": more}
         return Table.join(self.tables.run(measure, self.model, rows=r, title=t) for t, r in parts.items() if r)
 

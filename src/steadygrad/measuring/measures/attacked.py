@@ -83,7 +83,7 @@ class Attacked(Measure):
         attack: judged by the engine.
         threat: without a radius, the smallest change is searched. Radii per sample are given as `eps`.
         scale: of the logits; another one than 1 shows what an attack owes to it.
-        chunk: samples per call of the attack; another number shows what a result owes to its batch.
+        chunk: samples per call of the attack at most; another number shows what a result owes to its batch.
     """
 
     attack: Attack
@@ -125,7 +125,9 @@ class Attacked(Measure):
 
     def _attacked(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, seeds: Tensor) -> dict[str, Tensor]:
         parts = []
-        for rows in torch.split(torch.arange(len(x)), self.chunk or len(x)):
+        # In two parts at least: fewer large samples than a chunk has may be here.
+        size = len(x) if self.chunk is None else min(self.chunk, (len(x) + 1) // 2)
+        for rows in torch.split(torch.arange(len(x)), size):
             there = rows.to(x.device)
             parts.append(self.attack(model, x[there], y[there], threat.rows(there, x), generator=seeds[rows]))
         names = ("inputs", "success", "found_by", "distance", "forwards", "backwards", "zero_gradient")
