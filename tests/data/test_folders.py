@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from steadygrad import data
+from steadygrad.data import folders
 from steadygrad.errors import Failure, UsageError
 
 
@@ -29,6 +30,7 @@ def test_a_folder_is_listed_once_and_again_after_a_change(root, monkeypatch):
     listed: list[str] = []
     scandir = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: (listed.append(str(path)), scandir(path))[1])
+    monkeypatch.setattr(folders, "_TICK", 0)
     first = data.load(root)
     assert data.load(root).ids == first.ids
     assert data.load(root, "test").ids[0] == "test/cat/0.png"

@@ -175,7 +175,7 @@ def test_passes_are_those_the_model_saw() -> None:
     frame = sg.evaluate(counting, data, PGD(steps=3), THREAT).frame
     looked = 4 * len(data)  # whether there is an answer; clean, found and rounded inputs for the columns
     judged_alone = int((frame["success"].sum()) == 1)
-    tried = 2  # samples, before all else
+    tried = 2 + 2  # samples, before all else: whether the model takes them, and how many fit
     assert counting.rows == tried + frame["forwards"].sum() + looked + judged_alone
 
 
