@@ -74,7 +74,7 @@ def test_some_censored_samples_leave_the_lower_quantiles() -> None:
     class Half(Halfspace):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             logits = super().forward(x)
-            return torch.where(x > 0.7, torch.tensor([0.0, 1.0]) + 0 * logits, torch.where(x < 0.46, logits, -logits))
+            return torch.where(x > 0.7, torch.tensor([0.0, 2.0]) + 0 * logits, torch.where(x < 0.46, logits, -logits))
 
     found = summarized(Half([1.0], 0.5), data, sg.linf(0.1))._distances()
     assert found["count"] == 100

@@ -26,5 +26,7 @@ def test_an_audit_of_lazy_images_finds_the_same(tmp_path, monkeypatch):
     found = [sg.audit(model, data, sg.linf(0.1), attacks=["fgsm"], gallery=2) for data in (held, decoded_later)]
     assert isinstance(decoded_later.images, lazy.LazyImages)
     pd.testing.assert_frame_equal(*(audit.records.frame for audit in found))
-    assert found[0].summary["data"] == found[1].summary["data"]
+    # Data that are read later are told by the bytes of their files.
+    about = [{k: v for k, v in audit.summary["data"].items() if k != "fingerprint"} for audit in found]
+    assert about[0] == about[1]
     assert all((found[1].arrays[name] == array).all() for name, array in found[0].arrays.items())
