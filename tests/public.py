@@ -41,7 +41,7 @@ FILES = (
 
 HOOKS = frozenset(
     "forward forwards admits bound_batch check check_finite check_model complete distances extra_repr follow maps "  # noqa: SIM905
-    "remember require_curvature search terms AttackResult.take".split()
+    "pulled_back check_graph points remember require_curvature search terms AttackResult.take".split()
 )
 """What subclasses write and the engine calls with checked arguments."""
 MADE_BY_US = frozenset(
@@ -172,6 +172,7 @@ VALID: dict[str, Callable[[Path], Any]] = {
     "shape": lambda _: (1, 4, 4),
     "signed": lambda _: False,
     "chunk": lambda _: 4,
+    "verify": lambda _: False,
     "classes": lambda _: 3,
     "classifier": lambda _: classifier(),
     "color": lambda _: None,
@@ -345,6 +346,7 @@ SPECIAL: dict[str, Any] = {
     "faithfulness.attribution": lambda _: None,
     "from_arrays.name": lambda _: "arrays",
     "in_chunks.function": lambda _: scalar,
+    "in_chunks.order": lambda _: 1,
     "insertion.sigma": lambda _: 1.0,
     "models.build.name": lambda _: "mlp",
     "models.load.spec": lambda _: "mlp",
@@ -489,8 +491,12 @@ def run(called: Call, **changed: Any) -> Any:
     """Call it, with some arguments changed; a context is entered and left."""
     arguments = {**called.arguments, **changed}
     few = SMALL if called.name in ("audit", "harden") else {}
-    given = (*arguments.values(), *called.more) if called.more else ()
-    result = called.function(*given) if called.more else called.function(**arguments, **few)
+    if called.more:  # they follow what has a place, and what has a name only keeps it
+        known = inspect.signature(called.function).parameters
+        named = {n: v for n, v in arguments.items() if known[n].kind is inspect.Parameter.KEYWORD_ONLY}
+        result = called.function(*(v for n, v in arguments.items() if n not in named), *called.more, **named)
+    else:
+        result = called.function(**arguments, **few)
     if isinstance(result, contextlib._GeneratorContextManager):
         with result as inner:
             return inner

@@ -40,7 +40,7 @@ class AdversarialTraining(Defense):
     0.0
     >>> from steadygrad.attacks import DeepFool
     >>> AdversarialTraining(eps=None, norm="l2", attack=DeepFool(), clean_weight=0.5).attack.overshoot
-    0.02
+    0.005
     """
 
     eps: Positive | None
