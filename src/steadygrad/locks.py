@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-from steadygrad.claims import alive, claimed
 from steadygrad.errors import Failure, UsageError
+from steadygrad.heartbeats import alive, claimed
 
 LOCK, HOLDER = ".steadygrad.lock", ".steadygrad.json"
 """The lock file, and who holds it, in the folder; the second one stays and marks a folder as ours."""

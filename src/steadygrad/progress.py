@@ -50,7 +50,13 @@ _whole: ContextVar[tuple[Mapping[str, float], Callable[[float], None]]] = Contex
 
 @contextlib.contextmanager
 def whole(description: str, shares: Mapping[str, float]) -> Iterator[None]:
-    """Within the block, tasks are parts of one, of which each has the share that stands beside its description."""
+    """Within the block, tasks are parts of one, of which each has the share that stands beside its description.
+
+    Without shares there is no such task.
+    """
+    if not shares:
+        yield
+        return
     with task(description, math.ceil(sum(shares.values()))) as advance:
         token = _whole.set((shares, advance))
         try:

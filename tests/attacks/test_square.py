@@ -13,7 +13,7 @@ import nets
 from oracles import square as oracle
 from steadygrad import randomness
 from steadygrad.attacks import Square
-from steadygrad.attacks.engine import Case, Run
+from steadygrad.attacks.run import Case, Run
 from steadygrad.attacks.square import _bumps, _cover, _image, _window
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import nets
 import steadygrad as sg
-from steadygrad.attacks import ATTACKS, Attack, engine, fab
+from steadygrad.attacks import ATTACKS, Attack, fab, run
 
 LOOKS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "_unique2")
 """Operations whose result, or its shape, the program has to wait for; indexing by a mask is another."""
@@ -53,7 +53,7 @@ def test_steps_wait_only_when_the_engine_looks_whether_samples_are_done(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free: Callable[[torch.Tensor], bool] = lambda values: False  # noqa: E731 (as on an accelerator)
-    for room in (engine, fab):
+    for room in (run, fab):
         monkeypatch.setattr(room, "waits_for_nothing", free)
     row = next(row for row in ATTACKS if row.name == name)
     attack = row.method()

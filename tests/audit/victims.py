@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.attacks import PGD, Attack
-from steadygrad.attacks.engine import Run
+from steadygrad.attacks.run import Run
 from steadygrad.data import Dataset
 
 

@@ -77,8 +77,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def process(out: Path, pause: float = 0.0, silent: float = 60.0, within: Sequence[str] = ()) -> subprocess.Popen[str]:
     """A process that makes the audit together with others, maybe within another command."""
-    claims = f"from steadygrad import claims\nclaims.BEAT, claims.SILENT = {silent / 8}, {silent}\n"
-    source = f"{claims}from engines.test_engines import run\nrun({str(out)!r}, engine='shared')"
+    beats = f"from steadygrad import heartbeats\nheartbeats.BEAT, heartbeats.SILENT = {silent / 8}, {silent}\n"
+    source = f"{beats}from engines.test_engines import run\nrun({str(out)!r}, engine='shared')"
     paths = os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PAUSE": str(pause)}
     return subprocess.Popen([*within, sys.executable, "-c", source], env=environment, stderr=subprocess.PIPE, text=True)

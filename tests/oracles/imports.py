@@ -33,7 +33,7 @@ FLOORS = [
     {"threat"},
     {
         "arguments",
-        "claims",
+        "heartbeats",
         "kinds",
         "values",
         "plans",

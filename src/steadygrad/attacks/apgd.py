@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from steadygrad.attacks.attack import ATTACKS, Attack
-from steadygrad.attacks.engine import Run, inward
+from steadygrad.attacks.run import Run, inward
 from steadygrad.threat import Threat, per_sample
 from steadygrad.values import Count
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from steadygrad.arguments import Inputs, Labels, public
 from steadygrad.attacks.attack_result import AttackResult
 from steadygrad.attacks.bisection import smallest_by_bisection
-from steadygrad.attacks.engine import Case, Run, check_threat
+from steadygrad.attacks.run import Case, Run, check_threat
 from steadygrad.attacks.targets import Target
 from steadygrad.calling import called, samples_may_fail
 from steadygrad.classifier import check_inputs, frozen

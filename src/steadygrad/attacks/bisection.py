@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from steadygrad.attacks.attack_result import AttackResult
-from steadygrad.attacks.engine import Case
+from steadygrad.attacks.run import Case
 
 _DOUBLINGS = 8
 _HALVINGS = 24  # fewer are needed where the first radius was not already too large

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from steadygrad.attacks.attack import ATTACKS, Attack
-from steadygrad.attacks.engine import Run
+from steadygrad.attacks.run import Run
 from steadygrad.threat import per_sample
 from steadygrad.values import Count, NotNegative, Positive
 

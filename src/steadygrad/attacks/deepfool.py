@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from steadygrad.attacks.attack import ATTACKS, Attack
-from steadygrad.attacks.engine import Run
+from steadygrad.attacks.run import Run
 from steadygrad.values import BelowOne, Count
 
 _LEFT = 0.25  # of the way that a step must go at least, or fifty steps might not suffice

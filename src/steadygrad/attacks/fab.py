@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from steadygrad.attacks.attack import ATTACKS, Attack
-from steadygrad.attacks.engine import Run, waits_for_nothing
 from steadygrad.attacks.losses import attack_loss
+from steadygrad.attacks.run import Run, waits_for_nothing
 from steadygrad.threat import Threat, per_sample
 from steadygrad.values import Count, Fraction, Limit, Positive
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from steadygrad.attacks.attack import ATTACKS, Attack
-from steadygrad.attacks.engine import Run
+from steadygrad.attacks.run import Run
 from steadygrad.calling import eagerly
 from steadygrad.threat import Threat
 from steadygrad.values import Count, Limit, Share

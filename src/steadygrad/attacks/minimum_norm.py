@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from steadygrad.attacks.attack import ATTACKS, Attack
-from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
+from steadygrad.attacks.run import Run
 from steadygrad.threat import Threat, per_sample
 from steadygrad.values import Count, Fraction, Positive
 

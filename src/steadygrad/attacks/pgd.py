@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from steadygrad.attacks.attack import ATTACKS, Attack
-from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
+from steadygrad.attacks.run import Run
 from steadygrad.values import Count, Positive
 
 _WIDEST = 0.1  # share of the entries moved by the first step in l1

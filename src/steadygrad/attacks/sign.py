@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from steadygrad.attacks.attack import ATTACKS, Attack
-from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import LossName
+from steadygrad.attacks.run import Run
 from steadygrad.values import Count, Positive
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from steadygrad import randomness
 from steadygrad.attacks.attack import ATTACKS, Attack
-from steadygrad.attacks.engine import Run
 from steadygrad.attacks.losses import attack_loss
+from steadygrad.attacks.run import Run
 from steadygrad.threat import per_sample
 from steadygrad.values import Count, Share
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from steadygrad.attacks.apgd import APGD
 from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.attack_result import AttackResult
-from steadygrad.attacks.engine import Case, Run
 from steadygrad.attacks.fab import FAB
 from steadygrad.attacks.losses import attack_loss
+from steadygrad.attacks.run import Case, Run
 from steadygrad.attacks.square import Square
 from steadygrad.values import Count, Positive
 

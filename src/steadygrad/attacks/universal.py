@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from steadygrad.arguments import Classes, Inputs, Labels, public
 from steadygrad.attacks.attack import ATTACKS, Attack
-from steadygrad.attacks.engine import Run
+from steadygrad.attacks.run import Run
 from steadygrad.attacks.targets import resolve_target
 from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError

@@ -200,11 +200,10 @@ class _Trial:
         model: str,
         *,
         title: str = "",
-        beside: Sequence[str] = (),
         rows: Sequence[int] | None = None,
         given: Mapping[str, Array] | None = None,
-        shared: Mapping[str, Array] | None = None,
         keep: Sequence[int] = (),
+        **further: Any,
     ) -> Table:
         """The table of a measure; its large columns for the rows that are kept."""
         order, given = range(self.samples) if rows is None else list(rows), dict(given or {})
@@ -224,7 +223,7 @@ class _Trial:
             first = [rows[0] for rows in groups]
             tried = [self._tried(order[row]) for row in first]
             own = {name: values[first] for name, values in given.items()}
-            how = {"beside": beside, "rows": tried, "given": own, "shared": shared, "keep": tried if keep else ()}
+            how = {**further, "rows": tried, "given": own, "keep": tried if keep else ()}
             tables.append(self._measured(measure, model, title or measure.title, sum(map(len, groups)), how))
         return _spread(Table.join(tables), [rows for groups in rounds for rows in groups], order, frozenset(keep))
 
@@ -233,7 +232,7 @@ class _Trial:
         return self.places[place % len(self.places)]
 
     def _measured(self, measure: Measure, model: str, title: str, rows: int, how: dict[str, Any]) -> Table:
-        names, began, done = (model, *how["beside"]), time.perf_counter(), self.runner.store.computed
+        names, began, done = (model, *how.get("beside", ())), time.perf_counter(), self.runner.store.computed
         with _counted([self.runner.models[name] for name in names]) as passes:
             table = self.runner.run(measure, model, title=title, **how)
         if self.runner.store.computed > done:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -139,11 +138,9 @@ def audit(
         if plan:
             show_cost(audit_cost(named, dataset, threat, **how), json)
             return
-        shares: dict[str, float] = {}
-        count = min(settings.samples or len(dataset), len(dataset))
-        if not quiet and count >= _TOLD and sys.stderr.isatty() and isinstance(settings.engine, Local):
-            shares = shares_of_slow(named, dataset, threat, **how)
-        with whole("the audit, in seconds of work", shares) if shares else contextlib.nullcontext():
+        large = min(settings.samples or len(dataset), len(dataset)) >= _TOLD
+        told = large and not quiet and sys.stderr.isatty() and isinstance(settings.engine, Local)
+        with whole("the audit, in seconds of work", shares_of_slow(named, dataset, threat, **how) if told else {}):
             found, folder = in_folder(
                 out,
                 "runs/audit",

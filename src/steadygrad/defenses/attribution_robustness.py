@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from steadygrad.attacks import PGD, Attack
-from steadygrad.attacks.engine import Run
 from steadygrad.attacks.maps.map_losses import MAP_LOSSES, Reference
+from steadygrad.attacks.run import Run
 from steadygrad.attributions import Attribution, IntegratedGradients
 from steadygrad.attributions.gradients import gauss_legendre
 from steadygrad.attributions.pixels import unit

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from steadygrad.claims import claimed
 from steadygrad.files import PARTIAL
+from steadygrad.heartbeats import claimed
 from steadygrad.locks import InUse, check_there
 
 _LOOK = 0.2

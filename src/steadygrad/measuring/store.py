@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from steadygrad.claims import claimed
 from steadygrad.errors import Failure
 from steadygrad.files import PARTIAL, atomic, key
+from steadygrad.heartbeats import claimed
 from steadygrad.locks import check_there
 from steadygrad.measuring.table import Table
 

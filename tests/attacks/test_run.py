@@ -13,7 +13,7 @@ import nets
 from steadygrad import randomness
 from steadygrad.attacks import ATTACKS, BIM, FGSM, PGD, Attack, AttackResult, RandomNoise
 from steadygrad.attacks.attack_result import judge
-from steadygrad.attacks.engine import Run
+from steadygrad.attacks.run import Run
 from steadygrad.attacks.targets import resolve_target
 from steadygrad.threat import Threat, linf
 

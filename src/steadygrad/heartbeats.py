@@ -143,7 +143,7 @@ def _beating(handle: int, path: Path) -> threading.Event:
     with _guard:
         if not _held:
             _stopping = threading.Event()
-            threading.Thread(target=_beat, args=(_stopping,), name="steadygrad-claims", daemon=True).start()
+            threading.Thread(target=_beat, args=(_stopping,), name="heartbeats", daemon=True).start()
         _held[handle] = path
         return _stopping
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from steadygrad import claims
-from steadygrad.claims import alive, claimed
+from steadygrad import heartbeats
+from steadygrad.heartbeats import alive, claimed
 
 OLD = 1_000_000_000
 
@@ -42,7 +42,7 @@ def test_the_claim_of_a_process_that_was_killed_is_taken_over_at_once_and_counte
     path = tmp_path / "claim"
     for dead in (1, 2):
         source = (
-            "import os, pathlib, sys; from steadygrad.claims import claimed\n"
+            "import os, pathlib, sys; from steadygrad.heartbeats import claimed\n"
             "with claimed(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), 9)"
         )
         assert subprocess.run([sys.executable, "-c", source, path], check=False).returncode == -9
@@ -71,12 +71,12 @@ def test_silence_is_counted_by_the_clock_of_the_file_system(tmp_path: Path, monk
     path = elsewhere(tmp_path / "claim", OLD)
     assert not alive(path)
     # A file system whose clock stands then, wherever that of this machine stands.
-    monkeypatch.setitem(claims._ahead, tmp_path.stat().st_dev, OLD + 10 - time.monotonic())
+    monkeypatch.setitem(heartbeats._ahead, tmp_path.stat().st_dev, OLD + 10 - time.monotonic())
     assert alive(path)
 
 
 def test_a_claim_beats_while_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "BEAT", 0.01)
+    monkeypatch.setattr(heartbeats, "BEAT", 0.01)
     path, other = tmp_path / "claim", tmp_path / "other"
     with claimed(path), claimed(other):
         os.utime(path, (OLD, OLD))
@@ -84,7 +84,7 @@ def test_a_claim_beats_while_it_is_held(tmp_path: Path, monkeypatch: pytest.Monk
         while path.stat().st_mtime == OLD and time.monotonic() < deadline:
             time.sleep(0.01)
         assert alive(path)
-    assert not [t for t in threading.enumerate() if t.name == "steadygrad-claims" and not claims._stopping.is_set()]
+    assert not [t for t in threading.enumerate() if t.name == "heartbeats" and not heartbeats._stopping.is_set()]
 
 
 def test_who_wakes_up_leaves_the_claim_to_the_one_that_took_it_over(tmp_path: Path) -> None:
