@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.errors import Failure, UsageError, out_of_memory, unknown_name
+from steadygrad.precision import moved
 from steadygrad.values import Reader, shown, take, tensor
 
 P = ParamSpec("P")
@@ -215,14 +216,14 @@ def _together(arguments: dict[str, Any], plan: list[_Parameter]) -> None:
     for name, readers in kinds.items():
         value: Tensor = arguments[name]
         if _INPUTS in readers:
-            value = arguments[name] = value if home is None else value.to(home)
+            value = arguments[name] = value if home is None else moved(value, home)
             count = len(value) if count is None else count
             where = value.device
         elif (_LABELS in readers or _CLASSES in readers) and count is not None:
             if value.ndim == 0 and (count == 1 or _CLASSES in readers):
                 value = value.expand(count)
             check_labels(name, value, count)
-            arguments[name] = value.to(where)
+            arguments[name] = moved(value, where)
 
 
 def _model(arguments: Mapping[str, Any]) -> nn.Module | None:

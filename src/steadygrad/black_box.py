@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.errors import UsageError
+from steadygrad.precision import moved
 
 
 class BlackBox(nn.Module):
@@ -52,7 +53,7 @@ class BlackBox(nn.Module):
             )
         except (TypeError, ValueError) as error:
             raise UsageError(f"the function must return numbers (N, K), got {type(found).__name__}: {error}") from error
-        values = values.to(x.device)
+        values = moved(values, x.device)
         if not self.probabilities:
             return values.float() if values.dtype != torch.float64 else values
         if bool((values < 0).any()) or bool((values > 1 + 1e-4).any()):

@@ -16,6 +16,7 @@ from steadygrad.calling import called, logits_of, may_fail, unwrap
 from steadygrad.errors import Failure, UsageError
 from steadygrad.files import write_tensors
 from steadygrad.kinds import ClassNames
+from steadygrad.precision import widened
 from steadygrad.turns import TURN, drawing
 from steadygrad.weights import read_weights
 
@@ -271,7 +272,7 @@ def predict(model: nn.Module, x: Inputs, seeds: Integers | None = None) -> tuple
     with frozen(model, seeds) as model, torch.no_grad():
         logits = model(x)
     check_logits(logits, len(x))
-    best = logits.double().softmax(1).max(1)
+    best = widened(logits).softmax(1).max(1)
     return torch.where(torch.isfinite(logits).all(1), best.indices, -1), best.values
 
 

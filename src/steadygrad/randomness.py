@@ -67,7 +67,7 @@ def _draw(fill: Callable[..., Tensor], seeds: Tensor, like: Tensor, draw: int) -
     states = [(int(s) + draw * 0x9E3779B97F4A7C15) % 2**63 for s in seeds]
     rows = [fill(torch.empty(shape), generator=generator.manual_seed(state)) for state in states]
     out = torch.stack(rows) if rows else torch.empty(0, *shape)
-    return out.to(device=like.device, dtype=like.dtype, non_blocking=True)
+    return out.to(device=like.device, dtype=like.dtype, non_blocking=like.device.type == "cuda")
 
 
 def state_of(device: torch.device) -> Tensor:

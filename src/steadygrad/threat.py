@@ -15,6 +15,7 @@ from torch import Tensor
 from steadygrad import masks, randomness
 from steadygrad.arguments import named, public, quick
 from steadygrad.errors import UsageError
+from steadygrad.precision import exact, wide, widened
 from steadygrad.values import Reader, check_settings
 
 Norm = Literal["linf", "l2", "l1", "l0"]
@@ -278,7 +279,7 @@ class Threat:
             wide = wide / wide.abs().amax(1, keepdim=True).clamp_min(torch.finfo(wide.dtype).tiny)
             out = (wide / torch.linalg.vector_norm(wide, dim=1, keepdim=True).clamp_min(1)).to(flat.dtype)
         else:
-            out = _largest(flat, (share * self.entries(gradient).double()).round().clamp_min(1)).sign()
+            out = _largest(flat, (share * widened(self.entries(gradient))).round().clamp_min(1)).sign()
             if self.norm == "l1":
                 out = out / out.abs().sum(1, keepdim=True).clamp_min(1)
         return out.view_as(gradient)
@@ -363,9 +364,9 @@ def per_sample(values: Tensor, like: Tensor) -> Tensor:
 def _largest(flat: Tensor, count: Tensor) -> Tensor:
     """Keep the `count` (N,) entries of largest size in each row of (N, D), zero the others."""
     order = flat.abs().argsort(dim=1, descending=True, stable=True)
-    rank = torch.arange(flat.shape[1], device=flat.device, dtype=torch.float64)
+    rank = torch.arange(flat.shape[1], device=flat.device, dtype=wide(flat.device))
     keep = torch.zeros_like(flat, dtype=torch.bool)
-    keep.scatter_(1, order, rank[None] < count.to(torch.float64).floor()[:, None])
+    keep.scatter_(1, order, rank[None] < widened(count).floor()[:, None])
     return torch.where(keep, flat, 0.0)
 
 
@@ -377,8 +378,8 @@ def _soften(flat: Tensor, eps: Tensor, room: Tensor) -> Tensor:
     reaches zero (|u|).
     """
     # Sums over many entries lose the digits of a small radius in float32.
-    dtype = flat.dtype
-    flat, eps, room = flat.double(), eps.double(), room.double()
+    given = flat
+    flat, eps, room = exact(flat), exact(eps), exact(room)
     size = flat.abs()
     capped = torch.minimum(size, room)
     start = (size - room).clamp_min(0)  # where the entry begins to shrink; 0 without a bound
@@ -395,4 +396,4 @@ def _soften(flat: Tensor, eps: Tensor, room: Tensor) -> Tensor:
     shift = bends.gather(1, last) + rest / falling.gather(1, last).clamp_min(1)
     softened = flat.sign() * torch.minimum((size - shift).clamp_min(0), room)
     inside = capped.sum(1) <= eps
-    return torch.where(inside[:, None], flat.sign() * capped, softened).to(dtype)
+    return torch.where(inside[:, None], flat.sign() * capped, softened).to(given)

@@ -84,6 +84,18 @@ def test_each_process_takes_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pick_device("cpu") == "cpu"
 
 
+def test_auto_takes_cuda_then_mps_then_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"cuda": True, "mps": True}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there["cuda"])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: int(there["cuda"]))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: there["mps"])
+    assert pick_device("auto") == "cuda"
+    there["cuda"] = False
+    assert pick_device("auto") == "mps"
+    there["mps"] = False
+    assert pick_device("auto") == "cpu"
+
+
 @pytest.mark.slow
 def test_a_training_by_two_processes_says_everything_once() -> None:
     line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "steadygrad", *TRAIN]

@@ -37,6 +37,7 @@ FLOORS = [
         "kinds",
         "values",
         "plans",
+        "precision",
         "registry",
         "recipes",
         "randomness",

@@ -12,6 +12,7 @@ from torch import Tensor
 from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.losses import LossName
 from steadygrad.attacks.run import Run
+from steadygrad.precision import widened
 from steadygrad.threat import Threat, per_sample
 from steadygrad.values import Count, Fraction, Positive
 
@@ -21,9 +22,12 @@ def _cosine(start: float, end: float, i: int, steps: int) -> float:
 
 
 def _unit(slope: Tensor) -> Tensor:
-    norm = torch.linalg.vector_norm(slope.flatten(1).double(), dim=1).clamp_min(torch.finfo(torch.float64).tiny)
-    unit: Tensor = slope / per_sample(norm, slope)
-    return unit.to(slope.dtype)
+    flat = widened(slope.flatten(1))
+    tiny = torch.finfo(flat.dtype).tiny
+    # Squares of small slopes leave the range of float32, which is the widest type of some devices.
+    flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(tiny)
+    unit: Tensor = flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(tiny)
+    return unit.to(slope.dtype).view_as(slope)
 
 
 @ATTACKS.register(
@@ -124,14 +128,14 @@ def _next_radius(run: Run, ball: Threat, radius: Tensor, gamma: float, delta: Te
     else:
         # The paper takes min(radius * (1 - gamma), nearest), which rests a step where the ball was cut short.
         smaller, larger = torch.minimum(radius, nearest) * (1 - gamma), radius * (1 + gamma)
-    guess = (ball.distance(delta).double() + _to_boundary(ball, gap, slope)).to(radius.dtype)
+    guess = (widened(ball.distance(delta)) + _to_boundary(ball, gap, slope)).to(radius.dtype)
     return torch.where(run.wrong, smaller, torch.where(torch.isinf(nearest), guess, larger))
 
 
 def _to_boundary(ball: Threat, gap: Tensor, slope: Tensor) -> Tensor:
     """The linear estimate (A,) of the distance to the boundary, never zero: a tie is not yet wrong."""
     width = ball.bounds[1] - ball.bounds[0]
-    flat, gap = slope.flatten(1).double(), gap.abs().double()
+    flat, gap = widened(slope.flatten(1)), widened(gap.abs())
     dual = {"linf": 1, "l2": 2, "l1": math.inf, "l0": math.inf}[ball.norm]
-    size: Tensor = torch.linalg.vector_norm(flat, ord=dual, dim=1).clamp_min(torch.finfo(torch.float64).tiny)
+    size: Tensor = torch.linalg.vector_norm(flat, ord=dual, dim=1).clamp_min(torch.finfo(flat.dtype).tiny)
     return (gap / (size * width)).ceil().clamp_min(1) if ball.norm == "l0" else (gap / size).clamp_min(1e-6 * width)

@@ -14,6 +14,7 @@ from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.losses import LossName
 from steadygrad.attacks.run import Run
 from steadygrad.errors import UsageError
+from steadygrad.precision import wide
 from steadygrad.values import Count, Limit, NotNegative, Positive, Share
 
 _Probability = Annotated[float, Limit("a probability within [0, 1]", lambda value: 0 <= value <= 1)]
@@ -103,7 +104,7 @@ def _views(seeds: Tensor, images: Tensor, probability: float, shrink: float, dra
     """Matrices (N, 1, H, H) and (N, 1, W, W) that shrink and pad each image, by its own seed, or leave it."""
     # The same share of both sides; where the smaller image lies is drawn for each.
     share, above, left, whether = randomness.uniform(
-        seeds, torch.empty(len(images), 4, dtype=torch.float64, device=images.device), draw
+        seeds, torch.empty(len(images), 4, dtype=wide(images.device), device=images.device), draw
     ).unbind(1)
     share = torch.where(whether < probability, shrink + (1 - shrink) * share, 1.0)
     down, across = (_resize(side, share, at) for side, at in zip(images.shape[-2:], (above, left)))

@@ -18,6 +18,7 @@ from steadygrad.attributions.pixels import over_largest, pixel_maps
 from steadygrad.attributions.salient import most_salient
 from steadygrad.classifier import bounds_of, check_classes, check_inputs, check_logits, frozen, predict
 from steadygrad.errors import UsageError, at_least_one
+from steadygrad.precision import wide, widened
 
 MEASURES = {
     "energy inside": True,
@@ -174,8 +175,8 @@ def _curve(
             check_logits(logits, len(x))
             if not scores:
                 check_classes(chosen, logits.shape[1], "target")
-            scores.append(logits.double().softmax(1).gather(1, chosen.long()[:, None])[:, 0])
-    return Curve(torch.tensor(counts, dtype=torch.float64, device=x.device) / pixels, torch.stack(scores, 1))
+            scores.append(widened(logits).softmax(1).gather(1, chosen.long()[:, None])[:, 0])
+    return Curve(torch.tensor(counts, dtype=wide(x.device), device=x.device) / pixels, torch.stack(scores, 1))
 
 
 def _signed(maps: Tensor) -> Tensor:

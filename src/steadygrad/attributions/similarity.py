@@ -138,4 +138,4 @@ SIMILARITIES: dict[str, Similarity] = {
 
 
 def _array(maps: Tensor) -> Any:
-    return maps.detach().double().cpu().numpy()
+    return maps.detach().cpu().double().numpy()

@@ -18,6 +18,7 @@ from steadygrad.calling import called
 from steadygrad.classifier import check_inputs
 from steadygrad.errors import UsageError
 from steadygrad.memory import at_once
+from steadygrad.precision import wide
 from steadygrad.registry import Method, Registry
 from steadygrad.threat import Threat
 from steadygrad.values import Count, Whole
@@ -61,10 +62,12 @@ class Bound(Method, abc.ABC):
 
         Raises:
             UsageError: another norm, no radius, inputs or targets that do not fit; linearized: a model
-                without second derivative; certified: a layer that it cannot bound, named.
+                without second derivative; certified: a layer that it cannot bound, named; a device without float64.
         """
         if threat.norm not in ("linf", "l2"):
             raise UsageError(f"bounds exist for linf and l2, not for {threat.norm}")
+        if wide(x.device) != torch.float64:
+            raise UsageError(f"bounds are computed in float64, which {x.device.type} has not: compute on the CPU")
         check_inputs(x, target, threat.bounds)
         x, model = x.detach(), called(model)
         threat.radius(x)

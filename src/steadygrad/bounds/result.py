@@ -11,6 +11,7 @@ from torch import Tensor
 from steadygrad.arguments import arithmetic
 from steadygrad.attributions.pixels import count_of, magnitude
 from steadygrad.errors import UsageError
+from steadygrad.precision import widened
 
 Distance = Literal["euclidean", "cosine"]
 Kind = Literal["linearized", "certified"]
@@ -78,7 +79,7 @@ def deviation(distance: Distance, before: Tensor, after: Tensor) -> Tensor:
 
     A zero map is at cosine distance 0 from another and at 1 from any other map.
     """
-    a, b = before.flatten(1).double(), after.flatten(1).double()
+    a, b = (widened(m.flatten(1)) for m in (before, after))
     if distance == "euclidean":
         length: Tensor = torch.linalg.vector_norm(a - b, dim=1)
         return length

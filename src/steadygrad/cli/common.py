@@ -70,7 +70,7 @@ def progress(quiet: bool) -> contextlib.AbstractContextManager[None]:
 
 
 def pick_device(name: str) -> str:
-    """The device to compute on; "auto" takes an accelerator if there is one.
+    """The device to compute on; "auto" takes CUDA, else MPS, else the CPU.
 
     Of several GPUs each process that `torchrun` has started takes its own.
 
@@ -82,7 +82,7 @@ def pick_device(name: str) -> str:
     from steadygrad.training.processes import resolve_device
 
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     local = os.environ.get("LOCAL_RANK", "")
     if name == "cuda" and rank_and_size()[1] > 1 and local.isdecimal():
         name = f"cuda:{int(local) % max(1, torch.cuda.device_count())}"

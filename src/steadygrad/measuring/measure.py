@@ -17,6 +17,7 @@ from steadygrad.errors import UsageError
 from steadygrad.measuring.code_keys import code_of
 from steadygrad.measuring.statistics import Estimate
 from steadygrad.measuring.table import Array, Table
+from steadygrad.precision import moved
 from steadygrad.registry import Method, Registry, describe, label_of
 from steadygrad.threat import Threat
 
@@ -46,7 +47,7 @@ class Batch:
 
     def of(self, name: str) -> Tensor:
         """A given column as a tensor on the device of the inputs."""
-        return torch.from_numpy(self.given[name].copy()).to(self.x.device)
+        return moved(torch.from_numpy(self.given[name].copy()), self.x.device)
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def select(
 @arithmetic
 def curve(sigma: Mapping[str, Tensor]) -> dict[str, float]:
     """The mean sensitivity of each layer, in the order of the layers."""
-    return {name: float(values.double().mean()) for name, values in sigma.items()}
+    return {name: float(values.cpu().double().mean()) for name, values in sigma.items()}
 
 
 @arithmetic

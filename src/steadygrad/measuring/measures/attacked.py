@@ -15,6 +15,7 @@ from steadygrad.calling import logits_of
 from steadygrad.classifier import predict
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.measuring.table import Array
+from steadygrad.precision import widened
 from steadygrad.registry import label_of
 from steadygrad.threat import Threat, linf, per_sample
 
@@ -118,7 +119,7 @@ class Attacked(Measure):
             **_judged(model, clean, inputs, y, threat, seeds),
             "success": found["success"] | mistake,
             "broken_by": np.array([names[number] for number in by.tolist()]),
-            "distance": torch.where(mistake, 0.0, found["distance"].double()),
+            "distance": torch.where(mistake, 0.0, widened(found["distance"])),
             **{name: found[name] for name in ("forwards", "backwards", "zero_gradient")},
             "input": inputs,
         }
@@ -183,7 +184,7 @@ class Transferred(Measure):
         columns = _judged(model, predict(model, x, batch.seeds), points, y, self.threat, batch.seeds)
         mistake = columns["clean_prediction"] != y
         success = ((columns["prediction"] != y) & self.threat.allows(x, points)) | mistake
-        distance = torch.where(mistake, 0.0, self.threat.distance(points - x).double())
+        distance = torch.where(mistake, 0.0, widened(self.threat.distance(points - x)))
         name = label_of(self.attack)
         return {
             **columns,
@@ -210,5 +211,11 @@ def _judged(
         "prediction": found[0],
         "confidence": found[1],
         "rounded_success": coarse[0] != y,
-        "eps": torch.as_tensor(torch.nan if threat.eps is None else threat.eps, dtype=torch.float64).expand(len(y)),
+        "eps": _radii(threat).expand(len(y)),
     }
+
+
+def _radii(threat: Threat) -> Tensor:
+    """One radius or one per sample, NaN in a search for the smallest change."""
+    eps = torch.nan if threat.eps is None else threat.eps
+    return eps.cpu().double() if isinstance(eps, Tensor) else torch.tensor(eps, dtype=torch.float64)

@@ -14,6 +14,7 @@ from steadygrad import randomness
 from steadygrad.attacks.expectation import draws_of
 from steadygrad.classifier import frozen
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
+from steadygrad.precision import widened
 
 
 @MEASURES.register(
@@ -70,7 +71,7 @@ class NoiseTurned(Measure):
         model, x, (low, high) = models[0], batch.x, self.bounds
         with frozen(model, batch.seeds), torch.no_grad():
             logits = model(x)
-            two = logits.double().topk(2, dim=1).values
+            two = widened(logits).topk(2, dim=1).values
             turned = torch.zeros(len(x), dtype=torch.bool, device=x.device)
             for draw in range(self.draws):
                 noise = self.size * (high - low) * (2 * randomness.uniform(batch.seeds, x, draw) - 1)

@@ -16,6 +16,7 @@ from steadygrad.classifier import predict
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.measuring.table import Array
+from steadygrad.precision import wide
 from steadygrad.threat import Threat
 
 GRID = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5, 2.0)
@@ -82,10 +83,10 @@ class Curve(Measure):
         place, forwards, backwards = smallest_in_grid(
             self.attack, model, x, y, threat, self.grid, batch.seeds, known, stood
         )
-        radii = torch.tensor([*self.grid, torch.inf, 0.0], dtype=torch.float64, device=x.device)
+        radii = torch.tensor([*self.grid, torch.inf, 0.0], dtype=torch.float64)
         prediction, confidence = predict(model, x, batch.seeds)
         return {
-            "radius": radii[place],  # -1, a clean mistake, takes the last entry
+            "radius": radii[place.cpu()],  # -1, a clean mistake, takes the last entry
             "clean_prediction": prediction,
             "clean_confidence": confidence,
             "forwards": forwards,
@@ -114,14 +115,14 @@ def smallest_in_grid(
     at which the attack is known to leave the sample standing: the search ends there, as it would find that again.
     Returns places, forwards and backwards, all (N,).
     """
-    radii = torch.tensor(grid, dtype=torch.float64, device=x.device)
+    radii = torch.tensor(grid, dtype=wide(x.device), device=x.device)
     smallest = torch.full((len(x),), len(grid), device=x.device)
     if known is not None:
         smallest = torch.where(known == 0, -1, _place(radii, known))
     forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     backwards = torch.zeros_like(forwards)
     # The first place above all radii at which the attack failed.
-    least = torch.zeros_like(smallest) if stood is None else torch.searchsorted(radii, stood.to(radii) * (1 + 1e-9))
+    least = torch.zeros_like(smallest) if stood is None else torch.searchsorted(radii, stood.to(radii) * (1 + 1e-6))
     rows = (smallest > least).nonzero().squeeze(1)
     while len(rows):
         below = smallest[rows] - 1

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from steadygrad.classifier import frozen
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.measuring.table import Table
+from steadygrad.precision import widened
 
 
 @MEASURES.register(
@@ -37,10 +38,10 @@ class FirstNorm(Measure):
         def look(module: nn.Module, args: Any) -> None:
             if seen or not isinstance(args[0], Tensor) or len(args[0]) < len(batch.x):
                 return
-            x = args[0][: len(batch.x)].detach().double()  # a batch may have been filled up
+            x = widened(args[0][: len(batch.x)].detach())  # a batch may have been filled up
             x = x.flatten(2) if x.ndim > 2 else x[:, :, None]
             middle, spread = (
-                cast(Tensor, value).double()[:, None] for value in (module.running_mean, module.running_var)
+                widened(cast(Tensor, value))[:, None] for value in (module.running_mean, module.running_var)
             )
             z = (x - middle) / (spread + cast(float, module.eps)).sqrt()
             seen.append((z.mean(2), z.square().mean(2)))

@@ -17,6 +17,7 @@ from steadygrad.bounds.result import Distance, Kind, cosine_bound
 from steadygrad.classifier import predict
 from steadygrad.errors import Failure, UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
+from steadygrad.precision import widened
 from steadygrad.threat import Threat
 
 DISTANCES: tuple[Distance, ...] = ("euclidean", "cosine")
@@ -54,12 +55,12 @@ class BoundedMaps(Measure):
         target = predict(model, x, batch.seeds)[0]
         found = self.bound(model, x, target, self.threat, generator=batch.seeds)
         length = length_of(self.bound.attribution(model, x, target))
-        return {"upper": found.upper.double(), "lower": found.lower.double(), "length": length}
+        return {"upper": widened(found.upper), "lower": widened(found.lower), "length": length}
 
 
 def length_of(maps: Tensor) -> Tensor:
-    """The l2 norm (N,) of maps (N, *), in float64."""
-    length: Tensor = torch.linalg.vector_norm(maps.flatten(1).double(), dim=1)
+    """The l2 norm (N,) of maps (N, *), in the widest type of the device."""
+    length: Tensor = torch.linalg.vector_norm(widened(maps.flatten(1)), dim=1)
     return length
 
 
@@ -151,4 +152,4 @@ def _certified(
 
 def _finite(upper: Tensor) -> Tensor:
     # No number is no bound.
-    return torch.nan_to_num(upper.double(), nan=math.inf, posinf=math.inf)
+    return torch.nan_to_num(widened(upper), nan=math.inf, posinf=math.inf)

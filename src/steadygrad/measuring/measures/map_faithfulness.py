@@ -61,7 +61,7 @@ class MapFaithfulness(Measure):
         found["deletion below chance"] = chance["deletion"] - found["deletion"]
         found["insertion above chance"] = found["insertion"] - chance["insertion"]
         pictures = {"input": x, "map": maps, "reference": salience}
-        return {**{name: found[name].double() for name in FAITHFUL}, **pictures}
+        return {**{name: found[name].cpu().double() for name in FAITHFUL}, **pictures}
 
 
 @MEASURES.register(
@@ -91,4 +91,4 @@ class RandomizedLayers(Measure):
         if base_of(models[0]) is not models[0]:
             raise UsageError(DRAWN_ANEW)
         found = parameter_randomization(self.attribution, models[0], batch.x, seed=self.seed)
-        return {f"after {layer}": values.double() for layer, values in zip(found.layers, found.similarity)}
+        return {f"after {layer}": values.cpu().double() for layer, values in zip(found.layers, found.similarity)}

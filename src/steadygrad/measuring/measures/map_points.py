@@ -24,6 +24,7 @@ from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
 from steadygrad.measuring.measures.map_bounds import DISTANCES, KINDS, length_of
 from steadygrad.memory import at_once
+from steadygrad.precision import exact, widened
 from steadygrad.threat import Threat, per_sample
 
 BINS = 20
@@ -112,7 +113,7 @@ def _empty(x: Tensor) -> _Tally:
     counts = ["tried", "kept", "unexplained", *(f"over_{d}_{kind}" for d in DISTANCES for kind in KINDS)]
     return {
         **{name: zero.clone() for name in counts},
-        **{f"deviation_{d}": zero.double() for d in DISTANCES},
+        **{f"deviation_{d}": widened(zero) for d in DISTANCES},
         "excess": zero[:, None].repeat(1, BINS + 1),
         "furthest": x.clone(),
     }
@@ -133,11 +134,12 @@ class _Known:
         path = path_of(attribution)
         points = at_once(len(x) * len(path.nodes), x.shape[1:], x.device, order=2)
         self.tangent = Jacobian(model, path, x, target, points)
-        self.exact = copy.deepcopy(model).double()
+        self.exact = copy.deepcopy(model).to(exact(x).device).double()
         self.exact_clean = self._exact_maps(x, target)
 
     def _exact_maps(self, points: Tensor, target: Tensor) -> Tensor:
-        return self.attribution.maps(self.exact, points.double(), target, create_graph=False)
+        points = exact(points)
+        return self.attribution.maps(self.exact, points, target.to(points.device), create_graph=False)
 
     def count(self, tally: _Tally, clean: Tensor, points: Tensor, maps: Tensor, kept: Tensor) -> None:
         """Count points (N, *) with their maps; `kept` (N,) are those that count."""
@@ -163,23 +165,24 @@ class _Known:
         rows = near.nonzero().flatten()
         if len(rows):
             maps = self._exact_maps(points[rows], self.target[rows])
-            beyond = deviation(distance, self.exact_clean[rows], maps) > self.bounds[distance, "certified"][rows]
-            near = near.index_copy(0, rows, beyond)
+            before = self.exact_clean[rows.to(maps.device)]
+            beyond = deviation(distance, before, maps) > exact(self.bounds[distance, "certified"][rows])
+            near = near.index_copy(0, rows, beyond.to(near.device))
         return near
 
     def _explain(
         self, tally: _Tally, over: Mapping[Distance, Tensor], moved: Tensor, points: Tensor, maps: Tensor, clean: Tensor
     ) -> None:
         """The point on the tangent must be within the linearized bound; the remainder is the way from there."""
-        first = self.tangent.apply((points - self.x).flatten(1)).double()
-        before = clean.flatten(1).double()
+        first = widened(self.tangent.apply((points - self.x).flatten(1)))
+        before = widened(clean.flatten(1))
         for distance, rows in over.items():
             limit = self.bounds[distance, "linearized"]
             wrong = deviation(distance, before, before + first) > limit * (1 + _TOLERANCE)
             tally["unexplained"] += rows & wrong
-        rest = torch.linalg.vector_norm(maps.flatten(1).double() - before - first, dim=1)
+        rest = torch.linalg.vector_norm(widened(maps.flatten(1)) - before - first, dim=1)
         excess = moved - self.bounds["euclidean", "linearized"]
-        share = (excess / rest.clamp_min(1e-300) * BINS).floor().clamp(0, BINS).long()
+        share = (excess / rest.clamp_min(torch.finfo(rest.dtype).tiny) * BINS).floor().clamp(0, BINS).long()
         tally["excess"].scatter_add_(1, share[:, None], over["euclidean"].long()[:, None])
 
 

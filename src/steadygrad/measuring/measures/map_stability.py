@@ -60,6 +60,6 @@ class MapStability(Measure):
             for attribution, map_before in zip(self.attributions, before):
                 after = attribution(model, points, target)
                 for name, row in SIMILARITY_OF_MAPS.items():
-                    found = row.function(map_before, after).double()
+                    found = row.function(map_before, after).cpu().double()
                     columns[self.column(attribution, way, name)] = found
         return columns

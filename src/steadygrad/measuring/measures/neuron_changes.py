@@ -18,6 +18,7 @@ from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
 from steadygrad.measuring.table import Array, Table
 from steadygrad.neurons import Layers
+from steadygrad.precision import wide
 from steadygrad.threat import Threat
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class NeuronChanges(Measure):
         columns: dict[str, Tensor] = {}
         for layer, values in before.items():
             change = neurons.change(values, after[layer]).cpu()
-            size = values.abs().flatten(1).mean(1, dtype=torch.float64).cpu()
+            size = values.abs().flatten(1).mean(1, dtype=wide(values.device)).cpu()
             if not (torch.isfinite(change).all() and torch.isfinite(size).all()):
                 raise UsageError(f"layer {layer!r} puts out values that are not finite")
             columns |= {f"change: {layer}": change, f"size: {layer}": size}

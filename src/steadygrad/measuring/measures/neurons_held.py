@@ -80,7 +80,9 @@ class NeuronsHeld(Measure):
             with neurons.patched(model, clean, chosen) if patched else neurons.switched_off(model, chosen):
                 return predict(model, points)[0] == batch.y
 
-        return {choice: torch.stack(list(map(right, several))).double().mean(0) for choice, several in sets.items()}
+        return {
+            choice: torch.stack(list(map(right, several))).cpu().double().mean(0) for choice, several in sets.items()
+        }
 
 
 def shares_right(tables: Tables, model: str, pairs: Table, sigma: Array, measure: NeuronsHeld) -> dict[str, Array]:

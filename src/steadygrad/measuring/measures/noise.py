@@ -20,6 +20,7 @@ from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.measuring.statistics import Estimate, mean
 from steadygrad.measuring.table import Table
 from steadygrad.memory import at_once
+from steadygrad.precision import wide, widened
 from steadygrad.threat import Threat, linf, per_sample
 
 _BISECTIONS = 12
@@ -107,7 +108,7 @@ def noise_insensitivity(
         raise UsageError(f"draws must be at least 1 and eps positive, got draws={draws} and eps={eps}")
     x = x.detach()
     seeds = randomness.sample_seeds(len(x), generator)
-    total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    total = torch.zeros(len(x), dtype=wide(x.device), device=x.device)
     with frozen(model, seeds) as model, torch.no_grad():
         logits = model(x)
         check_logits(logits, len(x))
@@ -115,7 +116,7 @@ def noise_insensitivity(
         clean = _loss(logits, y)
         for draw in range(draws):
             points = threat.random(x, seeds, draw)
-            size = (points - x).flatten(1).abs().amax(1).double()
+            size = widened((points - x).flatten(1).abs().amax(1))
             change = (_loss(model(points), y) - clean).abs()
             # A pixel at its bound may stay where it is; a point that has not moved says nothing.
             total += torch.where(size > 0, change / torch.where(size > 0, size, 1.0), 0.0)
@@ -123,7 +124,7 @@ def noise_insensitivity(
 
 
 def _loss(logits: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(logits.double(), y, reduction="none")
+    return F.cross_entropy(widened(logits), y, reduction="none")
 
 
 def directions(count: int, x: Tensor, seed: int = 0) -> Tensor:
@@ -180,7 +181,7 @@ def boundary_distance(
     count = min(1000, x[0].numel()) if count is None else count
     chunk = at_once(chunk, x.shape[1:], x.device)
     x, basis = x.detach(), directions(count, x, seed)
-    found = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
+    found = torch.full((len(x),), torch.inf, dtype=wide(x.device), device=x.device)
     with frozen(model) as model, torch.no_grad():
         logits = model(x)
         check_logits(logits, len(x))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from steadygrad.calling import samples_may_fail
 from steadygrad.classifier import frozen
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
+from steadygrad.precision import widened
 from steadygrad.readable import readable
 
 _LONGEST = 120  # letters of a reason
@@ -78,4 +79,4 @@ class LogProbabilities(Measure):
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         with frozen(models[0], batch.seeds), torch.no_grad():
-            return {"log_probabilities": models[0](batch.x).double().log_softmax(1).float()}
+            return {"log_probabilities": widened(models[0](batch.x)).log_softmax(1).float()}

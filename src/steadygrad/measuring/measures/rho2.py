@@ -17,6 +17,7 @@ from steadygrad.classifier import frozen, predict
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.measuring.statistics import Estimate, mean
 from steadygrad.measuring.table import Table
+from steadygrad.precision import widened
 
 FIVE_STEPS = DeepFool(steps=5, overshoot=0.02, candidates=9)
 """DeepFool as the score is defined by Yan et al. 2018: five steps, overshoot 0.02, the nine likeliest classes."""
@@ -71,5 +72,5 @@ def mean_ratio(table: Table, norm: str = "norm") -> Estimate | None:
 
 
 def _norm(x: Tensor) -> Tensor:
-    size: Tensor = torch.linalg.vector_norm(x.double().flatten(1), dim=1)
+    size: Tensor = torch.linalg.vector_norm(widened(x).flatten(1), dim=1)
     return size
