@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "deepfool": {"steps": 8},
     "ddn": {"steps": 30},
     "fmn": {"steps": 12},
+    "sigma_zero": {"steps": 12},
     "universal": {"steps": 10},
     "standard": {"steps": 2, "queries": 4, "targets": 2},
 }

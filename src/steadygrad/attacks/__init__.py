@@ -22,6 +22,7 @@ from steadygrad.attacks.minimum_norm import DDN as DDN
 from steadygrad.attacks.minimum_norm import FMN as FMN
 from steadygrad.attacks.momentum import MIFGSM as MIFGSM
 from steadygrad.attacks.pgd import PGD as PGD
+from steadygrad.attacks.sigma_zero import SigmaZero as SigmaZero
 from steadygrad.attacks.sign import BIM as BIM
 from steadygrad.attacks.sign import FGSM as FGSM
 from steadygrad.attacks.sign import RandomNoise as RandomNoise

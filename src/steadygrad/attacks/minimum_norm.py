@@ -17,7 +17,7 @@ from steadygrad.threat import Threat, per_sample
 from steadygrad.values import Count, Fraction, Positive
 
 
-def _cosine(start: float, end: float, i: int, steps: int) -> float:
+def cosine(start: float, end: float, i: int, steps: int) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * i / max(1, steps))) / 2
 
 
@@ -65,7 +65,7 @@ class DDN(Attack):
             delta, slope, radius = run.drop_solved(delta, slope, radius)
             if len(run.index) == 0:
                 return None
-            delta = delta + _cosine(1.0, 0.01, i, self.steps) * (high - low) * _unit(slope)
+            delta = delta + cosine(1.0, 0.01, i, self.steps) * (high - low) * _unit(slope)
             radius = torch.where(run.wrong, radius * (1 - self.gamma), radius * (1 + self.gamma))
             delta = per_sample(radius, delta) * _unit(delta)
             delta = (run.x + delta).clamp(low, high) - run.x
@@ -110,9 +110,9 @@ class FMN(Attack):
             delta, slope, radius = run.drop_solved(delta, slope, radius)
             if len(run.index) == 0:
                 return None
-            gamma = _cosine(self.gamma, self.gamma_last, i, self.steps)
+            gamma = cosine(self.gamma, self.gamma_last, i, self.steps)
             radius = _next_radius(run, run.threat, radius, gamma, delta, slope)
-            moved = delta + _cosine(self.step, self.last, i, self.steps) * (high - low) * _unit(slope)
+            moved = delta + cosine(self.step, self.last, i, self.steps) * (high - low) * _unit(slope)
             moved = (run.x + moved).clamp(low, high)
             within = torch.minimum(radius, run.threat.largest(run.x).to(radius.dtype))
             delta = run.threat.shrunk(within).constrain(run.x, moved) - run.x
