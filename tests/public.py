@@ -370,7 +370,7 @@ MORE: dict[str, tuple[Any, ...]] = {"bootstrap": ([1.0, 2.0, 4.0],), "in_chunks"
 PLAIN = ("Threat", "Dataset", "Table")
 """Dataclasses that are made from values, not from settings."""
 
-SETTINGS: dict[str, Any] = {"eps": 0.1, "weight": 0.1, "parts": (sg.defenses.Plain(),), "projections": 1}
+SETTINGS: dict[str, Any] = {"eps": 0.1, "sigma": 0.1, "weight": 0.1, "parts": (sg.defenses.Plain(),), "projections": 1}
 CHEAP: dict[str, int] = {
     "steps": 1,
     "queries": 3,
@@ -379,6 +379,8 @@ CHEAP: dict[str, int] = {
     "search_steps": 1,
     "samples": 1,
     "grid": 2,
+    "n0": 5,
+    "n": 10,
 }
 
 

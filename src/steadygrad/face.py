@@ -22,6 +22,7 @@ from steadygrad.classifier import Classifier as Classifier
 from steadygrad.classifier import frozen as frozen
 from steadygrad.errors import Failure as Failure
 from steadygrad.errors import UsageError as UsageError
+from steadygrad.randomized_smoothing import RandomizedSmoothing as RandomizedSmoothing
 from steadygrad.smoothing import smooth as smooth
 from steadygrad.threat import Threat as Threat
 from steadygrad.threat import l0 as l0

@@ -60,6 +60,14 @@ def room_for(samples: int | None) -> Iterator[None]:
         _fit.reset(token)
 
 
+@contextlib.contextmanager
+def room_times(factor: int) -> Iterator[None]:
+    """Within the block so many times as many samples fit, where that is known: of what a sample has inside a model."""
+    fit = _fit.get()
+    with room_for(None if fit is None else fit * factor):
+        yield
+
+
 def need(model: nn.Module, x: Tensor, *, order: int = 1) -> float | None:
     """Bytes that a pass of a frozen model holds for a sample at its peak, by one forward of samples (N, *).
 

@@ -46,6 +46,8 @@ SETTINGS: dict[str, Any] = {
     "layers": (LAYER,),
     "neuron": 0,
     "saliency": Saliency(),
+    "sigma": 0.1,
+    "smoothing": sg.RandomizedSmoothing(0.1, n0=5, n=20),
     "units": 16,
 }
 
@@ -147,6 +149,8 @@ def of_the_rest() -> Iterator[tuple[str, Call]]:
     yield "neurons", lambda m, x, y: sg.neurons.sensitivity(m, x, x * 0.9, layers=(LAYER,))
     yield "movers", lambda m, x, y: sg.neurons.movers(m, x, x * 0.9, LAYER, 0, count=2).change
     yield "smoothed", lambda m, x, y: Saliency(of="loss")(sg.smooth(m, 10.0), x, y)
+    smoothing = sg.RandomizedSmoothing(0.1, draws=3)
+    yield "soft vote", lambda m, x, y: Saliency(of="loss")(smoothing(m), x, y)
     yield "noise", lambda m, x, y: RandomNoise(draws=2)(m, x, y, sg.linf(0.3)).distance
 
 

@@ -66,6 +66,17 @@ def test_the_cost_is_told_and_nothing_is_written(trained: Path, tmp_path: Path) 
     assert "--fail-under" in refused(2, *asked, "--fail-under", "robust=0.5")
 
 
+def test_a_model_is_audited_under_noise_by_its_own_name(trained: Path, tmp_path: Path) -> None:
+    asked = ("audit", f"plain={trained}", *AUDIT, "--norm", "l2", "--gallery", "0", "--out", tmp_path / "run")
+    told = done(*asked, "--smoothed", "sigma=0.1,n=50,n0=10,draws=2").out
+    assert max(len(line) for line in told.splitlines() if "%" in line) <= 80
+    (model,) = read_json(tmp_path / "run" / "summary.json")[0]["models"]
+    assert (model["name"], model["file"]) == ("plain, smoothed", str(trained))
+    assert (model["smoothed"]["sigma"], model["smoothed"]["n"]) == (0.1, 50)
+    assert "sigma must be positive and finite, got 0" in refused(2, *asked, "--smoothed", "0")
+    assert "there is no setting of smoothed 'm'" in refused(2, *asked, "--smoothed", "sigma=0.1,m=3")
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

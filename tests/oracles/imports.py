@@ -25,7 +25,7 @@ FLOORS = [
     {"models"},
     {"data"},
     {"curvature"},
-    {"smoothing"},
+    {"smoothing", "randomized_smoothing"},
     {"derivatives", "smooth_forms"},
     {"classifier"},
     {"weights"},

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from steadygrad.attacks.expectation import draws_of
+from steadygrad.attacks.expectation import network_of
 from steadygrad.attacks.losses import is_adversarial
 from steadygrad.threat import Threat
 
@@ -79,5 +79,5 @@ def judge(
         logits = torch.cat([model(torch.cat([candidates[part], x[part]]))[: len(part)] for part in parts])
     success[rows] = is_adversarial(logits, y[rows], target[rows] if target is not None else None)
     success &= threat.allows(x, candidates)
-    passes[rows] = 2 * draws_of(model)
+    passes[rows] = 2 * network_of(model)[1]
     return success, passes

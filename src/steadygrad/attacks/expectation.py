@@ -11,6 +11,7 @@ from steadygrad import randomness
 from steadygrad.arguments import Inputs, public
 from steadygrad.calling import logits_of
 from steadygrad.classifier import check_inputs, frozen
+from steadygrad.randomized_smoothing import SmoothedModel
 from steadygrad.values import Count, Limit
 
 Calls = Annotated[int, Limit("at least 2", lambda value: value >= 2)]
@@ -69,10 +70,16 @@ def expected(model: nn.Module, x: Inputs, draws: Count = DRAWS) -> nn.Module:
 
 
 def draws_of(model: nn.Module) -> int:
-    """How many draws, each a pass through the network, a call of the model averages: 1 unless it is an expectation."""
+    """How many draws of a randomized model a call averages: 1 unless it is an expectation."""
     return model.passes if isinstance(model, Expectation) else 1
 
 
 def base_of(model: nn.Module) -> nn.Module:
     """The model inside an expectation; any other model itself."""
     return model.model if isinstance(model, Expectation) else model
+
+
+def network_of(model: nn.Module) -> tuple[nn.Module, int]:
+    """The network inside what averages it, and how many passes through it a call takes; any other model, and 1."""
+    inner, passes = base_of(model), draws_of(model)
+    return (inner.model, passes * inner.smoothing.draws) if isinstance(inner, SmoothedModel) else (inner, passes)

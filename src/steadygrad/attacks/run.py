@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.attacks.attack_result import AttackResult, judge
-from steadygrad.attacks.expectation import draws_of
+from steadygrad.attacks.expectation import network_of
 from steadygrad.attacks.losses import attack_loss, margin, wrong_by
 from steadygrad.attacks.targets import resolve_target
 from steadygrad.calling import eagerly
@@ -71,7 +71,7 @@ class Run:
         self._poll_every = 1 if waits_for_nothing(x) else 5
         self._since_poll = 0
         self._checked = False
-        self._cost = draws_of(case.model)
+        self._cost = network_of(case.model)[1]
         self._highest = -self.best
 
     @property

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad import readable
-from steadygrad.attacks.expectation import base_of, draws_of, expected
-from steadygrad.classifier import Classifier, check_inputs, check_logits, classifier_in, frozen
+from steadygrad.attacks.expectation import base_of, draws_of, expected, network_of
+from steadygrad.classifier import Classifier, bounds_of, check_inputs, check_logits, classifier_in, frozen
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError, out_of_memory
 from steadygrad.measuring.runner import borrowed
 from steadygrad.models.class_names import match_classes
 from steadygrad.models.units import within
+from steadygrad.randomized_smoothing import SmoothedModel
 from steadygrad.threat import Threat
 
 
@@ -108,7 +109,14 @@ def agreeing(
     Raises:
         UsageError: shape, bounds or classes do not fit the data or the threat.
     """
-    known, name = classifier_in(model), name or named(model)
+    name = name or named(model)
+    if isinstance(model, SmoothedModel):
+        found = agreeing(model.model, data, threat, device, name=name, of_data_only=of_data_only)
+        # Its noise is in the units of its inputs, which may be scaled for it.
+        (low, high), (first, last) = bounds_of(model) or data.bounds, data.bounds
+        smoothing = dataclasses.replace(model.smoothing, sigma=model.smoothing.sigma * (last - first) / (high - low))
+        return dataclasses.replace(found, model=smoothing(found.model))
+    known = classifier_in(model)
     if known is not None and known.input_shape is not None and known.input_shape != data.shape:
         raise UsageError(f"{name} takes inputs of shape {known.input_shape}, {data.name} has {data.shape}")
     if threat.bounds != data.bounds:
@@ -223,9 +231,11 @@ def fitting_all(models: Mapping[str, nn.Module], data: Dataset, **how: Any) -> d
 def about_model(fitted: Fitted, weights: str, file: str | None) -> dict[str, Any]:
     """What the summary says of a model besides numbers."""
     model = fitted.model
+    averaged = base_of(model)
     return {
         "file": file,
-        "architecture": getattr(base_of(model), "architecture", None),
+        "architecture": getattr(network_of(model)[0], "architecture", None),
+        "smoothed": dataclasses.asdict(averaged.smoothing) if isinstance(averaged, SmoothedModel) else None,
         "draws": draws_of(model),
         "gradients": fitted.gradients,
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from steadygrad import progress
 from steadygrad.arguments import public
+from steadygrad.attacks.expectation import network_of
 from steadygrad.audit.prepared import Prepared, prepared
 from steadygrad.calling import logits_of
 from steadygrad.classifier import frozen
@@ -263,7 +264,7 @@ def _spread(table: Table, groups: list[list[int]], order: Sequence[int], keep: f
 
 @contextlib.contextmanager
 def _counted(models: Sequence[nn.Module]) -> Iterator[list[int]]:
-    """Samples that pass forwards and backwards through the models within the block."""
+    """Samples that pass forwards and backwards through the networks of models within the block."""
     passes = [0, 0]
 
     def back(gradient: Tensor) -> None:
@@ -275,7 +276,8 @@ def _counted(models: Sequence[nn.Module]) -> Iterator[list[int]]:
             if output.requires_grad:
                 output.register_hook(back)  # type: ignore[no-untyped-call]
 
-    handles = [model.register_forward_hook(forth) for model in {id(m): m for m in models}.values()]
+    networks = {id(network): network for network, _ in map(network_of, models)}
+    handles = [model.register_forward_hook(forth) for model in networks.values()]
     try:
         yield passes
     finally:
@@ -327,7 +329,7 @@ def _one_pass(runner: Runner, name: str, gradients: bool, places: Sequence[int])
     return _Pass(
         size,
         held * size if held is not None and math.isfinite(held) else None,
-        min(seconds) / size / (2 if gradients else 1),
+        min(seconds) / size / (2 if gradients else 1) / network_of(runner.models[name])[1],
     )
 
 

@@ -17,6 +17,7 @@ from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.audit.checks.validity import Subject, checks
 from steadygrad.audit.checks.verdict import UNCHECKED, Verdict, attack_verdict, too_few, verdict
 from steadygrad.audit.records import accuracy, fallen, records, records_of_curve, robust_accuracy, success_rate
+from steadygrad.audit.smoothed import smoothed
 from steadygrad.audit.suspicions import suspicions
 from steadygrad.files import key
 from steadygrad.measuring.measure import settings_of
@@ -170,6 +171,14 @@ class ModelSummary:
             "robust": worst.plain(),
             "verdict": judged.plain(),
             "by_class": self._by_class(),
+            "smoothed": smoothed(
+                self.tables,
+                self.name,
+                self.about.get("smoothed"),
+                plan.threat,
+                self.data["shape"],
+                fallen([self.records]),
+            ),
             "eligibility": judged.eligibility(),
             "attacks": [self._attack(a, worst.value) for a in self.suite],
             "broken_by": self._broken_by(),

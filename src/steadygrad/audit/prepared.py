@@ -93,9 +93,13 @@ def prepared(
     about = {"name": data.name, "split": data.split, "samples": len(data), "fingerprint": data.fingerprint}
     counts = [part.labels.bincount(minlength=len(data.classes)).tolist() for part in (data, whole)]
     middle = None if center is None else key(center.double().flatten().tolist())
-    config = {**plan.plain(), "models": weights, "data": about, "center": middle}
+    models_about = {name: about_model(found, weights[name], files.get(name)) for name, found in fitted.items()}
+    told = {
+        name: f"{weights[name]}{f', smoothed: {s}' if (s := models_about[name]['smoothed']) else ''}" for name in fitted
+    }
+    config = {**plan.plain(), "models": told, "data": about, "center": middle}
     facts = Facts(
-        {name: about_model(found, weights[name], files.get(name)) for name, found in fitted.items()},
+        models_about,
         {
             **about,
             "available": len(whole),

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from steadygrad.audit.schema_maps import Explained, Neurons
+from steadygrad.audit.schema_smoothed import Smoothed
 from steadygrad.audit.schema_values import (
     AttackVerdict,
     Count,
@@ -210,6 +211,9 @@ class Model(Part):
     )
     further: dict[str, Further] = Field(
         description='further measures by their name in `steadygrad list measures`: "noise_insensitivity" (within linf)'
+    )
+    smoothed: Smoothed | None = Field(
+        None, description="what is certified of a smoothed classifier; null for a model without noise"
     )
     corruptions: Corruptions | None = Field(description="null, or what `--corruptions` found")
     explanations: list[MapSimilarity] = Field(description="how far explanations move with the prediction's attack")

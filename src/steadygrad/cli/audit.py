@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from steadygrad.audit.cost import AuditCost
     from steadygrad.classifier import Classifier
     from steadygrad.data.data_plan import DataPlan
+    from steadygrad.randomized_smoothing import RandomizedSmoothing
 
 SAMPLES = 500
 """How many are audited where nothing else is said."""
@@ -82,6 +83,12 @@ def audit(
         bool,
         typer.Option("--plan", metavar="", help="Print what it will cost, from a trial on a few samples, and end."),
     ] = False,
+    smoothed: Annotated[
+        str | None,
+        typer.Option(
+            help="Audit each model under Gaussian noise, and certify it: its sigma, or sigma=0.25,n=1000,alpha=0.01."
+        ),
+    ] = None,
     fail_under: FailUnder = None,
     junit: Junit = None,
     json: Json = False,
@@ -105,6 +112,8 @@ def audit(
       steadygrad audit runs/lenet --data mnist --fail-under robust=0.4
 
       steadygrad audit runs/lenet --data mnist --suite standard --plan
+
+      steadygrad audit runs/lenet --data mnist --norm l2 --eps 0.5 --smoothed 0.25
     """
     file = {} if config is None else read_toml(config)
     # A run's own file says in tables what its models and data were, and not where they lie.
@@ -120,7 +129,7 @@ def audit(
     from steadygrad.engines import Local
     from steadygrad.models.model_plan import ModelPlan
 
-    demands = demands_of(fail_under, junit)
+    demands, smoothing = demands_of(fail_under, junit), None if smoothed is None else smoothing_of(smoothed)
     if plan and demands:
         raise UsageError("--plan makes no audit: leave out --fail-under and --junit, or --plan")
     of_data = {name: file.pop(name) for name in DataPlan.model_fields if name in file}
@@ -133,6 +142,9 @@ def audit(
     with progress(quiet):
         named, files, dataset = load_named(models, weights, where_from, ModelPlan.read(module), trust=trust)
         center = mean_training_image(where_from, next(iter(named.values()))) if centered and not plan else None
+        if smoothing is not None:
+            named = {f"{name}, smoothed": smoothing(model) for name, model in named.items()}
+            files = {f"{name}, smoothed": file for name, file in files.items()}
         how: dict[str, Any] = {"center": center, **settings.given(), "device": where}
         threat = replace(settings.threat, bounds=dataset.bounds)
         if plan:
@@ -194,6 +206,20 @@ def show_cost(cost: AuditCost, json: bool) -> None:
         f"about {duration(cost.seconds)} in one process of this machine, told from a trial on {cost.tried} of "
         f"{cost.samples:,} samples; leave out what is not needed (steadygrad audit --help)"
     )
+
+
+def smoothing_of(text: str) -> RandomizedSmoothing:
+    """What `--smoothed` says: the sigma of the noise, or several settings.
+
+    >>> smoothing_of("1/4").sigma, smoothing_of("sigma=0.5,n=1000").n
+    (0.25, 1000)
+    """
+    from steadygrad.randomized_smoothing import RandomizedSmoothing
+    from steadygrad.registry import configure, parse_settings
+
+    example = "sigma=0.25,n=1000,alpha=0.01"
+    settings = parse_settings(text if "=" in text else f"sigma={text}", f"--smoothed {text}", example)
+    return configure(RandomizedSmoothing, "smoothed", settings)
 
 
 def mean_training_image(source: DataPlan, like: Classifier) -> Tensor:

@@ -15,6 +15,7 @@ from steadygrad.defenses.defense import Step as Step
 from steadygrad.defenses.defense import Sum as Sum
 from steadygrad.defenses.defense import parse as parse
 from steadygrad.defenses.distillation import Distillation as Distillation
+from steadygrad.defenses.gaussian_noise import GaussianNoise as GaussianNoise
 from steadygrad.defenses.input_gradient import InputGradientPenalty as InputGradientPenalty
 from steadygrad.defenses.jacobian_penalty import JacobianPenalty as JacobianPenalty
 from steadygrad.defenses.parseval import Parseval as Parseval

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from steadygrad import neurons
 from steadygrad.attacks import Attack
-from steadygrad.attacks.expectation import base_of
+from steadygrad.attacks.expectation import network_of
 from steadygrad.classifier import frozen, predict
 from steadygrad.errors import UsageError
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure, settings_of
@@ -60,8 +60,8 @@ class NeuronChanges(Measure):
 
     def __call__(self, models: Sequence[nn.Module], batch: Batch) -> Columns:
         model, x, y = models[0], batch.x, batch.y
-        if base_of(model) is not model:
-            raise UsageError("its activations are drawn anew in every call")
+        if network_of(model)[0] is not model:
+            raise UsageError("its activations are drawn anew in every call, or of several draws of noise")
         changed = self.attack.perturb(model, x, y, self.threat, generator=batch.seeds)
         part = self._part(model, x[:1])
         found: list[dict[str, Tensor]] = []
