@@ -27,6 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "jsma": {"gamma": 0.5},
     "carlini_wagner": {"search_steps": 2, "steps": 12},
     "deepfool": {"steps": 8},
+    "super_deepfool": {"steps": 8},
     "ddn": {"steps": 30},
     "fmn": {"steps": 12},
     "sigma_zero": {"steps": 12},

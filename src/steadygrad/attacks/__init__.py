@@ -28,6 +28,7 @@ from steadygrad.attacks.sign import FGSM as FGSM
 from steadygrad.attacks.sign import RandomNoise as RandomNoise
 from steadygrad.attacks.square import Square as Square
 from steadygrad.attacks.standard import Standard as Standard
+from steadygrad.attacks.super_deepfool import SuperDeepFool as SuperDeepFool
 from steadygrad.attacks.universal import Universal as Universal
 
 # A new file in these folders needs no line here; those above tell editors and type checkers the names.

@@ -52,13 +52,17 @@ class DeepFool(Attack):
             points, gaps, slopes = run.keep(~run.wrong, points, gaps, slopes)
             if len(run.index) == 0:
                 return None
-            low, high = run.threat.bounds
-            # All of the way from the clean input is lengthened, not the last step alone: that one may be so
-            # short that rounding in another batch would undo it.
-            way = nearest_boundary(run.threat.norm, gaps, _free(points, slopes, low, high), 1e-6 * (high - low))
-            total = points - run.x + way
-            points = (run.x + (1 + self.overshoot) * total).clamp(low, high)
+            points = past_boundary(run, points, gaps, slopes, self.overshoot)
         return points
+
+
+def past_boundary(run: Run, points: Tensor, gaps: Tensor, slopes: Tensor, overshoot: float) -> Tensor:
+    """Points (A, *) moved just beyond the nearest linearized boundary, with gaps (A, C) and slopes (A, C, *)."""
+    low, high = run.threat.bounds
+    # All of the way from the clean input is lengthened, not the last step alone: that one may be so
+    # short that rounding in another batch would undo it.
+    way = nearest_boundary(run.threat.norm, gaps, _free(points, slopes, low, high), 1e-6 * (high - low))
+    return (run.x + (1 + overshoot) * (points - run.x + way)).clamp(low, high)
 
 
 def _free(points: Tensor, slopes: Tensor, low: float, high: float) -> Tensor:

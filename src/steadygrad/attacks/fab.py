@@ -68,7 +68,7 @@ class FAB(Attack):
                 run.aim(rank)
                 self._approach(run, restart, restart * classes + rank)
         run.restart()
-        self._refine(run)
+        pull_back(run)
         return None
 
     def _approach(self, run: Run, restart: int, draw: int) -> None:
@@ -114,34 +114,35 @@ class FAB(Attack):
         moved = (1 - pull) * (base + self.eta * from_base) + pull * (x + self.eta * from_clean)
         return ball.within_mask(x, moved.clamp(*ball.bounds).to(x.dtype))
 
-    def _refine(self, run: Run) -> None:
-        """Move the nearest wrong points back along the line to the clean inputs, to just beyond the boundary."""
-        run.keep(torch.isfinite(run.nearest) & (run.nearest > 0))
+
+def pull_back(run: Run) -> None:
+    """Move the nearest wrong points back along the line to the clean inputs, to just beyond the boundary."""
+    run.keep(torch.isfinite(run.nearest) & (run.nearest > 0))
+    if len(run.index) == 0:
+        return
+    assert run.clean_logits is not None
+
+    def margin(logits: Tensor) -> Tensor:
+        assert run.clean_logits is not None
+        found, clean = (attack_loss("margin", z, run.y, run.target, None) for z in (logits, run.clean_logits))
+        return torch.where(torch.isfinite(found), found, -clean)  # no answer counts as wrong
+
+    right = margin(run.clean_logits)
+    start, end = torch.zeros_like(right), torch.ones_like(right)
+    delta = run.found[run.index] - run.x
+    wrong = margin(run.look(run.x + delta))
+    # On the boundary itself rounding decides, and decides otherwise in another batch.
+    aim = _BEYOND * (wrong - right)
+    for _ in range(_REFINEMENTS):
+        share = start + (end - start) * ((right - aim) / (right - wrong).clamp_max(-1e-12)).clamp(0, 1)
+        points = run.x + per_sample(share.to(delta.dtype), delta) * delta
+        value = margin(run.look(points))
+        beyond = run.wrong
+        end, wrong = torch.where(beyond, share, end), torch.where(beyond, value, wrong)
+        start, right = torch.where(beyond, start, share), torch.where(beyond, right, value)
+        end, wrong, start, right, aim, delta = run.drop_solved(end, wrong, start, right, aim, delta)
         if len(run.index) == 0:
             return
-        assert run.clean_logits is not None
-
-        def margin(logits: Tensor) -> Tensor:
-            assert run.clean_logits is not None
-            found, clean = (attack_loss("margin", z, run.y, run.target, None) for z in (logits, run.clean_logits))
-            return torch.where(torch.isfinite(found), found, -clean)  # no answer counts as wrong
-
-        right = margin(run.clean_logits)
-        start, end = torch.zeros_like(right), torch.ones_like(right)
-        delta = run.found[run.index] - run.x
-        wrong = margin(run.look(run.x + delta))
-        # On the boundary itself rounding decides, and decides otherwise in another batch.
-        aim = _BEYOND * (wrong - right)
-        for _ in range(_REFINEMENTS):
-            share = start + (end - start) * ((right - aim) / (right - wrong).clamp_max(-1e-12)).clamp(0, 1)
-            points = run.x + per_sample(share.to(delta.dtype), delta) * delta
-            value = margin(run.look(points))
-            beyond = run.wrong
-            end, wrong = torch.where(beyond, share, end), torch.where(beyond, value, wrong)
-            start, right = torch.where(beyond, start, share), torch.where(beyond, right, value)
-            end, wrong, start, right, aim, delta = run.drop_solved(end, wrong, start, right, aim, delta)
-            if len(run.index) == 0:
-                return
 
 
 def onto_hyperplane(threat: Threat, x: Tensor, slope: Tensor, gain: Tensor) -> Tensor:
