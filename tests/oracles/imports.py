@@ -29,7 +29,7 @@ FLOORS = [
     {"derivatives", "smooth_forms"},
     {"classifier"},
     {"weights"},
-    {"calling", "black_box"},
+    {"calling", "black_box", "quick"},
     {"threat"},
     {
         "arguments",

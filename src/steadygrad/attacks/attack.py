@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from steadygrad.arguments import Inputs, Labels, public
 from steadygrad.attacks.attack_result import AttackResult
 from steadygrad.attacks.bisection import smallest_by_bisection
-from steadygrad.attacks.run import Case, Run, check_threat
+from steadygrad.attacks.run import Case, Run, attacked, check_threat
 from steadygrad.attacks.targets import Target
 from steadygrad.calling import called, samples_may_fail
 from steadygrad.classifier import check_inputs, frozen
@@ -81,10 +81,12 @@ class Attack(Method, abc.ABC):
             return self._run(case)
 
     def _run(self, case: Case) -> AttackResult:
+        return attacked(self._searched, case)
+
+    def _searched(self, case: Case) -> Run:
         run = Run(case, self.ascends, "nearest" if self.minimum_norm else "first hit")
         self._search(run)
-        with samples_may_fail():
-            return run.result()
+        return run
 
     @public
     def perturb(

@@ -17,9 +17,10 @@ from steadygrad.attacks.attack_result import AttackResult, judge
 from steadygrad.attacks.expectation import network_of
 from steadygrad.attacks.losses import attack_loss, margin, wrong_by
 from steadygrad.attacks.targets import resolve_target
-from steadygrad.calling import eagerly
+from steadygrad.calling import eagerly, samples_may_fail
 from steadygrad.classifier import bounds_of, check_inputs, check_logits
 from steadygrad.errors import UsageError
+from steadygrad.quick import USUAL, taking, way_of
 from steadygrad.threat import Threat, per_sample
 
 Goal = Literal["first hit", "nearest", "strongest"]
@@ -73,11 +74,18 @@ class Run:
         self._checked = False
         self._cost = network_of(case.model)[1]
         self._highest = -self.best
+        # The nearest wrong point lies where a narrower type may take one class for the other.
+        self._way = USUAL if goal == "nearest" else way_of(case.model)
 
     @property
     def solved(self) -> Tensor:
         """Which samples of the batch (N,) have a wrong point on record."""
         return torch.isfinite(self.best)
+
+    @property
+    def quick(self) -> bool:
+        """Whether the search runs the model in another way than the judge."""
+        return self._way is not USUAL
 
     @property
     def settled(self) -> Tensor:
@@ -106,7 +114,7 @@ class Run:
     def look(self, points: Tensor) -> Tensor:
         """Logits (A, K) at points (A, *) without a gradient; wrong ones are remembered."""
         with torch.no_grad():
-            logits: Tensor = self.model(points)
+            logits = self._way.guarded(lambda: self._way.run(self.model, points))
         self.forwards[self.index] += self._cost
         self._remember(points, logits)
         return logits
@@ -148,9 +156,27 @@ class Run:
         self, points: Tensor, functions: Callable[[Tensor], Tensor], *, anywhere: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Functions (A, C) of the logits at points (A, *), with their slopes (A, C, *): one forward, C backwards."""
+        points, logits, values, rows = self._way.guarded(lambda: self._passes(points.detach(), functions))
+        self.forwards[self.index] += self._cost
+        self.backwards[self.index] += len(rows) * self._cost
+        self._remember(points, logits)
+        slopes = torch.nan_to_num(torch.stack(rows, 1), nan=0.0, posinf=0.0, neginf=0.0)
+        # A wrong point needs no direction, and some losses are constant beyond the boundary.
+        flat = (slopes == 0).flatten(1).all(1)
+        self.zero_gradient[self.index] |= flat if self.goal == "strongest" else flat & ~self.wrong
+        mask = None if anywhere else self.threat.changeable(self.x)
+        # Where the model gives no answer there is nothing to follow, and no NaN to step to.
+        self.unanswered = ~torch.isfinite(values).all(1)
+        values = torch.where(self.unanswered[:, None], 0.0, values)
+        return values, slopes if mask is None else torch.where(mask[:, None], slopes, 0.0)
+
+    def _passes(
+        self, points: Tensor, functions: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        """The points, their logits, functions (A, C) of these and the slopes (A, *) of each, without a graph."""
         with torch.enable_grad():
-            points = points.detach().requires_grad_()
-            logits = self.model(points)
+            leaf = points.requires_grad_()
+            logits = self._way.run(self.model, leaf)
             if not self._checked:
                 self._check(logits)
             values = functions(logits)
@@ -161,19 +187,8 @@ class Run:
                 )
             # Sums: a mean over the batch would underflow in half precision and tie samples together.
             sums = [column.sum() for column in values.unbind(1)]
-            rows = [torch.autograd.grad(s, points, retain_graph=s is not sums[-1])[0] for s in sums]
-        self.forwards[self.index] += self._cost
-        self.backwards[self.index] += len(rows) * self._cost
-        self._remember(points.detach(), logits.detach())
-        slopes = torch.nan_to_num(torch.stack(rows, 1), nan=0.0, posinf=0.0, neginf=0.0)
-        # A wrong point needs no direction, and some losses are constant beyond the boundary.
-        flat = (slopes == 0).flatten(1).all(1)
-        self.zero_gradient[self.index] |= flat if self.goal == "strongest" else flat & ~self.wrong
-        mask = None if anywhere else self.threat.changeable(self.x)
-        # Where the model gives no answer there is nothing to follow, and no NaN to step to.
-        self.unanswered = ~torch.isfinite(values).all(1)
-        values = torch.where(self.unanswered[:, None], 0.0, values.detach())
-        return values, slopes if mask is None else torch.where(mask[:, None], slopes, 0.0)
+            rows = [torch.autograd.grad(s, leaf, retain_graph=s is not sums[-1])[0] for s in sums]
+        return leaf.detach(), logits.detach(), values.detach(), rows
 
     def _remember(self, points: Tensor, logits: Tensor) -> None:
         if self.goal == "strongest":
@@ -210,6 +225,7 @@ class Run:
     def unjudged(self, loss: str) -> Iterator[Run]:
         """A run that keeps nothing, for attacks that weigh and `record` points themselves; its passes count here."""
         run = Run(self._active, loss, "strongest")
+        run._way = self._way
         yield run
         self.charge(run)
 
@@ -316,6 +332,21 @@ class Run:
             zero_gradient=self.zero_gradient,
             found_by=torch.where(success & (distance > 0), 0, -1),
         )
+
+
+def attacked(search: Callable[[Case], Run], case: Case) -> AttackResult:
+    """What a search finds, as judged; samples that only a quick search takes for wrong are searched again as usual.
+
+    So none of them stands because of the type in which it was searched.
+    """
+    run = search(case)
+    with samples_may_fail():
+        found = run.result()
+    missed = (run.solved & ~found.success).nonzero().squeeze(1) if run.quick else run.index[:0]
+    if len(missed):
+        with taking(()):
+            found.take(missed, attacked(search, case.at(missed)))
+    return found
 
 
 def waits_for_nothing(values: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.attack_result import AttackResult
 from steadygrad.attacks.fab import FAB
 from steadygrad.attacks.losses import attack_loss
-from steadygrad.attacks.run import Case, Run
+from steadygrad.attacks.run import Case, Run, attacked
 from steadygrad.attacks.square import Square
 from steadygrad.values import Count, Positive
 
@@ -60,7 +61,7 @@ class Standard(Attack):
         for number, (_, attack) in enumerate(self.members()):
             part = case.at(rows, radius[rows])
             if isinstance(attack, Square) and self.optimism is not None:
-                found = _square(attack, part, self.optimism)
+                found = attacked(functools.partial(_square, attack, optimism=self.optimism), part)
             else:
                 found = attack._run(part)
             total.take(rows, found, number)
@@ -74,7 +75,7 @@ class Standard(Attack):
         return self.members()[0][1].search(run)
 
 
-def _square(attack: Square, case: Case, optimism: float) -> AttackResult:
+def _square(attack: Square, case: Case, optimism: float) -> Run:
     """Square, told the margins that a short gradient attack reaches."""
     raw = Run(case, goal="strongest")
     raw.begin()
@@ -85,4 +86,4 @@ def _square(attack: Square, case: Case, optimism: float) -> AttackResult:
     run.charge(raw)
     run.begin()
     attack.search(run, bar[run.index], optimism)
-    return run.result()
+    return run

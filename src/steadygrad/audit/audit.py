@@ -74,6 +74,8 @@ def audit(
     plan.engine.check()
     if plan.engine.together and out is None:
         raise UsageError("several processes share their work in a folder: give out=")
+    ready = ready.quickened()
+    facts = ready.facts
     again: dict[str, Any] = {"models": models, "data": data, "threat": threat, "center": center, "out": out}
     again |= {name: value for name, value in settings.items() if name not in OF_ENGINES}
     again |= {"files": files, "command": command, "engine": Shared()}

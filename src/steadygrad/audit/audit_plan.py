@@ -18,6 +18,7 @@ from steadygrad.errors import UsageError, unknown_name
 from steadygrad.measuring.measures.curve import GRID, Curve
 from steadygrad.memory import size_of
 from steadygrad.plans import AsNumber, Count, Plan, Radius, Seed, method, methods, read_method
+from steadygrad.quick import Precision
 from steadygrad.registry import describe, label_of
 from steadygrad.threat import Threat, check_radius
 
@@ -100,6 +101,14 @@ class AuditPlan(Plan):
     draws: Count = Field(DRAWS, description="Over which the predictions of a randomized model are averaged.")
     keep_inputs: bool = Field(False, description="Keep the adversarial inputs of all samples, as data to load again.")
     seed: Seed = Field(0, description="Seed of everything random.")
+    precision: Precision = Field(
+        "float32",
+        description="In which attacks search, where a trial finds the same as in float32; what they find is judged in "
+        "float32.",
+    )
+    compile: bool = Field(
+        False, description="Have attacks search a model compiled, where that is faster; does not change the result."
+    )
     batch_size: Count = Field(
         200, description="Samples per batch at most, fewer that hold much; does not change the result."
     )
@@ -208,7 +217,17 @@ class AuditPlan(Plan):
 
     def plain(self) -> dict[str, Any]:
         """All that the numbers depend on, as plain data; `AuditPlan.read` takes it back."""
-        changes_nothing = {"batch_size", "memory", "device", "version", "suite", "shard", "engine", *OF_ENGINES}
+        changes_nothing = {
+            "batch_size",
+            "memory",
+            "device",
+            "version",
+            "suite",
+            "shard",
+            "compile",
+            "engine",
+            *OF_ENGINES,
+        }
         values = {name: getattr(self, name) for name in type(self).model_fields if name not in changes_nothing}
         values["attacks"] = self.suite_of_attacks()
         return {name: _plain(value) for name, value in values.items()}

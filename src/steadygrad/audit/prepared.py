@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from steadygrad.audit.audited_models import about_model, fitting_all, named_models
 from steadygrad.audit.corruptions import kinds
 from steadygrad.audit.findings import Facts
+from steadygrad.audit.quick_ways import way_for
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
 from steadygrad.files import key
@@ -21,6 +22,7 @@ from steadygrad.measuring.jobs import Work
 from steadygrad.measuring.runner import Runner
 from steadygrad.measuring.store import Store
 from steadygrad.measuring.table import Array
+from steadygrad.quick import Way
 from steadygrad.threat import Threat
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class Prepared:
         facts: what the summary says besides numbers.
         config: all that the numbers depend on, as plain data.
         shared: the center as the measures get it.
+        ways: how searches run the models, by name.
     """
 
     plan: AuditPlan
@@ -45,6 +48,19 @@ class Prepared:
     facts: Facts
     config: Mapping[str, Any]
     shared: Mapping[str, Array]
+    ways: Mapping[str, Way] = field(default_factory=dict)
+
+    def quickened(self) -> Prepared:
+        """The same with the ways in which searches run the models, as the plan wants them and as trials allow."""
+        plan, found, about = self.plan, {}, dict(self.facts.models)
+        if plan.precision == "float32" and not plan.compile:
+            return self
+        for name, model in self.models.items():
+            found[name], notes = way_for(model, self.data, plan, gradients=about[name]["gradients"])
+            about[name] = {**about[name], "notes": [*about[name]["notes"], *map(dataclasses.asdict, notes)]}
+        config = {**self.config, "searched_in": {name: way.precision for name, way in found.items()}}
+        facts = dataclasses.replace(self.facts, models=about)
+        return dataclasses.replace(self, facts=facts, config=config, ways=found)
 
     @property
     def kind_of_device(self) -> str:
@@ -58,7 +74,7 @@ class Prepared:
         plan = self.plan
         return Runner(
             self.models, self.data, store, plan.seed, plan.device, plan.batch_size, plan.version, may_fail=True,
-            shard=plan.shard, memory=plan.memory, most=plan.engine.piece, work=work,
+            shard=plan.shard, memory=plan.memory, most=plan.engine.piece, work=work, ways=self.ways,
         )  # fmt: skip
 
 

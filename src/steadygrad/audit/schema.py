@@ -170,9 +170,9 @@ class MapSimilarity(Mean):
 class Finding(Part):
     """Something to know before the numbers are read."""
 
-    about: Literal["bounds", "classes", "gradients", "answers", "accuracy", "class order", "normalization"] = Field(
-        description="what it is about"
-    )
+    about: Literal[
+        "bounds", "classes", "gradients", "answers", "accuracy", "class order", "normalization", "precision", "compiled"
+    ] = Field(description="what it is about")
     warning: Flag = Field(description="whether the numbers may be wrong; otherwise it says how the model was taken")
     text: str = Field(description="what was found, in one sentence")
 

@@ -23,6 +23,7 @@ from steadygrad.files import key
 from steadygrad.measuring.measure import Batch, Measure, settings_of
 from steadygrad.measuring.store import Store
 from steadygrad.measuring.table import REFUSED, Array, Kept, Table
+from steadygrad.quick import taking
 
 if TYPE_CHECKING:
     from steadygrad.measuring.runner import Runner
@@ -135,7 +136,8 @@ class Job:
         given = {name: values[part] for name, values in self.given.items()}
         seeds = runner.seeds(self.measure.draws_as, ids.tolist())
         batch = Batch(x.to(device), y.to(device), ids.tolist(), seeds, given, self.shared)
-        with samples_may_fail(runner.may_fail):
+        ways = [(runner.models[name], way) for name, way in runner.ways.items() if name in self.models]
+        with samples_may_fail(runner.may_fail), taking(ways):
             found = self.measure([called(runner.models[name]) for name in self.models], batch)
         columns: dict[str, Array | Kept] = {"sample": ids, "label": labels}
         kept = np.array([i in self.keep for i in places])

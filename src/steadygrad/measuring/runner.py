@@ -26,6 +26,7 @@ from steadygrad.measuring.jobs import Job, Work
 from steadygrad.measuring.measure import Measure, depends_on, settings_of
 from steadygrad.measuring.store import Store, place_of
 from steadygrad.measuring.table import REFUSED, Array, Table
+from steadygrad.quick import USUAL, Way
 from steadygrad.turns import TURN
 
 _PIECE, _PIECE_ELSEWHERE = 2**19, 2**23
@@ -70,6 +71,7 @@ class Runner:
         most: samples per shard at most, where that follows from the measure.
         work: who computes shards.
         memory: bytes for what the passes of a model hold at a time; None for `memory.budget`.
+        ways: how searches run a model, by its name, if not in float32 as it is written.
     """
 
     models: Mapping[str, nn.Module]
@@ -84,6 +86,7 @@ class Runner:
     most: int | None = None
     work: Work = field(default_factory=Work)
     memory: float | None = None
+    ways: Mapping[str, Way] = field(default_factory=dict)
     _keys: dict[str, ModelKey] = field(default_factory=dict, repr=False)
     _code: dict[str, str] = field(default_factory=dict, repr=False)
     _done: dict[str, tuple[Array, Table]] = field(default_factory=dict, repr=False)
@@ -164,7 +167,8 @@ class Runner:
                     ", ".join(found.unreadable),
                     model,
                 )
-        return self._keys[model].value
+        value, way = self._keys[model].value, self.ways.get(model, USUAL)
+        return value if way.precision == "float32" else key(value, way.precision)
 
     def room(self, model: str, device: torch.device) -> int | None:
         """How many samples of the data a model takes at once, by one forward of two of them; None where that fails."""
