@@ -217,7 +217,7 @@ def test_every_draw_of_the_soft_vote_is_counted() -> None:
 
 def test_the_bounds_of_a_classifier_are_known_through_the_noise() -> None:
     model = RandomizedSmoothing(0.1)(Classifier(nets.build(), bounds=(0, 255), name="net"))
-    assert model.name == "net, smoothed"
+    assert model.name == "net (smoothed)"
     with pytest.raises(UsageError, match=r"give bounds=\(0.0, 255.0\) to the threat"):
         FGSM()(model, nets.inputs(2), torch.tensor([0, 1]), l2(0.1))
 

@@ -178,7 +178,7 @@ class SmoothedModel(nn.Module):
     def __init__(self, model: nn.Module, smoothing: RandomizedSmoothing) -> None:
         super().__init__()
         self.model, self.smoothing = model, smoothing
-        self.name = f"{getattr(model, 'name', type(model).__name__)}, smoothed"
+        self.name = f"{getattr(model, 'name', type(model).__name__)} (smoothed)"
 
     def forward(self, x: Tensor) -> Tensor:
         """Logarithms (N, K) of the mean probabilities at inputs (N, *)."""

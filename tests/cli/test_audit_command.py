@@ -71,7 +71,7 @@ def test_a_model_is_audited_under_noise_by_its_own_name(trained: Path, tmp_path:
     told = done(*asked, "--smoothed", "sigma=0.1,n=50,n0=10,draws=2").out
     assert max(len(line) for line in told.splitlines() if "%" in line) <= 80
     (model,) = read_json(tmp_path / "run" / "summary.json")[0]["models"]
-    assert (model["name"], model["file"]) == ("plain, smoothed", str(trained))
+    assert (model["name"], model["file"]) == ("plain (smoothed)", str(trained))
     assert (model["smoothed"]["sigma"], model["smoothed"]["n"]) == (0.1, 50)
     assert "sigma must be positive and finite, got 0" in refused(2, *asked, "--smoothed", "0")
     assert "there is no setting of smoothed 'm'" in refused(2, *asked, "--smoothed", "sigma=0.1,m=3")

@@ -77,6 +77,22 @@ def _checks(trusted: bool) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def _smoothed(robust: float) -> dict[str, Any]:
+    return {
+        "sigma": 0.25,
+        "n0": 100,
+        "n": 10_000,
+        "alpha": 0.001,
+        "draws": 32,
+        "seed": 0,
+        "abstained": estimate(0.04),
+        "reach": 1.6,
+        "within": estimate(0.0),
+        "crossed": 3,
+        "certified": [{"radius": r, "accuracy": estimate(robust * (1 - r))} for r in (0.0, 0.125, 0.25, 0.5)],
+    }
+
+
 def _model(index: int, name: str, rng: np.random.Generator) -> dict[str, Any]:
     robust, trusted = STRENGTH[index], name != "distilled"
     clean = 0.972 - 0.006 * index
@@ -130,6 +146,7 @@ def _model(index: int, name: str, rng: np.random.Generator) -> dict[str, Any]:
             for order, (_, label) in enumerate(ATTACKS)
         ],
         "distances": _smallest(robust, trusted),
+        "smoothed": _smoothed(robust) if name == "gradient penalty" else None,
         "rho2": {
             "attack": "DeepFool, 5 steps",
             "pixels": {"value": 0.1 + robust / 10, "low": 0.1, "high": 0.25, "count": SAMPLES},

@@ -143,8 +143,8 @@ def audit(
         named, files, dataset = load_named(models, weights, where_from, ModelPlan.read(module), trust=trust)
         center = mean_training_image(where_from, next(iter(named.values()))) if centered and not plan else None
         if smoothing is not None:
-            named = {f"{name}, smoothed": smoothing(model) for name, model in named.items()}
-            files = {f"{name}, smoothed": file for name, file in files.items()}
+            named = {f"{name} (smoothed)": smoothing(model) for name, model in named.items()}
+            files = {f"{name} (smoothed)": file for name, file in files.items()}
         how: dict[str, Any] = {"center": center, **settings.given(), "device": where}
         threat = replace(settings.threat, bounds=dataset.bounds)
         if plan:
