@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -50,6 +51,52 @@ def test_other_places_than_were_told_are_right_too(pets):
     ahead = Ahead(data)
     ahead.batch([0], [1])
     assert ahead.batch([2])[0].equal(data.batch([2])[0])
+
+
+@pytest.fixture
+def copies(monkeypatch):
+    """What goes to a CUDA device that is none: which tensors were pinned, in which thread, and how they were copied."""
+    pinned, sent, to = {}, [], torch.Tensor.to
+
+    def pin(tensor):
+        pinned[tensor.data_ptr()] = threading.get_ident()
+        return tensor
+
+    def moved(tensor, *where, **how):
+        if where and isinstance(where[0], torch.device) and where[0].type == "cuda":
+            sent.append((tensor.data_ptr() in pinned, how))
+            return tensor
+        return to(tensor, *where, **how)
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.Tensor, "to", moved)
+    return pinned, sent
+
+
+@pytest.mark.parametrize("kind", ["files", "memory", "own code"])
+def test_the_next_batch_for_a_gpu_is_pinned_meanwhile_and_nothing_waits_for_its_copy(pets, copies, kind):
+    data, cuda = pets[0], torch.device("cuda")
+    pinned, sent = copies
+    if kind == "memory":
+        data = sg.data.from_arrays(*data.tensors())
+    if kind == "own code":
+        data = dataclasses.replace(data, images=dataclasses.replace(data.images, hashes=None))
+    ahead = Ahead(data)
+    x, y = ahead.batch([3, 1], [7, 9], cuda)
+    if kind != "own code":  # which runs in the thread of its owner
+        ahead._pool.shutdown(wait=True)
+        assert sum(thread != threading.get_ident() for thread in pinned.values()) == 2
+    z, _ = ahead.batch([7, 9], device=cuda)
+    assert len(pinned) == 4
+    assert sent == [(True, {"non_blocking": True})] * 4
+    assert torch.cat([x, z]).equal(data.batch([3, 1, 7, 9])[0])
+    assert y.equal(data.labels[[3, 1]])
+
+
+def test_batches_for_the_cpu_are_not_pinned(pets, copies):
+    for data in (pets[0], sg.data.from_arrays(*pets[0].tensors())):
+        list(in_order(data, 4))
+    assert copies == ({}, [])
 
 
 def test_an_error_comes_with_its_batch(pets, tmp_path):

@@ -131,11 +131,11 @@ class Job:
 
     def _batch(self, part: slice, size: int) -> Table:
         runner, places, device = self.runner, self.rows[part].tolist(), self.device
-        x, y = runner.ahead.batch(places, self._following(part.stop, size).tolist())
+        x, y = runner.ahead.batch(places, self._following(part.stop, size).tolist(), device)
         ids, labels = self._samples(part)
         given = {name: values[part] for name, values in self.given.items()}
         seeds = runner.seeds(self.measure.draws_as, ids.tolist())
-        batch = Batch(x.to(device), y.to(device), ids.tolist(), seeds, given, self.shared)
+        batch = Batch(x, y, ids.tolist(), seeds, given, self.shared)
         ways = [(runner.models[name], way) for name, way in runner.ways.items() if name in self.models]
         with samples_may_fail(runner.may_fail), taking(ways):
             found = self.measure([called(runner.models[name]) for name in self.models], batch)

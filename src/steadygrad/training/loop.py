@@ -184,7 +184,7 @@ class Loop:
         part = self.processes.share(len(batch))
         samples = batch[part].to(self.train.labels.device)
         later = () if following is None else following[self.processes.share(len(following))].tolist()
-        x, y = (t.to(self.device, non_blocking=True) for t in self.ahead.batch(samples, later))
+        x, y = self.ahead.batch(samples, later, self.device)
         for weight in self.weights:
             weight.grad = None
         for piece in pieces_of(part, self.settings.accumulate):
@@ -276,10 +276,9 @@ class Loop:
         starts = range(0, len(data), settings.batch_size)
         mine = [range(len(data))[s : s + settings.batch_size] for s in starts]
         mine = [part[self.processes.share(len(part))] for part in mine]
-        for start, part, batch in zip(starts, mine, in_turn(data, mine)):
+        for start, part, (x, y) in zip(starts, mine, in_turn(data, mine, self.device)):
             if not part:
                 continue
-            x, y = (t.to(self.device) for t in batch)
             with self.drawing("validation", start), frozen(self.model), torch.no_grad():
                 hits[0] += (self.model(x).argmax(1) == y).sum()
             if settings.robust_eps is not None:
