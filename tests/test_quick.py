@@ -75,6 +75,19 @@ def test_a_way_is_found_inside_wrappers() -> None:
         assert way_of(model.module) is USUAL
 
 
+def test_channels_come_last_in_memory_and_stay_in_their_places() -> None:
+    x, seen = torch.rand(2, 3, 4, 4), []
+
+    class Net(nn.Module):
+        def forward(self, given: Tensor) -> Tensor:
+            seen.append((given.is_contiguous(memory_format=torch.channels_last), torch.equal(given, x)))
+            return given.flatten(1)
+
+    for way in (Way(), Way(channels_last=True)):
+        way.run(Net(), x)
+    assert seen == [(False, True), (True, True)]
+
+
 def test_tf32_is_set_for_the_search_alone() -> None:
     before, seen = torch.get_float32_matmul_precision(), []
 

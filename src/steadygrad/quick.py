@@ -25,12 +25,14 @@ class Way:
 
     Args:
         precision: in which matrices are multiplied and convolutions made.
+        channels_last: whether images come with their channels last in memory.
 
     >>> Way("bfloat16").run(nn.Linear(2, 3), torch.zeros(4, 2)).dtype
     torch.bfloat16
     """
 
     precision: Precision = "float32"
+    channels_last: bool = False
     _compiled: nn.Module | None = field(default=None, init=False, repr=False)
     _subject: nn.Module | None = field(default=None, init=False, repr=False)
 
@@ -50,6 +52,8 @@ class Way:
 
     def run(self, model: nn.Module, x: Tensor) -> Tensor:
         """What a model says of inputs (N, *)."""
+        if self.channels_last and x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
         run: nn.Module = self._compiled if self._compiled is not None and _bare(model) is self._subject else model
         if self.precision != "bfloat16":
             logits: Tensor = run(x)

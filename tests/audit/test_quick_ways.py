@@ -139,6 +139,21 @@ def test_a_compiled_model_that_fails_or_differs_is_not_taken(
     assert way._compiled is None
 
 
+@pytest.mark.parametrize("last", [True, False])
+def test_channels_come_last_where_that_is_faster(monkeypatch: pytest.MonkeyPatch, last: bool) -> None:
+    taken: list[bool] = []
+
+    def passes(model: nn.Module, x: Tensor, way: Way) -> tuple[Any, float]:
+        taken.append(way.channels_last)
+        return None, 1.0 if way.channels_last == last else 2.0
+
+    model, x = sg.Classifier(nets.build("conv")), nets.inputs(4)
+    monkeypatch.setattr(quick_ways, "_passes", passes)
+    assert quick_ways._better_last(model, x, Way()) is last
+    assert sorted(set(taken)) == [False, True]
+    assert not quick_ways._better_last(model, x.flatten(1), Way())
+
+
 def test_models_that_draw_or_come_compiled_are_run_as_they_are_written() -> None:
     model, x = sg.Classifier(nets.build("mlp")), nets.inputs(4)
     assert "it draws random numbers" in quick_ways._compiled(Expectation(model, 2), x, Way(), True)
