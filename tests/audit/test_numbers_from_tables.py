@@ -228,9 +228,7 @@ def check_model(found: Audit, row: Any, tables: Tables, suite: tuple[Attack, ...
 
 def _distances(found: Audit, row: Any, tables: Tables, frame: pd.DataFrame, curve: pd.DataFrame, checked: int) -> None:
     name, norm = row["name"], found.summary["threat"]["norm"]
-    sizes = np.min(
-        [tables.searched(name, attack)["distance"] for attack in ("ddn" if norm == "l2" else "fmn", "deepfool")], axis=0
-    )
+    sizes = tables.searched(name, "smallest")["distance"].to_numpy()
     assert len(sizes) == checked
     for _, mine in frame.groupby("attack"):
         fell = np.where(mine["success"], mine["distance"], np.inf)

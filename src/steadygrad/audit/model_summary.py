@@ -22,7 +22,7 @@ from steadygrad.audit.suspicions import suspicions
 from steadygrad.files import key
 from steadygrad.measuring.measure import settings_of
 from steadygrad.measuring.measures import MEASURES
-from steadygrad.measuring.measures.attacked import Attacked, nearest
+from steadygrad.measuring.measures.attacked import NEAREST, Attacked
 from steadygrad.measuring.measures.curve import Curve, fitted_grid
 from steadygrad.measuring.measures.gradient_norms import GradientNorms
 from steadygrad.measuring.measures.map_stability import SIMILARITY_OF_MAPS, WAYS, MapStability
@@ -111,8 +111,8 @@ class ModelSummary:
             [np.where(t["success"], t["distance"], np.inf) for t in self.attacked.values()], axis=0
         )  # fmt: skip
         rows, free = self.checked, self.plan.threat.at(None)
-        for attack in nearest(free.norm) if self.gradients and self.plan.distances else ():
-            searched = self.tables.run(Attacked(attack, free), self.name, rows=rows)
+        if self.gradients and self.plan.distances:
+            searched = self.tables.run(Attacked(NEAREST, free), self.name, rows=rows)
             known[rows] = np.minimum(known[rows], searched["distance"])
         return known
 
@@ -284,11 +284,10 @@ class ModelSummary:
 
     def _distances(self) -> dict[str, Any]:
         """Quantiles of the smallest changes found, among the checked samples that were right before."""
-        threat, found = self.plan.threat, self.smallest()
-        rows = self.leading.select(self.checked)
+        rows, found = self.leading.select(self.checked), self.smallest()
         sizes = found["distance"][rows["clean_prediction"] == rows["label"]]
         return {
-            "attack": " and ".join(map(label_of, nearest(threat.norm))),
+            "attack": label_of(NEAREST),
             "count": len(sizes),
             "censored": int(np.isinf(sizes).sum()),
             "limit": float(self.plan.threat.largest(torch.empty(1, *self.data["shape"]))[0]),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from steadygrad.attacks import DDN, FMN, Attack, DeepFool
+from steadygrad.attacks import FMN, Attack, Smallest
 from steadygrad.calling import logits_of
 from steadygrad.classifier import predict
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
@@ -59,14 +59,8 @@ class Scaled(nn.Module):
         return logits_of(self.model, x) * self.factor
 
 
-def nearest(norm: str) -> tuple[Attack, ...]:
-    """The attacks that search for the smallest change in a norm.
-
-    DDN for l2 and FMN otherwise, 100 steps; beside them DeepFool, where it works, which is cheap and
-    exact for samples right beside the boundary, where the others stay too far away.
-    """
-    search: Attack = DDN() if norm == "l2" else FMN()
-    return (search, DeepFool()) if norm in DeepFool.norms else (search,)
+NEAREST: Attack = Smallest()
+"""The search for the smallest change, in any norm."""
 
 
 @MEASURES.register(

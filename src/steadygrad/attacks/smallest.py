@@ -1,0 +1,49 @@
+"""Smallest: what the best searches of a norm find together, within a budget of passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from steadygrad.attacks.attack import ATTACKS, Attack
+from steadygrad.attacks.fab import FAB
+from steadygrad.attacks.minimum_norm import FMN
+from steadygrad.attacks.run import Run
+from steadygrad.attacks.sigma_zero import SigmaZero
+from steadygrad.values import Count
+
+_CLASSES = 3
+
+
+@ATTACKS.register(
+    "smallest",
+    summary="the nearest of what FMN and then FAB to three classes find; sigma-zero for l0",
+    reference="Pintor et al. 2021, arXiv 2102.12827; Croce and Hein 2020, 1907.02044; Cinà et al. 2025, 2402.01879",
+    cost="about steps x (1 forward + 1 backward)",
+    norms=("linf", "l2", "l1", "l0"),
+)
+@dataclass(frozen=True)
+class Smallest(Attack):
+    """The smallest change that is known, in any norm: the searches follow each other, and the nearest point is kept.
+
+    FMN leads to the class that is nearest on the way; FAB then walks to each of the three that were likeliest when
+    clean, and gives up those that lead no nearer than what FMN has found.
+
+    Args:
+        steps: gradient steps per sample, about, of all searches together.
+
+    >>> Smallest().steps
+    100
+    """
+
+    steps: Count = 100
+    minimum_norm: ClassVar[bool] = True
+
+    def search(self, run: Run) -> Tensor | None:
+        if run.threat.norm == "l0":
+            return SigmaZero(steps=self.steps).search(run)
+        if run.again(FMN(steps=max(1, self.steps // 5)).search(run)):
+            FAB(steps=max(1, 2 * self.steps // 5), targets=_CLASSES).search(run)
+        return None
