@@ -99,6 +99,9 @@ class Step:
                 self._outputs[layers] = stack.enter_context(recorded(self.model, layers))
             self._draws = randomness.state_of(self.x.device)
             logits: Tensor = self.model(self.x)
+        return self._checked(logits)
+
+    def _checked(self, logits: Tensor) -> Tensor:
         if self.state.samples is None:  # training has checked its data, and a look waits for the device
             check_inputs(self.x, self.y, (-math.inf, math.inf))
             check_logits(logits, len(self.x))
@@ -124,7 +127,7 @@ class Step:
     def at(self, x: Tensor, *, same_dropout: bool = False) -> Tensor:
         """Logits (N, K) at other points with a graph; at least float32. Dropout may draw as in the pass of `logits`."""
         if not same_dropout:
-            return cast(Tensor, self.model(x))
+            return self._checked(self.model(x))
         _ = self.logits  # has the state of the generator before its pass kept
         with randomness.replayed(self._draws, x.device):
             return cast(Tensor, self.model(x))
