@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import nets
 import steadygrad as sg
 from steadygrad.attacks.expectation import Expectation
 from steadygrad.audit import quick_ways
+from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.quick import Way
 
 HOW: dict[str, Any] = {
@@ -102,6 +104,14 @@ def test_a_type_in_which_an_attack_finds_something_else_is_not_taken() -> None:
     model = Narrowed(2)
     found = sg.audit(model, _data(model), sg.linf(0.2), precision="bfloat16", **HOW)
     assert "finds something else for" in _finding(found, "precision")
+
+
+def test_a_type_is_not_taken_where_no_attack_can_be_tried() -> None:
+    model = sg.Classifier(_net("conv"))
+    data = _data(model)
+    wrong = dataclasses.replace(data, labels=(data.labels + 1) % 3)
+    reason = quick_ways.way_for(model, wrong, AuditPlan(precision="bfloat16"), gradients=True)[1][0].text
+    assert reason.endswith("none of 12 samples is right, on which an attack could be tried")
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,8 @@ def _unequal(model: nn.Module, x: Tensor, y: Tensor, way: Way, plan: AuditPlan, 
             if turned := int((usual != narrow).sum()):
                 return f"{turned} of {len(x)} predictions are others", ""
             rows = (usual == y).nonzero().squeeze(1)[:_ATTACKED]
+            if not len(rows):
+                return f"none of {len(x)} samples is right, on which an attack could be tried", ""
             parts = torch.split(rows, at_once(plan.batch_size, x.shape[1:], x.device))
             fallen = []
             for one in (USUAL, way):
