@@ -23,7 +23,7 @@ from steadygrad.registry import Method, Registry
 from steadygrad.threat import Threat
 from steadygrad.values import Count, Whole
 
-BOUNDS: Registry[Bound] = Registry("bound")
+BOUNDS: Registry[Method] = Registry("bound")
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,14 @@ from oracles import bounds as oracle
 from steadygrad import randomness
 from steadygrad.attributions import Saliency
 from steadygrad.bounds import CertifiedDeviation
-from steadygrad.bounds.certified.crown import Ball
+from steadygrad.bounds.box import allowed_box
+from steadygrad.bounds.certified.ball import Ball
+from steadygrad.bounds.certified.curves import Curve
 from steadygrad.bounds.certified.intervals import Interval
-from steadygrad.bounds.certified.layers import Rectifier
 from steadygrad.bounds.certified.propagation import propagate
 from steadygrad.bounds.certified.remainder import gradient_intervals, refined_gradient
+from steadygrad.bounds.certified.shapes import softplus
 from steadygrad.bounds.certified.tracing import trace
-from steadygrad.bounds.linearized.jacobian import allowed_box
 from steadygrad.threat import l2, linf
 
 
@@ -28,11 +29,11 @@ def test_what_softplus_leaves_out_is_exact_on_wide_intervals(beta):
     reach = 2 * torch.rand(2, 400, 1, generator=generator, dtype=torch.float64)
     low, high = center - reach[0], center + reach[1]
     x = Interval(center, low, high, torch.zeros_like(center))
-    layer = Rectifier(beta)
+    layer = Curve(softplus(beta))
     share = torch.linspace(0, 1, 4001, dtype=torch.float64)
     points = low + share * (high - low)
 
-    def softplus(v):
+    def plain(v):
         return torch.logaddexp(beta * v, torch.zeros_like(v)) / beta
 
     def slope(v):
@@ -43,7 +44,7 @@ def test_what_softplus_leaves_out_is_exact_on_wide_intervals(beta):
 
     step = points - center
     for value, tangent, found in (
-        (softplus, slope, layer.forward(x).rest),
+        (plain, slope, layer.forward(x).rest),
         (slope, bend, layer.slopes(x).rest),
     ):
         worst = (value(points) - value(center) - tangent(center) * step).abs().amax(1, keepdim=True)

@@ -14,8 +14,8 @@ from oracles import bounds as oracle
 from steadygrad import randomness, registry, smoothing
 from steadygrad.attributions import InputXGradient, IntegratedGradients, Saliency, SmoothGrad
 from steadygrad.bounds import CertifiedDeviation, LinearizedDeviation, deviation
+from steadygrad.bounds.box import allowed_box
 from steadygrad.bounds.linearized import corners, lanczos
-from steadygrad.bounds.linearized.jacobian import allowed_box
 from steadygrad.bounds.result import cosine_bound
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat, l1, l2, linf

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -10,17 +9,17 @@ from torch import Tensor, nn
 
 from steadygrad.attributions.attribution import Forward
 from steadygrad.bounds.bound import BOUNDS, Bound
-from steadygrad.bounds.certified.crown import Ball
+from steadygrad.bounds.certified.ball import ball_of
 from steadygrad.bounds.certified.intervals import Interval
 from steadygrad.bounds.certified.remainder import map_intervals
+from steadygrad.bounds.certified.rounding import unit_of
 from steadygrad.bounds.certified.tracing import trace
 from steadygrad.bounds.linearized import corners
-from steadygrad.bounds.linearized.jacobian import BallJacobian, Jacobian, allowed_box
+from steadygrad.bounds.linearized.jacobian import BallJacobian, Jacobian
 from steadygrad.bounds.path import path_of
 from steadygrad.bounds.result import DeviationBound, cosine_bound, deviation
 from steadygrad.classifier import frozen
 from steadygrad.derivatives import math_attention
-from steadygrad.errors import UsageError
 from steadygrad.threat import Threat, per_sample
 from steadygrad.values import Whole
 
@@ -67,16 +66,11 @@ class CertifiedDeviation(Bound):
 
     def bound_batch(self, model: nn.Module, x: Tensor, target: Tensor, threat: Threat, seeds: Tensor) -> DeviationBound:
         path = path_of(self.attribution)
-        narrow = {p.dtype for p in model.parameters() if p.is_floating_point() and p.dtype.itemsize < 4}
-        if narrow:
-            raise UsageError(
-                f"a certified bound holds for exact arithmetic, from which a model in {narrow.pop()} is too far: "
-                "bound model.float()"
-            )
+        unit_of(model, x)
         with frozen(model), math_attention():
             network = trace(model, x)
             guide = network if network.curved else trace(model, x, beta=_GUIDE)
-            inputs, ball = x.double(), _ball(x, threat)
+            inputs, ball = x.double(), ball_of(x, threat)
             maps, hessian = map_intervals(network, path, ball, target, self.units, self.exact, self.chunk)
             starts = [threat.random(inputs, seeds, draw) for draw in range(max(1, self.restarts // 4))]
             first_order: Tensor | None = None
@@ -173,18 +167,3 @@ class CertifiedDeviation(Bound):
         if self.distance == "euclidean":
             return (a - b).square().sum(1)
         return -torch.nn.functional.cosine_similarity(a, b, dim=1, eps=1e-30)
-
-
-def _ball(x: Tensor, threat: Threat) -> Ball:
-    """In float64; it also holds what rounding in the type of the inputs lets in."""
-    inputs = x.double()
-    low, high = allowed_box(inputs, threat)
-    ulp = 2 * torch.finfo(x.dtype).eps if x.dtype != torch.float64 else 2.0**-50
-    most = torch.maximum(inputs.abs(), torch.maximum(low.abs(), high.abs()))
-    slack = ulp * most.flatten(1).amax(1)
-    # Nothing is rounded where nothing may change.
-    place = threat.masked(per_sample(slack, x).expand_as(inputs))
-    radius = None
-    if threat.norm == "l2":
-        radius = threat.radius(inputs) * (1 + ulp) + slack * math.sqrt(x[0].numel())
-    return Ball(inputs, low - place, high + place, radius)

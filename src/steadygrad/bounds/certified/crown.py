@@ -9,63 +9,41 @@ Source: Zhang et al. 2018, arXiv:1811.00866 (CROWN).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from steadygrad.bounds.certified.intervals import UNIT, Interval
-from steadygrad.bounds.certified.layers import nonlinear
+from steadygrad.bounds.certified.ball import Ball
+from steadygrad.bounds.certified.curves import Curve, Lines
+from steadygrad.bounds.certified.intervals import Interval
 from steadygrad.bounds.certified.network import Network
 
 _ENTRIES = 2**22  # of the linear functions that are taken back at once
 
 
-@dataclass(frozen=True)
-class Ball:
-    """The inputs (N, *) between low and high, and within an l2 radius (N,) of the center if one is given."""
-
-    center: Tensor
-    low: Tensor
-    high: Tensor
-    radius: Tensor | None = None
-
-    @property
-    def interval(self) -> Interval:
-        """What is known about the entries."""
-        return Interval(self.center, self.low, self.high, torch.zeros_like(self.center))
-
-    def between(self, baseline: Tensor, node: float) -> Ball:
-        """A ball around the points baseline + node (x - baseline) of all its inputs x."""
-        center, low, high = (baseline + node * (v - baseline) for v in (self.center, self.low, self.high))
-        slack = 4 * UNIT * (center.abs() + baseline.abs())
-        radius = None if self.radius is None else node * self.radius + slack.flatten(1).sum(1)
-        return Ball(center, low - slack, high + slack, radius)
-
-    def largest(self, rows: Tensor) -> Tensor:
-        """At least the largest value (R, N) of linear functions (R, N, *) on the ball."""
-        flat = rows.flatten(2)
-        low, high, center = (v.flatten(1) for v in (self.low, self.high, self.center))
-        best = (flat.clamp_min(0) * high + flat.clamp_max(0) * low).sum(2)
-        size = torch.maximum(low.abs(), high.abs())
-        if self.radius is not None:
-            size = size + self.radius[:, None]
-            best = torch.minimum(best, (flat * center).sum(2) + self.radius * torch.linalg.vector_norm(flat, dim=2))
-        slack = 8 * (flat.shape[2] + 8) * UNIT
-        return best + slack * (flat.abs() * size).sum(2)
-
-
 def value_intervals(network: Network, ball: Ball, units: int) -> list[Interval]:
     """Intervals of the input, of every layer and of the logits.
 
-    What a rectifier or a max pooling takes is tightened if it has at most `units` entries.
+    What a nonlinear layer takes is tightened if it has at most `units` entries; in l2 and l1 all values are, by how far
+    each layer carries a change of that length.
     """
-    tightened = {inputs[0] for layer, inputs in network.steps if nonlinear(layer)} | {len(network.steps)}
+    tightened = {i for layer, inputs in network.steps if layer.nonlinear for i in inputs} | {len(network.steps)}
     intervals = [ball.interval]
+    moves = [ball.radius]  # of each value in l2, which is never longer than in l1
     for place, (layer, inputs) in enumerate(network.steps, start=1):
-        intervals.append(layer.forward(*(intervals[i] for i in inputs)))
-        if place in tightened and intervals[place].center[0].numel() <= units:
-            intervals[place] = _tightened(network, ball, intervals, place)
+        taken = [intervals[i] for i in inputs]
+        found = layer.forward(*taken)
+        if ball.radius is not None:
+            whole, entries = layer.moved([cast(Tensor, moves[i]) for i in inputs], *taken)
+            entries = (entries + 2.0**-40 * entries.amax()) * (1 + 2.0**-40)
+            found = found.cut(found.center - entries, found.center + entries)
+            # As far as its entries move together, if that is less.
+            moves.append(torch.minimum(whole, torch.linalg.vector_norm(found.radius.flatten(1), dim=1)))
+        if place in tightened and found.center[0].numel() <= units:
+            found = _tightened(network, ball, [*intervals, found], place)
+        intervals.append(found)
     return intervals
 
 
@@ -80,21 +58,40 @@ def _tightened(network: Network, ball: Ball, intervals: list[Interval], place: i
         unit = torch.zeros(len(which), entries, dtype=low.dtype, device=low.device)
         unit[torch.arange(len(which)), which] = 1
         rows = torch.cat([unit, -unit])[:, None].expand(-1, len(low), -1).reshape(-1, *shape)
-        up, down = _largest(network, ball, intervals, place, rows).chunk(2)  # (R, N)
+        up, down = largest(network, ball, intervals, place, rows).chunk(2)  # (R, N)
         high[:, which] = torch.minimum(high[:, which], up.T)
         low[:, which] = torch.maximum(low[:, which], -down.T)
     return Interval(interval.center, low.view(shape), torch.maximum(high, low).view(shape), interval.rest)
 
 
-def _largest(network: Network, ball: Ball, intervals: list[Interval], place: int, rows: Tensor) -> Tensor:
-    """At least the largest values (R, N) of linear functions (R, N, *) of the value at a place."""
+def largest(
+    network: Network,
+    ball: Ball,
+    intervals: list[Interval],
+    place: int,
+    rows: Tensor,
+    lines: Mapping[int, Lines] | None = None,
+    seen: dict[int, Tensor] | None = None,
+) -> Tensor:
+    """At least the largest values (R, N) of linear functions (R, N, *) of the value at a place.
+
+    Args:
+        lines: slopes of the lines around the curves of some layers, by the place of what they return.
+        seen: takes for every curve the largest size (N, *) with which it enters a function, by its place.
+    """
     functions = {place: rows}
     constant = torch.zeros(rows.shape[:2], dtype=rows.dtype, device=rows.device)
     for at in range(place, 0, -1):
         if at not in functions:
             continue
         layer, inputs = network.steps[at - 1]
-        new, more = layer.above(functions.pop(at), *(intervals[i] for i in inputs))
+        taken = [intervals[i] for i in inputs]
+        if isinstance(layer, Curve):
+            if seen is not None:
+                seen[at] = functions[at].abs().amax(0)
+            new, more = layer.above(functions.pop(at), *taken, lines=(lines or {}).get(at))
+        else:
+            new, more = layer.above(functions.pop(at), *taken)
         constant = constant + more * (1 + 2.0**-50)
         for i, function in zip(inputs, new):
             functions[i] = functions[i] + function if i in functions else function

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steadygrad.bounds.certified.layers import Affine, Layer, Rectifier
+from steadygrad.bounds.certified.curves import Curve
+from steadygrad.bounds.certified.layers import Add, Affine, Layer
+from steadygrad.bounds.certified.shapes import Shape, softplus, straight
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Network:
     @property
     def curved(self) -> bool:
         """Whether a layer has a second derivative."""
-        return any(isinstance(layer, Rectifier) and layer.beta is not None for layer, _ in self.steps)
+        return any(isinstance(layer, Curve) and layer.shape.curved for layer, _ in self.steps)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, K) of float64 inputs (N, *)."""
@@ -57,25 +60,51 @@ class Builder:
         self.steps.append((layer, tuple(value.place for value in inputs)))
         return Value(len(self.steps), sample)
 
-    def affine(self, x: Value, function: Callable[[Tensor, Any], Tensor], weight: Any, bias: Any = None) -> Value:
+    def affine(
+        self,
+        x: Value,
+        function: Callable[[Tensor, Any], Tensor],
+        weight: Any,
+        bias: Any = None,
+        *,
+        terms: int | None = None,
+        rough: Tensor | None = None,
+    ) -> Value:
         """function(x, weight) + bias, linear in both."""
         weight, bias = (None if v is None else v.detach().double() for v in (weight, bias))
-        return self.put(Affine(function, weight, bias), x)
+        return self.put(Affine(function, weight, bias, terms, rough), x)
 
-    def unweighted(self, x: Value, function: Callable[[Tensor], Tensor]) -> Value:
+    def unweighted(self, x: Value, function: Callable[[Tensor], Tensor], terms: int | None = None) -> Value:
         """function(x), linear with weights that are not negative: means, another shape."""
-        return self.put(Affine(lambda v, _: function(v)), x)
+        return self.put(Affine(lambda v, _: function(v), terms=terms), x)
 
-    def scale(self, x: Value, factor: Tensor, constant: Tensor) -> Value:
+    def scale(self, x: Value, factor: Tensor, constant: Tensor, rough: Tensor | None = None) -> Value:
         """x times a factor plus a constant, entry by entry."""
-        return self.affine(x, torch.mul, factor, constant)
+        return self.affine(x, torch.mul, factor, constant, terms=4, rough=rough)
 
-    def rectify(self, x: Value, beta: float | None = None) -> Value:
-        """ReLU, or softplus with a beta."""
-        return self.put(Rectifier(beta if beta is not None else self.beta), x)
+    def curve(self, x: Value, shape: Shape) -> Value:
+        """A scalar function of every entry."""
+        return self.put(Curve(shape), x)
+
+    def hinged(self, x: Value, knots: tuple[float, ...], slopes: tuple[float, ...], at: float = 0.0) -> Value:
+        """A piecewise linear function with these knots and slopes and its value at the first; smooth with a beta.
+
+        Smooth it is its first line plus a softplus for every knot.
+        """
+        if self.beta is None:
+            return self.curve(x, straight(knots, slopes, at))
+        number = functools.partial(torch.tensor, dtype=torch.float64, device=x.sample.device)
+        parts = []
+        if slopes[0] or at:
+            parts.append(self.scale(x, number(slopes[0]), number(at - slopes[0] * knots[0])))
+        for knot, before, after in zip(knots, slopes, slopes[1:]):
+            moved = self.scale(x, number(1.0), number(-knot)) if knot else x
+            bent = self.curve(moved, softplus(self.beta))
+            parts.append(bent if after - before == 1 else self.scale(bent, number(after - before), number(0.0)))
+        return functools.reduce(lambda a, b: self.put(Add(), a, b), parts)
 
     def reshape(self, x: Value, shape: tuple[int, ...]) -> Value:
         """x (N, *) as (N, *shape)."""
         if tuple(x.sample.shape[1:]) == shape:
             return x
-        return self.unweighted(x, lambda v: v.reshape(len(v), *shape))
+        return self.unweighted(x, lambda v: v.reshape(len(v), *shape), terms=0)

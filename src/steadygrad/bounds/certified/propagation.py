@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from steadygrad.attributions.attribution import Of
-from steadygrad.bounds.certified.crown import Ball, value_intervals
+from steadygrad.bounds.certified.ball import Ball
+from steadygrad.bounds.certified.crown import value_intervals
 from steadygrad.bounds.certified.intervals import TINY, UNIT, Interval, product, total
 from steadygrad.bounds.certified.layers import Affine
 from steadygrad.bounds.certified.network import Network

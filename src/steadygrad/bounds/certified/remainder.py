@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from steadygrad.attributions.attribution import Of, score
-from steadygrad.bounds.certified.crown import Ball
+from steadygrad.bounds.certified.ball import Ball
 from steadygrad.bounds.certified.intervals import Interval, product, total
-from steadygrad.bounds.certified.layers import nonlinear
 from steadygrad.bounds.certified.network import Network
 from steadygrad.bounds.certified.propagation import Propagation, propagate, slope_intervals
 from steadygrad.bounds.path import Path
@@ -115,7 +114,7 @@ class _Coefficients:
             values = [points]
             for place, (layer, inputs) in enumerate(network.steps, start=1):
                 value = layer.plain(*(values[i] for i in inputs))
-                if nonlinear(layer):
+                if layer.nonlinear:
                     self.parts["slope", inputs[0]] = torch.zeros_like(values[inputs[0]], requires_grad=True)
                     self.parts["value", place] = torch.zeros_like(value, requires_grad=True)
                     value = value + self.parts["value", place]
@@ -211,7 +210,7 @@ def _remainders(found: Propagation) -> dict[Key, Tensor]:
     """What each nonlinear layer leaves out by itself: of its output, and of the slope of its input."""
     out: dict[Key, Tensor] = {("slope", len(found.network.steps)): found.exact_logit_slope.rest}
     for place, (layer, inputs) in enumerate(found.network.steps, start=1):
-        if nonlinear(layer) and place in found.slopes:
+        if layer.nonlinear and place in found.slopes:
             x = found.values[inputs[0]].exact()
             out["value", place] = layer.forward(x).rest
             key = ("slope", inputs[0])

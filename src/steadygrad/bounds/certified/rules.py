@@ -9,13 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from steadygrad.bounds.certified.layers import Add, MaxPool
+from steadygrad.bounds.certified import shapes
+from steadygrad.bounds.certified.layers import Add, Concatenate
 from steadygrad.bounds.certified.network import Builder, Value
+from steadygrad.bounds.certified.pooling import MaxPool
 from steadygrad.errors import UsageError
 
 SUPPORTED = (
-    "Conv2d, Linear, ReLU, Softplus, AvgPool2d, AdaptiveAvgPool2d, MaxPool2d, BatchNorm in evaluation mode, Flatten, "
-    "Dropout, means, sums of two values, and constants"
+    "Conv2d, Linear, ReLU, LeakyReLU, ReLU6, Hardtanh, ELU, softplus, tanh, sigmoid, GELU, SiLU, their hard forms, "
+    "AvgPool2d, AdaptiveAvgPool2d, MaxPool2d, BatchNorm in evaluation mode, Flatten, Dropout, padding with a number, "
+    "means, sums, concatenation, entries in another order, and constants"
 )
 
 # Builder, what the call takes -> the value, a plain constant, or NotImplemented: there is no such bound.
@@ -30,7 +33,8 @@ def _conv2d(builder: Builder, m: nn.Conv2d, x: Value) -> Value:
     def convolve(v: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(v, weight, None, stride, padding, dilation, groups)
 
-    return builder.affine(x, convolve, m.weight, m.bias[:, None, None] if m.bias is not None else None)
+    bias = m.bias[:, None, None] if m.bias is not None else None
+    return builder.affine(x, convolve, m.weight, bias, terms=m.weight[0].numel())
 
 
 def _batch_norm(builder: Builder, m: nn.BatchNorm2d, x: Value) -> Value:
@@ -38,10 +42,12 @@ def _batch_norm(builder: Builder, m: nn.BatchNorm2d, x: Value) -> Value:
         raise UsageError("there is no certified bound for BatchNorm without running statistics: it mixes samples")
     scale = 1 / torch.sqrt(m.running_var.double() + m.eps)
     scale = scale * m.weight.detach().double() if m.weight is not None else scale
-    shift = -m.running_mean.double() * scale
-    shift = shift + m.bias.detach().double() if m.bias is not None else shift
-    shape = (-1, *[1] * (x.sample.ndim - 2))
-    return builder.scale(x, scale.view(shape), shift.view(shape))
+    bias = torch.zeros_like(scale) if m.bias is None else m.bias.detach().double()
+    moved = m.running_mean.double() * scale
+    factor, shift, rough = (
+        v.view(-1, *[1] * (x.sample.ndim - 2)) for v in (scale, bias - moved, bias.abs() + moved.abs())
+    )
+    return builder.scale(x, factor, shift, rough)
 
 
 def _unweighted(function: Callable[..., Tensor]) -> Rule:
@@ -78,7 +84,73 @@ def _two(value: Any) -> tuple[int, int]:
 
 
 def _softplus(builder: Builder, x: Value, beta: float = 1.0, threshold: float = 20.0) -> Any:
-    return NotImplemented if threshold != 20 else builder.rectify(x, float(beta))
+    return NotImplemented if threshold != 20 else builder.curve(x, shapes.softplus(float(beta)))
+
+
+def _curve(shape: shapes.Shape) -> Rule:
+    """The rule of a scalar function without settings."""
+    return lambda builder, x, inplace=False: builder.curve(x, shape)
+
+
+def _relu(builder: Builder, x: Value, inplace: bool = False) -> Value:
+    return builder.hinged(x, (0.0,), (0.0, 1.0))
+
+
+def _leaky(builder: Builder, x: Value, negative_slope: float = 0.01, inplace: bool = False) -> Any:
+    return builder.hinged(x, (0.0,), (float(negative_slope), 1.0))
+
+
+def _prelu(builder: Builder, x: Value, weight: Tensor) -> Any:
+    return NotImplemented if weight.numel() != 1 else _leaky(builder, x, float(weight))
+
+
+def _clamp(builder: Builder, x: Value, min: float | None = None, max: float | None = None) -> Any:
+    """Between two numbers, one of which may be missing."""
+    if isinstance(min, Tensor) or isinstance(max, Tensor):
+        return NotImplemented
+    if min is None or max is None:
+        knot = float(max if max is not None else min or 0.0)
+        return builder.hinged(x, (knot,), (1.0, 0.0) if min is None else (0.0, 1.0), knot)
+    return builder.hinged(x, (float(min), float(max)), (0.0, 1.0, 0.0), float(min)) if min < max else NotImplemented
+
+
+def _hardtanh(builder: Builder, x: Value, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
+    return _clamp(builder, x, min_val, max_val)
+
+
+def _hardsigmoid(builder: Builder, x: Value, inplace: bool = False) -> Value:
+    return builder.hinged(x, (-3.0, 3.0), (0.0, 1 / 6, 0.0))
+
+
+def _bent(builder: Builder, x: Value, shape: shapes.Shape) -> Any:
+    """A function with kinks that are not those of a rectifier: there is no smooth form of it here."""
+    return builder.curve(x, shape) if builder.beta is None else NotImplemented
+
+
+def _elu(builder: Builder, x: Value, alpha: float = 1.0, inplace: bool = False) -> Any:
+    return _bent(builder, x, shapes.elu(float(alpha)))
+
+
+def _gelu(builder: Builder, x: Value, approximate: str = "none") -> Value:
+    return builder.curve(x, shapes.GELU if approximate == "none" else shapes.TANH_GELU)
+
+
+def _pad(builder: Builder, x: Value, pad: Any, mode: str = "constant", value: float | None = None) -> Any:
+    """A border of one number."""
+    sizes = tuple(int(size) for size in pad)
+    if mode != "constant" or len(sizes) > 2 * (x.sample.ndim - 1):
+        return NotImplemented
+    padded = builder.unweighted(x, lambda v: F.pad(v, sizes), terms=0)
+    if not value:
+        return padded
+    border = F.pad(torch.zeros_like(x.sample[0]), sizes, value=float(value))
+    return builder.scale(padded, torch.ones_like(border), border)
+
+
+def _cat(builder: Builder, values: Any, dim: int = 0) -> Any:
+    if not all(isinstance(value, Value) for value in values) or dim % values[0].sample.ndim == 0:
+        return NotImplemented
+    return builder.put(Concatenate(dim % values[0].sample.ndim), *values)
 
 
 def _flatten(builder: Builder, x: Value, start_dim: int = 0, end_dim: int = -1) -> Any:
@@ -101,6 +173,29 @@ def _squeeze(builder: Builder, x: Value, dim: Any = None) -> Any:
 def _mean(builder: Builder, x: Value, dim: Any = None, keepdim: bool = False) -> Any:
     dims = tuple(d % x.sample.ndim for d in ((dim,) if isinstance(dim, int) else dim or (0,)))
     return NotImplemented if 0 in dims else builder.unweighted(x, lambda v: v.mean(dims, keepdim=keepdim))
+
+
+def _sum(builder: Builder, x: Value, dim: Any = None, keepdim: bool = False) -> Any:
+    dims = tuple(d % x.sample.ndim for d in ((dim,) if isinstance(dim, int) else dim or (0,)))
+    return NotImplemented if 0 in dims else builder.unweighted(x, lambda v: v.sum(dims, keepdim=keepdim))
+
+
+def _arranged(name: str) -> Rule:
+    """The rule of a method that puts entries in another order and leaves the samples where they are."""
+
+    def rule(builder: Builder, x: Value, *args: Any, **settings: Any) -> Any:
+        def move(v: Tensor) -> Tensor:
+            moved: Tensor = getattr(v, name)(*args, **settings)
+            return moved
+
+        twice = torch.cat([x.sample, x.sample + 1])
+        try:
+            kept = bool((move(twice)[:1] == move(x.sample)).all()) and len(move(twice)) == 2
+        except (RuntimeError, IndexError):
+            kept = False
+        return builder.unweighted(x, move, terms=0) if kept else NotImplemented
+
+    return rule
 
 
 def _add(builder: Builder, a: Any, b: Any, alpha: float = 1) -> Any:
@@ -142,15 +237,28 @@ def _scaled(builder: Builder, x: Value, factor: Any, constant: Any) -> Any:
 
 MODULES: dict[type[nn.Module], Rule] = {
     nn.Conv2d: _conv2d,
-    nn.Linear: lambda builder, m, x: builder.affine(x, F.linear, m.weight, m.bias),
+    nn.Linear: lambda builder, m, x: builder.affine(x, F.linear, m.weight, m.bias, terms=m.in_features),
     **dict.fromkeys([nn.BatchNorm1d, nn.BatchNorm2d], _batch_norm),
-    nn.ReLU: lambda builder, m, x: builder.rectify(x),
+    nn.ReLU: lambda builder, m, x: _relu(builder, x),
+    nn.LeakyReLU: lambda builder, m, x: _leaky(builder, x, m.negative_slope),
+    nn.PReLU: lambda builder, m, x: _prelu(builder, x, m.weight),
+    **dict.fromkeys([nn.ReLU6, nn.Hardtanh], lambda builder, m, x: _clamp(builder, x, m.min_val, m.max_val)),
+    nn.Hardsigmoid: lambda builder, m, x: _hardsigmoid(builder, x),
+    nn.Hardswish: lambda builder, m, x: _bent(builder, x, shapes.HARDSWISH),
+    nn.ELU: lambda builder, m, x: _elu(builder, x, m.alpha),
     nn.Softplus: lambda builder, m, x: _softplus(builder, x, m.beta, m.threshold),
+    nn.Tanh: lambda builder, m, x: builder.curve(x, shapes.TANH),
+    nn.Sigmoid: lambda builder, m, x: builder.curve(x, shapes.SIGMOID),
+    nn.SiLU: lambda builder, m, x: builder.curve(x, shapes.SILU),
+    nn.GELU: lambda builder, m, x: _gelu(builder, x, m.approximate),
     **dict.fromkeys([nn.AvgPool2d, nn.AdaptiveAvgPool2d], lambda builder, m, x: builder.unweighted(x, m.forward)),
     nn.MaxPool2d: lambda builder, m, x: _max_pool(
         builder, x, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices
     ),
+    nn.ZeroPad2d: lambda builder, m, x: _pad(builder, x, m.padding),
+    nn.ConstantPad2d: lambda builder, m, x: _pad(builder, x, m.padding, value=m.value),
     nn.Flatten: lambda builder, m, x: _flatten(builder, x, m.start_dim, m.end_dim),
+    nn.Unflatten: lambda builder, m, x: _arranged("unflatten")(builder, x, m.dim, m.unflattened_size),
     **dict.fromkeys([nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d], lambda builder, m, x: x),
 }
 
@@ -159,12 +267,33 @@ CALLS: dict[str, Rule] = {
     **dict.fromkeys(["sub", "isub", "sub_"], _subtract),
     **dict.fromkeys(["mul", "imul", "mul_"], _multiply),
     **dict.fromkeys(["truediv", "itruediv", "div", "div_"], _divide),
-    **dict.fromkeys(["relu", "relu_"], lambda builder, x, inplace=False: builder.rectify(x)),
+    "neg": lambda builder, x: _scaled(builder, x, -1.0, 0.0),
+    **dict.fromkeys(["relu", "relu_"], _relu),
+    **dict.fromkeys(["leaky_relu", "leaky_relu_"], _leaky),
+    "prelu": _prelu,
+    **dict.fromkeys(["relu6", "relu6_"], lambda builder, x, inplace=False: _clamp(builder, x, 0.0, 6.0)),
+    **dict.fromkeys(["hardtanh", "hardtanh_"], _hardtanh),
+    **dict.fromkeys(["clamp", "clamp_", "clip"], _clamp),
+    "clamp_min": lambda builder, x, min: _clamp(builder, x, min),
+    "clamp_max": lambda builder, x, max: _clamp(builder, x, max=max),
+    "abs": lambda builder, x: builder.hinged(x, (0.0,), (-1.0, 1.0)),
+    "hardsigmoid": _hardsigmoid,
+    "hardswish": lambda builder, x, inplace=False: _bent(builder, x, shapes.HARDSWISH),
+    **dict.fromkeys(["elu", "elu_"], _elu),
     "softplus": _softplus,
+    **dict.fromkeys(["tanh", "tanh_"], _curve(shapes.TANH)),
+    **dict.fromkeys(["sigmoid", "sigmoid_"], _curve(shapes.SIGMOID)),
+    "silu": _curve(shapes.SILU),
+    "gelu": _gelu,
     "flatten": _flatten,
     **dict.fromkeys(["view", "reshape"], _view),
+    **{name: _arranged(name) for name in ("permute", "transpose", "unflatten", "unsqueeze", "flip", "roll")},
     "mean": _mean,
+    "sum": _sum,
     "squeeze": _squeeze,
+    "cat": _cat,
+    "concat": _cat,
+    **dict.fromkeys(["pad", "_pad"], _pad),
     "avg_pool2d": _unweighted(F.avg_pool2d),
     "adaptive_avg_pool2d": _unweighted(F.adaptive_avg_pool2d),
     **dict.fromkeys(["max_pool2d", "boolean_dispatch", "_max_pool2d"], _max_pool),

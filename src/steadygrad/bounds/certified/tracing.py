@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from steadygrad.bounds.certified.network import Builder, Network, Value
 from steadygrad.bounds.certified.rules import CALLS, MODULES, SUPPORTED
@@ -112,7 +113,7 @@ class _Tracer(Builder):
 
     def call(self, op: str, target: Any, args: Any, kwargs: Any, name: str) -> Any:
         """What a function or a method gives: a value in the network, or a constant."""
-        if not any(isinstance(v, Value) for v in (*args, *kwargs.values())):
+        if not any(isinstance(v, Value) for v in tree_leaves((args, kwargs))):
             return target(*args, **kwargs) if op == "call_function" else getattr(args[0], target)(*args[1:])
         if target is getattr and args[1] == "shape":
             return args[0].sample.shape

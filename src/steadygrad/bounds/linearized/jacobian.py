@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from steadygrad.attributions.attribution import Forward, score
+from steadygrad.bounds.box import allowed_box
 from steadygrad.bounds.path import Path
 from steadygrad.derivatives import gradient
-from steadygrad.threat import Threat, per_sample
+from steadygrad.threat import Threat
 
 
 @dataclass
@@ -111,13 +112,6 @@ class Jacobian:
         flat = values.flatten(1) * shares[rows, None]
         which = torch.arange(len(shares), device=flat.device)[rows] % len(self.x)
         return torch.zeros_like(self.scale).index_add_(0, which, flat)
-
-
-def allowed_box(x: Tensor, threat: Threat) -> tuple[Tensor, Tensor]:
-    """The smallest box (N, *), (N, *) around the allowed inputs: within eps of x, the mask and the bounds."""
-    eps = threat.masked(per_sample(threat.radius(x), x).expand_as(x))
-    low, high = (torch.full_like(x, bound) for bound in threat.bounds)
-    return torch.maximum(x - eps, low).minimum(x), torch.minimum(x + eps, high).maximum(x)
 
 
 @dataclass

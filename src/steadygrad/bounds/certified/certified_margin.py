@@ -1,0 +1,285 @@
+"""How far the margin of a class can fall, for every point of the ball."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from steadygrad.arguments import Classes, Inputs, public
+from steadygrad.bounds.bound import BOUNDS
+from steadygrad.bounds.certified.ball import Ball, ball_of
+from steadygrad.bounds.certified.chosen_units import lines_of, tightened_where_it_matters
+from steadygrad.bounds.certified.crown import largest, value_intervals
+from steadygrad.bounds.certified.curves import Curve, Lines
+from steadygrad.bounds.certified.intervals import Interval
+from steadygrad.bounds.certified.network import Network
+from steadygrad.bounds.certified.propagation import slope_intervals
+from steadygrad.bounds.certified.rounding import rounding_of_logits, unit_of
+from steadygrad.bounds.certified.tracing import trace
+from steadygrad.calling import called
+from steadygrad.classifier import check_classes, check_inputs, frozen
+from steadygrad.derivatives import math_attention
+from steadygrad.errors import UsageError
+from steadygrad.memory import at_once
+from steadygrad.registry import Method
+from steadygrad.threat import Norm, Threat
+from steadygrad.values import Count, Whole
+
+NORMS = ("linf", "l2", "l1")
+_RATE = 0.15  # of the slopes' ascent, in shares of what a slope can be
+
+
+@dataclass(frozen=True)
+class MarginBound:
+    """What is certain about the margins of classes within a threat.
+
+    Attributes:
+        margins: (N, K); for no allowed input, the logit of the class is above that of class k by less. Infinite at the
+            class itself.
+        forwards, backwards: (N,) passes through the network that each sample took, in both directions.
+    """
+
+    margins: Tensor
+    forwards: Tensor
+    backwards: Tensor
+
+    @property
+    def margin(self) -> Tensor:
+        """The least margin (N,) over the other classes."""
+        return self.margins.amin(1)
+
+    @property
+    def certified(self) -> Tensor:
+        """Whether every allowed input is given the class, (N,)."""
+        return self.margin > 0
+
+
+@BOUNDS.register(
+    "margin",
+    summary="how far the margin of a class can fall for any allowed input: a certificate of robustness",
+    reference="Zhang et al. 2018, arXiv 1811.00866 (CROWN); Xu et al. 2021, arXiv 2011.13824 (optimized slopes)",
+    cost="6 forwards, 2 (K - 1) backwards, 2 more for each of `units`, and 2 passes a step",
+    soundness="certified",
+    order=1,
+    norms=NORMS,
+)
+@dataclass(frozen=True)
+class CertifiedMargin(Method):
+    """Bounds the margin of a class from below, for every allowed input at once.
+
+    A sample whose least margin is positive is certified: no change within the threat makes the model answer another
+    class.
+    The margin over each class is a linear function of the logits that is taken back to the input through lines around
+    every curve (CROWN); then the lines of the class that comes nearest are improved by gradient steps. Where it is less
+    pessimistic, the mean value form counts: the margin at x minus what slopes within their intervals can take off.
+
+    Args:
+        steps: improvements, each of the class that comes nearest by then: first the mean value form, then the lines.
+        units: so many units of each sample, those that loosen its bound most, get linear bounds of their own: tighter,
+            and slower by two backwards for each.
+        chunk: samples in one pass at most, fewer of large ones; changes no value.
+
+    Source: Zhang et al. 2018, arXiv:1811.00866; Xu et al. 2021, arXiv:2011.13824; the layers are listed in
+    `docs/concepts/bounds.md`.
+
+    >>> from steadygrad import linf
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> x = torch.rand(2, 4)
+    >>> found = CertifiedMargin()(model, x, model(x).argmax(1), linf(1e-4))
+    >>> found.margin.shape, bool(found.certified.all())
+    (torch.Size([2]), True)
+    """
+
+    steps: Whole = 4
+    units: Whole = 12
+    chunk: Count = 64
+
+    @public
+    def __call__(self, model: nn.Module, x: Inputs, y: Classes, threat: Threat) -> MarginBound:
+        """Bounds for inputs x (N, *) with classes y (N,); the model is left as it was.
+
+        Args:
+            threat: "linf", "l2" or "l1" with a radius; its bounds of the inputs and its mask count.
+
+        Raises:
+            UsageError: another norm, no radius, a layer that has no bounds (named), inputs or classes that do not fit.
+        """
+        network, x, unit = self._prepared(model, x, y, threat)
+        threat.radius(x)
+        threat.changeable(x)
+        parts = [self._batch(network, x[some], y[some], threat.rows(some, x), unit) for some in self._batches(x)]
+        return replace(
+            parts[0],
+            **{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])},
+        )
+
+    @public
+    def radius(self, model: nn.Module, x: Inputs, y: Classes, norm: Norm | Threat, *, trials: Count = 10) -> Tensor:
+        """The largest radius (N,) found at which each sample is certified; 0 where it is not even by itself.
+
+        Args:
+            norm: "linf", "l2" or "l1", or a threat with the bounds of the inputs and a mask; its radius is not used.
+            trials: radii that are tried for each sample, first what the gradient tells; each halves what is open.
+
+        Raises:
+            UsageError: as for a call.
+        """
+        threat = norm.at(None) if isinstance(norm, Threat) else Threat(norm, None)
+        network, x, unit = self._prepared(model, x, y, threat)
+        parts = [
+            self._radius(network, x[some], y[some], threat.rows(some, x), unit, trials) for some in self._batches(x)
+        ]
+        return torch.cat(parts)
+
+    def _prepared(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> tuple[Network, Tensor, float]:
+        if threat.norm not in NORMS:
+            raise UsageError(f"certified margins exist for linf, l2 and l1, not for {threat.norm}")
+        check_inputs(x, y, threat.bounds)
+        x, model = x.detach(), called(model)
+        unit = unit_of(model, x)
+        with frozen(model), math_attention():
+            network = trace(model, x)
+        check_classes(y, network(x[:1].double()).shape[1])
+        return network, x, unit
+
+    def _batches(self, x: Tensor) -> list[slice]:
+        size = at_once(self.chunk, x.shape[1:], x.device, order=2)
+        return [slice(first, first + size) for first in range(0, len(x), size)]
+
+    @torch.no_grad()
+    def _batch(self, network: Network, x: Tensor, y: Tensor, threat: Threat, unit: float) -> MarginBound:
+        ball = ball_of(x, threat)
+        intervals = value_intervals(network, ball, 0)
+        logits = intervals[-1]
+        count, classes = logits.center.shape
+        rounding = rounding_of_logits(network, intervals, unit)
+        others = torch.arange(classes, device=y.device).expand(count, -1)
+        rivals = others[others != y[:, None]].view(count, classes - 1)
+        every = _falls(rivals, y, classes)  # (K - 1, N, K)
+        lines, seen = lines_of(network, intervals), dict[int, Tensor]()
+        last = len(network.steps)
+        best = -largest(network, ball, intervals, last, every, lines, seen).T  # (N, K - 1)
+        best = torch.maximum(best, logits.low.gather(1, y[:, None]) - logits.high.gather(1, rivals))
+        forwards, backwards = 5, classes - 1
+        if self.units and lines:
+            intervals = tightened_where_it_matters(network, ball, intervals, lines, seen, self.units)
+            lines = lines_of(network, intervals)
+            best = torch.maximum(best, -largest(network, ball, intervals, last, every, lines).T)
+            forwards, backwards = forwards + 1, backwards + 2 * self.units + classes - 1
+        search = _Slopes(network, ball, intervals, lines)
+        for step in range(self.steps if classes > 1 else 0):
+            worst = best.argmin(1, keepdim=True)
+            rows = _falls(rivals.gather(1, worst), y, classes)
+            if step == 0:
+                found = _mean_value(network, ball, intervals, rows[0])
+                backwards += 4
+            else:
+                found = -search.improved(rows)
+                forwards, backwards = forwards + 1, backwards + 1
+            best = best.scatter_reduce(1, worst, found[:, None], "amax")
+        best = best - rounding.gather(1, y[:, None]) - rounding.gather(1, rivals)
+        margins = torch.full((count, classes), math.inf, dtype=best.dtype, device=best.device).scatter(1, rivals, best)
+        return MarginBound(margins, *(torch.full_like(y, passes) for passes in (forwards, backwards)))
+
+    def _radius(self, network: Network, x: Tensor, y: Tensor, threat: Threat, unit: float, trials: int) -> Tensor:
+        def certified(radius: Tensor) -> Tensor:
+            return self._batch(network, x, y, threat.at(radius), unit).certified
+
+        most = threat.at(0.0).largest(x).double()
+        low = torch.zeros_like(most)
+        high = torch.full_like(low, math.inf)
+        there = certified(low)
+        guess = torch.minimum(_first_order_radius(network, x.double(), y, threat.norm), most)
+        for _ in range(trials):
+            trial = torch.where(high.isinf(), torch.where(low > 0, 2 * low, guess).minimum(most), (low + high) / 2)
+            holds = certified(trial)
+            low, high = torch.where(holds, trial, low), torch.where(holds, high, trial)
+        return torch.where(there, low, 0.0)
+
+
+def _falls(rivals: Tensor, y: Tensor, classes: int) -> Tensor:
+    """The functions (R, N, K) of the logits that say by how much each rival (N, R) is above the class y (N,)."""
+    rows = torch.nn.functional.one_hot(rivals.T, classes) - torch.nn.functional.one_hot(y, classes)
+    return rows.double()
+
+
+class _Slopes:
+    """Slopes of the lines around all curves, improved step by step (Adam on the bound, each sample for itself)."""
+
+    def __init__(self, network: Network, ball: Ball, intervals: list[Interval], lines: dict[int, Lines]) -> None:
+        self.network, self.ball, self.intervals = network, ball, intervals
+        self.leaves = {place: Lines(*(v.clone() for v in pair)) for place, pair in lines.items()}
+        self.spans = {}
+        for place in lines:
+            layer, inputs = network.steps[place - 1]
+            assert isinstance(layer, Curve)
+            low, high = layer.slope_range(intervals[inputs[0]])
+            chord = layer.chord(intervals[inputs[0]])
+            # A chord is the best on both sides of it: there is no slope to follow.
+            self.spans[place] = [(low, high, (high - low) * (line != chord)) for line in lines[place]]
+        self.moments = [[torch.zeros_like(v) for v in self._flat()] for _ in range(2)]
+        self.taken = 0
+
+    def _flat(self) -> list[Tensor]:
+        return [v for pair in self.leaves.values() for v in pair]
+
+    def improved(self, rows: Tensor) -> Tensor:
+        """At least the largest values (N,) of functions (1, N, K), by the slopes so far, which then take a step."""
+        self.taken += 1
+        with torch.enable_grad():
+            leaves = {p: Lines(*(v.detach().requires_grad_() for v in pair)) for p, pair in self.leaves.items()}
+            flat = [v for pair in leaves.values() for v in pair]
+            value = largest(self.network, self.ball, self.intervals, len(self.network.steps), rows, leaves)[0]
+            if not flat or not value.requires_grad:
+                return value.detach()
+            grads = torch.autograd.grad(value.sum(), flat, allow_unused=True)
+        first, second = self.moments
+        new = []
+        for i, (leaf, grad) in enumerate(zip(flat, grads)):
+            grad = torch.zeros_like(leaf) if grad is None else torch.nan_to_num(grad)
+            first[i] = 0.9 * first[i] + 0.1 * grad
+            second[i] = 0.99 * second[i] + 0.01 * grad.square()
+            way = first[i] / (1 - 0.9**self.taken) / ((second[i] / (1 - 0.99**self.taken)).sqrt() + 1e-12)
+            low, high, span = self.spans[list(leaves)[i // 2]][i % 2]
+            moved = leaf.detach() - _RATE * 0.97**self.taken * span * way
+            new.append(torch.minimum(torch.maximum(moved, low), high))
+        self.leaves = {p: Lines(*new[2 * i : 2 * i + 2]) for i, p in enumerate(leaves)}
+        return value.detach()
+
+
+def _mean_value(network: Network, ball: Ball, intervals: list[Interval], fall: Tensor) -> Tensor:
+    """At most what is left (N,) of the negative of functions (N, K) of the logits, by the mean value theorem."""
+    slope = Interval(-fall, -fall, -fall, torch.zeros_like(fall))
+    found = slope_intervals(network, intervals, slope)
+    logits = intervals[-1]
+    # The logits at the center, whose rounding is within the intervals of a ball of radius zero.
+    point = value_intervals(network, Ball(ball.center, ball.center, ball.center), 0)[-1]
+    least = torch.where(fall < 0, point.low, point.high)
+    margin = -(fall * least).sum(1)
+    if 0 not in found:
+        return margin
+    low, high = found[0].low, found[0].high
+    # Each entry of the change has the sign that the box lets it have.
+    down, up = ball.low - ball.center, ball.high - ball.center
+    corners = torch.stack([low * down, low * up, high * down, high * up]).amin(0)
+    loss = -corners.flatten(1).sum(1)
+    if ball.radius is not None:
+        loss = torch.minimum(loss, ball.farthest(torch.maximum(low.abs(), high.abs())))
+    return margin - loss * (1 + 2.0**-40) - 2.0**-40 * (logits.size * fall.abs()).sum(1)
+
+
+def _first_order_radius(network: Network, x: Tensor, y: Tensor, norm: str) -> Tensor:
+    """Where the margin over the nearest class is used up to first order, (N,)."""
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        logits = network(leaf)
+        own = logits.gather(1, y[:, None])[:, 0]
+        other = logits.scatter(1, y[:, None], -math.inf).amax(1)
+        (slope,) = torch.autograd.grad((own - other).sum(), leaf)
+    dual = {"linf": 1.0, "l2": 2.0, "l1": math.inf}[norm]
+    size = torch.linalg.vector_norm(slope.flatten(1), dual, dim=1)
+    guess: Tensor = (own - other).detach().clamp_min(0) / size.clamp_min(1e-30)
+    return guess.clamp(1e-9, 1e9)

@@ -1,0 +1,237 @@
+"""Certified margins: no allowed point is below them, exact where that is known, and cheap by count."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import scipy.optimize
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import gates
+import steadygrad as sg
+from steadygrad import randomness
+from steadygrad.attacks import PGD
+from steadygrad.bounds import CertifiedMargin
+from steadygrad.errors import UsageError
+from steadygrad.threat import Threat, l1, l2, linf
+
+pytestmark = pytest.mark.slow
+
+
+class Branches(nn.Module):
+    """Two ways that are put beside each other, a sum, and a border."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(1, 4, 3, padding=2, dilation=2)
+        self.mixed, self.head = nn.Conv2d(8, 8, 3, groups=2), nn.Linear(32, 3)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.cat([self.activation(self.one(x)), torch.tanh(self.two(x))], 1)
+        h = self.activation(self.mixed(F.pad(h, (1, 1, 1, 1))) + h)
+        return self.head(F.avg_pool2d(h, 2).flatten(1))
+
+
+def networks() -> dict[str, nn.Module]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        out: dict[str, nn.Module] = {}
+        activations = (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.Hardtanh, nn.ELU, nn.Softplus, nn.Tanh, nn.Sigmoid, nn.GELU)
+        for activation in (*activations, nn.SiLU, nn.Hardswish, nn.Hardsigmoid):
+            layers = (nn.Flatten(), nn.Linear(16, 12), activation(), nn.Linear(12, 10), activation(), nn.Linear(10, 3))
+            out[activation.__name__] = nn.Sequential(*layers)
+        out["branches"] = Branches(nn.SiLU())
+        out["branches of rectifiers"] = Branches(nn.ReLU())
+        out["pools"] = nn.Sequential(
+            *(nn.ZeroPad2d(1), nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.ReLU()),
+            *(nn.Conv2d(4, 6, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)),
+        )
+        out["overlapping pools"] = nn.Sequential(
+            *(nn.Conv2d(1, 4, 2), nn.MaxPool2d(2, 1), nn.PReLU(), nn.Flatten(), nn.Linear(16, 3)),
+        )
+        for net in out.values():
+            net.train()(torch.rand(8, 1, 4, 4))
+            with torch.no_grad():
+                for parameter in net.parameters():
+                    parameter.mul_(2.0)
+            net.eval()
+        return out
+
+
+NETWORKS = networks()
+THREATS = (linf(0.05), l2(0.2), l1(0.5))
+
+
+def samples(count: int) -> Tensor:
+    x = torch.rand(count, 1, 4, 4, generator=randomness.fresh(1))
+    x[0] = x[0].round()  # pixels that may move one way only
+    return x
+
+
+def margins(model: nn.Module, points: Tensor, y: Tensor) -> Tensor:
+    """(N, K), infinite at the class itself."""
+    with torch.no_grad():
+        logits = model(points).double()
+    return (logits.gather(1, y[:, None]) - logits).scatter(1, y[:, None], math.inf)
+
+
+@pytest.mark.parametrize("threat", THREATS, ids=str)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_point_is_below_the_margin(name, threat):
+    model, x = NETWORKS[name], samples(4)
+    y = model(x).argmax(1)
+    settings = [CertifiedMargin(steps=s, units=u) for s, u in ((0, 0), (4, 12), (12, 3))]
+    bounds = [method(model, x, y, threat) for method in settings]
+    least = margins(model, x, y)
+    for draw in range(100):
+        points = threat.random(x, torch.arange(4), draw)
+        for way in (points, threat.constrain(x, x + 1e3 * (points - x))):
+            least = torch.minimum(least, margins(model, way, y))
+    for step in (1, 2):
+        found = PGD(steps=20)(model, x, y, threat, target=(y + step) % 3).inputs
+        least = torch.minimum(least, margins(model, found, y))
+    for bound in bounds:
+        assert bound.margins.shape == (4, 3)
+        assert (bound.margins <= least).all(), (least - bound.margins).min()
+        assert (bound.certified <= (least.amin(1) > 0)).all()
+    assert (bounds[1].margin >= bounds[0].margin - 1e-12).all()
+
+
+def test_twelve_inputs_and_all_their_sign_corners():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 8), nn.GELU(), nn.Linear(8, 3))
+    x = torch.rand(3, 12, generator=randomness.fresh(4))
+    y, threat = model(x).argmax(1), linf(0.04)
+    bound = CertifiedMargin(units=20)(model, x, y, threat)
+    signs = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=12)))
+    worst = torch.stack([margins(model, threat.constrain(x, x + s), y).amin(1) for s in 0.04 * signs]).amin(0)
+    assert (bound.margin <= worst).all()
+    assert (worst - bound.margin < 0.2 * (margins(model, x, y).amin(1) - worst)).all()
+
+
+def _least_of_linear(weight: np.ndarray, x: np.ndarray, threat: Threat) -> float:
+    """The least weight . p for allowed p, by a solver: a linear program, or a cone by its price."""
+    low, high = np.maximum(x - threat.eps, 0) - x, np.minimum(x + threat.eps, 1) - x
+    if threat.norm == "linf":
+        return float(np.minimum(weight * low, weight * high).sum())
+    if threat.norm == "l1":  # change = up - down
+        cost, bounds = np.concatenate([weight, -weight]), [(0, h) for h in high] + [(0, -b) for b in low]
+        return float(scipy.optimize.linprog(cost, np.ones((1, len(cost))), [threat.eps], bounds=bounds).fun)
+
+    def left(price: float) -> float:
+        change = np.clip(-weight / price, low, high)
+        return float(change @ change - threat.eps**2)
+
+    price = scipy.optimize.brentq(left, 1e-6, 1e6, maxiter=500) if left(1e-6) > 0 else 1e-6
+    return float(weight @ np.clip(-weight / price, low, high))
+
+
+@pytest.mark.parametrize("threat", [linf(0.1), l2(0.3), l1(0.7)], ids=str)
+def test_a_linear_model_has_its_exact_margin(threat):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        model = nn.Linear(9, 4).double()
+    x = torch.rand(5, 9, generator=randomness.fresh(6), dtype=torch.float64)
+    x[1], x[2] = x[1].round(), x[2].round()
+    y = torch.tensor([0, 1, 2, 3, 0])
+    bound = CertifiedMargin()(model, x, y, threat)
+    before = margins(model, x, y)
+    weight = model.weight.detach().numpy()
+    for n, k in itertools.product(range(5), range(4)):
+        if k != y[n]:
+            exact = before[n, k] + _least_of_linear(weight[y[n]] - weight[k], x[n].numpy(), threat)
+            assert bound.margins[n, k] == pytest.approx(float(exact), abs=1e-3 if threat.norm != "linf" else 1e-9)
+            assert bound.margins[n, k] <= exact + 1e-9
+    assert bound.margins.gather(1, y[:, None]).isinf().all()
+
+
+def test_the_slack_holds_what_single_precision_rounds():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        model = nn.Sequential(nn.Linear(60, 400), nn.SiLU(), nn.Linear(400, 200), nn.ReLU(), nn.Linear(200, 4))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)
+    x = torch.rand(20, 60, generator=randomness.fresh(8))
+    y = torch.arange(20) % 4
+    nothing = linf(0.0)
+    narrow, wide = CertifiedMargin()(model, x, y, nothing), CertifiedMargin()(model.double(), x.double(), y, nothing)
+    exact, rounded = margins(model, x.double(), y), margins(model.float(), x, y)
+    other = y[:, None] != torch.arange(4)
+    assert (narrow.margins <= torch.minimum(exact, rounded))[other].all()
+    off, slack = (rounded - exact)[other].abs().max(), (exact - narrow.margins)[other]
+    assert off > 0
+    assert (slack > off).all()
+    assert slack.max() < 0.02 * exact[other].abs().max()
+    assert (exact - wide.margins)[other].max() < 1e-6
+
+
+def test_batches_order_and_company_change_nothing():
+    model, x = NETWORKS["branches"], samples(5)
+    y = model(x).argmax(1)
+    whole = CertifiedMargin()(model, x, y, linf(0.03)).margins
+    order = torch.tensor([3, 1, 4, 0, 2])
+    small = CertifiedMargin(chunk=2)(model, x[order], y[order], linf(0.03)).margins
+    assert torch.allclose(whole[order], small, rtol=1e-9, atol=1e-9)
+
+
+def test_a_mask_and_radii_per_sample_count():
+    model, x = NETWORKS["ReLU"], samples(3)
+    y = model(x).argmax(1)
+    mask = torch.zeros(1, 4, 4)
+    mask[0, 0] = 1
+    free, masked = CertifiedMargin()(model, x, y, linf(0.3)), CertifiedMargin()(model, x, y, linf(0.3, mask=mask))
+    assert (masked.margin > free.margin).all()
+    radii = torch.tensor([0.0, 0.05, 0.3])
+    each = CertifiedMargin()(model, x, y, linf(radii)).margin
+    assert torch.allclose(each[2], free.margin[2])
+    assert torch.allclose(each[0], margins(model, x, y).amin(1)[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_the_radius_is_certified_and_a_larger_one_is_not(norm):
+    model, x = NETWORKS["SiLU"], samples(6)
+    y = model(x).argmax(1)
+    y[5] = (y[5] + 1) % 3
+    method = CertifiedMargin()
+    radius = method.radius(model, x, y, norm)
+    assert radius[5] == 0
+    assert (radius[:5] > 0).all()
+    assert method(model, x[:5], y[:5], Threat(norm, radius[:5])).certified.all()
+    assert not method(model, x[:5], y[:5], Threat(norm, radius[:5] * 1.05)).certified.any()
+    distances = sg.attacks.FMN(steps=200)(model, x, y, Threat(norm)).distance
+    assert (radius[:5] < distances[:5]).all()
+
+
+def test_one_lenet_sample_takes_at_most_sixty_passes():
+    model = sg.models.build("lenet", (1, 28, 28), 10, seed=0)
+    x = torch.rand(2, 1, 28, 28, generator=randomness.fresh(9))
+    y = model(x).argmax(1)
+    with gates.counted(model) as count:
+        bound = CertifiedMargin()(model, x, y, linf(0.01))
+    assert count["samples"] <= 3  # the model itself is only compared with the layers read from it
+    assert (bound.forwards + bound.backwards <= 60).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"threat": Threat("l0", 3)}, "l0"),
+        ({"threat": linf()}, "radius"),
+        ({"y": torch.tensor([0, 9])}, "9"),
+        ({"x": torch.full((2, 1, 4, 4), 2.0)}, "bounds"),
+        ({"model": nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).half()}, "float16"),
+        ({"model": nn.Sequential(nn.Flatten(), nn.Softmax(1))}, "Softmax"),
+    ],
+)
+def test_what_is_wrong_is_named(change, message):
+    given = {"model": NETWORKS["ReLU"], "x": samples(2), "y": torch.tensor([0, 1]), "threat": linf(0.1)} | change
+    with pytest.raises(UsageError, match=message):
+        CertifiedMargin()(**given)
