@@ -47,6 +47,7 @@ Whole = Annotated[int, Limit("at least 0", lambda value: value >= 0)]
 BelowOne = Annotated[float, Limit("within [0, 1)", lambda value: 0 <= value < 1)]
 Fraction = Annotated[float, Limit("within (0, 1)", lambda value: 0 < value < 1)]
 Share = Annotated[float, Limit("a share within (0, 1]", lambda value: 0 < value <= 1)]
+Part = Annotated[float, Limit("within [0, 1]", lambda value: 0 <= value <= 1)]
 Seed = Annotated[int, Limit("a seed within 0..2^63 - 1", lambda value: 0 <= value < 2**63)]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from steadygrad.bounds.certified.intervals import UNIT, Interval, dot, product
-from steadygrad.bounds.certified.layers import Layer
+from steadygrad.bounds.certified.layers import Box, Layer
 from steadygrad.bounds.certified.shapes import Piece, Shape
 from steadygrad.threat import per_sample
 
@@ -40,7 +40,7 @@ class Curve(Layer):
         (x,) = inputs
         shape = self.shape
         center, slope = shape.plain(x.center), shape.slope(x.center)
-        low, high = extremes(shape.values, 0.0, x.low, x.high)
+        low, high = self.box((x.low, x.high))
         least, most = extremes(shape.values, slope, x.low, x.high)
         at_center = center - slope * x.center
         slack = (64 if shape.curved else 8) * UNIT * (x.size + shape.unit)
@@ -50,6 +50,12 @@ class Curve(Layer):
             remainder = torch.minimum(remainder, bend * (1 + 64 * UNIT) + 1e-15 * x.radius.square())
         off = self._snap(x, 0) + slack
         return Interval(center, low - off, high + off, slope.abs() * x.rest + remainder.clamp_min(0) + off).widened(8)
+
+    def box(self, *inputs: Box) -> Box:
+        ((low, high),) = inputs
+        if self.shape.rises:
+            return self.shape.plain(low), self.shape.plain(high)
+        return extremes(self.shape.values, 0.0, low, high)
 
     def slopes(self, x: Interval) -> Interval:
         """Its derivative over the set."""

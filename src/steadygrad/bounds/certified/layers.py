@@ -15,6 +15,8 @@ from steadygrad.bounds.certified.intervals import TINY, UNIT, Interval, dot, tot
 from steadygrad.threat import per_sample
 
 Map = Callable[[Tensor], Tensor]
+Box = tuple[Tensor, Tensor]
+"""The least and the largest values (N, *)."""
 
 
 class Layer(abc.ABC):
@@ -41,6 +43,10 @@ class Layer(abc.ABC):
 
         Returns one tensor (R, N, *) per input and constants (R, N): rows . output <= sum_i new_i . input_i + constant.
         """
+
+    @abc.abstractmethod
+    def box(self, *inputs: Box) -> Box:
+        """Its output over the set but for rounding, with a graph."""
 
     @abc.abstractmethod
     def rounded(self, unit: float, errors: Sequence[Tensor], *inputs: Interval) -> Tensor:
@@ -73,7 +79,12 @@ class Affine(Layer):
         with torch.enable_grad():
             x = torch.zeros(len(slope), *like.shape[1:], dtype=slope.dtype, device=slope.device).requires_grad_()
             out = self._absolute(x) if absolute else self.function(x, self.weight)
-            (back,) = torch.autograd.grad(out, x, slope, create_graph=slope.requires_grad)
+            (back,) = torch.autograd.grad(
+                out,
+                x,
+                slope,
+                create_graph=slope.requires_grad or (self.weight is not None and self.weight.requires_grad),
+            )
         return back
 
     @staticmethod
@@ -94,6 +105,11 @@ class Affine(Layer):
     def forward(self, *inputs: Interval) -> Interval:
         return self._through(inputs[0], self.plain, self._absolute, self.bias)
 
+    def box(self, *inputs: Box) -> Box:
+        ((low, high),) = inputs
+        middle, half = self.plain((low + high) / 2), self._absolute((high - low) / 2)
+        return middle - half, middle + half
+
     def backward(self, slope: Interval, *inputs: Interval) -> tuple[Interval, ...]:
         back = functools.partial(self._back, like=inputs[0].center)
         return (self._through(slope, back, functools.partial(back, absolute=True)),)
@@ -101,13 +117,17 @@ class Affine(Layer):
     def above(self, rows: Tensor, *inputs: Interval) -> tuple[tuple[Tensor, ...], Tensor]:
         (x,) = inputs
         size = self._absolute(x.size)
-        new = self._back(rows.flatten(0, 1), x.center).view(*rows.shape[:2], *x.center.shape[1:])
-        constant = torch.zeros(rows.shape[:2], dtype=rows.dtype, device=rows.device)
-        if self.bias is not None:
-            size = size + self.bias.abs()
-            constant = dot(rows, self.bias.expand_as(rows[0]))
+        size = size if self.bias is None else size + self.bias.abs()
+        new, constant = self.back(rows, x.center)
         # Rounding changes the new rows, and so the function, by no more than this anywhere on the set.
         return (new,), constant + 2 * self._unit(x.center, size) * dot(rows.abs(), size)
+
+    def back(self, rows: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Linear functions (R, N, *) of the output as functions of the input, of the shape of `like`, and constants."""
+        new = self._back(rows.flatten(0, 1), like).view(*rows.shape[:2], *like.shape[1:])
+        if self.bias is None:
+            return new, rows.new_zeros(rows.shape[:2])
+        return new, dot(rows, self.bias.expand_as(rows[0]))
 
     def rounded(self, unit: float, errors: Sequence[Tensor], *inputs: Interval) -> Tensor:
         size = self._absolute(inputs[0].size + errors[0])
@@ -142,6 +162,10 @@ class Add(Layer):
     def forward(self, *inputs: Interval) -> Interval:
         return total(inputs)
 
+    def box(self, *inputs: Box) -> Box:
+        (a, b), (c, d) = inputs
+        return a + c, b + d
+
     def backward(self, slope: Interval, *inputs: Interval) -> tuple[Interval, ...]:
         return (slope, slope)
 
@@ -172,6 +196,10 @@ class Concatenate(Layer):
 
     def forward(self, *inputs: Interval) -> Interval:
         return Interval(*(self.plain(*(getattr(i, f.name) for i in inputs)) for f in fields(Interval)))
+
+    def box(self, *inputs: Box) -> Box:
+        low, high = (self.plain(*ends) for ends in zip(*inputs))
+        return low, high
 
     def backward(self, slope: Interval, *inputs: Interval) -> tuple[Interval, ...]:
         parts = [self._parts(getattr(slope, f.name), inputs, self.dim) for f in fields(Interval)]

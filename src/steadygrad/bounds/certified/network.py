@@ -46,12 +46,22 @@ class Value:
 class Builder:
     """Puts layers one after another; rectifiers become softplus with `beta` if that is given.
 
-    With `soft_pools` maxima are smoothed too, of which there are no bounds.
+    With `soft_pools` maxima are smoothed too, of which there are no bounds. A `live` network keeps the weights in their
+    own type and with their gradients.
     """
 
     beta: float | None
     soft_pools: bool = False
+    live: bool = False
     steps: list[tuple[Layer, tuple[int, ...]]] = field(default_factory=list)
+
+    def taken(self, value: Tensor) -> Tensor:
+        """A weight, or another number of the model, as the network holds it."""
+        return value if self.live else value.detach().double()
+
+    def constant(self, value: Any, like: Tensor) -> Tensor:
+        """A number in the type of the network."""
+        return torch.as_tensor(value, device=like.device).to(like.dtype)
 
     def put(self, layer: Layer, *inputs: Value) -> Value:
         """The output of a layer."""
@@ -71,7 +81,7 @@ class Builder:
         rough: Tensor | None = None,
     ) -> Value:
         """function(x, weight) + bias, linear in both."""
-        weight, bias = (None if v is None else v.detach().double() for v in (weight, bias))
+        weight, bias = (None if v is None else self.taken(v) for v in (weight, bias))
         return self.put(Affine(function, weight, bias, terms, rough), x)
 
     def unweighted(self, x: Value, function: Callable[[Tensor], Tensor], terms: int | None = None) -> Value:
@@ -93,7 +103,7 @@ class Builder:
         """
         if self.beta is None:
             return self.curve(x, straight(knots, slopes, at))
-        number = functools.partial(torch.tensor, dtype=torch.float64, device=x.sample.device)
+        number = functools.partial(self.constant, like=x.sample)
         parts = []
         if slopes[0] or at:
             parts.append(self.scale(x, number(slopes[0]), number(at - slopes[0] * knots[0])))

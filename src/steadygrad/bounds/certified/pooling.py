@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from steadygrad.bounds.certified.intervals import UNIT, Interval
-from steadygrad.bounds.certified.layers import Layer
+from steadygrad.bounds.certified.layers import Box, Layer
 from steadygrad.threat import per_sample
 
 
@@ -57,6 +57,10 @@ class MaxPool(Layer):
         switch = torch.where(sure, 0.0, (other - floor).clamp_min(0))
         values = self.plain(x.center), low.amax(2, keepdim=True), high.amax(2, keepdim=True), own + switch
         return Interval(*(v.reshape(*x.center.shape[:2], *shape) for v in values))
+
+    def box(self, *inputs: Box) -> Box:
+        low, high = (self.plain(end) for end in inputs[0])
+        return low, high
 
     def backward(self, slope: Interval, *inputs: Interval) -> tuple[Interval, ...]:
         (x,) = inputs

@@ -40,10 +40,11 @@ def _conv2d(builder: Builder, m: nn.Conv2d, x: Value) -> Value:
 def _batch_norm(builder: Builder, m: nn.BatchNorm2d, x: Value) -> Value:
     if m.running_mean is None or m.running_var is None:
         raise UsageError("there is no certified bound for BatchNorm without running statistics: it mixes samples")
-    scale = 1 / torch.sqrt(m.running_var.double() + m.eps)
-    scale = scale * m.weight.detach().double() if m.weight is not None else scale
-    bias = torch.zeros_like(scale) if m.bias is None else m.bias.detach().double()
-    moved = m.running_mean.double() * scale
+    mean, variance = builder.taken(m.running_mean), builder.taken(m.running_var)
+    scale = 1 / torch.sqrt(variance + m.eps)
+    scale = scale * builder.taken(m.weight) if m.weight is not None else scale
+    bias = torch.zeros_like(scale) if m.bias is None else builder.taken(m.bias)
+    moved = mean * scale
     factor, shift, rough = (
         v.view(-1, *[1] * (x.sample.ndim - 2)) for v in (scale, bias - moved, bias.abs() + moved.abs())
     )
@@ -225,7 +226,7 @@ def _divide(builder: Builder, a: Any, b: Any) -> Any:
 def _scaled(builder: Builder, x: Value, factor: Any, constant: Any) -> Any:
     like, values = x.sample, []
     for given in (factor, constant):
-        value = torch.as_tensor(given, dtype=torch.float64, device=like.device)
+        value = builder.constant(given, like)
         if value.ndim == like.ndim:
             # One constant per sample would tie the layer to the batch.
             if value.shape[0] != 1:

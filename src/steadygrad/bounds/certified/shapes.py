@@ -54,6 +54,16 @@ class Shape:
     unit: float = 1.0
     snap: tuple[float, float, float] = (0.0, 0.0, math.inf)
 
+    @functools.cached_property
+    def rises(self) -> bool:
+        """Whether it never falls: its slope, which is least where it ceases to fall, is nowhere negative."""
+        ends = {end for piece in self.values for end in (piece.low, piece.high) if math.isfinite(end)} | {-1e9, 1e9}
+        places = torch.tensor(sorted(ends), dtype=torch.float64)
+        return all(
+            bool((piece.slope(places[(places >= piece.low) & (places <= piece.high)]) >= 0).all())
+            for piece in self.values
+        )
+
     @property
     def curved(self) -> bool:
         """Whether it has a second derivative other than zero."""

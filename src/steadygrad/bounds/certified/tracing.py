@@ -19,22 +19,23 @@ from steadygrad.errors import Failure, UsageError
 from steadygrad.smoothing import Smooth
 
 
-def trace(model: nn.Module, x: Tensor, *, beta: float | None = None) -> Network:
+def trace(model: nn.Module, x: Tensor, *, beta: float | None = None, live: bool = False) -> Network:
     """The layers of a model in evaluation mode, checked against the model on inputs x (N, *).
 
     Args:
         beta: read rectifiers as softplus(beta), as `Smooth` does.
+        live: keep the weights as they are, with their gradients, for training; then nothing is checked.
 
     Raises:
         UsageError: a layer or an operation that has no bounds, named.
         Failure: the layers do not compute what the model does.
     """
-    tracer = _Tracer(beta)
-    logits = tracer.module(model, Value(0, x[:1].detach().double()), type(model).__name__)
+    tracer = _Tracer(beta, live=live)
+    logits = tracer.module(model, Value(0, tracer.taken(x[:1].detach())), type(model).__name__)
     if logits.place != len(tracer.steps):
         raise UsageError("the model's output is not that of its last layer, so its layers cannot be put in a row")
     network = Network(tracer.steps)
-    if beta is None:
+    if beta is None and not live:
         with torch.no_grad():
             expected, got = model(x).double(), network(x.double())
         scale = 1 + float(expected.abs().max())
@@ -61,7 +62,7 @@ class _Tracer(Builder):
         if isinstance(module, Called):
             return self.module(module.model, x, name)
         if isinstance(module, Classifier):
-            mean, std = (module._per_channel(v.double(), x.sample) for v in (module.mean, module.std))
+            mean, std = (module._per_channel(self.constant(v, x.sample), x.sample) for v in (module.mean, module.std))
             mean, std = (v[0] if v.ndim else v for v in (mean, std))
             if bool((mean != 0).any() | (std != 1).any()):
                 x = self.scale(x, 1 / std, -mean / std)
@@ -101,7 +102,7 @@ class _Tracer(Builder):
                 values[node] = None if values else x
             elif node.op == "get_attr":
                 value = operator.attrgetter(str(node.target))(module)
-                values[node] = value.detach().double() if isinstance(value, Tensor) else value
+                values[node] = self.taken(value) if isinstance(value, Tensor) else value
             elif node.op == "call_module":
                 values[node] = self.module(module.get_submodule(node.target), args[0], f"{name}.{node.target}")
             else:
