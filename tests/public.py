@@ -45,7 +45,7 @@ HOOKS = frozenset(
 )
 """What subclasses write and the engine calls with checked arguments."""
 MADE_BY_US = frozenset(
-    "Architecture AttackResult AttributionResult Curve DeviationBound Estimate FitResult Kept Loss Movers "  # noqa: SIM905
+    "Architecture AttackResult AttributionResult Curve DeviationBound Estimate FitResult Kept Loss MarginBound Movers "  # noqa: SIM905
     "PairedDifference Randomization Recipe Similarity Source StabilityEstimate State Step Table".split()
 )
 """Classes that are results or rows: their constructors are not called by users, their methods are."""
@@ -267,6 +267,7 @@ VALID: dict[str, Callable[[Path], Any]] = {
     "std": lambda _: 1.0,
     "step": lambda _: 1,
     "steps": lambda _: 2,
+    "trials": lambda _: 2,
     "successes": lambda _: 2,
     "summary": lambda _: summary(),
     "table": lambda _: records(),
@@ -399,6 +400,7 @@ def instances() -> dict[type, Callable[[], Any]]:
         sg.data.Dataset: data,
         sg.attacks.AttackResult: lambda: sg.attacks.FGSM()(net, images, Y, sg.linf(0.1)),
         sg.attacks.AttributionResult: lambda: sg.attacks.AttributionNoise(draws=1)(net, images, Y, sg.linf(0.1)),
+        sg.bounds.MarginBound: lambda: sg.bounds.CertifiedMargin()(net, images, Y, sg.linf(0.01)),
         sg.bounds.DeviationBound: lambda: bound(net, images, Y, sg.linf(0.01)),
         sg.neurons.Movers: lambda: sg.neurons.movers(net, images, 1 - images, "2", 0, count=1),
         Estimate: lambda: Estimate(0.5, 0.4, 0.6),

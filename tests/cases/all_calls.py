@@ -82,6 +82,10 @@ def made(method: type, **other: Any) -> Any:
     return method(**chosen)
 
 
+READ_LAYERS = ("bound certified", "bound margin", "defense certified_training")
+"""Calls that read the layers of a model, for which not all layers will do."""
+
+
 def of_attacks() -> Iterator[tuple[str, Call]]:
     for row in ATTACKS:
         for norm in row.norms:

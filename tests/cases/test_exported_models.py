@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import gates
 import nets
 import steadygrad as sg
-from cases.all_calls import CALLS, CLASSES, Inside
+from cases.all_calls import CALLS, CLASSES, READ_LAYERS, Inside
 from steadygrad.attacks import FGSM, PGD, Square
 from steadygrad.attributions import IntegratedGradients, Saliency
 
@@ -124,7 +124,7 @@ def refused(name: str, kind: str) -> str:
     if name.startswith("measure") and kind == "of size 4":
         return ""  # the runner's batches of three are filled up to that
     layers = name in ("neurons", "movers") or any(word in name for word in ("neuron", "moved_boxes"))
-    if name == "bound certified" and kind in ("traced", "scripted", "of size 4"):
+    if name in READ_LAYERS and kind in ("traced", "scripted", "of size 4"):
         return "no certified bound for|cannot be read as a fixed row of layers"
     if layers and kind in ("traced", "scripted", "of size 4"):
         return "is TorchScript|there is no layer|must put out a tensor|before the logits|no call|cannot take"

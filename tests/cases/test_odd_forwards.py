@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import gates
 import nets
 import steadygrad as sg
-from cases.all_calls import CALLS, CLASSES, Inside
+from cases.all_calls import CALLS, CLASSES, READ_LAYERS, Inside
 from steadygrad.attacks import FGSM, PGD
 from steadygrad.attributions import Saliency
 
@@ -104,7 +104,7 @@ def test_one_row_gives_what_it_gives_among_others(kind: str, count: int) -> None
 
 # Of the layers in these tests there are no certified bounds.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in CALLS if name != "bound certified"])
+@pytest.mark.parametrize("name", [name for name in CALLS if name not in READ_LAYERS])
 def test_every_method_takes_one_row_of_a_model_that_squeezes(name: str) -> None:
     # The runner of a measure makes batches of three, so that one of four is left.
     x = nets.inputs(4 if name.startswith(("measure", "defense", "universal")) else 1)
@@ -212,7 +212,7 @@ def test_a_batch_of_data_is_free_to_be_written_into() -> None:
 
 # Of the layers in these tests there are no certified bounds.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in CALLS if name != "bound certified"])
+@pytest.mark.parametrize("name", [name for name in CALLS if name not in READ_LAYERS])
 def test_every_method_gives_the_numbers_of_the_model_written_out_of_place(name: str) -> None:
     x = nets.inputs(4)
     writing, plain = (

@@ -54,8 +54,8 @@ USUAL: dict[str, Defense] = {
     "trades": TRADES(eps=0.2, attack=PGD(steps=2, loss="kl")),
     "sum": AdversarialTraining(eps=0.2, norm="l2") + TRADES(eps=0.1) + InputGradientPenalty(0.5),
 }
-# Points that follow the weights through a search of their own, or a memory: their own tests hold their gates.
-ELSEWHERE = {"ig_norm", "attribution_cosine", "attribution_alignment", "stable_neurons"}
+# Points that follow the weights through a search of their own, a memory, few layers: their own tests hold their gates.
+ELSEWHERE = {"certified_training", "ig_norm", "attribution_cosine", "attribution_alignment", "stable_neurons"}
 NAMES = [row.name for row in DEFENSES if row.name not in ELSEWHERE]
 EXTRA = {
     "uniform": InputGradientPenalty(0.5, label="uniform"),

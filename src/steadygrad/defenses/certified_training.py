@@ -61,12 +61,14 @@ class CertifiedTraining(Defense):
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         grown = float(step.state.memory.get(_NAME, torch.tensor(1.0)))
+        clean = step.cross_entropy  # which looks at inputs and labels first
         margins = self._margins(step.model, step.x.detach(), step.y, grown)  # (N, K), 0 at the label
         worst = F.cross_entropy(-margins, step.y, reduction="none")
         share = self.weight * grown
-        return {"certified": share * worst, "cross_entropy": (1 - share) * step.cross_entropy}
+        return {"certified": share * worst, "cross_entropy": (1 - share) * clean}
 
     def _margins(self, model: nn.Module, x: Tensor, y: Tensor, grown: float) -> Tensor:
+        x = x.to(next((p.dtype for p in model.parameters() if p.is_floating_point()), x.dtype))
         network = trace(model, x, live=True)
         least, most = bounds_of(model) or (0.0, 1.0)
         low, high = ((x + sign * grown * self.eps).clamp(least, most) for sign in (-1, 1))

@@ -140,9 +140,9 @@ class CertifiedMargin(Method):
         check_inputs(x, y, threat.bounds)
         x, model = x.detach(), called(model)
         unit = unit_of(model, x)
-        with frozen(model), math_attention():
+        with frozen(model), math_attention(), torch.no_grad():
+            check_classes(y, model(x[:1]).shape[1])
             network = trace(model, x)
-        check_classes(y, network(x[:1].double()).shape[1])
         return network, x, unit
 
     def _batches(self, x: Tensor) -> list[slice]:

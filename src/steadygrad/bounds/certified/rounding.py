@@ -34,6 +34,7 @@ def unit_of(model: nn.Module, x: Tensor) -> float:
     narrow = sorted(str(dtype) for dtype in types if dtype.itemsize < 4)
     if narrow:
         raise UsageError(
-            f"a certified bound holds for exact arithmetic, from which {narrow[0]} is too far: bound model.float()"
+            f"a certified bound holds for exact arithmetic, from which a model in {narrow[0]} is too far: "
+            "bound model.float()"
         )
     return max(torch.finfo(dtype).eps for dtype in types)
