@@ -26,6 +26,12 @@ from steadygrad.values import Count, Whole
 BOUNDS: Registry[Method] = Registry("bound")
 
 
+def check_float64(x: Tensor) -> None:
+    """Refuse inputs on a device without float64, in which bounds are computed."""
+    if wide(x.device) != torch.float64:
+        raise UsageError(f"bounds are computed in float64, which {x.device.type} has not: compute on the CPU")
+
+
 @dataclass(frozen=True)
 class Bound(Method, abc.ABC):
     """Bounds max D(g(x), g(x + delta)) over the allowed changes delta, for an attribution g.
@@ -66,8 +72,7 @@ class Bound(Method, abc.ABC):
         """
         if threat.norm not in ("linf", "l2"):
             raise UsageError(f"bounds exist for linf and l2, not for {threat.norm}")
-        if wide(x.device) != torch.float64:
-            raise UsageError(f"bounds are computed in float64, which {x.device.type} has not: compute on the CPU")
+        check_float64(x)
         check_inputs(x, target, threat.bounds)
         x, model = x.detach(), called(model)
         threat.radius(x)

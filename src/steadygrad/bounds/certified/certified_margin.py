@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.arguments import Classes, Inputs, public
-from steadygrad.bounds.bound import BOUNDS
+from steadygrad.bounds.bound import BOUNDS, check_float64
 from steadygrad.bounds.certified.ball import Ball, ball_of
 from steadygrad.bounds.certified.chosen_units import lines_of, tightened_where_it_matters
 from steadygrad.bounds.certified.crown import largest, value_intervals
@@ -137,6 +137,7 @@ class CertifiedMargin(Method):
     def _prepared(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> tuple[Network, Tensor, float]:
         if threat.norm not in NORMS:
             raise UsageError(f"certified margins exist for linf, l2 and l1, not for {threat.norm}")
+        check_float64(x)
         check_inputs(x, y, threat.bounds)
         x, model = x.detach(), called(model)
         unit = unit_of(model, x)
