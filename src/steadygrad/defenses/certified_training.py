@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ class CertifiedTraining(Defense):
     `sg.bounds.CertifiedMargin` with ease.
 
     Args:
-        eps: radius in linf, within the bounds of the model's inputs.
+        eps, norm: radius in linf, within the bounds of the model's inputs; boxes hold no other ball tightly.
         weight: of the worst margins.
         ramp: epochs over which the radius grows.
         linear: share of the linear bounds (CROWN) in the worst margins in the first epochs, none when the radius has
@@ -49,6 +50,7 @@ class CertifiedTraining(Defense):
     """
 
     eps: Positive
+    norm: Literal["linf"] = "linf"
     weight: Share = 0.5
     ramp: Whole = 10
     linear: Part = 0.0
