@@ -55,6 +55,13 @@ def networks() -> dict[str, nn.Module]:
         out["overlapping pools"] = nn.Sequential(
             *(nn.Conv2d(1, 4, 2), nn.MaxPool2d(2, 1), nn.PReLU(), nn.Flatten(), nn.Linear(16, 3)),
         )
+        out["layer norm"] = nn.Sequential(
+            *(nn.Flatten(), nn.Linear(16, 12), nn.LayerNorm(12), nn.GELU(), nn.Linear(12, 8), nn.LayerNorm(8)),
+            nn.Linear(8, 3),
+        )
+        out["group norm"] = nn.Sequential(
+            *(nn.Conv2d(1, 6, 3), nn.GroupNorm(2, 6), nn.ReLU(), nn.Flatten(), nn.Linear(24, 3)),
+        )
         for net in out.values():
             net.train()(torch.rand(8, 1, 4, 4))
             with torch.no_grad():

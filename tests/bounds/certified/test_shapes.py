@@ -30,6 +30,11 @@ SHAPES = {
     "tanh": (shapes.TANH, torch.tanh),
     "silu": (shapes.SILU, F.silu),
     "gelu": (shapes.GELU, F.gelu),
+    "square": (shapes.SQUARE, torch.square),
+    "inverse root": (
+        shapes.inverse_root(0.5),
+        lambda x: torch.where(x < 0, 0.5**-0.5 - 0.5 * 0.5**-1.5 * x, (x.clamp_min(0) + 0.5).rsqrt()),
+    ),
     "gelu by tanh": (shapes.TANH_GELU, lambda x: F.gelu(x, approximate="tanh")),
 }
 

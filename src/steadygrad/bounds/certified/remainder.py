@@ -63,7 +63,8 @@ def gradient_intervals(
     if 0 not in wide.slopes:  # the score does not depend on the input
         zero = torch.zeros_like(ball.center)
         return Interval(zero, zero, zero, zero), None
-    if ball.center[0].numel() > exact:
+    # A product has two inputs, whose remainders enter together: intervals hold for it, coefficients do not.
+    if ball.center[0].numel() > exact or any(layer.nonlinear and len(inputs) > 1 for layer, inputs in network.steps):
         return wide.slopes[0], None
     point = propagate(network, of, Ball(ball.center, ball.center, ball.center), target, 0)
     return refined_gradient(wide, of, ball, target, point.slopes[0].rest, chunk)

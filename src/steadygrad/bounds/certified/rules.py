@@ -13,12 +13,13 @@ from steadygrad.bounds.certified import shapes
 from steadygrad.bounds.certified.layers import Add, Concatenate
 from steadygrad.bounds.certified.network import Builder, Value
 from steadygrad.bounds.certified.pooling import MaxPool
+from steadygrad.bounds.certified.products import Product
 from steadygrad.errors import UsageError
 
 SUPPORTED = (
     "Conv2d, Linear, ReLU, LeakyReLU, ReLU6, Hardtanh, ELU, softplus, tanh, sigmoid, GELU, SiLU, their hard forms, "
-    "AvgPool2d, AdaptiveAvgPool2d, MaxPool2d, BatchNorm in evaluation mode, Flatten, Dropout, padding with a number, "
-    "means, sums, concatenation, entries in another order, and constants"
+    "AvgPool2d, AdaptiveAvgPool2d, MaxPool2d, BatchNorm in evaluation mode, LayerNorm, GroupNorm, Flatten, Dropout, "
+    "padding with a number, means, sums, concatenation, entries in another order, and constants"
 )
 
 # Builder, what the call takes -> the value, a plain constant, or NotImplemented: there is no such bound.
@@ -49,6 +50,38 @@ def _batch_norm(builder: Builder, m: nn.BatchNorm2d, x: Value) -> Value:
         v.view(-1, *[1] * (x.sample.ndim - 2)) for v in (scale, bias - moved, bias.abs() + moved.abs())
     )
     return builder.scale(x, factor, shift, rough)
+
+
+def _normalized(builder: Builder, x: Value, eps: float) -> Value:
+    """Values less their mean over the last dimension, divided by their spread there."""
+    size = x.sample.shape[-1]
+    centering = torch.eye(size, dtype=x.sample.dtype, device=x.sample.device) - 1 / size
+    centered = builder.affine(x, F.linear, centering, terms=size)
+    variance = builder.unweighted(builder.curve(centered, shapes.SQUARE), lambda v: v.mean(-1, keepdim=True), size)
+    inverse = builder.curve(variance, shapes.inverse_root(eps))
+    spread = builder.unweighted(inverse, lambda v: v.expand(*v.shape[:-1], size), terms=0)
+    return builder.put(Product(), centered, spread)
+
+
+def _layer_norm(
+    builder: Builder, x: Value, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Any:
+    if len(tuple(normalized_shape)) != 1:
+        return NotImplemented
+    found = _normalized(builder, x, eps)
+    scale, shift = (builder.constant(1.0, x.sample) if weight is None else builder.taken(weight)), bias
+    shift = torch.zeros_like(scale) if shift is None else builder.taken(shift)
+    return builder.scale(found, scale, shift)
+
+
+def _group_norm(builder: Builder, m: nn.GroupNorm, x: Value) -> Value:
+    shape = tuple(x.sample.shape[1:])
+    found = _normalized(builder, builder.reshape(x, (m.num_groups, x.sample[0].numel() // m.num_groups)), m.eps)
+    found = builder.reshape(found, shape)
+    if not m.affine:
+        return found
+    weight, bias = (builder.taken(v).view(-1, *[1] * (len(shape) - 1)) for v in (m.weight, m.bias))
+    return builder.scale(found, weight, bias)
 
 
 def _unweighted(function: Callable[..., Tensor]) -> Rule:
@@ -240,6 +273,8 @@ MODULES: dict[type[nn.Module], Rule] = {
     nn.Conv2d: _conv2d,
     nn.Linear: lambda builder, m, x: builder.affine(x, F.linear, m.weight, m.bias, terms=m.in_features),
     **dict.fromkeys([nn.BatchNorm1d, nn.BatchNorm2d], _batch_norm),
+    nn.LayerNorm: lambda builder, m, x: _layer_norm(builder, x, m.normalized_shape, m.weight, m.bias, m.eps),
+    nn.GroupNorm: _group_norm,
     nn.ReLU: lambda builder, m, x: _relu(builder, x),
     nn.LeakyReLU: lambda builder, m, x: _leaky(builder, x, m.negative_slope),
     nn.PReLU: lambda builder, m, x: _prelu(builder, x, m.weight),
@@ -289,6 +324,7 @@ CALLS: dict[str, Rule] = {
     "flatten": _flatten,
     **dict.fromkeys(["view", "reshape"], _view),
     **{name: _arranged(name) for name in ("permute", "transpose", "unflatten", "unsqueeze", "flip", "roll")},
+    "layer_norm": _layer_norm,
     "mean": _mean,
     "sum": _sum,
     "squeeze": _squeeze,

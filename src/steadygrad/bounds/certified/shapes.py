@@ -259,3 +259,35 @@ HARDSWISH = Shape(
     kinks=True,
     unit=3.0,
 )
+
+
+SQUARE = _smooth(torch.square, lambda x: 2 * x, lambda x: torch.full_like(x, 2.0), ((), 1), ((), 0))
+
+
+@functools.lru_cache(maxsize=64)
+def inverse_root(eps: float) -> Shape:
+    """1 / sqrt(x + eps) of numbers that are not negative; its tangent at 0 below, where there are none."""
+    top, steep = eps**-0.5, -0.5 * eps**-1.5
+
+    def value(x: Tensor) -> Tensor:
+        return torch.rsqrt(x.clamp_min(0) + eps)
+
+    def slope(x: Tensor) -> Tensor:
+        return -0.5 * value(x).pow(3)
+
+    def second(x: Tensor) -> Tensor:
+        return 0.75 * value(x).pow(5)
+
+    def below(x: Tensor) -> Tensor:
+        return top + steep * x
+
+    flat = functools.partial(torch.full_like, fill_value=steep)
+    return Shape(
+        lambda x: torch.where(x < 0, below(x), value(x)),
+        lambda x: torch.where(x < 0, steep, slope(x)),
+        lambda x: torch.where(x < 0, 0.0, second(x)),
+        (Piece(-math.inf, 0.0, 0, below, flat), Piece(0.0, math.inf, 1, value, slope)),
+        (Piece(-math.inf, 0.0, 0, flat, torch.zeros_like), Piece(0.0, math.inf, -1, slope, second)),
+        kinks=True,
+        unit=max(1.0, top),
+    )
