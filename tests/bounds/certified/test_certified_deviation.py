@@ -190,7 +190,7 @@ class Branching(nn.Module):
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (nn.GELU(), "GELU"),
+        (nn.Softsign(), "Softsign"),
         (nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular"), "padding mode 'circular'"),
         (nn.LayerNorm((1, 4, 4)), "LayerNorm"),
         (nn.BatchNorm2d(1, track_running_stats=False), "without running statistics"),

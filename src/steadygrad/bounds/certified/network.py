@@ -61,7 +61,7 @@ class Builder:
 
     def constant(self, value: Any, like: Tensor) -> Tensor:
         """A number in the type of the network."""
-        return torch.as_tensor(value, device=like.device).to(like.dtype)
+        return torch.as_tensor(value, dtype=like.dtype, device=like.device)
 
     def put(self, layer: Layer, *inputs: Value) -> Value:
         """The output of a layer."""

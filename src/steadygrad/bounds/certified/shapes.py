@@ -267,7 +267,7 @@ SQUARE = _smooth(torch.square, lambda x: 2 * x, lambda x: torch.full_like(x, 2.0
 @functools.lru_cache(maxsize=64)
 def inverse_root(eps: float) -> Shape:
     """1 / sqrt(x + eps) of numbers that are not negative; its tangent at 0 below, where there are none."""
-    top, steep = eps**-0.5, -0.5 * eps**-1.5
+    top, steep = float(eps**-0.5), float(-0.5 * eps**-1.5)
 
     def value(x: Tensor) -> Tensor:
         return torch.rsqrt(x.clamp_min(0) + eps)
