@@ -25,9 +25,11 @@ demo: $(VENV)/.installed ## train, attack, explain and report on the bundled dig
 test: $(VENV)/.installed-dev $(VENV)/.installed-bench $(VENV)/.installed-pretrained $(VENV)/.installed-ray ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
-bench: $(VENV)/.installed $(VENV)/.installed-bench ## compare the attacks with other libraries, in about ten minutes
+bench: $(VENV)/.installed $(VENV)/.installed-bench ## compare the attacks with other libraries, in about half an hour
 	$(BIN)/python -m benchmarks.attacks --out $(RUNS)/bench
+	$(BIN)/python -m benchmarks.optimality --out $(RUNS)/optimality
 	cp $(addprefix $(RUNS)/bench/,attacks.json attacks.md attacks.csv attacks.png distances.csv) benchmarks/results/
+	cp $(addprefix $(RUNS)/optimality/,optimality.csv optimality.md optimality.png) benchmarks/results/
 
 fuzz: $(VENV)/.installed-dev ## damage files of all kinds for MINUTES=5, from SEED=0: each must end in an error by name
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m campaigns.fuzz --minutes $(MINUTES) --seed $(SEED)
@@ -57,10 +59,10 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e ".[dev]"
 	@touch $@ $(VENV)/.installed
 
-# torchattacks asks for torchvision, which must be of the same build as torch, and for a requests of 2021. Its attacks
+# adv-lib and torchattacks ask for torchvision, which must be of the same build as torch, and for a requests of 2021. Its attacks
 # import neither, so it goes in without what it asks for. Tests that miss a library are skipped, and say so.
 $(VENV)/.installed-bench: pyproject.toml constraints.txt | $(BIN)/python
-	@if $(PIP) -e ".[bench]" && $(PIP) --no-deps torchattacks; then touch $@ $(VENV)/.installed; \
+	@if $(PIP) -e ".[bench]" && $(PIP) --no-deps torchattacks adv-lib; then touch $@ $(VENV)/.installed; \
 	else echo "other libraries could not be installed: the tests of parity with them will be skipped"; fi
 
 # A small pretrained network for one test; what it asks for is there, in the versions of constraints.txt.
