@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from steadygrad.arguments import Classes, Inputs, public
 from steadygrad.bounds.bound import BOUNDS, check_float64
 from steadygrad.bounds.certified.ball import Ball, ball_of
+from steadygrad.bounds.certified.better_lines import BetterLines
 from steadygrad.bounds.certified.chosen_units import lines_of, tightened_where_it_matters
 from steadygrad.bounds.certified.crown import largest, value_intervals
-from steadygrad.bounds.certified.curves import Curve, Lines
 from steadygrad.bounds.certified.intervals import Interval
 from steadygrad.bounds.certified.network import Network
 from steadygrad.bounds.certified.propagation import slope_intervals
@@ -29,7 +29,6 @@ from steadygrad.threat import Norm, Threat
 from steadygrad.values import Count, Whole
 
 NORMS = ("linf", "l2", "l1")
-_RATE = 0.15  # of the slopes' ascent, in shares of what a slope can be
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,9 @@ class CertifiedMargin(Method):
     """Bounds the margin of a class from below, for every allowed input at once.
 
     A sample whose least margin is positive is certified: no change within the threat makes the model answer another
-    class.
-    The margin over each class is a linear function of the logits that is taken back to the input through lines around
-    every curve (CROWN); then the lines of the class that comes nearest are improved by gradient steps. Where it is less
-    pessimistic, the mean value form counts: the margin at x minus what slopes within their intervals can take off.
+    class. The margin over each class is a linear function of the logits that is taken back to the input through lines
+    around every curve (CROWN); then the lines of the class that comes nearest are improved by gradient steps. Where it
+    is less pessimistic, the mean value form counts: the margin at x minus what slopes in their intervals can take off.
 
     Args:
         steps: improvements, each of the class that comes nearest by then: first the mean value form, then the lines.
@@ -170,7 +168,7 @@ class CertifiedMargin(Method):
             lines = lines_of(network, intervals)
             best = torch.maximum(best, -largest(network, ball, intervals, last, every, lines).T)
             forwards, backwards = forwards + 1, backwards + 2 * self.units + classes - 1
-        search = _Slopes(network, ball, intervals, lines)
+        search = BetterLines(network, ball, intervals, lines)
         for step in range(self.steps if classes > 1 else 0):
             worst = best.argmin(1, keepdim=True)
             rows = _falls(rivals.gather(1, worst), y, classes)
@@ -205,50 +203,6 @@ def _falls(rivals: Tensor, y: Tensor, classes: int) -> Tensor:
     """The functions (R, N, K) of the logits that say by how much each rival (N, R) is above the class y (N,)."""
     rows = torch.nn.functional.one_hot(rivals.T, classes) - torch.nn.functional.one_hot(y, classes)
     return rows.double()
-
-
-class _Slopes:
-    """Slopes of the lines around all curves, improved step by step (Adam on the bound, each sample for itself)."""
-
-    def __init__(self, network: Network, ball: Ball, intervals: list[Interval], lines: dict[int, Lines]) -> None:
-        self.network, self.ball, self.intervals = network, ball, intervals
-        self.leaves = {place: Lines(*(v.clone() for v in pair)) for place, pair in lines.items()}
-        self.spans = {}
-        for place in lines:
-            layer, inputs = network.steps[place - 1]
-            assert isinstance(layer, Curve)
-            low, high = layer.slope_range(intervals[inputs[0]])
-            chord = layer.chord(intervals[inputs[0]])
-            # A chord is the best on both sides of it: there is no slope to follow.
-            self.spans[place] = [(low, high, (high - low) * (line != chord)) for line in lines[place]]
-        self.moments = [[torch.zeros_like(v) for v in self._flat()] for _ in range(2)]
-        self.taken = 0
-
-    def _flat(self) -> list[Tensor]:
-        return [v for pair in self.leaves.values() for v in pair]
-
-    def improved(self, rows: Tensor) -> Tensor:
-        """At least the largest values (N,) of functions (1, N, K), by the slopes so far, which then take a step."""
-        self.taken += 1
-        with torch.enable_grad():
-            leaves = {p: Lines(*(v.detach().requires_grad_() for v in pair)) for p, pair in self.leaves.items()}
-            flat = [v for pair in leaves.values() for v in pair]
-            value = largest(self.network, self.ball, self.intervals, len(self.network.steps), rows, leaves)[0]
-            if not flat or not value.requires_grad:
-                return value.detach()
-            grads = torch.autograd.grad(value.sum(), flat, allow_unused=True)
-        first, second = self.moments
-        new = []
-        for i, (leaf, grad) in enumerate(zip(flat, grads)):
-            grad = torch.zeros_like(leaf) if grad is None else torch.nan_to_num(grad)
-            first[i] = 0.9 * first[i] + 0.1 * grad
-            second[i] = 0.99 * second[i] + 0.01 * grad.square()
-            way = first[i] / (1 - 0.9**self.taken) / ((second[i] / (1 - 0.99**self.taken)).sqrt() + 1e-12)
-            low, high, span = self.spans[list(leaves)[i // 2]][i % 2]
-            moved = leaf.detach() - _RATE * 0.97**self.taken * span * way
-            new.append(torch.minimum(torch.maximum(moved, low), high))
-        self.leaves = {p: Lines(*new[2 * i : 2 * i + 2]) for i, p in enumerate(leaves)}
-        return value.detach()
 
 
 def _mean_value(network: Network, ball: Ball, intervals: list[Interval], fall: Tensor) -> Tensor:
