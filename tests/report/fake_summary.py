@@ -93,6 +93,25 @@ def _smoothed(robust: float) -> dict[str, Any]:
     }
 
 
+def _certified(robust: float, curve: list[tuple[float, float]]) -> dict[str, Any]:
+    fallen, sure = SAMPLES - round(robust * SAMPLES), round((robust - 0.1) * SAMPLES)
+    return {
+        "refused": None,
+        "borders": {
+            "accuracy": estimate(sure / SAMPLES),
+            "gap": estimate((SAMPLES - fallen - sure) / SAMPLES),
+            "attacked": fallen,
+            "certified": sure,
+            "open": SAMPLES - fallen - sure,
+            "crossed": 0,
+            "curve": [{"eps": eps, "accuracy": estimate(share * (1 - eps / (4 * EPS)))} for eps, share in curve],
+            "distances": {"count": 292, "crossed": 0, "quantiles": _smallest(0.8 * robust, True)["quantiles"]},
+            "forwards": 22.0,
+            "backwards": 120.0,
+        },
+    }
+
+
 def _model(index: int, name: str, rng: np.random.Generator) -> dict[str, Any]:
     robust, trusted = STRENGTH[index], name != "distilled"
     clean = 0.972 - 0.006 * index
@@ -146,6 +165,9 @@ def _model(index: int, name: str, rng: np.random.Generator) -> dict[str, Any]:
             for order, (_, label) in enumerate(ATTACKS)
         ],
         "distances": _smallest(robust, trusted),
+        "certified": _certified(robust, list(zip(map(float, grid), map(float, curve), strict=True)))
+        if name.startswith("PGD +")
+        else None,
         "smoothed": _smoothed(robust) if name == "gradient penalty" else None,
         "rho2": {
             "attack": "DeepFool, 5 steps",

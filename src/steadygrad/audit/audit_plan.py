@@ -63,6 +63,10 @@ class AuditPlan(Plan):
     checks: bool = Field(True, description="Check whether the number may be believed; without, it is called unchecked.")
     distances: bool = Field(True, description="Search the smallest changes of the checked samples.")
     curve: bool = Field(True, description="Search the radius at which each sample falls.")
+    certify: bool = Field(
+        False,
+        description="Certify samples, a lower bound of robust accuracy, and how far; takes long, see --plan.",
+    )
     maps: bool = Field(True, description="Compute maps: for the pictures, and for their stability.")
     mapped: Annotated[int, Field(ge=0)] = Field(
         100, description="Samples for the stability of maps under the attack on the prediction; 0 for none."
@@ -179,6 +183,8 @@ class AuditPlan(Plan):
                     )
         if self.grid is not None and not self.curve:
             raise UsageError("grid gives the radii of the curve: leave it out, or curve=False")
+        if self.certify and self.norm not in ("linf", "l2", "l1"):
+            raise UsageError(f"certify (--certify) works within linf, l2 or l1, not within {self.norm}: leave it out")
         if self.explanations and self.norm not in ("linf", "l2"):
             raise UsageError(f"explanations are attacked and bounded within linf or l2, not within {self.norm}")
         if self.neurons and self.norm not in self.neuron_attack.norms:

@@ -240,6 +240,8 @@ class _Trial:
             seconds, count = time.perf_counter() - began, len(how["rows"])
             with borrowed([self.runner.models[model]], self.runner.device) as device:
                 shard = self.runner.piece(measure, device)
+            if measure.counts_passes and table.refused is None:
+                passes = [int(table[way].sum()) for way in ("forwards", "backwards")]
             spent = _Spent(rows, count, passes[0], passes[1], seconds, self.runner.batch_size, shard)
             self.spent[model, title].append(spent)
         return table

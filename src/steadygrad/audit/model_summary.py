@@ -14,6 +14,7 @@ import torch
 from steadygrad.attacks import Attack
 from steadygrad.audit.answers import Unanswered, unanswered
 from steadygrad.audit.audit_plan import AuditPlan
+from steadygrad.audit.certified import Certificate
 from steadygrad.audit.checks.validity import Subject, checks
 from steadygrad.audit.checks.verdict import UNCHECKED, Verdict, attack_verdict, too_few, verdict
 from steadygrad.audit.records import accuracy, fallen, records, records_of_curve, robust_accuracy, success_rate
@@ -171,6 +172,7 @@ class ModelSummary:
             "robust": worst.plain(),
             "verdict": judged.plain(),
             "by_class": self._by_class(),
+            "certified": None if self.certificate is None else self.certificate.summary(),
             "smoothed": smoothed(
                 self.tables,
                 self.name,
@@ -187,7 +189,23 @@ class ModelSummary:
             "further": self._further(),
             **followed,
         }
+        if self.certificate is not None:
+            entry["findings"] += self.certificate.findings()
         return entry, {kind: values.astype(np.float32) for kind, values in arrays.items()}
+
+    @cached_property
+    def certificate(self) -> Certificate | None:
+        """What is certified of the samples that the attacks saw, if that is asked for."""
+        if not self.plan.certify:
+            return None
+        lead, nearest, curve = self.leading, self.nearest_found, self.curve
+        if curve is not None:
+            nearest = np.minimum(nearest, curve["radius"])
+        return Certificate(
+            self.tables, self.plan, self.name, self.about, self.answered, lead["clean_prediction"] == lead["label"],
+            np.isin(lead["sample"], list(fallen([self.records]))), nearest, self.checked if self.gradients else (),
+            None if curve is None else (self._curve, curve),
+        )  # fmt: skip
 
     def _verdict(self) -> Verdict:
         """What the checks say of the robust accuracy."""
@@ -295,12 +313,17 @@ class ModelSummary:
         }
 
     def smallest(self) -> Table:
-        """The smallest `distance` that was found for each checked sample: 0 for a mistake, infinite for none."""
+        """The smallest `distance` that was found for each checked sample: 0 for a mistake, infinite for none.
+
+        Beside it, where that was asked for, the radius within which it is `certified`: 0 for a mistake, NaN if refused.
+        """
         rows = self.checked
         sizes: Array = self.nearest_found[rows]
         if self.curve is not None:
             sizes = np.minimum(sizes, self.curve["radius"][rows])
         about = {"model": np.array([self.name] * len(rows)), "sample": self.leading["sample"][rows]}
+        if self.certificate is not None:
+            about["certified"] = self.certificate.reached(rows)
         return Table({**about, "distance": sizes})
 
     def _further(self) -> dict[str, Any]:

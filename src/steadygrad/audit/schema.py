@@ -12,6 +12,8 @@ from annotated_types import MinLen
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from steadygrad.audit.schema_certified import Certified
+from steadygrad.audit.schema_distances import Curve, Distances, Rho2
 from steadygrad.audit.schema_maps import Explained, Neurons
 from steadygrad.audit.schema_smoothed import Smoothed
 from steadygrad.audit.schema_values import (
@@ -28,7 +30,6 @@ from steadygrad.audit.schema_values import (
     Part,
     Passes,
     Positive,
-    QuantileIntervals,
     Quantiles,
     Share,
     Some,
@@ -96,47 +97,6 @@ class ClassRow(Part):
     robust: Estimate = Field(description="samples that nothing changed")
 
 
-class Point(Part):
-    """A point of the curve."""
-
-    eps: Positive = Field(description="radius")
-    accuracy: Estimate = Field(description="accuracy within it")
-
-
-class Curve(Part):
-    """Accuracy against the radius."""
-
-    attack: str = Field(description="label of the attack")
-    points: Annotated[list[Point], MinLen(1)] = Field(description="by rising radius, the first at 0")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        radii = [point.eps for point in self.points]
-        if radii[0] != 0 or radii != sorted(set(radii)):
-            raise ValueError(f"points: expected radii that rise from 0, found {radii}")
-        return self
-
-
-class Distances(Part):
-    """The smallest change found, in the norm of the threat: an upper bound."""
-
-    attack: str = Field(description="label of the search")
-    count: Count = Field(description="samples among the checked ones that were right before")
-    censored: Count = Field(description="those of them for which nothing was found at any size up to `limit`")
-    limit: Positive = Field(description="the whole range of the inputs")
-    quantiles: QuantileIntervals = Field(description="null is beyond `limit`, never 0")
-    _censored = at_most("censored", "count")
-
-
-class Rho2(Part):
-    """The mean relative size of DeepFool's change in the l2 norm, over all samples."""
-
-    attack: str = Field(description="label of DeepFool")
-    pixels: Mean | None = Field(description="over the norm of the input")
-    centered: Mean | None = Field(description="over the norm of the input minus the mean training image")
-    turned: Estimate = Field(description="share of predictions that the changes turned")
-
-
 class Further(Part):
     """What a measure of every audit adds by itself, on the checked samples."""
 
@@ -171,7 +131,16 @@ class Finding(Part):
     """Something to know before the numbers are read."""
 
     about: Literal[
-        "bounds", "classes", "gradients", "answers", "accuracy", "class order", "normalization", "precision", "compiled"
+        "bounds",
+        "classes",
+        "gradients",
+        "answers",
+        "accuracy",
+        "class order",
+        "normalization",
+        "precision",
+        "compiled",
+        "certified",
     ] = Field(description="what it is about")
     warning: Flag = Field(description="whether the numbers may be wrong; otherwise it says how the model was taken")
     text: str = Field(description="what was found, in one sentence")
@@ -212,6 +181,9 @@ class Model(Part):
     further: dict[str, Further] = Field(
         description='further measures by their name in `steadygrad list measures`: "noise_insensitivity" (within linf)'
     )
+    certified: Certified | None = Field(
+        None, description="null, or what `--certify` found: the lower border of robust accuracy"
+    )
     smoothed: Smoothed | None = Field(
         None, description="what is certified of a smoothed classifier; null for a model without noise"
     )
@@ -232,6 +204,10 @@ class Model(Part):
         for name in ("clean", "robust"):
             if sum(getattr(row, name).count for row in self.by_class) != self.samples:
                 raise ValueError(f"by_class.{name}.count: expected {self.samples} in all")
+        fallen = self.samples - round(self.robust.value * self.samples)
+        borders = None if self.certified is None else self.certified.borders
+        if borders is not None and (borders.attacked, borders.accuracy.count) != (fallen, self.samples):
+            raise ValueError(f"certified.borders.attacked: expected {fallen} of {self.samples}, as robust says")
         if self.robust.value > self.clean.value:
             raise ValueError(f"robust.value: expected at most clean.value, found {self.robust.value}")
         if {row.attack for row in self.broken_by} != {attack.label for attack in self.attacks}:

@@ -66,6 +66,8 @@ class Measure(Method, abc.ABC):
     """The title, with settings in braces, such as "curve of {attack}"; the label of the measure if empty."""
     may_refuse: ClassVar[bool] = False
     """Whether an error of a model that cannot be measured so is written down in place of the columns."""
+    counts_passes: ClassVar[bool] = False
+    """Whether its columns `forwards` and `backwards` tell all passes: those of a bound are not calls of the model."""
 
     @classmethod
     def for_audit(cls, threat: Threat) -> Measure | None:

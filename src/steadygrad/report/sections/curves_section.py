@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from steadygrad.audit.schema import Model, Point, Summary
+    from steadygrad.audit.schema import Model, Summary
+    from steadygrad.audit.schema_distances import Point
 
 
 def blocks(run: Run) -> list[Block]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from steadygrad.report.blocks import Block, Cell, Text, html
-from steadygrad.report.cells import by_model, judged, share
+from steadygrad.report.cells import DASH, by_model, judged, share
 from steadygrad.report.run_folder import Run
 from steadygrad.report.sections import ReportSection
 from steadygrad.report.terminal import listed
 from steadygrad.report.wording import budget, estimate, norm, threat
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from markupsafe import Markup
     from rich.table import Table as RichTable
 
     from steadygrad.audit.schema import Model, Summary
+    from steadygrad.audit.schema_certified import Borders
 
 
 def sentence(summary: Summary) -> str:
@@ -42,7 +45,23 @@ def sentence(summary: Summary) -> str:
     tail = {0: "", 1: "; the number of one other model is refuted"}.get(
         refused, f"; the numbers of {refused} other models are refuted"
     )
-    return f"{lead}{clean}{others}{tail}."
+    return f"{lead}{clean}{others}{tail}.{_between(best)}"
+
+
+def _between(model: Model) -> str:
+    """The two borders of a model's robust accuracy in a sentence, if they are known."""
+    borders = borders_of(model)
+    if borders is None or borders.crossed:
+        return ""
+    return (
+        f" On these samples the robust accuracy of {model.name} is between {estimate(borders.accuracy)} (certified) "
+        f"and {estimate(model.robust)} (attacked)."
+    )
+
+
+def borders_of(model: Model) -> Borders | None:
+    """What is certified of a model, if anything."""
+    return None if model.certified is None else model.certified.borders
 
 
 def blocks(run: Run) -> list[Block]:
@@ -66,7 +85,41 @@ def blocks(run: Run) -> list[Block]:
         "not hold, struck where it is refuted. The verdict is about the number, not about the model. Attacks can only "
         "show that a model is <em>less</em> robust than it looks: the true value is at most the number shown."
     )
-    return [table, Text(key, "note")]
+    return [table, Text(key, "note"), *_borders(run)]
+
+
+def _borders(run: Run) -> list[Block]:
+    """What is certified and what is open, where that was asked for, and why it is not known of other models."""
+    models = run.summary.models
+    known = [model for model in models if borders_of(model) is not None]
+    refused = [(m.name, m.certified.refused) for m in models if m.certified is not None and m.certified.refused]
+    found: list[Block] = []
+    if known:
+        caption = (
+            "Robust accuracy lies between what is certified and what attacks left: samples for which bounds show that "
+            f"no allowed change turns the prediction ({threat(run.summary.threat)}), and samples that no attack "
+            "changed. The gap is the share of those of which neither is known. In brackets the 95 % interval."
+        )
+        found.append(
+            by_model(
+                known,
+                caption,
+                {
+                    "Certified": _certified,
+                    "Attacked": _robust,
+                    "Gap": lambda model: share(model.certified.borders.gap),
+                    "Samples attacked / certified / open": _counts,
+                },
+                style="stacked",
+            )
+        )
+    return found + [Text(f"{name}: nothing is certified, because {why}.", "note") for name, why in refused]
+
+
+def _counts(model: Model) -> Cell:
+    borders = borders_of(model)
+    assert borders is not None
+    return Cell(f"{borders.attacked:,} / {borders.certified:,} / {borders.open:,}")
 
 
 def _robust(model: Model) -> Cell:
@@ -91,8 +144,24 @@ def _whisker(model: Model) -> Cell:
 
 def terminal(run: Run) -> RichTable:
     """The headline for a Rich console; a refused number is struck out, and its reason stands beside it."""
-    rows = [(m.name, share(m.clean), _robust(m), judged(m.verdict)) for m in run.summary.models]
-    return listed(["model", "clean accuracy", "robust accuracy", "verdict"], rows, words=(0, 3))
+    models = run.summary.models
+    columns: dict[str, Callable[[Model], Cell]] = {
+        "clean accuracy": lambda m: share(m.clean),
+        "robust accuracy": _robust,
+    }
+    if any(model.certified is not None for model in models):
+        columns["certified"] = _certified
+    rows: list[list[str | Cell]] = [
+        [m.name, *(cell(m) for cell in columns.values()), judged(m.verdict)] for m in models
+    ]
+    return listed(["model", *columns, "verdict"], rows, words=(0, len(columns) + 1))
 
 
-SECTION = ReportSection(10, "result", "Result", "Result", "models.clean models.robust models.verdict", blocks, terminal)
+def _certified(model: Model) -> Cell:
+    borders = borders_of(model)
+    return DASH if borders is None else share(borders.accuracy, not borders.crossed)
+
+
+SECTION = ReportSection(
+    10, "result", "Result", "Result", "models.clean models.robust models.verdict models.certified", blocks, terminal
+)
