@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -92,12 +93,14 @@ def test_a_model_without_bounds_has_a_sentence(found: Audit) -> None:
     assert summed["borders"] is noisy["borders"] is None
 
 
-def test_the_page_shows_both_borders(found: Audit) -> None:
+def test_the_page_shows_both_borders(found: Audit, some: Dataset) -> None:
     assert found.folder is not None
     page = report.write(found.folder).read_text(encoding="utf-8")
     result = page.split('id="result"')[1].split("<section")[0]
     borders = _borders(found)
-    assert f"{borders['attacked']} / {borders['certified']} / {borders['open']}" in result
+    for state in ("attacked", "certified", "open"):
+        assert f"{state.capitalize()} samples" in result
+        assert f"{borders[state]} of {len(some)}" in " ".join(re.sub("<[^>]*>", " ", result).split())
     assert "summed: nothing is certified, because there is no certified bound for the operation" in result
     (found.folder / "summary.json").unlink()
     assert read(found.folder).summary["models"] == found.summary["models"]

@@ -34,6 +34,11 @@ class Borders(Passes):
     )
     distances: CertifiedDistances | None = Field(description="null without a search for the smallest changes")
 
+    @property
+    def cross(self) -> bool:
+        """Whether a sample is both certified and attacked, at any radius: then what is certified cannot be believed."""
+        return self.crossed > 0 or (self.distances is not None and self.distances.crossed > 0)
+
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
         if self.attacked + self.certified + self.open != self.accuracy.count:

@@ -10,6 +10,7 @@ from steadygrad.report.wording import between, interval, percent
 
 if TYPE_CHECKING:
     from steadygrad.audit.schema import Model
+    from steadygrad.audit.schema_certified import Borders
     from steadygrad.audit.schema_values import AttackVerdict, Ends, Estimate
     from steadygrad.measuring import statistics
 
@@ -53,6 +54,11 @@ def judged(verdict: AttackVerdict, **more: Any) -> Cell:
     good = {"holds": True, "refuted": False}.get(verdict.state)
     text: Inline = verdict.text if good is not None else mark(None, verdict.text)
     return Cell(text, good=good, **{"kind": "words", **more})
+
+
+def borders_of(model: Model) -> Borders | None:
+    """What is certified of a model, if anything."""
+    return None if model.certified is None else model.certified.borders
 
 
 def named(model: Model) -> Inline:

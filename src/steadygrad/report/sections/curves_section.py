@@ -1,4 +1,4 @@
-"""Accuracy against the size of the perturbation: one line per model, labeled at its end."""
+"""Accuracy against the size of the perturbation: a line per model, labeled at its end, and what is certified below."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from steadygrad.report.blocks import Block, Figure, Folded, Table
-from steadygrad.report.cells import named, share
+from steadygrad.report.cells import borders_of, named, share
 from steadygrad.report.run_folder import Run
 from steadygrad.report.sections import ReportSection
 from steadygrad.report.style import INK, MARKERS, MUTED, PAPER, SERIES, bare, inline, plot
@@ -27,21 +27,33 @@ def blocks(run: Run) -> list[Block]:
     models = run.summary.models
     if not any(len(_points(model)) > 1 for model in models):
         return []
-    found = [{point.eps: point.accuracy for point in _points(model)} for model in models]
+    # Beside what attacks left of a model stands what is certified, which no refuted attack takes away.
+    columns = [(named(m), _points(m), m.verdict.state != "refuted") for m in models]
+    columns += [(f"{m.name}, certified", certified_points(m), True) for m in models if certified_points(m)]
+    found = [({point.eps: point.accuracy for point in points}, stands) for _, points, stands in columns]
     rows = []
-    for eps in sorted({eps for each in found for eps in each}):
-        cells = [share(each.get(eps), m.verdict.state != "refuted") for m, each in zip(models, found, strict=True)]
-        rows.append((number(eps), cells))
+    for eps in sorted({eps for each, _ in found for eps in each}):
+        rows.append((number(eps), [share(each.get(eps), stands) for each, stands in found]))
     caption = f"Accuracy at each size ε of the perturbation ({norm(run.summary.threat.norm)})"
-    table = Table(caption, ["ε", *map(named, models)], rows)
+    table = Table(caption, ["ε", *(title for title, _, _ in columns)], rows)
     attacks = ", ".join(dict.fromkeys(model.curve.attack for model in models if model.curve is not None))
     says = "Bands are 95 % intervals. A dashed line with hollow marks belongs to a number that does not hold."
+    if any(map(certified_points, models)):
+        says += (
+            " In the darker band, between what attacks left and the dotted line of what is certified, lies the truth."
+        )
     wide, narrow = (inline(curves(run.summary, narrow=small)) for small in (False, True))
     return [Figure(wide, f"Attack: {attacks}. {says}", narrow), Folded("The numbers of this figure", [table])]
 
 
 def _points(model: Model) -> Sequence[Point]:
     return model.curve.points if model.curve is not None else ()
+
+
+def certified_points(model: Model) -> Sequence[Point]:
+    """The lower border of a curve; none where it crosses the upper one, which shows a defect."""
+    borders = borders_of(model)
+    return () if borders is None or borders.cross else borders.curve or ()
 
 
 def curves(summary: Summary, *, narrow: bool = False) -> str:
@@ -63,6 +75,8 @@ def curves(summary: Summary, *, narrow: bool = False) -> str:
     for _, model in drawn:
         points, doubt = _points(model), "" if model.verdict.state == "holds" else f" ({model.verdict.state})"
         ends = [f"{percent(p.accuracy.value)} at ε {number(p.eps)}" for p in dict.fromkeys((points[0], points[-1]))]
+        if under := certified_points(model):
+            ends.append(f"certified {percent(under[-1].accuracy.value)} there")
         parts.append(f"{model.name}{doubt}: {', '.join(ends)}")
     title = "Accuracy against the size of the perturbation. " + "; ".join(parts) + "."
     return plot(draw, title, (width, height), (40, 46, 122, 24) if narrow else (52, 46, 190, 24), size)
@@ -73,6 +87,10 @@ def _curve(axes: Axes, index: int, model: Model) -> None:
     eps = [point.eps for point in points]
     color = SERIES[index % len(SERIES)]
     low, middle, high = ([100 * getattr(p.accuracy, key) for p in points] for key in ("low", "value", "high"))
+    if under := certified_points(model):
+        border, low = ([100 * getattr(p.accuracy, key) for p in under] for key in ("value", "low"))
+        axes.fill_between(eps, border, middle, color=color, alpha=0.2, linewidth=0)
+        axes.plot(eps, border, color=color, linewidth=1.6, linestyle=(0, (1, 1.6)), clip_on=False, zorder=3)
     axes.fill_between(eps, low, high, color=color, alpha=0.13, linewidth=0)
     axes.plot(
         eps, middle, color=color, linewidth=1.8, linestyle="-" if stands else (0, (4, 2.5)),

@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 from steadygrad.report.blocks import Block, Cell
-from steadygrad.report.cells import by_model, ranged, share
+from steadygrad.report.cells import borders_of, by_model, ranged, share
 from steadygrad.report.run_folder import Run
 from steadygrad.report.sections import ReportSection
 from steadygrad.report.wording import between, norm, number
@@ -37,6 +37,13 @@ def blocks(run: Run) -> list[Block]:
             style="stacked",
         ),
         by_model(
+            [model for model in models if (found := borders_of(model)) is not None and found.distances is not None],
+            "Size up to which every change is certified not to turn the prediction, of the same samples: a lower bound "
+            "of the smallest change that does. In brackets the 95 % interval by order statistics.",
+            {title: functools.partial(_certified, level) for title, level in _QUANTILES.items()},
+            style="stacked",
+        ),
+        by_model(
             [model for model in models if model.rho2 is not None],
             "ρ₂: mean of the ℓ2 norm of DeepFool’s change over that of the input, all samples, with its 95 % interval"
             f"{about if centered else ''}. An estimate, and one of little worth where few predictions turned.",
@@ -58,11 +65,16 @@ def _quantile(level: str, model: Any) -> Cell:
     return Cell(text, ends, struck=model.verdict.state == "refuted")
 
 
+def _certified(level: str, model: Any) -> Cell:
+    borders = model.certified.borders
+    return ranged(borders.distances.quantiles[level], struck=borders.cross)
+
+
 def _relative(key: str, model: Any) -> Cell:
     found = getattr(model.rho2, key)
     return share(None) if found is None else ranged(found, struck=model.verdict.state == "refuted")
 
 
 SECTION = ReportSection(
-    30, "distances", "Distances", "The smallest changes found", "models.distances models.rho2", blocks
+    30, "distances", "Distances", "The smallest changes found", "models.distances models.certified models.rho2", blocks
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 from steadygrad.report.blocks import Block, Cell, Text, html
-from steadygrad.report.cells import DASH, by_model, judged, share
+from steadygrad.report.cells import DASH, borders_of, by_model, judged, share
 from steadygrad.report.run_folder import Run
 from steadygrad.report.sections import ReportSection
 from steadygrad.report.terminal import listed
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
     from steadygrad.audit.schema import Model, Summary
-    from steadygrad.audit.schema_certified import Borders
 
 
 def sentence(summary: Summary) -> str:
@@ -51,17 +51,12 @@ def sentence(summary: Summary) -> str:
 def _between(model: Model) -> str:
     """The two borders of a model's robust accuracy in a sentence, if they are known."""
     borders = borders_of(model)
-    if borders is None or borders.crossed:
+    if borders is None or borders.cross:
         return ""
     return (
         f" On these samples the robust accuracy of {model.name} is between {estimate(borders.accuracy)} (certified) "
         f"and {estimate(model.robust)} (attacked)."
     )
-
-
-def borders_of(model: Model) -> Borders | None:
-    """What is certified of a model, if anything."""
-    return None if model.certified is None else model.certified.borders
 
 
 def blocks(run: Run) -> list[Block]:
@@ -108,18 +103,19 @@ def _borders(run: Run) -> list[Block]:
                     "Certified": _certified,
                     "Attacked": _robust,
                     "Gap": lambda model: share(model.certified.borders.gap),
-                    "Samples attacked / certified / open": _counts,
+                    **{
+                        f"{state.capitalize()} samples": functools.partial(_counted, state)
+                        for state in ("attacked", "certified", "open")
+                    },
                 },
-                style="stacked",
+                style="headline",
             )
         )
     return found + [Text(f"{name}: nothing is certified, because {why}.", "note") for name, why in refused]
 
 
-def _counts(model: Model) -> Cell:
-    borders = borders_of(model)
-    assert borders is not None
-    return Cell(f"{borders.attacked:,} / {borders.certified:,} / {borders.open:,}")
+def _counted(state: str, model: Any) -> Cell:
+    return Cell(f"{getattr(model.certified.borders, state):,}", f"of {model.samples:,}")
 
 
 def _robust(model: Model) -> Cell:
@@ -159,7 +155,7 @@ def terminal(run: Run) -> RichTable:
 
 def _certified(model: Model) -> Cell:
     borders = borders_of(model)
-    return DASH if borders is None else share(borders.accuracy, not borders.crossed)
+    return DASH if borders is None else share(borders.accuracy, not borders.cross)
 
 
 SECTION = ReportSection(
