@@ -96,7 +96,7 @@ def test_a_model_without_bounds_has_a_sentence(found: Audit) -> None:
 def test_the_page_shows_both_borders(found: Audit, some: Dataset) -> None:
     assert found.folder is not None
     page = report.write(found.folder).read_text(encoding="utf-8")
-    result = page.split('id="result"')[1].split("<section")[0]
+    result = page.split('id="borders"')[1].split("<section")[0]
     borders = _borders(found)
     for state in ("attacked", "certified", "open"):
         assert f"{state.capitalize()} samples" in result

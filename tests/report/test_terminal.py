@@ -92,7 +92,7 @@ def test_explanations_and_neurons_are_printed_where_they_were_looked_at() -> Non
     console.print(*found, sep="\n")
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert len(found) == 4
-    assert len(report.tables(read(full()[0]))) == 3  # with that of a smoothed classifier
+    assert len(report.tables(read(full()[0]))) == 4  # with what is certified, also of a smoothed classifier
     names = [model["name"] for model in summary["models"]]
     row = summary["explained"]["models"][names[0]]["attributions"][0]
     ratio = row["deviation"]["euclidean"]["certified"]["ratio"]["0.5"]["value"]

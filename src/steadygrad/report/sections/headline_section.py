@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from steadygrad.report.blocks import Block, Cell, Text, html
-from steadygrad.report.cells import DASH, borders_of, by_model, judged, share
+from steadygrad.report.cells import borders_of, by_model, judged, share
 from steadygrad.report.run_folder import Run
 from steadygrad.report.sections import ReportSection
 from steadygrad.report.terminal import listed
 from steadygrad.report.wording import budget, estimate, norm, threat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from markupsafe import Markup
     from rich.table import Table as RichTable
 
@@ -80,42 +77,7 @@ def blocks(run: Run) -> list[Block]:
         "not hold, struck where it is refuted. The verdict is about the number, not about the model. Attacks can only "
         "show that a model is <em>less</em> robust than it looks: the true value is at most the number shown."
     )
-    return [table, Text(key, "note"), *_borders(run)]
-
-
-def _borders(run: Run) -> list[Block]:
-    """What is certified and what is open, where that was asked for, and why it is not known of other models."""
-    models = run.summary.models
-    known = [model for model in models if borders_of(model) is not None]
-    refused = [(m.name, m.certified.refused) for m in models if m.certified is not None and m.certified.refused]
-    found: list[Block] = []
-    if known:
-        caption = (
-            "Robust accuracy lies between what is certified and what attacks left: samples for which bounds show that "
-            f"no allowed change turns the prediction ({threat(run.summary.threat)}), and samples that no attack "
-            "changed. The gap is the share of those of which neither is known. In brackets the 95 % interval."
-        )
-        found.append(
-            by_model(
-                known,
-                caption,
-                {
-                    "Certified": _certified,
-                    "Attacked": _robust,
-                    "Gap": lambda model: share(model.certified.borders.gap),
-                    **{
-                        f"{state.capitalize()} samples": functools.partial(_counted, state)
-                        for state in ("attacked", "certified", "open")
-                    },
-                },
-                style="headline",
-            )
-        )
-    return found + [Text(f"{name}: nothing is certified, because {why}.", "note") for name, why in refused]
-
-
-def _counted(state: str, model: Any) -> Cell:
-    return Cell(f"{getattr(model.certified.borders, state):,}", f"of {model.samples:,}")
+    return [table, Text(key, "note")]
 
 
 def _robust(model: Model) -> Cell:
@@ -140,24 +102,8 @@ def _whisker(model: Model) -> Cell:
 
 def terminal(run: Run) -> RichTable:
     """The headline for a Rich console; a refused number is struck out, and its reason stands beside it."""
-    models = run.summary.models
-    columns: dict[str, Callable[[Model], Cell]] = {
-        "clean accuracy": lambda m: share(m.clean),
-        "robust accuracy": _robust,
-    }
-    if any(model.certified is not None for model in models):
-        columns["certified"] = _certified
-    rows: list[list[str | Cell]] = [
-        [m.name, *(cell(m) for cell in columns.values()), judged(m.verdict)] for m in models
-    ]
-    return listed(["model", *columns, "verdict"], rows, words=(0, len(columns) + 1))
+    rows = [(m.name, share(m.clean), _robust(m), judged(m.verdict)) for m in run.summary.models]
+    return listed(["model", "clean accuracy", "robust accuracy", "verdict"], rows, words=(0, 3))
 
 
-def _certified(model: Model) -> Cell:
-    borders = borders_of(model)
-    return DASH if borders is None else share(borders.accuracy, not borders.cross)
-
-
-SECTION = ReportSection(
-    10, "result", "Result", "Result", "models.clean models.robust models.verdict models.certified", blocks, terminal
-)
+SECTION = ReportSection(10, "result", "Result", "Result", "models.clean models.robust models.verdict", blocks, terminal)
