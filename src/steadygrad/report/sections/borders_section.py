@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from steadygrad.report.blocks import Block, Cell, Text
 from steadygrad.report.cells import DASH, borders_of, by_model, share
@@ -38,19 +37,19 @@ def blocks(run: Run) -> list[Block]:
                     "Certified": _certified,
                     "Attacked": lambda m: share(m.robust, m.verdict.state != "refuted"),
                     "Gap": lambda model: share(model.certified.borders.gap),
-                    **{
-                        f"{state.capitalize()} samples": functools.partial(_counted, state)
-                        for state in ("attacked", "certified", "open")
-                    },
                 },
                 style="headline",
             )
         )
+    found += [Text(_counted(model), "note") for model in known]
     return found + [Text(f"{name}: nothing is certified, because {why}.", "note") for name, why in refused]
 
 
-def _counted(state: str, model: Any) -> Cell:
-    return Cell(f"{getattr(model.certified.borders, state):,}", f"of {model.samples:,}")
+def _counted(model: Model) -> str:
+    borders = borders_of(model)
+    assert borders is not None
+    states = (borders.attacked, "attacked"), (borders.certified, "certified"), (borders.open, "open")
+    return f"{model.name}: {', '.join(f'{count:,} {state}' for count, state in states)} of {model.samples:,} samples."
 
 
 def _certified(model: Model) -> Cell:
