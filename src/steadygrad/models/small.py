@@ -143,3 +143,22 @@ def digits_cnn(shape: tuple[int, ...], classes: int, *, width: int = 32) -> nn.M
         nn.Flatten(),
         nn.Linear(2 * width * height * breadth, classes),
     )
+
+
+@architecture(
+    "strided_cnn",
+    summary="two 4x4 convolutions with stride 2 (16, 32), linear 100; no pooling, so that it can be certified",
+    reference="after the small network of Gowal et al. 2018, arXiv 1810.12715",
+    input_shape=(1, 28, 28),
+    smallest=4,
+)
+def strided_cnn(shape: tuple[int, ...], classes: int, *, width: int = 16, hidden: int = 100) -> nn.Module:
+    """A CNN of `width` and 2 `width` channels, which halves the image twice."""
+    height, breadth = (s // 2 // 2 for s in shape[1:])
+    return nn.Sequential(
+        *(nn.Conv2d(shape[0], width, 4, stride=2, padding=1), nn.ReLU()),
+        *(nn.Conv2d(width, 2 * width, 4, stride=2, padding=1), nn.ReLU()),
+        nn.Flatten(),
+        *(nn.Linear(2 * width * height * breadth, hidden), nn.ReLU()),
+        nn.Linear(hidden, classes),
+    )
