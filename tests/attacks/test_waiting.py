@@ -60,7 +60,7 @@ def test_steps_wait_only_when_the_engine_looks_whether_samples_are_done(
     field = "steps" if hasattr(attack, "steps") else "queries"
     few, many = (_looks(dataclasses.replace(attack, **{field: count})) for count in (20, 60))
     # Made of four attacks; and steps of several passes each, from which a sample that is wrong has to leave.
-    most = {"standard": 4 * 10, "deepfool": 40 + 2}.get(name, 10)
+    most = {"standard": 4 * 10, "deepfool": 40 + 2, "super_deepfool": 40 + 2}.get(name, 10)
     assert many - few <= most + 2, f"{(many - few) / 40} looks a step"
 
 
