@@ -17,6 +17,8 @@ import steadygrad as sg
 from steadygrad import randomness
 from steadygrad.attacks import PGD
 from steadygrad.bounds import CertifiedMargin
+from steadygrad.bounds.certified.intervals import Interval
+from steadygrad.bounds.certified.pooling import MaxPool
 from steadygrad.errors import UsageError
 from steadygrad.threat import Threat, l1, l2, linf
 
@@ -54,6 +56,10 @@ def networks() -> dict[str, nn.Module]:
         )
         out["overlapping pools"] = nn.Sequential(
             *(nn.Conv2d(1, 4, 2), nn.MaxPool2d(2, 1), nn.PReLU(), nn.Flatten(), nn.Linear(16, 3)),
+        )
+        out["dilated pools"] = nn.Sequential(
+            *(nn.Conv2d(1, 3, 3, padding=2), nn.MaxPool2d(2, 2, dilation=2), nn.Conv2d(3, 4, 2), nn.MaxPool2d(1)),
+            *(nn.Flatten(), nn.Linear(4, 3)),
         )
         out["layer norm"] = nn.Sequential(
             *(nn.Flatten(), nn.Linear(16, 12), nn.LayerNorm(12), nn.GELU(), nn.Linear(12, 8), nn.LayerNorm(8)),
@@ -178,6 +184,16 @@ def test_the_slack_holds_what_single_precision_rounds():
     assert (slack > off).all()
     assert slack.max() < 0.02 * exact[other].abs().max()
     assert (exact - wide.margins)[other].max() < 1e-6
+
+
+def test_a_dilated_pool_carries_a_change_to_every_window_that_holds_it():
+    pool = MaxPool((2, 2), (2, 2), (0, 0), (2, 2), False)
+    x = torch.zeros(1, 1, 5, 5, dtype=torch.float64)
+    peak = x.clone()
+    peak[0, 0, 2, 2] = 1.0
+    assert (pool.plain(peak) - pool.plain(x)).norm() == 2  # four windows hold it
+    whole, _ = pool.moved([torch.ones(1, dtype=torch.float64)], Interval(x, x - 1, x + 1, x))
+    assert whole >= 2
 
 
 def test_batches_order_and_company_change_nothing():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -100,8 +101,8 @@ class MaxPool(Layer):
     def moved(self, moves: Sequence[Tensor], *inputs: Interval) -> tuple[Tensor, Tensor]:
         (x,) = inputs
         like = self.plain(x.center[:1])
-        # An entry may be in several windows.
-        shared = -(-self.kernel[0] // self.stride[0]) * -(-self.kernel[1] // self.stride[1])
+        # An entry may be in several windows, at every place of a dilated one.
+        shared = math.prod(k if d > 1 else -(-k // s) for k, s, d in zip(self.kernel, self.stride, self.dilation))
         move = moves[0] * shared**0.5
         return move, per_sample(moves[0], like).expand(len(move), *like.shape[1:])
 
