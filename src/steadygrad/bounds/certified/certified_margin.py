@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from steadygrad import randomness
 from steadygrad.arguments import Classes, Inputs, public
 from steadygrad.bounds.bound import BOUNDS, check_float64
 from steadygrad.bounds.certified.ball import Ball, ball_of
@@ -17,7 +18,7 @@ from steadygrad.bounds.certified.crown import largest, value_intervals
 from steadygrad.bounds.certified.intervals import Interval
 from steadygrad.bounds.certified.network import Network
 from steadygrad.bounds.certified.propagation import slope_intervals
-from steadygrad.bounds.certified.rounding import rounding_of_logits, unit_of
+from steadygrad.bounds.certified.rounding import check_reading, rounding_of_logits, unit_of
 from steadygrad.bounds.certified.tracing import trace
 from steadygrad.calling import called
 from steadygrad.classifier import check_classes, check_inputs, frozen
@@ -29,6 +30,7 @@ from steadygrad.threat import Norm, Threat
 from steadygrad.values import Count, Whole
 
 NORMS = ("linf", "l2", "l1")
+_TRIED = 8  # inputs around which the reading of a model is compared with it
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,12 @@ class CertifiedMargin(Method):
         x, model = x.detach(), called(model)
         unit = unit_of(model, x)
         with frozen(model), math_attention(), torch.no_grad():
-            check_classes(y, model(x[:1]).shape[1])
+            classes = model(x[:1]).shape[1]
+            if classes < 2:
+                raise UsageError(f"a margin is that over another class, and the model has {classes}")
+            check_classes(y, classes)
             network = trace(model, x)
+            check_reading(model, network, _around(x, threat), unit)
         return network, x, unit
 
     def _batches(self, x: Tensor) -> list[slice]:
@@ -180,6 +186,7 @@ class CertifiedMargin(Method):
                 forwards, backwards = forwards + 1, backwards + 1
             best = best.scatter_reduce(1, worst, found[:, None], "amax")
         best = best - rounding.gather(1, y[:, None]) - rounding.gather(1, rivals)
+        best = torch.nan_to_num(best, nan=-math.inf, posinf=math.inf, neginf=-math.inf)
         margins = torch.full((count, classes), math.inf, dtype=best.dtype, device=best.device).scatter(1, rivals, best)
         return MarginBound(margins, *(torch.full_like(y, passes) for passes in (forwards, backwards)))
 
@@ -197,6 +204,18 @@ class CertifiedMargin(Method):
             holds = certified(trial)
             low, high = torch.where(holds, trial, low), torch.where(holds, high, trial)
         return torch.where(there, low, 0.0)
+
+
+def _around(x: Tensor, threat: Threat) -> Tensor:
+    """Some of the inputs, and points near and far from them, at random and in corners, on which a reading is tried."""
+    low, high = threat.bounds
+    some, width = x[:_TRIED], min(high - low, 1e3)
+    points = [some]
+    seeds = torch.arange(len(some))
+    for draw, scale in enumerate((0.001, 0.03, 0.3)):
+        noise = randomness.normal(seeds, some, draw)
+        points += [(some + scale * width * way).clamp(low, high) for way in (noise.clamp(-1, 1), noise.sign())]
+    return torch.cat(points)
 
 
 def _falls(rivals: Tensor, y: Tensor, classes: int) -> Tensor:

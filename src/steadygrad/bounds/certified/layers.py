@@ -14,6 +14,9 @@ from torch import Tensor
 from steadygrad.bounds.certified.intervals import TINY, UNIT, Interval, dot, total
 from steadygrad.threat import per_sample
 
+UNDERFLOW = 2.0**-125
+"""More than a product of float32 numbers loses that is too small for them."""
+
 Map = Callable[[Tensor], Tensor]
 Box = tuple[Tensor, Tensor]
 """The least and the largest values (N, *)."""
@@ -134,7 +137,8 @@ class Affine(Layer):
         bias = self.rough if self.rough is not None else self.bias
         size = size if bias is None else size + bias.abs()
         terms = inputs[0].center[0].numel() if self.terms is None else self.terms
-        return self._absolute(errors[0]) + 2 * (terms + (bias is not None) * 4) * unit * size
+        off = self._absolute(errors[0]) + 2 * (terms + (bias is not None) * 4) * unit * size
+        return off + terms * UNDERFLOW
 
     def moved(self, moves: Sequence[Tensor], *inputs: Interval) -> tuple[Tensor, Tensor]:
         whole, entries = self._norms(inputs[0].center[:1])

@@ -13,6 +13,7 @@ from torch import Tensor
 from steadygrad.bounds.certified.curves import Curve
 from steadygrad.bounds.certified.layers import Add, Affine, Layer
 from steadygrad.bounds.certified.shapes import Shape, softplus, straight
+from steadygrad.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Builder:
     soft_pools: bool = False
     live: bool = False
     steps: list[tuple[Layer, tuple[int, ...]]] = field(default_factory=list)
+    views: dict[int, int] = field(default_factory=dict)  # places whose values lie in the memory of another's
+    spoiled: set[int] = field(default_factory=set)  # places whose values were changed in place
 
     def taken(self, value: Tensor) -> Tensor:
         """A weight, or another number of the model, as the network holds it."""
@@ -65,10 +68,27 @@ class Builder:
 
     def put(self, layer: Layer, *inputs: Value) -> Value:
         """The output of a layer."""
+        for value in inputs:
+            self.check(value)
         with torch.no_grad():
             sample = layer.plain(*(value.sample for value in inputs))
         self.steps.append((layer, tuple(value.place for value in inputs)))
         return Value(len(self.steps), sample)
+
+    def check(self, value: Value) -> None:
+        """Refuse a value that was changed in place before it is used."""
+        if value.place in self.spoiled:
+            raise UsageError(
+                "there is no certified bound for a model that changes a value in place and uses the old one, or a view "
+                "of it, afterwards: write the operation out of place"
+            )
+
+    def spoil(self, value: Value, new: Value) -> None:
+        """Mark a value, and all that share its memory, as changed in place: what it is now is the new value."""
+        root = self.views.get(value.place, value.place)
+        if new.place != value.place:
+            self.spoiled |= {p for p in range(len(self.steps) + 1) if self.views.get(p, p) == root} - {new.place}
+            self.views[new.place] = new.place
 
     def affine(
         self,
@@ -86,7 +106,10 @@ class Builder:
 
     def unweighted(self, x: Value, function: Callable[[Tensor], Tensor], terms: int | None = None) -> Value:
         """function(x), linear with weights that are not negative: means, another shape."""
-        return self.put(Affine(lambda v, _: function(v), terms=terms), x)
+        out = self.put(Affine(lambda v, _: function(v), terms=terms), x)
+        if terms == 0:
+            self.views[out.place] = self.views.get(x.place, x.place)
+        return out
 
     def scale(self, x: Value, factor: Tensor, constant: Tensor, rough: Tensor | None = None) -> Value:
         """x times a factor plus a constant, entry by entry."""

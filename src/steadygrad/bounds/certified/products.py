@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from steadygrad.bounds.certified.intervals import UNIT, Interval, dot, product
-from steadygrad.bounds.certified.layers import Box, Layer
+from steadygrad.bounds.certified.layers import UNDERFLOW, Box, Layer
 from steadygrad.threat import per_sample
 
 
@@ -55,7 +55,7 @@ class Product(Layer):
 
     def rounded(self, unit: float, errors: Sequence[Tensor], *inputs: Interval) -> Tensor:
         sizes = [i.size + e for i, e in zip(inputs, errors)]
-        return sizes[0] * errors[1] + sizes[1] * errors[0] + 2 * unit * sizes[0] * sizes[1]
+        return sizes[0] * errors[1] + sizes[1] * errors[0] + 2 * unit * sizes[0] * sizes[1] + UNDERFLOW
 
     def moved(self, moves: Sequence[Tensor], *inputs: Interval) -> tuple[Tensor, Tensor]:
         a, b = inputs

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from steadygrad.bounds.certified.ball import Ball
+from steadygrad.bounds.certified.crown import value_intervals
 from steadygrad.bounds.certified.intervals import Interval
 from steadygrad.bounds.certified.network import Network
+from steadygrad.calling import unwrap
 from steadygrad.errors import UsageError
 
 
@@ -30,11 +33,37 @@ def unit_of(model: nn.Module, x: Tensor) -> float:
     Raises:
         UsageError: a model in half precision, which is too far from exact arithmetic for a certificate.
     """
-    types = {x.dtype, *(p.dtype for p in model.parameters() if p.is_floating_point())}
+    numbers = (x, *model.parameters(), *model.buffers())
+    types = {v.dtype for v in numbers if v.is_floating_point()}
+    if torch.is_autocast_enabled(x.device.type):
+        types.add(torch.get_autocast_dtype(x.device.type))
     narrow = sorted(str(dtype) for dtype in types if dtype.itemsize < 4)
     if narrow:
         raise UsageError(
             f"a certified bound holds for exact arithmetic, from which a model in {narrow[0]} is too far: "
             "bound model.float()"
         )
-    return max(torch.finfo(dtype).eps for dtype in types)
+    unit = max(torch.finfo(dtype).eps for dtype in types)
+    if torch.float32 in types and torch.get_float32_matmul_precision() != "highest":
+        unit = max(unit, torch.finfo(torch.bfloat16).eps)
+    if torch.float32 in types and x.is_cuda:  # where convolutions are in TF32 unless one says otherwise
+        unit = max(unit, 2.0**-10)
+    return unit
+
+
+def check_reading(model: nn.Module, network: Network, points: Tensor, unit: float) -> None:
+    """Refuse layers that give other logits at points (N, *) than the model does, beyond what it may round.
+
+    Raises:
+        UsageError: they do: hooks, draws, another arithmetic or a forward that depends on values are not read.
+    """
+    inputs = points.double()
+    intervals = value_intervals(network, Ball(inputs, inputs, inputs), 0)
+    slack = rounding_of_logits(network, intervals, unit) + (intervals[-1].high - intervals[-1].low)
+    off = (model(points).double() - intervals[-1].center).abs()
+    if bool((off > slack).any()):
+        name, most = type(unwrap(model)).__name__, float(off.max())
+        raise UsageError(
+            f"there is no certified bound for {name}: the layers read from it give other logits than it does (by "
+            f"{most:.3g}); does it have hooks, draw numbers, compute in half precision, or depend on values?"
+        )

@@ -118,7 +118,7 @@ def _two(value: Any) -> tuple[int, int]:
 
 
 def _softplus(builder: Builder, x: Value, beta: float = 1.0, threshold: float = 20.0) -> Any:
-    return NotImplemented if threshold != 20 else builder.curve(x, shapes.softplus(float(beta)))
+    return NotImplemented if threshold != 20 or beta <= 0 else builder.curve(x, shapes.softplus(float(beta)))
 
 
 def _curve(shape: shapes.Shape) -> Rule:
@@ -150,6 +150,25 @@ def _clamp(builder: Builder, x: Value, min: float | None = None, max: float | No
 
 def _hardtanh(builder: Builder, x: Value, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
     return _clamp(builder, x, min_val, max_val)
+
+
+def _abs(builder: Builder, x: Value) -> Value:
+    if builder.beta is None:
+        return builder.hinged(x, (0.0,), (-1.0, 1.0))
+    # As `sg.smooth` has it: softplus of twice x, less x.
+    twice = builder.curve(_scaled(builder, x, 2.0, 0.0), shapes.softplus(builder.beta))
+    return builder.put(Add(), twice, _scaled(builder, x, -1.0, 0.0))
+
+
+def _dropout(builder: Builder, x: Value, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    return NotImplemented if training and p else x
+
+
+def _avg_pool(builder: Builder, x: Value, *args: Any, **settings: Any) -> Any:
+    divisor = settings.get("divisor_override", args[5] if len(args) > 5 else None)
+    if divisor is not None and divisor < 0:
+        return NotImplemented
+    return builder.unweighted(x, lambda v: F.avg_pool2d(v, *args, **settings))
 
 
 def _hardsigmoid(builder: Builder, x: Value, inplace: bool = False) -> Value:
@@ -287,7 +306,10 @@ MODULES: dict[type[nn.Module], Rule] = {
     nn.Sigmoid: lambda builder, m, x: builder.curve(x, shapes.SIGMOID),
     nn.SiLU: lambda builder, m, x: builder.curve(x, shapes.SILU),
     nn.GELU: lambda builder, m, x: _gelu(builder, x, m.approximate),
-    **dict.fromkeys([nn.AvgPool2d, nn.AdaptiveAvgPool2d], lambda builder, m, x: builder.unweighted(x, m.forward)),
+    nn.AdaptiveAvgPool2d: lambda builder, m, x: builder.unweighted(x, m.forward),
+    nn.AvgPool2d: lambda builder, m, x: _avg_pool(
+        builder, x, m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad, m.divisor_override
+    ),
     nn.MaxPool2d: lambda builder, m, x: _max_pool(
         builder, x, m.kernel_size, m.stride, m.padding, m.dilation, m.ceil_mode, m.return_indices
     ),
@@ -312,7 +334,7 @@ CALLS: dict[str, Rule] = {
     **dict.fromkeys(["clamp", "clamp_", "clip"], _clamp),
     "clamp_min": lambda builder, x, min: _clamp(builder, x, min),
     "clamp_max": lambda builder, x, max: _clamp(builder, x, max=max),
-    "abs": lambda builder, x: builder.hinged(x, (0.0,), (-1.0, 1.0)),
+    "abs": _abs,
     "hardsigmoid": _hardsigmoid,
     "hardswish": lambda builder, x, inplace=False: _bent(builder, x, shapes.HARDSWISH),
     **dict.fromkeys(["elu", "elu_"], _elu),
@@ -331,9 +353,10 @@ CALLS: dict[str, Rule] = {
     "cat": _cat,
     "concat": _cat,
     **dict.fromkeys(["pad", "_pad"], _pad),
-    "avg_pool2d": _unweighted(F.avg_pool2d),
+    "avg_pool2d": _avg_pool,
     "adaptive_avg_pool2d": _unweighted(F.adaptive_avg_pool2d),
     **dict.fromkeys(["max_pool2d", "boolean_dispatch", "_max_pool2d"], _max_pool),
-    **dict.fromkeys(["dropout", "dropout2d", "contiguous", "detach_"], lambda builder, x, *args, **settings: x),
+    **dict.fromkeys(["dropout", "dropout2d"], _dropout),
+    **dict.fromkeys(["contiguous", "detach_"], lambda builder, x, *args, **settings: x),
     "size": lambda builder, x, dim=None: x.sample.shape if dim is None else x.sample.shape[dim],
 }

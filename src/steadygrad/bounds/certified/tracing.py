@@ -48,6 +48,11 @@ def trace(model: nn.Module, x: Tensor, *, beta: float | None = None, live: bool 
     return network
 
 
+_IN_PLACE = ("iadd", "isub", "imul", "itruediv")
+_DRAWN = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.BatchNorm1d, nn.BatchNorm2d)
+"""Modules that are other functions in training mode."""
+
+
 @dataclass
 class _Tracer(Builder):
     def module(self, module: nn.Module, x: Value, name: str) -> Value:
@@ -70,7 +75,11 @@ class _Tracer(Builder):
             return logits if chosen is None else self.unweighted(logits, lambda v: v.index_select(1, chosen))
         rule = MODULES.get(type(module))
         if rule is not None:
+            if module.training and isinstance(module, _DRAWN):
+                raise UsageError(f"there is no certified bound for {name} in training mode: call {name}.eval()")
             result = rule(self, module, x)
+            if isinstance(result, Value) and getattr(module, "inplace", False):
+                self.spoil(x, result)
             if not isinstance(result, Value):
                 raise _without(f"{module} ({name})")
             return result
@@ -97,12 +106,14 @@ class _Tracer(Builder):
             if node.op == "output":
                 found = unwrapped(args[0], 1, lambda value: isinstance(value, Value))
                 assert isinstance(found, Value)
+                self.check(found)
                 return found
             if node.op == "placeholder":
                 values[node] = None if values else x
             elif node.op == "get_attr":
                 value = operator.attrgetter(str(node.target))(module)
-                values[node] = self.taken(value) if isinstance(value, Tensor) else value
+                # In their own type, in which the model computes with them.
+                values[node] = value.detach() if isinstance(value, Tensor) and not self.live else value
             elif node.op == "call_module":
                 values[node] = self.module(module.get_submodule(node.target), args[0], f"{name}.{node.target}")
             else:
@@ -115,7 +126,7 @@ class _Tracer(Builder):
     def call(self, op: str, target: Any, args: Any, kwargs: Any, name: str) -> Any:
         """What a function or a method gives: a value in the network, or a constant."""
         if not any(isinstance(v, Value) for v in tree_leaves((args, kwargs))):
-            return target(*args, **kwargs) if op == "call_function" else getattr(args[0], target)(*args[1:])
+            return target(*args, **kwargs) if op == "call_function" else getattr(args[0], target)(*args[1:], **kwargs)
         if target is getattr and args[1] == "shape":
             return args[0].sample.shape
         if isinstance(target, type):
@@ -125,6 +136,9 @@ class _Tracer(Builder):
         result = rule(self, *args, **kwargs) if rule is not None else NotImplemented
         if result is NotImplemented:
             raise _without(f"the operation {key!r} in {name}")
+        changes = (key.endswith("_") and not key.endswith("__")) or key in _IN_PLACE or kwargs.get("inplace", False)
+        if changes and isinstance(result, Value) and isinstance(args[0], Value):
+            self.spoil(args[0], result)
         return result
 
 
