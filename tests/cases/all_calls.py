@@ -82,7 +82,10 @@ def made(method: type, **other: Any) -> Any:
     return method(**chosen)
 
 
-READ_LAYERS = ("bound certified", "bound margin", "defense certified_training")
+READ_LAYERS = (
+    *("bound certified", "bound margin", "defense certified_training"),
+    *("measure certified_margins", "measure certified_radius"),
+)
 """Calls that read the layers of a model, for which not all layers will do."""
 
 
@@ -129,8 +132,8 @@ def of_defenses() -> Iterator[tuple[str, Call]]:
 
 def of_measures() -> Iterator[tuple[str, Call]]:
     for row in MEASURES:
-        if row.name == "map_points":
-            continue  # takes the bounds of another table
+        if row.name in ("map_points", "certified_curve"):
+            continue  # takes columns of another table
         measure = made(row.method)
 
         def table(model: nn.Module, x: Tensor, y: Tensor, measure: Any = measure) -> dict[str, Tensor]:

@@ -62,8 +62,11 @@ def test_every_method_takes_the_model_and_leaves_it(batch, name: str, dtype: tor
     torch.manual_seed(0)
     wanted = gates.tensors_of(CALLS[name](net, x, y))
     torch.manual_seed(0)
-    if name in READ_LAYERS and "bound" in name and dtype in NARROW:
-        with pytest.raises(sg.UsageError, match=f"exact arithmetic, .* a model in {dtype} .* bound model.float"):
+    if name in READ_LAYERS and "defense" not in name and dtype in NARROW:
+        # The table of a measure that may refuse holds the error.
+        with pytest.raises(
+            (sg.UsageError, AssertionError), match=f"exact arithmetic, .* a model in {dtype} .* bound model.float"
+        ):
             CALLS[name](model, x, y)
         return
     found = gates.tensors_of(CALLS[name](model, x, y))
