@@ -133,12 +133,12 @@ class Affine(Layer):
         return new, dot(rows, self.bias.expand_as(rows[0]))
 
     def rounded(self, unit: float, errors: Sequence[Tensor], *inputs: Interval) -> Tensor:
-        size = self._absolute(inputs[0].size + errors[0])
+        (error,), (x,) = errors, inputs
+        terms = x.center[0].numel() if self.terms is None else self.terms
         bias = self.rough if self.rough is not None else self.bias
-        size = size if bias is None else size + bias.abs()
-        terms = inputs[0].center[0].numel() if self.terms is None else self.terms
-        off = self._absolute(errors[0]) + 2 * (terms + (bias is not None) * 4) * unit * size
-        return off + terms * UNDERFLOW
+        share = 2 * (terms + (bias is not None) * 4) * unit
+        off = self._absolute(error + share * (x.size + error)) + terms * UNDERFLOW
+        return off if bias is None else off + share * bias.abs()
 
     def moved(self, moves: Sequence[Tensor], *inputs: Interval) -> tuple[Tensor, Tensor]:
         whole, entries = self._norms(inputs[0].center[:1])

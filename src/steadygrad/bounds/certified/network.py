@@ -29,10 +29,14 @@ class Network:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, K) of float64 inputs (N, *)."""
+        return self.values(x)[-1]
+
+    def values(self, x: Tensor) -> list[Tensor]:
+        """The inputs (N, *), what every layer gives of them, and at last the logits."""
         values = [x]
         for layer, inputs in self.steps:
             values.append(layer.plain(*(values[i] for i in inputs)))
-        return values[-1]
+        return values
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -58,15 +58,15 @@ class _Tracer(Builder):
     def module(self, module: nn.Module, x: Value, name: str) -> Value:
         """The output of a module that takes value x."""
         module = unwrap(module)
-        if isinstance(module, Smooth):
+        if _is(module, Smooth):
             before = self.beta, self.soft_pools
             self.beta, self.soft_pools = module.beta, module.pooling
             x = self.module(module.model, x, name)
             self.beta, self.soft_pools = before
             return x
-        if isinstance(module, Called):
+        if _is(module, Called):
             return self.module(module.model, x, name)
-        if isinstance(module, Classifier):
+        if _is(module, Classifier):
             mean, std = (module._per_channel(self.constant(v, x.sample), x.sample) for v in (module.mean, module.std))
             mean, std = (v[0] if v.ndim else v for v in (mean, std))
             if bool((mean != 0).any() | (std != 1).any()):
@@ -132,7 +132,11 @@ class _Tracer(Builder):
         if isinstance(target, type):
             return target(*args, **kwargs)  # what the model puts its logits in
         key = target if op == "call_method" else getattr(target, "__name__", str(target))
-        rule = CALLS.get(key)
+        # A function of the caller's own may have the name of one that is known.
+        known = op == "call_method" or str(getattr(target, "__module__", None)).startswith(
+            ("torch", "_operator", "None")
+        )
+        rule = CALLS.get(key) if known else None
         result = rule(self, *args, **kwargs) if rule is not None else NotImplemented
         if result is NotImplemented:
             raise _without(f"the operation {key!r} in {name}")
@@ -140,6 +144,14 @@ class _Tracer(Builder):
         if changes and isinstance(result, Value) and isinstance(args[0], Value):
             self.spoil(args[0], result)
         return result
+
+
+W = TypeVar("W", bound=nn.Module)
+
+
+def _is(module: nn.Module, kind: type[W]) -> TypeGuard[W]:
+    """Whether a module is of a kind, and computes what this does."""
+    return isinstance(module, kind) and type(module).forward is kind.forward
 
 
 def _without(what: str) -> UsageError:
