@@ -18,6 +18,8 @@ UNDERFLOW = 2.0**-125
 """More than a product of float32 numbers loses that is too small for them."""
 
 Map = Callable[[Tensor], Tensor]
+Transposed = Callable[[Tensor, Any, torch.Size], Tensor]
+"""Slopes with respect to inputs of a shape, from those with respect to the output, and a weight."""
 Box = tuple[Tensor, Tensor]
 """The least and the largest values (N, *)."""
 
@@ -68,6 +70,7 @@ class Affine(Layer):
     weight: Tensor | None = None
     bias: Tensor | None = None
     terms: int | None = None  # in each sum, at most; None: as many as the input has entries
+    transposed: Transposed | None = None  # the same backwards; None: by a derivative, for which it runs forward first
     rough: Tensor | None = None  # the sizes of what the bias is computed from, if it is more than a number
 
     def plain(self, *inputs: Tensor) -> Tensor:
@@ -79,6 +82,9 @@ class Affine(Layer):
 
     def _back(self, slope: Tensor, like: Tensor, *, absolute: bool = False) -> Tensor:
         """Slopes with respect to inputs of the shape of `like`, from those with respect to the output."""
+        if self.transposed is not None and self.weight is not None:
+            weight = self.weight.abs() if absolute else self.weight
+            return self.transposed(slope, weight, torch.Size([len(slope), *like.shape[1:]]))
         with torch.enable_grad():
             x = torch.zeros(len(slope), *like.shape[1:], dtype=slope.dtype, device=slope.device).requires_grad_()
             out = self._absolute(x) if absolute else self.function(x, self.weight)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from steadygrad.bounds.certified.curves import Curve
-from steadygrad.bounds.certified.layers import Add, Affine, Layer
+from steadygrad.bounds.certified.layers import Add, Affine, Layer, Transposed
 from steadygrad.bounds.certified.shapes import Shape, softplus, straight
 from steadygrad.errors import UsageError
 
@@ -102,11 +102,12 @@ class Builder:
         bias: Any = None,
         *,
         terms: int | None = None,
+        transposed: Transposed | None = None,
         rough: Tensor | None = None,
     ) -> Value:
         """function(x, weight) + bias, linear in both."""
         weight, bias = (None if v is None else self.taken(v) for v in (weight, bias))
-        return self.put(Affine(function, weight, bias, terms, rough), x)
+        return self.put(Affine(function, weight, bias, terms, transposed, rough), x)
 
     def unweighted(self, x: Value, function: Callable[[Tensor], Tensor], terms: int | None = None) -> Value:
         """function(x), linear with weights that are not negative: means, another shape."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 from steadygrad.bounds.certified import shapes
 from steadygrad.bounds.certified.layers import Add, Concatenate
@@ -34,8 +35,16 @@ def _conv2d(builder: Builder, m: nn.Conv2d, x: Value) -> Value:
     def convolve(v: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(v, weight, None, stride, padding, dilation, groups)
 
+    def back(slope: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+        found: Tensor = conv2d_input(  # type: ignore[no-untyped-call]
+            shape, weight, slope, stride, padding, dilation, groups
+        )
+        return found
+
     bias = m.bias[:, None, None] if m.bias is not None else None
-    return builder.affine(x, convolve, m.weight, bias, terms=m.weight[0].numel())
+    # An even kernel with padding "same" has a wider border on one side, which the transpose does not know.
+    known = None if isinstance(padding, str) else back
+    return builder.affine(x, convolve, m.weight, bias, terms=m.weight[0].numel(), transposed=known)
 
 
 def _batch_norm(builder: Builder, m: nn.BatchNorm2d, x: Value) -> Value:
@@ -290,7 +299,9 @@ def _scaled(builder: Builder, x: Value, factor: Any, constant: Any) -> Any:
 
 MODULES: dict[type[nn.Module], Rule] = {
     nn.Conv2d: _conv2d,
-    nn.Linear: lambda builder, m, x: builder.affine(x, F.linear, m.weight, m.bias, terms=m.in_features),
+    nn.Linear: lambda builder, m, x: builder.affine(
+        x, F.linear, m.weight, m.bias, terms=m.in_features, transposed=lambda slope, weight, shape: slope @ weight
+    ),
     **dict.fromkeys([nn.BatchNorm1d, nn.BatchNorm2d], _batch_norm),
     nn.LayerNorm: lambda builder, m, x: _layer_norm(builder, x, m.normalized_shape, m.weight, m.bias, m.eps),
     nn.GroupNorm: _group_norm,
