@@ -101,6 +101,18 @@ def test_what_it_trains_is_certified_and_a_penalty_may_stand_beside_it() -> None
     assert share["certified"] > 0.5 > share["plain"] + 0.2, share
 
 
+def test_batch_norm_and_dropout_count_as_in_evaluation_mode() -> None:
+    class Functional(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(x, 0.5, self.training)
+
+    layers = (nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8, momentum=0.0), nn.ReLU(), nn.Dropout(0.5), Functional())
+    model, (x, y) = nn.Sequential(*layers, nn.Linear(8, 3)).double(), batch()
+    defense = CertifiedTraining(0.05, weight=1.0)
+    evaluated = defense.loss(model.eval(), x, y).parts["certified"]
+    assert torch.equal(defense.loss(model.train(), x, y).parts["certified"], evaluated)
+
+
 def test_a_layer_without_bounds_is_named() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Softmax(1), nn.Linear(16, 3)).double()
     with pytest.raises(UsageError, match="Softmax"):

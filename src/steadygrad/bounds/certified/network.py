@@ -52,7 +52,7 @@ class Builder:
     """Puts layers one after another; rectifiers become softplus with `beta` if that is given.
 
     With `soft_pools` maxima are smoothed too, of which there are no bounds. A `live` network keeps the weights in their
-    own type and with their gradients.
+    own type and with their gradients, and is read in training mode as in evaluation mode.
     """
 
     beta: float | None

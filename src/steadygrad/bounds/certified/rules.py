@@ -170,7 +170,7 @@ def _abs(builder: Builder, x: Value) -> Value:
 
 
 def _dropout(builder: Builder, x: Value, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
-    return NotImplemented if training and p else x
+    return NotImplemented if training and p and not builder.live else x
 
 
 def _avg_pool(builder: Builder, x: Value, *args: Any, **settings: Any) -> Any:

@@ -75,7 +75,7 @@ class _Tracer(Builder):
             return logits if chosen is None else self.unweighted(logits, lambda v: v.index_select(1, chosen))
         rule = MODULES.get(type(module))
         if rule is not None:
-            if module.training and isinstance(module, _DRAWN):
+            if module.training and isinstance(module, _DRAWN) and not self.live:
                 raise UsageError(f"there is no certified bound for {name} in training mode: call {name}.eval()")
             result = rule(self, module, x)
             if isinstance(result, Value) and getattr(module, "inplace", False):
