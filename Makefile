@@ -22,7 +22,7 @@ help: ## show this list
 demo: $(VENV)/.installed ## train, attack, explain and report on the bundled digits
 	$(BIN)/steadygrad demo --out $(RUNS)/demo
 
-test: $(VENV)/.installed-dev $(VENV)/.installed-bench $(VENV)/.installed-pretrained $(VENV)/.installed-ray ## run all tests
+test: $(VENV)/.installed-dev $(VENV)/.installed-bench $(VENV)/.installed-pretrained $(VENV)/.installed-ray $(VENV)/.installed-study ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 bench: $(VENV)/.installed $(VENV)/.installed-bench ## compare the attacks with other libraries, in about half an hour
@@ -34,7 +34,7 @@ bench: $(VENV)/.installed $(VENV)/.installed-bench ## compare the attacks with o
 fuzz: $(VENV)/.installed-dev ## damage files of all kinds for MINUTES=5, from SEED=0: each must end in an error by name
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m campaigns.fuzz --minutes $(MINUTES) --seed $(SEED)
 
-check: $(VENV)/.installed-dev ## lint, format check, types and the fast tests, in under two minutes
+check: $(VENV)/.installed-dev $(VENV)/.installed-study ## lint, format check, types and the fast tests, in under two minutes
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -73,3 +73,7 @@ $(VENV)/.installed-pretrained: constraints.txt | $(BIN)/python
 $(VENV)/.installed-ray: pyproject.toml constraints.txt | $(BIN)/python
 	@if $(PIP) -e ".[ray]"; then touch $@ $(VENV)/.installed; \
 	else echo "Ray could not be installed: the tests on a cluster will be skipped"; fi
+
+$(VENV)/.installed-study: pyproject.toml constraints.txt | $(BIN)/python
+	@if $(PIP) -e ".[study]"; then touch $@ $(VENV)/.installed; \
+	else echo "the study server could not be installed: its tests will be skipped"; fi
