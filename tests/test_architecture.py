@@ -15,7 +15,9 @@ PACKAGE = Path(steadygrad.__file__).parent
 
 HEAVY = [
     "accelerate",
+    "alembic",
     "datasets",
+    "fastapi",
     "filelock",
     "huggingface_hub",
     "jinja2",
@@ -28,9 +30,12 @@ HEAVY = [
     "safetensors",
     "scipy",
     "sklearn",
+    "sqlmodel",
+    "statsmodels",
     "timm",
     "torchvision",
     "typer",
+    "uvicorn",
 ]
 
 
