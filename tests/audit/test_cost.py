@@ -114,6 +114,18 @@ def test_the_shares_are_of_the_whole_and_plain(told: AuditCost) -> None:
     assert plain["tables"][0] == {**dataclasses.asdict(told.tables[0]), "share": told.share(told.tables[0])}
 
 
+def test_a_trial_of_explanations_that_takes_long_is_stopped(
+    honest: nn.Module, some: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "_LONGEST", 0.02)
+    found = sg.audit_cost(honest, some, sg.linf(0.1), **{**SETTINGS, "explanation_steps": 40})
+    stopped = {table.table for table in found.tables if table.at_least}
+    assert "attacks on the maps of Saliency" in stopped
+    # What is never refused is tried to its end, however long that takes.
+    assert not any(name.startswith(("PGD", "curve", "stability")) for name in stopped)
+    assert all(table.seconds > 0 for table in found.tables)
+
+
 def test_the_model_is_left_as_it_was(honest: nn.Module, told: AuditCost) -> None:
     assert not any(m._forward_hooks for m in honest.modules())
 

@@ -35,6 +35,8 @@ from steadygrad.threat import Threat
 
 _QUICK = 0.002
 """Seconds of a pass of one sample below which more samples are tried: what is done besides counts there."""
+_LONGEST = 60.0
+"""Seconds after which the trial of a table that may be refused is stopped: explanations of large images take hours."""
 _TRIED, _LOOKED_AT = 16, 64
 """Samples that are tried on a quick model, and among which they, or the one of a slow model, are chosen."""
 
@@ -49,6 +51,7 @@ class TableCost:
         shards: pieces of work, each of which is kept by itself.
         forwards, backwards: passes of all its samples through the model.
         seconds: on this machine in one process.
+        at_least: whether passes and seconds are more than these by an unknown amount, as the trial was stopped.
     """
 
     model: str
@@ -58,6 +61,7 @@ class TableCost:
     forwards: float
     backwards: float
     seconds: float
+    at_least: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,11 @@ class _Spent:
     seconds: float
     batch: int
     shard: int
+    stopped: bool = False
+
+
+class _Stopped(Failure):
+    """A trial takes too long."""
 
 
 @dataclass
@@ -234,15 +243,17 @@ class _Trial:
 
     def _measured(self, measure: Measure, model: str, title: str, rows: int, how: dict[str, Any]) -> Table:
         names, began, done = (model, *how.get("beside", ())), time.perf_counter(), self.runner.store.computed
-        with _counted([self.runner.models[name] for name in names]) as passes:
+        until = began + _LONGEST if measure.may_refuse else math.inf
+        with _counted([self.runner.models[name] for name in names], until) as passes:
             table = self.runner.run(measure, model, title=title, **how)
+        stopped = time.perf_counter() > until and table.refused is not None
         if self.runner.store.computed > done:
             seconds, count = time.perf_counter() - began, len(how["rows"])
             with borrowed([self.runner.models[model]], self.runner.device) as device:
                 shard = self.runner.piece(measure, device)
             if measure.counts_passes and table.refused is None:
                 passes = [int(table[way].sum()) for way in ("forwards", "backwards")]
-            spent = _Spent(rows, count, passes[0], passes[1], seconds, self.runner.batch_size, shard)
+            spent = _Spent(rows, count, passes[0], passes[1], seconds, self.runner.batch_size, shard, stopped)
             self.spent[model, title].append(spent)
         return table
 
@@ -265,14 +276,20 @@ def _spread(table: Table, groups: list[list[int]], order: Sequence[int], keep: f
 
 
 @contextlib.contextmanager
-def _counted(models: Sequence[nn.Module]) -> Iterator[list[int]]:
-    """Samples that pass forwards and backwards through the networks of models within the block."""
+def _counted(models: Sequence[nn.Module], until: float) -> Iterator[list[int]]:
+    """Samples that pass forwards and backwards through the networks of models within the block; none after a time."""
     passes = [0, 0]
 
     def back(gradient: Tensor) -> None:
+        in_time()
         passes[1] += len(gradient)
 
+    def in_time() -> None:
+        if time.perf_counter() > until:
+            raise _Stopped(f"the trial takes longer than {_LONGEST:g} seconds")
+
     def forth(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        in_time()
         if isinstance(output, Tensor) and output.ndim:
             passes[0] += len(output)
             if output.requires_grad:
@@ -350,4 +367,5 @@ def _cost(model: str, title: str, parts: list[_Spent], one_pass: float, quick: b
         besides = max(0.0, part.seconds - through)
         # What a quick model spends besides its passes, it spends once for a batch, however large.
         seconds += through * share + besides * (max(pieces, math.ceil(part.rows / part.batch)) if quick else share)
-    return TableCost(model, title, sum(p.rows for p in parts), shards, forwards, backwards, seconds)
+    stopped = any(part.stopped for part in parts)
+    return TableCost(model, title, sum(p.rows for p in parts), shards, forwards, backwards, seconds, stopped)

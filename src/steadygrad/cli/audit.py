@@ -193,8 +193,8 @@ def show_cost(cost: AuditCost, json: bool) -> None:
     console = Console()
     for model in dict.fromkeys(table.model for table in cost.tables):
         rows = [
-            [t.table, f"{t.samples:,}", f"{t.shards:,}", f"{t.forwards + t.backwards:,.0f}",
-             duration(t.seconds), f"{100 * cost.share(t):.1f} %"]
+            [t.table, f"{t.samples:,}", f"{t.shards:,}", f"{'> ' * t.at_least}{t.forwards + t.backwards:,.0f}",
+             f"{'> ' * t.at_least}{duration(t.seconds)}", f"{100 * cost.share(t):.1f} %"]
             for t in sorted(cost.tables, key=lambda t: -t.seconds) if t.model == model
         ]  # fmt: skip
         columns = ["table", "samples", "pieces", "passes", "time", "share"]
@@ -202,8 +202,12 @@ def show_cost(cost: AuditCost, json: bool) -> None:
         held = cost.memory[model]
         about = "" if held is None else f", which hold {written(held)} in a pass"
         say(f"{model}: at most {cost.at_once[model]:,} samples at once{about}\n")
+    longer = any(table.at_least for table in cost.tables)
+    if longer:
+        say("> where the trial was stopped after a minute: how much more that takes is not known\n")
+    time = f"{'more than' if longer else 'about'} {duration(cost.seconds)}"
     say(
-        f"about {duration(cost.seconds)} in one process of this machine, told from a trial on {cost.tried} of "
+        f"{time} in one process of this machine, told from a trial on {cost.tried} of "
         f"{cost.samples:,} samples; leave out what is not needed (steadygrad audit --help)"
     )
 
