@@ -31,10 +31,11 @@ def _answer(person: str, position: int, **more: Any) -> Answer:
 def test_answers_come_back_as_they_were_given(url):
     database = Database(url, "study")
     person, token = database.enroll("en", "1", blocks=2)
+    assert database.person(token) == (person, 0)
     assert database.store(_answer(person.id, 0, fooled=True, left=None))
-    database.finish(person.id)
-    assert database.person(token).id == person.id
+    assert database.person(token) == (person, 1)
     assert database.person("forged") is None
+    database.finish(person.id)
     (row,) = database.rows()
     assert list(row) == [*ANSWERS, "finished"]
     assert (row["options"], row["chosen"], row["fooled"], row["reasonable"], row["seconds"], row["finished"]) == (
@@ -48,12 +49,12 @@ def test_answers_come_back_as_they_were_given(url):
 
 def test_an_answer_is_kept_once_whoever_sends_it_again(url):
     database = Database(url, "study")
-    person, _ = database.enroll("en", "1", blocks=1)
+    person, token = database.enroll("en", "1", blocks=1)
     with ThreadPoolExecutor(8) as pool:
         stored = list(pool.map(lambda i: database.store(_answer(person.id, 0, seconds=i)), range(16)))
     assert sum(stored) == 1
     assert [row["seconds"] for row in database.rows()] == [stored.index(True)]
-    assert database.next_position(person.id) == 1
+    assert database.person(token) == (person, 1)
     database.close()
 
 

@@ -45,14 +45,15 @@ class Database:
     >>> folder = tempfile.TemporaryDirectory()
     >>> database = Database(f"{folder.name}/answers.sqlite", "a study")
     >>> person, token = database.enroll("en", "1", blocks=3)
-    >>> database.person(token).number, database.count()
-    (0, {'persons': 1, 'finished': 0, 'answers': 0})
+    >>> database.person(token) == (person, 0), database.count()
+    (True, {'persons': 1, 'finished': 0, 'answers': 0})
     >>> database.close()
     >>> folder.cleanup()
     """
 
     def __init__(self, url: str, study: str | None = None, *, make: bool = True) -> None:
         self.engine, self.named = _engine(url, make)
+        self._reader = self.engine.execution_options(reading=True)
         self._turn = threading.Lock()
         try:
             with self._failing(), self.engine.begin() as connection:
@@ -75,9 +76,10 @@ class Database:
         self.engine.dispose()
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
+    def session(self, *, reading: bool = False) -> Iterator[Session]:
         """A transaction: what is done in it is kept at its end, or nothing where it fails."""
-        with Session(self.engine, expire_on_commit=False) as session, self._failing():
+        engine = self._reader if reading else self.engine
+        with Session(engine, expire_on_commit=False) as session, self._failing():
             yield session
             session.commit()
 
@@ -105,15 +107,12 @@ class Database:
                 return person, token
         raise Failure(f"{self.named} is too busy to enroll somebody: try again")
 
-    def person(self, token: str) -> Person | None:
-        """Whom a secret belongs to."""
-        with self.session() as session:
-            return session.exec(select(Person).where(Person.token == hashed(token))).first()
-
-    def next_position(self, person: str) -> int:
-        """The first position that is not answered; those before all are."""
-        with self.session() as session:
-            return int(session.exec(select(func.count()).where(col(Answer.person) == person)).one())
+    def person(self, token: str) -> tuple[Person, int] | None:
+        """Whom a secret belongs to, and the first position that is not answered; those before all are."""
+        answered = select(func.count()).where(col(Answer.person) == col(Person.id)).scalar_subquery()
+        with self.session(reading=True) as session:
+            found = session.exec(select(Person, answered).where(Person.token == hashed(token))).first()
+        return None if found is None else (found[0], int(found[1]))
 
     def store(self, answer: Answer) -> bool:
         """Keep an answer; False where one is there already, or the person has withdrawn."""
@@ -146,7 +145,7 @@ class Database:
 
     def recruitments(self) -> list[Recruited]:
         """All recruitment ids, by name."""
-        with self.session() as session:
+        with self.session(reading=True) as session:
             return list(session.exec(select(Recruited).order_by(col(Recruited.code))))
 
     def expire(self, today: date) -> int:
@@ -159,7 +158,7 @@ class Database:
 
     def count(self) -> dict[str, int]:
         """How many persons, of these finished, and answers there are."""
-        with self.session() as session:
+        with self.session(reading=True) as session:
             counted = {
                 "persons": select(func.count()).select_from(Person),
                 "finished": select(func.count()).select_from(Person).where(col(Person.finished)),
@@ -174,7 +173,7 @@ class Database:
             .join(Person, col(Person.id) == col(Answer.person))
             .order_by(col(Person.number), col(Answer.position))
         )
-        with self.session() as session:
+        with self.session(reading=True) as session:
             found = session.exec(query).all()
         return [{**{name: getattr(a, name) for name in ANSWERS}, "finished": bool(done)} for a, done in found]
 
@@ -236,4 +235,5 @@ def _prepared(connection: Any, _: Any) -> None:
 
 def _begun(connection: Any) -> None:
     # Writers wait for their turn here, rather than fail where a reader becomes one.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reading = connection.get_execution_options().get("reading", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

@@ -1,0 +1,94 @@
+"""`steadygrad study`: people as judges, from run folders to a page that asks them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from steadygrad.cli.common import Debug, Json, Seed, emit, say
+
+app = typer.Typer(help="Ask people: which mistakes are plausible, and which maps explain.", no_args_is_help=True)
+
+_Study = Annotated[Path, typer.Argument(help="Study folder.", metavar="STUDY", show_default=False)]
+
+
+@app.command("make")
+def make(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run folders of audits or reproductions.", metavar="RUN...", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help="Study folder.")] = Path("runs/study"),
+    trials: Annotated[int, typer.Option(min=1, metavar="N", help="Adversarial images that a person judges.")] = 30,
+    maps: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Pairs of maps that a person judges.", show_default="up to 6"),
+    ] = None,
+    clean: Annotated[int, typer.Option(min=0, metavar="N", help="Unchanged images among them, as controls.")] = 3,
+    attention: Annotated[int, typer.Option(min=0, metavar="N", help="Trials whose answer is told.")] = 2,
+    practice: Annotated[int, typer.Option(min=1, metavar="N", help="Trials for practice, before the others.")] = 3,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model that is asked about; may be repeated.", show_default="all")
+    ] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(help="An attack, by its label; may be repeated.", show_default="the one that most is kept of"),
+    ] = None,
+    seed: Seed = 0,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make a study from run folders: balanced blocks of pictures, whose names tell nothing.
+
+    Examples:
+
+      steadygrad study make runs/audit --out runs/study
+
+      steadygrad study make runs/audit --trials 20 --model plain --model hardened
+    """
+    from steadygrad.study import stimuli
+
+    design = stimuli.make(
+        runs, out, trials=trials, maps=maps, clean=clean, attention=attention, practice=practice, models=model or (),
+        attacks=attack or (), seed=seed,
+    )  # fmt: skip
+    found = {"study": str(out), **design.counted()}
+    if json:
+        emit(found)
+        return
+    say(f"study: {out}")
+    say(f"{found['blocks']} blocks of {found['trials']} trials, after {found['practice']} for practice, of "
+        f"{found['stimuli']} stimuli and {len(found['models'])} models")  # fmt: skip
+    say(f"fill in {out / 'study.toml'}, then: steadygrad study serve {out}")
+
+
+@app.command("serve")
+def serve(
+    study: _Study,
+    database: Annotated[
+        str | None,
+        typer.Option(help="sqlite:///PATH or postgresql://USER@HOST/NAME.", show_default="answers.sqlite in STUDY"),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address of this machine to answer at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port; 0 for a free one.")] = 8000,
+    rate: Annotated[
+        float, typer.Option(min=0.1, metavar="N", help="Requests a second of one address, in the long run.")
+    ] = 30.0,
+    debug: Debug = False,
+) -> None:
+    """Serve a study to people's browsers until Ctrl-C; every answer is kept as it comes.
+
+    Examples:
+
+      steadygrad study serve runs/study
+
+      steadygrad study serve runs/study --host 0.0.0.0 --database postgresql://me@localhost/study
+    """
+    from steadygrad.serving.extra import need
+
+    need("study serve", "fastapi", "sqlmodel", "alembic", "uvicorn", "python_multipart")
+    from steadygrad.study import server
+
+    server.run(study, database, host, port, rate, lambda text: say(text, flush=True))
