@@ -28,6 +28,7 @@ Pictures and distributions, by model i and attribution a, which count along `mod
 |---|---|
 | `clean_i`, `adversarial_i` (M, C, H, W) | the pictured samples of `gallery.models` |
 | `map_clean_i_a`, `map_adversarial_i_a` (M, H, W) | their maps: absolute values, summed over channels |
+| `along_i` (S, R, C, H, W), `along_map_i_a` (S, R, H, W) | the first S, and their maps, at the R radii of `steps` |
 | `grid` (R, K, C, H, W) | original classes as rows, targets as columns; the diagonal holds the originals |
 | `gradient_norms_i`, `next_gradient_norms_i` (N,) | per sample, for the class of the label and the class after it |
 | `confidence_clean_i`, `confidence_adversarial_i` (N,) | per sample |

@@ -236,7 +236,9 @@ def test_the_arrays_hold_what_the_summary_promises(done: Audit) -> None:
             assert arrays[f"{kind}_{i}"].shape == (pictures, 1, *side)
             for a in range(len(done.summary["gallery"]["attributions"])):
                 assert arrays[f"map_{kind}_{i}_{a}"].shape == (pictures, *side)
-                expected.add(f"map_{kind}_{i}_{a}")
+                assert arrays[f"along_map_{i}_{a}"].shape == (pictures, 8, *side)
+                expected |= {f"map_{kind}_{i}_{a}", f"along_map_{i}_{a}"}
+        assert arrays[f"along_{i}"].shape == (pictures, 8, 1, *side)
         distributions = {
             "gradient_norms": model["gradient_norm"]["quantiles"],
             "next_gradient_norms": model["gradient_norm"]["next_class"],
@@ -248,7 +250,7 @@ def test_the_arrays_hold_what_the_summary_promises(done: Audit) -> None:
             assert values.shape == (SAMPLES,)
             for level, value in levels.items():
                 assert value == pytest.approx(intervals.quantile(values.tolist(), Fraction(level)), rel=1e-6)
-        expected |= {f"clean_{i}", f"adversarial_{i}", *(f"{name}_{i}" for name in distributions)}
+        expected |= {f"clean_{i}", f"adversarial_{i}", f"along_{i}", *(f"{name}_{i}" for name in distributions)}
     assert set(arrays) == expected
     classes = len(done.summary["gallery"]["grid"]["classes"])
     assert arrays["grid"].shape == (classes, classes, 1, 8, 8)
@@ -298,6 +300,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "data, samples": {"samples": 20},
     "checked": {"checked": 10},
     "gallery": {"gallery": 1},
+    "sliders": {"sliders": 0},
     "grid": {"grid": (1.0,)},
     "attributions": {"attributions": (Saliency(),)},
     "transfer": {"transfer": False},

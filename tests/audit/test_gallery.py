@@ -14,10 +14,11 @@ import nets
 import steadygrad as sg
 from steadygrad.attacks import PGD, Attack
 from steadygrad.attributions import Saliency
-from steadygrad.audit.gallery import candidates, grid, pictures, spread
+from steadygrad.audit.gallery import candidates, grid, pictures, spread, steps
 from steadygrad.audit.records import records
 from steadygrad.classifier import Classifier
 from steadygrad.data import Dataset
+from steadygrad.measuring.measures.along_radius import AlongRadius
 from steadygrad.measuring.measures.attacked import Attacked
 from steadygrad.measuring.runner import Runner
 from steadygrad.measuring.table import Table
@@ -101,6 +102,41 @@ def test_captions_are_those_of_the_record_and_of_the_picture(mistakes: bool) -> 
         fooled += hit
     assert fooled > 0
     assert mistakes or fooled < 8 or not frame["success"].all()
+
+
+def test_steps_are_where_the_attack_ends_at_each_radius() -> None:
+    data, model = _data(), _model()
+    runner, measure = Runner({"tiny": model}, data, seed=5), AlongRadius(ATTACK, sg.linf(0.1), MAPS, shares=(0.5, 2.0))
+    captions: list[dict[str, Any]] = [{"index": 3}, {"index": 11}]
+    arrays = steps(runner, "tiny", 2, measure, captions, data.classes)
+    assert {name: a.shape for name, a in arrays.items()} == {
+        "along_2": (2, 2, *SHAPE), "along_map_2_0": (2, 2, 4, 4), "along_map_2_1": (2, 2, 4, 4)
+    }  # fmt: skip
+    for row, place in enumerate((3, 11)):
+        x, y = data.batch([place])
+        seeds = runner.seeds(measure.draws_as, [data.ids[place]])
+        for r, eps in enumerate((0.05, 0.2)):
+            points = ATTACK.perturb(model, x, y, sg.linf(eps), generator=seeds)
+            np.testing.assert_allclose(arrays["along_2"][row, r], points[0].numpy(), atol=1e-6)
+            sure = model(points).detach().softmax(1).max(1)
+            step = captions[row]["steps"][r]
+            assert (step["eps"], step["prediction"]) == (eps, data.classes[int(sure.indices)])
+            assert step["confidence"] == pytest.approx(sure.values.item(), rel=1e-4)
+            for a, attribution in enumerate(MAPS):
+                maps = attribution(model, points, model(x).argmax(1)).abs().sum(1)[0]
+                np.testing.assert_allclose(arrays[f"along_map_2_{a}"][row, r], maps.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_what_cannot_be_computed_at_a_radius_leaves_no_steps() -> None:
+    class NoEnd(PGD):
+        def perturb(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+            raise sg.UsageError("not at this radius")
+
+    captions: list[dict[str, Any]] = [{"index": 0}]
+    runner = Runner({"tiny": _model()}, _data())
+    assert steps(runner, "tiny", 0, AlongRadius(NoEnd(), sg.linf(0.1)), captions, "abc") == {}
+    assert captions == [{"index": 0}]
+    assert steps(runner, "tiny", 0, AlongRadius(ATTACK, sg.linf(0.1)), [], "abc") == {}
 
 
 def test_samples_that_the_attack_turned_come_first() -> None:

@@ -290,6 +290,7 @@ def _pictures(index: int, arrays: dict[str, np.ndarray], rng: np.random.Generato
             "adversarial_confidence": 0.91 - 0.05 * k,
             "distance": None if k == 4 else EPS,
             "attack": None if k == 4 else "PGD-40",
+            "steps": [],
         }
         for k, label in enumerate(labels)
     ]

@@ -72,6 +72,10 @@ class AuditPlan(Plan):
         100, description="Samples for the stability of maps under the attack on the prediction; 0 for none."
     )
     gallery: Annotated[int, Field(ge=0)] = Field(6, description="Pictures per model; 0 for none.")
+    sliders: Annotated[int, Field(ge=0)] = Field(
+        6,
+        description="Of these, pictures with a slider along the radius, to twice the audit's; 0 for none.",
+    )
     grid: Annotated[tuple[float, ...], Field(min_length=1)] | None = Field(
         None, description="Radii of the curve as multiples of the audit's; by default they fit the smallest changes."
     )

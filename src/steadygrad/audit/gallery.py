@@ -11,6 +11,8 @@ import numpy as np
 
 from steadygrad.attacks import PGD, Attack
 from steadygrad.attributions import Attribution
+from steadygrad.audit.answers import NO_ANSWER
+from steadygrad.measuring.measures.along_radius import AlongRadius
 from steadygrad.measuring.measures.pictured import EveryTarget, Pictured
 from steadygrad.measuring.runner import Tables
 from steadygrad.measuring.table import Array, Kept, Table
@@ -80,6 +82,30 @@ def pictures(
         for i in range(len(rows))
     ]
     return captions, arrays
+
+
+def steps(
+    tables: Tables,
+    model: str,
+    index: int,
+    measure: AlongRadius,
+    captions: Sequence[dict[str, Any]],
+    classes: Sequence[str],
+) -> dict[str, Array]:
+    """The arrays of pictured samples at several radii, which their captions tell as well; nothing where refused."""
+    if not captions:
+        return {}
+    table = tables.run(measure, model, rows=tuple(caption["index"] for caption in captions))
+    if table.refused is not None:
+        return {}
+    for row, caption in enumerate(captions):
+        said = zip(measure.radii, table["prediction"][row].tolist(), table["confidence"][row].tolist(), strict=True)
+        caption["steps"] = [
+            {"eps": eps, "prediction": NO_ANSWER if k < 0 else classes[k], "confidence": 0.0 if k < 0 else sure}
+            for eps, k, sure in said
+        ]
+    arrays = {f"along_{index}": table["input"]}
+    return arrays | {f"along_map_{index}_{place}": table[f"map_{place}"] for place in range(len(measure.attributions))}
 
 
 def grid(

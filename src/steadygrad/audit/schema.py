@@ -230,6 +230,14 @@ class Transfer(Part):
         return self
 
 
+class Step(Part):
+    """Where the search of an attack on a pictured sample ends at another radius, whether it fools the model or not."""
+
+    eps: Positive = Field(description="the radius")
+    prediction: str = Field(description="name of the predicted class")
+    confidence: Share = Field(description="its probability")
+
+
 class PicturedSample(Part):
     """A pictured sample under attack."""
 
@@ -242,6 +250,7 @@ class PicturedSample(Part):
     adversarial_confidence: Share = Field(description="probability of the prediction after")
     distance: Positive | None = Field(description="size of the change; null where nothing was found")
     attack: str | None = Field(description="label of the attack that made it; null where none did")
+    steps: list[Step] = Field([], description="along the slider of the page; empty without one")
 
 
 class Grid(Part):

@@ -11,10 +11,11 @@ from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.audit.corruptions import corruptions
 from steadygrad.audit.explained import explained
 from steadygrad.audit.findings import Audit, Facts
-from steadygrad.audit.gallery import candidates, grid, pictures
+from steadygrad.audit.gallery import candidates, grid, pictures, steps
 from steadygrad.audit.model_summary import ModelSummary
 from steadygrad.audit.neurons import neurons
 from steadygrad.audit.records import accuracy
+from steadygrad.measuring.measures.along_radius import AlongRadius
 from steadygrad.measuring.measures.attacked import Transferred
 from steadygrad.measuring.runner import Tables
 from steadygrad.measuring.table import Array, Table
@@ -65,10 +66,14 @@ def summarize(
         entries.append(entry)
         arrays |= {f"{kind}_{index}": values for kind, values in drawn.items()}
         if plan.gallery:
+            maps = mapped if model.gradients else ()
             captions[name], shown = pictures(
-                noting, name, index, model.leading, model.lead, mapped if model.gradients else (), classes, plan.gallery
+                noting, name, index, model.leading, model.lead, maps, classes, plan.gallery
             )
             arrays |= shown
+            if model.gradients:  # a blind search spends thousands of passes at each radius
+                along = AlongRadius(model.lead, plan.threat, maps)
+                arrays |= steps(noting, name, index, along, captions[name][: plan.sliders], classes)
     parts: dict[str, Any] = {"transfer": None, "explained": None, "neurons": None, "gallery": None}
     if plan.transfer and len(models) > 1:
         parts["transfer"] = _transfer(noting, plan, models)

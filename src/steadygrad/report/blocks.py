@@ -126,14 +126,35 @@ class Pictures(Block):
     wide: bool = False
 
 
+PictureGroup: TypeAlias = tuple[str, str, Sequence[Picture]]
+"""A caption, its second line, and pictures."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A place of a slider: what it says, and the groups of pictures that take the place of the last ones of a sample.
+
+    Where a group has fewer pictures than that of the sample, they take the place of its last ones.
+    """
+
+    says: str
+    groups: Sequence[PictureGroup]
+
+
 @dataclass(frozen=True)
 class Sample:
-    """One sample with groups of pictures: (caption, second line, pictures)."""
+    """One sample with groups of pictures: (caption, second line, pictures).
+
+    Args:
+        steps: of its slider, which scripts show; `start` is the one at which it stands at first.
+    """
 
     title: str
     outcome: str
     changed: bool
-    groups: Sequence[tuple[str, str, Sequence[Picture]]]
+    groups: Sequence[PictureGroup]
+    steps: Sequence[Step] = ()
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -234,8 +255,9 @@ def render(page: Page) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["tight"] = tight
-    css = Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
-    made = environment.get_template("page.html.j2").render(page=page, css=css, number=itertools.count(1).__next__)
+    css, script = (Markup((TEMPLATES / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
+    template = environment.get_template("page.html.j2")
+    made = template.render(page=page, css=css, script=script, number=itertools.count(1).__next__)
     return readable(made, lines=True)  # a run folder may come from elsewhere
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from steadygrad.report import png
-from steadygrad.report.blocks import Sample
+from steadygrad.report.blocks import PictureGroup, Sample, Step
 from steadygrad.report.png import Array, Arrays, Picture
 from steadygrad.report.wording import number, percent, spaced
 
@@ -27,23 +27,32 @@ GOALS = {
 MARKS = (("#16191c", "certain to stay"), ("#0b6aa2", "stays"), ("#e07b39", "leaves"), ("#f4c7a4", "comes in"))
 """Colors and meanings of the marks 4, 3, 2 and 1 of top pixels; told apart by lightness too."""
 _GROUND = "#f4f5f6"
-# Pixels and color channels that may go into one page, as bytes of incompressible PNG.
+# Pixels and color channels that may go into one page, as bytes of incompressible PNG; and as many along sliders.
 _ROOM = 1_600_000
 
 
 def reduction(arrays: Arrays) -> int:
     """The factor by which pictures are reduced for the page, so that it stays small; 1 for small images."""
-    stored = sum(
-        a.size * (1.5 if name.startswith("clean_") else 1.0)
-        for name, a in arrays.items()
-        if name == "grid" or name.startswith(("clean_", "adversarial_", "map_"))
+    still = _stored(arrays, {"grid": 1.0, "clean_": 1.5, "adversarial_": 1.0, "map_": 1.0})
+    moving = _stored(arrays, {"along_map_": 1.0, "along_": 2.0})
+    return max(1, math.ceil(math.sqrt(max(still, moving) / _ROOM)))
+
+
+def _stored(arrays: Arrays, weights: dict[str, float]) -> float:
+    """Entries of arrays, by the first beginning of their names that fits, each as often as it is drawn."""
+    return sum(
+        array.size * next((weight for start, weight in weights.items() if name.startswith(start)), 0.0)
+        for name, array in arrays.items()
     )
-    return max(1, math.ceil(math.sqrt(stored / _ROOM)))
 
 
 def scale(arrays: Arrays, model: int) -> float:
     """The largest change of any pixel in a model's pictures: the end of its symmetric scale."""
-    return _largest(arrays[f"adversarial_{model}"] - arrays[f"clean_{model}"])
+    clean = arrays[f"clean_{model}"]
+    largest = _largest(arrays[f"adversarial_{model}"] - clean)
+    if (along := arrays.get(f"along_{model}")) is None:
+        return largest
+    return max(largest, _largest(along - clean[: len(along), None]))
 
 
 def planes(values: Array, dimensions: int) -> Array:
@@ -59,7 +68,7 @@ class _Strip:
     place: int
     row: PicturedSample | AttackedSample
     bounds: tuple[float, float]
-    groups: list[tuple[str, str, list[Picture]]] = field(default_factory=list)
+    groups: list[PictureGroup] = field(default_factory=list)
 
     def values(self, name: str, dimensions: int = 2) -> Array:
         return planes(self.arrays[name][self.place], dimensions)
@@ -73,15 +82,30 @@ class _Strip:
     def add(self, title: str, below: str, source: str, words: str) -> None:
         self.groups.append((title, below, [self.picture(source, words)]))
 
-    def image(self, title: str, name: str, below: str) -> None:
-        source = png.image(self.reduced(self.values(name, 3)), *self.bounds)
+    def image(self, title: str, values: Array, below: str) -> None:
+        source = png.image(self.reduced(values), *self.bounds)
         self.add(title, below, source, f", {title}: predicted {below}")
 
     def change(self, title: str, below: str, values: Array, top: float, words: str) -> None:
         self.add(title, below, png.change(self.reduced(values), top), f": {words}")
 
-    def sample(self, outcome: str, changed: bool) -> Sample:
-        return Sample(f"{self.row.id}, label {self.row.label}", outcome, changed, self.groups)
+    def map_(self, name: str, when: str, values: Array, top: float) -> Picture:
+        ends = f"largest value {number(_largest(values))}, drawn from 0 to {number(top)}"
+        return self.picture(png.map_(self.reduced(values), top), f": {name} {when} the attack, {ends}")
+
+
+@dataclass(frozen=True)
+class _State:
+    """A sample as it is, or as an attack left it: an input (C, H, W), its maps by attribution, and the prediction."""
+
+    inputs: Array
+    maps: dict[str, Array]
+    prediction: str
+    confidence: float
+
+    @property
+    def said(self) -> str:
+        return f"{self.prediction} · {percent(self.confidence)}"
 
 
 def attacked_samples(summary: Summary, arrays: Arrays, model: int) -> list[Sample]:
@@ -92,26 +116,53 @@ def attacked_samples(summary: Summary, arrays: Arrays, model: int) -> list[Sampl
 
 def _attacked(summary: Summary, arrays: Arrays, model: int, place: int, row: PicturedSample) -> Sample:
     assert summary.gallery is not None
-    strip, top = _Strip(arrays, place, row, summary.threat.bounds), scale(arrays, model)
-    delta = strip.values(f"adversarial_{model}", 3) - strip.values(f"clean_{model}", 3)
-    largest, end = number(_largest(delta)), number(top)
-    strip.image("clean", f"clean_{model}", f"{row.clean_prediction} · {percent(row.clean_confidence)}")
-    sure = percent(row.adversarial_confidence)
-    strip.image("perturbed", f"adversarial_{model}", f"{row.adversarial_prediction} · {sure}")
-    words = f"perturbation, largest change of a pixel {largest}, drawn from -{end} to {end}"
-    strip.change("perturbation", f"up to ±{largest}" if delta.any() else "none", delta, top, words)
-    for index, name in enumerate(map(spaced, summary.gallery.attributions)):
-        if f"map_clean_{model}_{index}" not in arrays:  # a model without gradients has none
-            continue
-        maps = [strip.values(f"map_{state}_{model}_{index}") for state in ("clean", "adversarial")]
-        top = max(map(_largest, maps))
-        shown = []
-        for values, when in zip(maps, ("before", "after"), strict=True):
-            ends = f"largest value {number(_largest(values))}, drawn from 0 to {number(top)}"
-            shown.append(strip.picture(png.map_(strip.reduced(values), top), f": {name} {when} the attack, {ends}"))
-        strip.groups.append((f"{name}, before → after", f"scale 0 to {number(top)}", shown))
+    # A model without gradients has no maps.
+    kinds = {spaced(name): f"{model}_{index}" for index, name in enumerate(summary.gallery.attributions)}
+    kinds = {name: kind for name, kind in kinds.items() if f"map_clean_{kind}" in arrays}
+
+    def strip() -> _Strip:
+        return _Strip(arrays, place, row, summary.threat.bounds)
+
+    def state(name: str, prediction: str, confidence: float) -> _State:
+        maps = {n: strip().values(f"map_{name}_{kind}") for n, kind in kinds.items()}
+        return _State(strip().values(f"{name}_{model}", 3), maps, prediction, confidence)
+
+    def step(at: int) -> _State:
+        maps = {n: strip().values(f"along_map_{kind}", 3)[at] for n, kind in kinds.items()}
+        return _State(arrays[f"along_{model}"][place, at], maps, row.steps[at].prediction, row.steps[at].confidence)
+
+    clean = state("clean", row.clean_prediction, row.clean_confidence)
+    counted = state("adversarial", row.adversarial_prediction, row.adversarial_confidence)
+    along = [clean, *map(step, range(len(row.steps)))] if row.steps else []
+    top = scale(arrays, model)
+    tops = {name: max(_largest(s.maps[name]) for s in (clean, counted, *along)) for name in kinds}
+
+    def groups(reached: _State) -> list[PictureGroup]:
+        drawn, delta = strip(), reached.inputs - clean.inputs
+        drawn.image("perturbed", reached.inputs, reached.said)
+        largest, scaled = number(_largest(delta)), number(top)
+        words = f"perturbation, largest change of a pixel {largest}, drawn from -{scaled} to {scaled}"
+        drawn.change("perturbation", f"up to ±{largest}" if delta.any() else "none", delta, top, words)
+        for name, end in tops.items():
+            after = drawn.map_(name, "after", reached.maps[name], end)
+            drawn.groups.append((f"{name}, before → after", f"scale 0 to {number(end)}", [after]))
+        return drawn.groups
+
+    first = strip()
+    first.image("clean", clean.inputs, clean.said)
+    first.groups.extend(groups(counted))
+    for at, (name, end) in enumerate(tops.items(), len(first.groups) - len(tops)):
+        title, below, shown = first.groups[at]
+        first.groups[at] = title, below, [first.map_(name, "before", clean.maps[name], end), *shown]
+    radii = [0.0, *(s.eps for s in row.steps)]
+    steps = [Step(number(eps), groups(s)) for eps, s in zip(radii, along, strict=False)]
+    start = min(range(len(radii)), key=lambda i: abs(radii[i] - summary.threat.eps))
     changed = row.clean_prediction != row.adversarial_prediction
-    return strip.sample(_outcome(row, changed), changed)
+    return Sample(_titled(row), _outcome(row, changed), changed, first.groups, steps, start)
+
+
+def _titled(row: PicturedSample | AttackedSample) -> str:
+    return f"{row.id}, label {row.label}"
 
 
 def _outcome(row: PicturedSample, changed: bool) -> str:
@@ -134,9 +185,9 @@ def _attacked_map(summary: Summary, arrays: Arrays, name: str, place: int, row: 
     before, after = (strip.values(f"map_{state}_{name}") for state in ("clean", "adversarial"))
     top = max(_largest(before), _largest(after))
     end = number(top)
-    strip.image("image", "clean_explained", f"{row.prediction} · {percent(row.clean_confidence)}")
+    strip.image("image", strip.values("clean_explained", 3), f"{row.prediction} · {percent(row.clean_confidence)}")
     sure = percent(row.adversarial_confidence)
-    strip.image("attacked", f"adversarial_{name}", f"still {row.prediction} · {sure}")
+    strip.image("attacked", strip.values(f"adversarial_{name}", 3), f"still {row.prediction} · {sure}")
     for title, values in (("map before", before), ("map after", after), ("difference", after - before)):
         words = f"{title}, largest value {number(_largest(values))}, drawn from -{end} to {end}"
         strip.change(title, f"±{end}", values[None], top, words)
@@ -152,7 +203,7 @@ def _attacked_map(summary: Summary, arrays: Arrays, name: str, place: int, row: 
     source = png.indexed(marks[::factor, ::factor], (_GROUND, *(color for color, _ in reversed(MARKS))))
     strip.add("top 10 %", text, source, f": the {total} largest pixels of the map, {text}")
     outcome = f"predicted {row.prediction} before and after; moved by the attack that raises {GOALS[row.goal]}"
-    return strip.sample(outcome, leave > 0)
+    return Sample(_titled(row), outcome, leave > 0, strip.groups)
 
 
 def _largest(values: Array) -> float:

@@ -38,6 +38,8 @@ def blocks(run: Run) -> list[Block]:
 def _key(run: Run, maps: bool) -> list[Block]:
     text = "What an attack did to single samples, with the prediction and its confidence"
     text += ", and how the explanation of the predicted class moved." if maps else "."
+    if any(name.startswith("along_") for name in run.arrays):
+        text += " A slider shows where the search of this attack ends at other radii, fooled or not."
     if (factor := reduction(run.arrays)) > 1:
         text += f" Pictures are averaged over blocks of {factor} × {factor} pixels for this page"
         text += "; the run folder has the full ones."

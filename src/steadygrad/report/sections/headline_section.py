@@ -65,7 +65,7 @@ def blocks(run: Run) -> list[Block]:
         {
             "Clean accuracy": lambda model: share(model.clean),
             "Robust accuracy": _robust,
-            html('<span aria-hidden="true" class="scale"><span>0</span><span>100 %</span></span>'): _whisker,
+            html('<span class="scale"><span>0</span> <span>100 %</span></span>'): _whisker,
             "Verdict": lambda model: judged(model.verdict),
         },
         lambda model: model.name,
