@@ -306,6 +306,8 @@ SPECIAL: dict[str, Any] = {
     "DDN.perturb.threat": lambda _: sg.l2(0.1),
     "SigmaZero.__call__.threat": lambda _: sg.l0(2),
     "SigmaZero.perturb.threat": lambda _: sg.l0(2),
+    "SparseSwaps.__call__.threat": lambda _: sg.l0(2),
+    "SparseSwaps.perturb.threat": lambda _: sg.l0(2),
     "SuperDeepFool.__call__.threat": lambda _: sg.l2(0.1),
     "SuperDeepFool.perturb.threat": lambda _: sg.l2(0.1),
     "JSMA.__call__.threat": lambda _: sg.l0(2),

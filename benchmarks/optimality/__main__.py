@@ -29,12 +29,17 @@ from steadygrad.attacks.attack_result import judge
 from steadygrad.defenses import AdversarialTraining
 from steadygrad.threat import Norm, Threat
 
-MODELS = ("plain", "pgd")
+MODELS = ("plain", "pgd", "silu")
 BUDGETS = (100, 200, 1000)
 
 
 def victim(name: str, out: Path, samples: int, seed: int) -> tuple[nn.Module, Tensor, Tensor]:
-    """LeNet on MNIST, plain or trained on by PGD, with the first test images that it gets right."""
+    """A network with the first test images that it gets right.
+
+    LeNet on MNIST, plain or trained on by PGD, or the ConvNet with SiLU on CIFAR-10.
+    """
+    if name == "silu":
+        return (made := smooth_convnet(out / name, seed)), *right_of(made, "cifar10", samples)
     on = subject("mnist", None, samples, out=out / "plain", seed=seed, device="cpu")
     if name == "plain":
         return on.model.eval().requires_grad_(False), on.x, on.y
@@ -43,10 +48,27 @@ def victim(name: str, out: Path, samples: int, seed: int) -> tuple[nn.Module, Te
         AdversarialTraining(eps=0.2, attack=PGD(steps=5, loss="ce")),
     )
     made = sg.fit(on.model, defense, train, settings=sg.FitSettings(epochs=2), out=out / name, seed=seed).classifier
-    x, y = sg.data.load("mnist", "test").take(2 * samples + 100).tensors()
+    return made, *right_of(made, "mnist", samples)
+
+
+def smooth_convnet(out: Path, seed: int) -> nn.Module:
+    """The ConvNet for CIFAR-10 with SiLU in place of ReLU, trained plainly."""
+    train = sg.data.load("cifar10", "train")
+    model = sg.models.build("convnet", train.shape, train.classes, mean=0.5, std=0.25, seed=seed)
+    for parent in list(model.modules()):
+        for place, child in list(parent.named_children()):
+            if isinstance(child, nn.ReLU):
+                setattr(parent, place, nn.SiLU())
+    how = sg.FitSettings(epochs=6, batch_size=64, lr=2e-3, schedule="cosine")
+    return sg.fit(model, sg.defenses.Plain(), train.draw(25_000, seed), settings=how, out=out, seed=seed).classifier
+
+
+def right_of(model: nn.Module, data: str, samples: int) -> tuple[Tensor, Tensor]:
+    """The first test images (N, *) and labels (N,) that a model gets right; it is frozen for that."""
+    x, y = sg.data.load(data, "test").take(4 * samples + 100).tensors()
     with torch.no_grad():
-        right = (made.eval()(x).argmax(1) == y).nonzero().squeeze(1)[:samples]
-    return made.requires_grad_(False), x[right], y[right]
+        right = (model.eval().requires_grad_(False)(x).argmax(1) == y).nonzero().squeeze(1)[:samples]
+    return x[right], y[right]
 
 
 def measured(search: Search, model: nn.Module, x: Tensor, y: Tensor, passes: int, seed: int) -> dict[str, Any]:

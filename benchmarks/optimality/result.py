@@ -55,7 +55,7 @@ def scored(rows: Sequence[Row]) -> list[Row]:
                     "median_best": statistics.median(best),
                 }
             )
-    order = {"plain": 0, "pgd": 1}
+    order = {"plain": 0, "pgd": 1, "silu": 2}
     made.sort(key=lambda r: (order[r["model"]], r["norm"], r["budget"], -r["optimality"]))
     return made
 

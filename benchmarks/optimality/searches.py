@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from steadygrad.attacks import DDN, FAB, FMN, Attack, Smallest, SuperDeepFool
+from steadygrad.attacks import DDN, FAB, FMN, Attack, SigmaZero, Smallest, SuperDeepFool
 from steadygrad.threat import Norm, Threat
 
 __all__ = ["OURS", "Search", "searches"]
@@ -45,9 +45,10 @@ def searches(norm: Norm) -> list[Search]:
     return found
 
 
-# For l0 the first is sigma-zero.
+# For l0 the first is sparse swaps.
 _OWN: list[tuple[str, Callable[[int], Attack], tuple[str, ...]]] = [
     ("Smallest", lambda passes: Smallest(steps=passes // 2), ("linf", "l2", "l1", "l0")),
+    ("sigma-zero", lambda passes: SigmaZero(steps=passes // 2), ("l0",)),
     ("FMN", lambda passes: FMN(steps=passes // 2), ("linf", "l2", "l1", "l0")),
     ("FAB, three classes", lambda passes: FAB(steps=max(1, passes // 6), targets=3), ("linf", "l2", "l1")),
     ("DDN", lambda passes: DDN(steps=passes // 2), ("l2",)),

@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ddn": {"steps": 30},
     "fmn": {"steps": 12},
     "sigma_zero": {"steps": 12},
+    "sparse_swaps": {"steps": 24},
     "smallest": {"steps": 15},
     "universal": {"steps": 10},
     "standard": {"steps": 2, "queries": 4, "targets": 2},

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from steadygrad.attacks import DDN, FMN, SigmaZero, Smallest
+from steadygrad.attacks import DDN, FMN, Smallest
 from steadygrad.threat import Threat
 
 
@@ -20,9 +19,3 @@ def test_it_finds_nearer_points_than_one_search_in_about_as_many_passes(digits, 
     assert found.distance.mean() < alone.distance.mean()
     spent, theirs = (float((r.forwards + r.backwards).float().mean()) for r in (found, alone))
     assert spent < 1.15 * theirs
-
-
-def test_l0_is_sigma_zero(digits):
-    model, x, y = digits[0], digits[1][:40], digits[2][:40]
-    ours, theirs = (attack(model, x, y, Threat("l0")) for attack in (Smallest(steps=30), SigmaZero(steps=30)))
-    assert torch.equal(ours.inputs, theirs.inputs)

@@ -27,6 +27,7 @@ from steadygrad.attacks.sign import BIM as BIM
 from steadygrad.attacks.sign import FGSM as FGSM
 from steadygrad.attacks.sign import RandomNoise as RandomNoise
 from steadygrad.attacks.smallest import Smallest as Smallest
+from steadygrad.attacks.sparse_swaps import SparseSwaps as SparseSwaps
 from steadygrad.attacks.square import Square as Square
 from steadygrad.attacks.standard import Standard as Standard
 from steadygrad.attacks.super_deepfool import SuperDeepFool as SuperDeepFool

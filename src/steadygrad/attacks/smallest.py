@@ -11,7 +11,7 @@ from steadygrad.attacks.attack import ATTACKS, Attack
 from steadygrad.attacks.fab import FAB
 from steadygrad.attacks.minimum_norm import FMN
 from steadygrad.attacks.run import Run
-from steadygrad.attacks.sigma_zero import SigmaZero
+from steadygrad.attacks.sparse_swaps import SparseSwaps
 from steadygrad.values import Count
 
 _CLASSES = 3
@@ -19,7 +19,7 @@ _CLASSES = 3
 
 @ATTACKS.register(
     "smallest",
-    summary="the nearest of what FMN and then FAB to three classes find; sigma-zero for l0",
+    summary="the nearest of what FMN and then FAB to three classes find; sparse swaps for l0",
     reference="Pintor et al. 2021, arXiv 2102.12827; Croce and Hein 2020, 1907.02044; Cinà et al. 2025, 2402.01879",
     cost="about steps x (1 forward + 1 backward)",
     norms=("linf", "l2", "l1", "l0"),
@@ -43,7 +43,7 @@ class Smallest(Attack):
 
     def search(self, run: Run) -> Tensor | None:
         if run.threat.norm == "l0":
-            return SigmaZero(steps=self.steps).search(run)
+            return SparseSwaps(self.steps).search(run)
         if run.again(FMN(steps=max(1, self.steps // 5)).search(run)):
             FAB(steps=max(1, 2 * self.steps // 5), targets=_CLASSES).search(run)
         return None
