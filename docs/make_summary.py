@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from steadygrad.audit.schema import HardenSummary, Summary
+from steadygrad.audit.schema_people import People
 
 INTRODUCTION = """\
-# `summary.json` and `harden.json`, schema 1
+# `summary.json`, `harden.json` and `people.json`, schema 1
 
 Made from the schema by `python docs/make_summary.py`; a test keeps the two equal. For programs, the same is the JSON
 Schema [summary.schema.json](summary.schema.json).
 
-One file per audit with everything the report shows; after a hardening a second one, `harden.json`. `null` stands for
+One file per audit with everything the report shows; after a hardening a second one, `harden.json`, and
+where people judged its images a third one, `people.json`. `null` stands for
 "not measured" or "nothing found"; there are no NaN and no infinities. No other keys than these are allowed. Read it
 with `steadygrad.audit.schema.Summary.read(folder)`.
 """
@@ -43,7 +45,7 @@ Pictures and distributions, by model i and attribution a, which count along `mod
 def render() -> str:
     """The whole page."""
     parts: dict[str, dict[str, Any]] = {}
-    for document in (Summary, HardenSummary):
+    for document in (Summary, HardenSummary, People):
         schema = document.model_json_schema()
         parts.setdefault(document.__name__, schema)
         for name in _order(schema):

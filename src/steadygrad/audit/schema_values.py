@@ -223,7 +223,7 @@ class Difference(Ends[Number | None]):
     p: Share = Field(description="exact two-sided probability of so uneven a split, were both as likely")
 
 
-class Document(Part):
+class Stored(Part):
     """A whole JSON file of a run folder."""
 
     FILE: ClassVar[str]
@@ -232,11 +232,6 @@ class Document(Part):
 
     schema_: Literal[1] = Field(alias="schema", description="1; a change that breaks readers raises it")
     version: str = Field(description="version of steadygrad")
-    created: str = Field(description="UTC time, ISO 8601", pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\+00:00|Z)$")
-    machine: Machine = Field(description="where the numbers were computed")
-    command: str = Field(description="the command line that makes this folder again; empty from Python")
-    data: Data = Field(description="the samples")
-    threat: Threat = Field(description="the allowed changes")
     sha256: str | None = Field(
         None, description="of the other keys, by which a damaged file is found out; the last key"
     )
@@ -274,3 +269,13 @@ class Document(Part):
     def write(self, path: str | Path) -> None:
         """Write the file, whole or not at all."""
         write_json(path, self.plain())
+
+
+class Document(Stored):
+    """A file about an audit or a hardening: where it comes from, and what was measured on."""
+
+    created: str = Field(description="UTC time, ISO 8601", pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\+00:00|Z)$")
+    machine: Machine = Field(description="where the numbers were computed")
+    command: str = Field(description="the command line that makes this folder again; empty from Python")
+    data: Data = Field(description="the samples")
+    threat: Threat = Field(description="the allowed changes")
