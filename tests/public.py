@@ -349,7 +349,6 @@ SPECIAL: dict[str, Any] = {
     "deviation.after": lambda _: MAPS,
     "deviation.before": lambda _: MAPS.flip(0),
     "deviation.distance": lambda _: "cosine",
-    "explanation_suite.beta": lambda _: None,
     "faithfulness.attribution": lambda _: None,
     "from_arrays.name": lambda _: "arrays",
     "in_chunks.function": lambda _: scalar,

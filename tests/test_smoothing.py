@@ -10,7 +10,7 @@ from torch import nn
 import nets
 from steadygrad import derivatives
 from steadygrad.errors import UsageError
-from steadygrad.smoothing import has_rectifiers, smooth
+from steadygrad.smoothing import has_rectifiers, lead_of, smooth
 
 
 def _double(kind, **settings):
@@ -203,3 +203,64 @@ def test_maxima_are_approached(way):
     errors = [float((s - hard).abs().max()) for s in soft]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 1e-3
+
+
+@pytest.mark.parametrize("way", POOLS)
+def test_derivatives_of_maxima_of_both_orders_are_those_of_differences(way):
+    x = torch.randn(1, 2, 5, 6, dtype=torch.float64, requires_grad=True)
+    model = smooth(_Apply(POOLS[way]), 3.0)
+    assert torch.autograd.gradcheck(model, x)
+    assert torch.autograd.gradgradcheck(model, x)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_pool_that_gives_places_too_is_smoothed(rank):
+    x = torch.randn(2, 2, *[6] * rank, dtype=torch.float64)
+    for pool in (f"MaxPool{rank}d", f"AdaptiveMaxPool{rank}d"):
+        plain, places = (getattr(nn, pool)(2, **more) for more in ({}, {"return_indices": True}))
+        model = _Apply(lambda z, places=places: places(z)[0] + 0 * places(z)[1])
+        torch.testing.assert_close(smooth(model, 3.0)(x), smooth(plain, 3.0)(x))
+
+
+class _Bent(nn.Module):
+    """Kinks of many kinds on the way to logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, padding=1)
+
+    def forward(self, x):
+        x = self.first(x)
+        x = F.adaptive_max_pool2d(F.max_pool2d(F.leaky_relu(x), 3, 2, 1), 2)
+        x = torch.maximum(x, 0.3 * x.abs())
+        return torch.where(x > 0, x, 0.1 * x).amax((2, 3)) + x.amin(axis=3).max(2).values
+
+
+def test_a_search_is_led_by_models_that_come_nearer_whatever_their_scale():
+    model, x = _Bent().double().requires_grad_(False), torch.rand(3, 1, 7, 7, dtype=torch.float64)
+    lead = lead_of(model, x)
+    soft = [lead(share)(x) for share in (0.0, 0.5, 1.0)]
+    errors = [float((s - model(x)).abs().max()) for s in soft]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[2] < 0.02 * errors[0]
+    torch.testing.assert_close(lead(0.5)(x[1:2]), soft[1][1:2])  # sample by sample
+    model.first.weight *= 1e4
+    model.first.bias *= 1e4
+    torch.testing.assert_close(lead(0.5)(x), 1e4 * soft[1])
+
+
+@pytest.mark.parametrize("largest", [lambda z: z.max(), lambda z: z.amax((0, -1)), lambda z: z.max(0).values], ids=str)
+def test_maxima_over_the_batch_are_led_too(largest):
+    x = torch.rand(3, 4, dtype=torch.float64)
+    model = _Apply(lambda z: torch.zeros_like(z) + largest(z))
+    torch.testing.assert_close(lead_of(model, x)(1.0)(x), model(x), atol=0.01, rtol=0)
+
+
+def test_a_smooth_model_leads_itself_and_a_smoothed_one_by_what_it_was():
+    x = torch.rand(2, 1, 7, 7)
+    tanh = nn.Sequential(nn.Flatten(), nn.Linear(49, 3), nn.Tanh())
+    assert lead_of(tanh, x)(0.0) is tanh
+    model = _Bent()
+    led = lead_of(smooth(model, 50.0, pooling=False), x)(0.5)
+    assert led.model is model
+    torch.testing.assert_close(led(x), lead_of(model, x)(0.5)(x))

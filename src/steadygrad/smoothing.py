@@ -15,7 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from steadygrad.arguments import Inputs, public
 from steadygrad.calling import eagerly, logits_of
 from steadygrad.classifier import frozen
-from steadygrad.smooth_forms import DISPATCHED, FORMS, POOLS, STEPS
+from steadygrad.smooth_forms import DISPATCHED, FORMS, POOLS, STEPS, Beta
 from steadygrad.values import Positive
 
 _COMPARISONS = {
@@ -76,12 +76,27 @@ class _Traced(TorchFunctionMode):
 
 
 class _Softened(_Traced):
-    """Puts smooth functions in the place of those with kinks."""
+    """Puts smooth functions in the place of those with kinks.
 
-    def __init__(self, model: nn.Module, beta: float, pooling: bool) -> None:
+    With a number of `rows` beta is in units of 1 / the standard deviation of what a function is applied to, row by row.
+    """
+
+    def __init__(self, model: nn.Module, beta: float, pooling: bool, rows: int | None = None) -> None:
         super().__init__(model)
-        self.beta = beta
+        self.beta, self.rows = beta, rows
         self.forms = {**FORMS, **POOLS} if pooling else FORMS
+
+    def sharpness(self, *given: Any) -> Beta:
+        """Beta in units of what is given, the first of which says how it spreads."""
+        first, ndim = given[0], max([v.ndim for v in given if isinstance(v, Tensor)], default=0)
+        if self.rows is None or not 1 < first.ndim == ndim or len(first) != self.rows:
+            return self.beta
+        with torch.no_grad(), torch._C.DisableTorchFunction():  # a mode around this one is not to see it
+            flat = first.detach().flatten(1)
+            size = flat.std(1, correction=0)
+            size = torch.where(size > 0, size, flat.abs().amax(1))
+            size = torch.where(size > 0, size, 1.0)
+        return self.beta / size.view(-1, *[1] * (first.ndim - 1))
 
     def called(
         self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inplace: bool, masks: list[Tensor]
@@ -89,7 +104,7 @@ class _Softened(_Traced):
         if masks:
             soft = self._gated(name, func, args, kwargs)
         else:
-            soft, inplace = _form(self.forms, name, self.beta, args, kwargs, inplace)
+            soft, inplace = _form(self.forms, name, self.sharpness, args, kwargs, inplace)
         if soft is NotImplemented:
             return func(*args, **kwargs)
         # An in-place function changes the tensor it is given; the caller may keep using that one.
@@ -100,7 +115,7 @@ class _Softened(_Traced):
 
         def gate(mask: Any) -> Any:
             margin = self._margins[mask] if isinstance(mask, Tensor) and mask in self._margins else None
-            return mask if margin is None else torch.sigmoid(self.beta * margin)
+            return mask if margin is None else torch.sigmoid(self.sharpness(margin) * margin)
 
         if kwargs and name != "to":
             return NotImplemented
@@ -120,7 +135,7 @@ class _Softened(_Traced):
 
 
 class Kinks(_Traced):
-    """Notes which functions with kinks are called, and whether `smooth` has a form for each.
+    """Notes which functions with kinks are called, and whether `smooth` has a form for each; and whether maxima are.
 
     `where` names the part of the model that runs, and may be set while the mode is on.
     """
@@ -129,6 +144,7 @@ class Kinks(_Traced):
         super().__init__(model)
         self.where: Callable[[], str] = lambda: ""
         self.found: dict[tuple[str, str], bool] = {}
+        self.maxima = False
 
     def called(
         self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], inplace: bool, masks: list[Tensor]
@@ -141,20 +157,25 @@ class Kinks(_Traced):
             return out
         if name in STEPS and any(t.requires_grad for t in _tensors(args)):
             self.found[self.where(), name] = False
-        elif _form(FORMS, name, 1.0, args, kwargs, False)[0] is not NotImplemented:
+        elif _form(FORMS, name, lambda *_: 1.0, args, kwargs, False)[0] is not NotImplemented:
             self.found[self.where(), name] = True
+        else:
+            soft = _form(POOLS, name, lambda *_: 1.0, args, kwargs, False)[0] if not self.maxima else NotImplemented
+            self.maxima |= soft is not NotImplemented
         return func(*args, **kwargs)
 
 
 def _form(
-    forms: dict[str, Callable[..., Any]], name: str, beta: float, args: Any, kwargs: Any, inplace: bool
+    forms: dict[str, Callable[..., Any]], name: str, beta: Callable[..., Beta], args: Any, kwargs: Any, inplace: bool
 ) -> tuple[Any, bool]:
     """What stands in for a call, or NotImplemented; and whether the call changes its input."""
     form = forms.get(name)
     first = args[0] if args else kwargs.get("input")
     if form is None or not isinstance(first, Tensor) or not first.is_floating_point():
         return NotImplemented, inplace
-    bound = _signature(form).bind(beta, *args, **kwargs)
+    kwargs = {_ALIASES.get(key, key): value for key, value in kwargs.items()}
+    sharp = beta(first, *args[1:], *kwargs.values())
+    bound = _signature(form).bind(sharp, *args, **kwargs)
     inplace |= bool(bound.arguments.get("inplace", False))
     if inplace:
         bound.arguments["input"] = first.clone()
@@ -162,6 +183,7 @@ def _form(
 
 
 _signature = functools.cache(inspect.signature)
+_ALIASES = {"axis": "dim", "keepdims": "keepdim"}  # of NumPy, which PyTorch takes too
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
@@ -177,13 +199,14 @@ class Smooth(nn.Module):
 
     same_inputs: ClassVar[bool] = True
 
-    def __init__(self, model: nn.Module, beta: float, pooling: bool) -> None:
+    def __init__(self, model: nn.Module, beta: float, pooling: bool, relative: bool = False) -> None:
         super().__init__()
-        self.model, self.beta, self.pooling = model, beta, pooling
+        self.model, self.beta, self.pooling, self.relative = model, beta, pooling, relative
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K) of the smoothed model."""
-        with eagerly(), _Softened(self.model, self.beta, self.pooling):
+        rows = len(x) if self.relative else None
+        with eagerly(), _Softened(self.model, self.beta, self.pooling, rows):
             return logits_of(self.model, x)
 
 
@@ -222,8 +245,36 @@ def has_rectifiers(model: nn.Module, x: Inputs) -> bool:
     >>> has_rectifiers(nn.ReLU(), torch.ones(1, 2)), has_rectifiers(nn.Tanh(), torch.ones(1, 2))
     (True, False)
     """
+    return any(_kinks(model, x).found.values())
+
+
+def _kinks(model: nn.Module, x: Tensor) -> Kinks:
     # With a gradient to follow: without one, fused layers hide what they call.
     watch = Kinks(model)
     with frozen(model) as model, eagerly(), torch.enable_grad(), watch:
         model(x[:1].detach().requires_grad_().clone())
-    return any(watch.found.values())
+    return watch
+
+
+Lead = Callable[[float], nn.Module]
+"""The model whose derivatives a search follows, by the share of its steps that lie behind it."""
+
+_BLUNT, _SHARP = 2.0, 200.0
+
+
+def lead_of(model: nn.Module, x: Tensor) -> Lead:
+    """Models for a search to follow on inputs like x (N, *): the model itself where it has no kinks; one forward.
+
+    Otherwise smooth ones that come ever nearer to it, rectifiers and maxima with a beta from 2 to 200 over the standard
+    deviation of what each is applied to: a derivative sees only the kinks that lie within about 1 / beta, few for a
+    sharp model, while a blunt one is another function. Neither the scale of the weights nor that of the inputs counts.
+
+    >>> model = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+    >>> lead_of(model, torch.rand(2, 4))(0.5) is model
+    True
+    """
+    kinks = _kinks(model, x)
+    inner = model.model if isinstance(model, Smooth) else model
+    if inner is model and not kinks.maxima and not any(kinks.found.values()):
+        return lambda share: model
+    return lambda share: Smooth(inner, _BLUNT * (_SHARP / _BLUNT) ** share, pooling=True, relative=True)

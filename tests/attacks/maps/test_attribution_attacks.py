@@ -42,7 +42,7 @@ ATTACKS: dict[str, ExplanationAttack] = {
     "target-map": IFIA(goal="target-map", **SMALL),
     "euclidean": AttributionPGD(**SMALL),
     "cosine": AttributionPGD(distance="cosine", attribution=IntegratedGradients(3, baseline=0.1, chunk=4), **SMALL),
-    "surrogate": IFIA(beta=20.0, attribution=InputXGradient(), **SMALL),
+    "input x gradient": IFIA(attribution=InputXGradient(), **SMALL),
 }
 THREATS = [linf(0.1), l2(0.4)]
 by_attack = pytest.mark.parametrize("name", ATTACKS)
@@ -74,6 +74,13 @@ def _aim(x: Tensor, attack: ExplanationAttack) -> Tensor | None:
     aim = torch.zeros_like(x[0])
     aim[..., :2] = 1
     return aim
+
+
+def _far_out(x: Tensor, threat: Threat, seeds: Tensor) -> Tensor:
+    """A random point of each sample, as far from it as the threat and the bounds allow."""
+    change = threat.random(x, seeds, 0) - x
+    size = change.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))
+    return threat.constrain(x, x + threat.radius(x)[0] * (change.sign() if threat.norm == "linf" else change / size))
 
 
 # The slopes
@@ -121,7 +128,7 @@ def test_one_ascent_is_that_of_the_oracle(measure: str, norm: str) -> None:
         else IFIA(goal=measure, k=0.25, **settings)
     )
     result = attack(model, x, None, threat, generator=seeds)
-    start = threat.random(x, seeds, 0)
+    start = _far_out(x, threat, seeds)
     for n in range(4):
         point, deviation = oracle.ascend(
             *(model, x[n : n + 1], start[n : n + 1], measure),
@@ -329,18 +336,18 @@ def test_the_generator_decides() -> None:
 
 
 @pytest.mark.parametrize("attribution", [Saliency(), IntegratedGradients(3, chunk=7), SmoothGrad(2)], ids=str)
-@pytest.mark.parametrize("beta", [None, 20.0])
-def test_passes_are_counted(attribution: Attribution, beta: float | None) -> None:
-    model, x = _case()
-    attack = IFIA(attribution, steps=4, restarts=2, beta=beta, noise_draws=3)
+@pytest.mark.parametrize("activation", [nn.GELU, nn.ReLU])
+def test_passes_are_counted(attribution: Attribution, activation: type[nn.Module]) -> None:
+    model, x = _case(activation=activation)
+    attack = IFIA(attribution, steps=4, restarts=2, noise_draws=3)
     with gates.counted(model) as passes:
         result = attack(model, x, None, linf(0.1))
     assert result.noise is not None
-    # The probe of the curvature is the only thing that is not counted: eight samples.
-    assert passes["samples"] == int((result.forwards + result.noise.forwards).sum()) + 8
+    # The probes of kinks and curvature are the only thing that is not counted: one sample, and eight.
+    assert passes["samples"] == int((result.forwards + result.noise.forwards).sum()) + 9
     f = {"Saliency": 1, "IntegratedGradients": 3, "SmoothGrad": 2}[type(attribution).__name__]
     label = int(f > 1)  # a forward to see the label, where the attribution does not ask at the point itself
-    looks, slopes = 2 + 8 * (beta is not None), 8
+    looks, slopes = 2 + 8 * (activation is nn.ReLU), 8
     forwards = 1 + f + (slopes + looks + 2) * (f + label)
     backwards = f + looks * f + slopes * (2 * f + label) + 2 * f
     assert result.forwards.tolist() == [forwards] * 5
@@ -348,21 +355,23 @@ def test_passes_are_counted(attribution: Attribution, beta: float | None) -> Non
 
 
 @pytest.mark.parametrize("method", [IntegratedGradients(16, baseline=0.1), SmoothGrad(16)], ids=str)
-@pytest.mark.parametrize("beta", [None, 20.0])
-def test_few_points_held_at_a_time_lead_to_the_same_in_less_memory(method: Attribution, beta: float | None) -> None:
-    model, x = _case(count=2)
+@pytest.mark.parametrize("activation", [nn.GELU, nn.ReLU])
+def test_few_points_held_at_a_time_lead_to_the_same_in_less_memory(
+    method: Attribution, activation: type[nn.Module]
+) -> None:
+    model, x = _case(count=2, activation=activation)
 
     def attack(chunk: int) -> AttributionResult:
         some = replace(method, chunk=chunk)
-        return IFIA(some, steps=4, restarts=2, beta=beta, noise_draws=0)(model, x, None, linf(0.1))
+        return IFIA(some, steps=4, restarts=2, noise_draws=0)(model, x, None, linf(0.1))
 
     with gates.counted(model) as passes:
         few = attack(2)
     whole = attack(64)
     for name in ("inputs", "deviation", "maps", "forwards", "backwards", "zero_gradient"):
         torch.testing.assert_close(getattr(few, name), getattr(whole, name), rtol=1e-9, atol=1e-9)
-    # Beside what is counted: the probe of the curvature, and once more the points of each slope of the map.
-    assert 0 < passes["samples"] - int(few.forwards.sum()) - 4 <= 2 * 8 * 16
+    # Beside what is counted: the probes, and once more the points of each slope of the map.
+    assert 0 < passes["samples"] - int(few.forwards.sum()) - 5 <= 2 * 8 * 16
     used = [gates.peak(lambda chunk=chunk: attack(chunk)) for chunk in (2, 64)]  # type: ignore[misc]
     assert used[0] < 0.4 * used[1]
 
@@ -383,19 +392,66 @@ def test_rows_describe_their_methods(row: registry.Row[ExplanationAttack]) -> No
 
 
 @pytest.mark.parametrize("attack", [IFIA(), AttributionPGD(IntegratedGradients(4))], ids=str)
-def test_an_all_relu_network_is_refused_or_smoothed(attack: ExplanationAttack) -> None:
-    model, x = _case(activation=nn.ReLU)
-    with pytest.raises(UsageError, match=r"second derivative .*sg\.smooth"):
-        attack(model, x, None, linf(0.1))
+def test_an_all_relu_network_is_followed_through_smooth_ones_and_judged_itself(attack: ExplanationAttack) -> None:
+    model, x = _case("mlp", 8, activation=nn.ReLU)
+    result = replace(attack, steps=10, restarts=1)(model, x, None, linf(0.2))  # type: ignore[call-arg]
+    torch.testing.assert_close(result.maps, attack.attribution(model, result.inputs, result.target))
+    assert bool(result.moved.any())
     smooth = smoothing.smooth(model, 20.0)
     assert bool(replace(attack, **SMALL)(smooth, x, None, linf(0.1)).moved.any())
 
 
-def test_with_beta_the_maps_that_count_are_those_of_the_model_itself() -> None:
-    model, x = _case("mlp", 8, activation=nn.ReLU)
-    result = AttributionPGD(steps=10, beta=10.0)(model, x, None, linf(0.2))
+def test_steps_without_a_smooth_form_are_refused() -> None:
+    class Sign(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x.flatten(1) - 0.5).sign()[:, :3] + x.flatten(1)[:, :3] ** 2
+
+    with pytest.raises(UsageError, match="no smooth form of sign"):
+        AttributionPGD()(Sign(), _case()[1], None, linf(0.1))
+
+
+def _pooled(seed: int = 0) -> nn.Module:
+    """Max pooling and little else: all that moves its map is the choice of other entries."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = (nn.Conv2d(1, 8, 3, padding=1), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(128, 3))
+        return nn.Sequential(*layers).double()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_other_choices_of_a_pool_are_found(norm: str) -> None:
+    model, x = _pooled(), nets.inputs(12, shape=(1, 8, 8), dtype=torch.float64)
+    threat = Threat(norm, {"linf": 0.1, "l2": 0.5}[norm])  # type: ignore[arg-type]
+    result = AttributionPGD(steps=20, restarts=1, noise_draws=0)(model, x, None, threat)
+    random = AttributionNoise(measure="euclidean", draws=100)(model, x, None, threat)
     torch.testing.assert_close(result.maps, Saliency()(model, result.inputs, result.target))
-    assert bool(result.moved.any())
+    assert bool((result.deviation >= random.deviation).all())
+    assert float((result.deviation / random.deviation).median()) > 1.2
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_the_scale_of_weights_and_inputs_does_not_count(factor: float) -> None:
+    model, x = _pooled(), nets.inputs(4, shape=(1, 8, 8), dtype=torch.float64)
+    attack = AttributionPGD(distance="cosine", steps=6, restarts=1, noise_draws=0)
+    plain = attack(model, x, None, linf(0.1))
+    scaled = _pooled()
+    with torch.no_grad():
+        scaled[0].weight *= factor
+        scaled[0].bias *= factor
+        scaled[3].bias *= factor
+    torch.testing.assert_close(attack(scaled, x, None, linf(0.1)).inputs, plain.inputs)
+    assert bool(plain.moved.all())
+
+
+@by_threat
+@pytest.mark.parametrize("name", [n for n in ATTACKS if n != "attribution_noise"])
+def test_no_attack_finds_less_than_its_baseline(name: str, threat: Threat) -> None:
+    model, x = _case(count=8, activation=nn.ReLU)
+    attack = replace(ATTACKS[name], steps=1, restarts=1, noise_draws=30)  # type: ignore[call-arg]
+    result = attack(model, x, None, threat, aim=_aim(x, attack))
+    assert result.noise is not None
+    assert bool((result.deviation >= result.noise.deviation).all())
+    assert bool((result.deviation == result.noise.deviation).any())  # one step is not enough for all
 
 
 class _NoSecondOrder(IntegratedGradients):
@@ -440,7 +496,6 @@ def _call(attack: ExplanationAttack, threat: Threat = THREATS[0], **more: Any) -
         (lambda: IFIA(noise_draws=-1), "noise_draws must be at least 0"),
         (lambda: AttributionNoise(draws=0), "draws must be at least 1"),
         (lambda: _call(IFIA(k=3)), "share of the pixels"),
-        (lambda: _call(IFIA(beta=-1.0)), "beta must be positive"),
         (lambda: _call(IFIA(), Threat("l1", 1.0)), "IFIA works for linf, l2, not for l1"),
         (lambda: _call(IFIA(), linf()), "needs a radius"),
         (lambda: _call(IFIA(), linf(0.1, bounds=(0.9, 1.0))), "inputs must lie within"),

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 import gates
 import nets
-from steadygrad import smoothing
 from steadygrad.attacks.maps.attribution_attacks import IFIA, AttributionPGD
 from steadygrad.attacks.maps.worst_similarity import WorstSimilarity, explanation_suite, worst_similarity
 from steadygrad.attributions import InputXGradient, Saliency
@@ -19,8 +18,8 @@ from steadygrad.threat import l2, linf
 NAMES = ("top_k_intersection", "euclidean", "kendall", "mass_center_displacement")
 
 
-def _suite(beta: float | None = None, pictures: bool = True):  # type: ignore[no-untyped-def]
-    return explanation_suite(Saliency(), k=0.25, steps=3, restarts=1, beta=beta, noise_draws=2, pictures=pictures)
+def _suite(pictures: bool = True):  # type: ignore[no-untyped-def]
+    return explanation_suite(Saliency(), k=0.25, steps=3, restarts=1, noise_draws=2, pictures=pictures)
 
 
 def _case(activation: type[nn.Module] = nn.GELU) -> tuple[nn.Module, Tensor]:
@@ -33,7 +32,7 @@ def test_the_worst_is_taken_per_sample_over_the_attacks() -> None:
     for name in NAMES:
         row = sim.SIMILARITIES[name]
         for values, results in (
-            (found.worst[name], list(found.results)),
+            (found.worst[name], [p for r in found.results for p in (r, r.noise)]),
             (found.noise[name], [r.noise for r in found.results]),
         ):
             for n in range(5):
@@ -59,15 +58,17 @@ def test_a_sample_does_not_depend_on_its_batch_and_nothing_is_left_behind() -> N
     )
 
 
-def test_rectifiers_are_followed_through_their_softplus_twin() -> None:
-    for activation, beta in ((nn.ReLU, 50.0), (nn.LeakyReLU, 50.0), (nn.GELU, None)):
-        model, x = _case(activation)
-        found = worst_similarity(model, x[:1], None, linf(0.1), Saliency())
-        assert [attack.beta for attack in found.attacks] == [beta] * 3  # type: ignore[attr-defined]
-        result = found.results[0]
-        torch.testing.assert_close(result.maps, Saliency()(model, result.inputs, result.target))
-    smooth = smoothing.smooth(model, 50.0)
-    assert worst_similarity(smooth, x[:1], None, linf(0.1), Saliency()).attacks[0].beta is None  # type: ignore[attr-defined]
+def test_a_point_of_a_baseline_that_is_worse_is_the_one_that_counts() -> None:
+    model, x = _case(nn.ReLU)[0], nets.inputs(16, dtype=torch.float64)
+    attacks = [IFIA(k=0.25, steps=2, restarts=1, noise_draws=5)]
+    found = worst_similarity(model, x, None, linf(0.1), Saliency(), attacks=attacks, similarities=["kendall"])
+    assert bool((found.worst["kendall"] <= found.noise["kendall"]).all())
+    below = found.results[0].similarity(sim.kendall) > found.noise["kendall"]
+    assert bool(below.any())  # what has the fewest top pixels in common need not have the least tau
+    n = int(below.nonzero()[0])
+    _, before, after = found.example("kendall", n)
+    assert float(sim.kendall(before[None], after[None])) == pytest.approx(float(found.worst["kendall"][n]))
+    assert int(found.by["kendall"][n]) == 0
 
 
 def test_vectors_have_no_center_of_mass() -> None:

@@ -260,6 +260,20 @@ def test_neighbors_change_nothing():
     gates.assert_batch_invariant(values, x, target, seeds, rtol=1e-7, atol=1e-9)
 
 
+def test_the_lower_value_sees_the_choices_of_a_pool():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(128, 3))
+    x = nets.inputs(6, shape=(1, 8, 8))
+    target, seeds = model(x).argmax(1), randomness.sample_seeds(6, None)
+    bound = CertifiedDeviation(exact=0, units=0)(model, x, target, linf(0.02))
+    signs = [x + 0.02 * randomness.normal(seeds, x, draw).sign() for draw in range(60)]
+    before = Saliency()(model, x, target)
+    random = torch.stack([deviation("euclidean", before, Saliency()(model, p.clamp(0, 1), target)) for p in signs])
+    assert bool((bound.lower >= random.amax(0)).all())
+    assert float((bound.lower / random.amax(0)).median()) > 1.3
+
+
 def test_it_leaves_no_trace():
     model, x, target = nets.build("conv", activation=nn.ReLU), nets.inputs(2), torch.tensor([0, 1])
     method = CertifiedDeviation(Saliency(), steps=2)

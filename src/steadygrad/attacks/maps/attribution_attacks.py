@@ -17,7 +17,7 @@ from steadygrad.attributions import Attribution, Saliency
 from steadygrad.classifier import frozen
 from steadygrad.errors import UsageError
 from steadygrad.registry import Method, Registry
-from steadygrad.smoothing import smooth
+from steadygrad.smoothing import Lead, lead_of
 from steadygrad.threat import Threat, per_sample
 from steadygrad.values import Count, Limit, Positive
 
@@ -34,7 +34,8 @@ _Draws = Annotated[int, Limit("at least 0 (0 leaves the baseline out)", lambda v
 class ExplanationAttack(Method, abc.ABC):
     """Searches for allowed inputs that keep the prediction and change its map.
 
-    Random noise of the same threat is run beside it. Subclasses name their `objective` and write `search`.
+    Random points of the same threat are looked at beside it, and what it finds is never less than these. Subclasses
+    name their `objective` and write `search`.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
@@ -59,9 +60,9 @@ class ExplanationAttack(Method, abc.ABC):
         """The baseline to be run beside it."""
         return None
 
-    def follow(self, model: nn.Module, x: Tensor, target: Tensor) -> nn.Module:
-        """The model whose derivatives lead the way; refuses one that has none of second order."""
-        return model
+    def follow(self, model: nn.Module, x: Tensor, target: Tensor) -> Lead:
+        """The models whose derivatives lead the way; refuses those that have none of second order."""
+        return lambda share: model
 
     @public
     def __call__(
@@ -84,7 +85,7 @@ class ExplanationAttack(Method, abc.ABC):
 
         Raises:
             UsageError: inputs, classes, threat, aim or the model's output are not as expected; the
-                maps of the model cannot be moved by following derivatives (an all-ReLU network).
+                maps of the model cannot be moved by following derivatives (steps that have no smooth form).
             Failure: clean maps that are not finite.
         """
         check_call(self, model, x, target, threat)
@@ -95,19 +96,23 @@ class ExplanationAttack(Method, abc.ABC):
         beside = self.noise(model, x, target, threat, aim=aim, generator=seeds) if self.noise is not None else None
         with frozen(model, seeds) as model:
             run = ExplanationRun(self, model, x.detach(), target, threat, seeds, aim)
+            if beside is not None:
+                run.begin(beside)
             self.search(run)
             return run.result(beside)
 
 
 @ATTRIBUTION_ATTACKS.register(
     "attribution_noise",
-    summary="uniform random points of the ball: the baseline beside every attack on an explanation",
+    summary="random points as far out as allowed (linf: signs): the baseline beside every attack on an explanation",
     reference="baseline",
     cost="draws maps",
 )
 @dataclass(frozen=True)
 class AttributionNoise(ExplanationAttack):
-    """The worst map among `draws` uniform random points of unchanged prediction.
+    """The worst map among `draws` random points of unchanged prediction, in linf random signs, in l2 random directions.
+
+    They lie as far out as the threat allows, where they move a map further than uniform points of the ball.
 
     Args:
         measure: what worst means, a name in `MAP_LOSSES`.
@@ -127,17 +132,25 @@ class AttributionNoise(ExplanationAttack):
 
     def search(self, run: ExplanationRun) -> None:
         for draw in range(self.draws):
-            run.look(run.threat.random(run.x, run.seeds, _OTHER_DRAWS + draw))
+            run.look(_far_out(run, _OTHER_DRAWS + draw))
+
+
+def _far_out(run: ExplanationRun, draw: int) -> Tensor:
+    """A random point (N, *) at the border of the threat."""
+    way = run.threat.steepest(run.threat.random(run.x, run.seeds, draw) - run.x)
+    return run.threat.constrain(run.x, run.x + per_sample(run.threat.radius(run.x), run.x) * way)
 
 
 @dataclass(frozen=True)
 class _Ascent(ExplanationAttack):
-    """Steps of falling length along the slope of the loss, from random points, with a baseline beside."""
+    """Steps of falling length along the slope of the loss, from random points, with a baseline beside.
+
+    A model with kinks is followed through smooth ones, `lead_of`; what counts are its own maps.
+    """
 
     steps: Count = 40
     step: Positive | None = None
     restarts: Count = 3
-    beta: Positive | None = None
     noise_draws: _Draws = 10
 
     @property
@@ -145,23 +158,23 @@ class _Ascent(ExplanationAttack):
         made = (self.attribution, self.objective, self.noise_draws, self.top_share)
         return AttributionNoise(*made) if self.noise_draws else None
 
-    def follow(self, model: nn.Module, x: Tensor, target: Tensor) -> nn.Module:
-        followed = model if self.beta is None else smooth(model, self.beta, pooling=False)
-        self.attribution.require_curvature(followed, x, target)
-        return followed
+    def follow(self, model: nn.Module, x: Tensor, target: Tensor) -> Lead:
+        lead = lead_of(model, x)
+        self.attribution.require_curvature(lead(0.0), x, target)
+        return lead
 
     def search(self, run: ExplanationRun) -> None:
         first = self.step or max(0.25, 5 / (self.steps + 1))
         radius = per_sample(run.threat.radius(run.x), run.x)
         for restart in range(self.restarts):
-            points = run.threat.random(run.x, run.seeds, restart)
+            points = _far_out(run, restart)
             for i in range(self.steps):
-                way = run.threat.steepest(run.gradient(points))
+                way = run.threat.steepest(run.gradient(points, (i + 0.5) / self.steps))
                 points = run.threat.constrain(run.x, points + first * (1 - i / self.steps) * radius * way)
             run.look(points)
 
 
-_COST = "restarts x steps x (1 map + 1 backward through it) + noise_draws maps"
+_COST = "restarts x steps x (1 map + 1 backward through it; with kinks 1 map more) + noise_draws maps"
 
 
 @ATTRIBUTION_ATTACKS.register(
@@ -181,9 +194,7 @@ class IFIA(_Ascent):
         k: share of the pixels, for "top-k".
         step: length of the first of `steps` steps in radii, by default max(0.25, 5 / (steps + 1)); the others
             fall linearly to zero.
-        restarts: random points to begin at; the best point of all is kept.
-        beta: follow the derivatives of `sg.smooth(model, beta)`, which an all-ReLU network needs; what
-            counts are the maps of the model itself. None follows the model.
+        restarts: random points to begin at, as far out as allowed; the best point of all is kept.
         noise_draws: random points of the baseline, 0 for none.
 
     The kept point has the fewest top pixels in common with the clean map and, among those, the least
@@ -214,7 +225,7 @@ class AttributionPGD(_Ascent):
 
     Args:
         distance: of the signed maps: "euclidean", in units of the maps, or "cosine", 1 - cosine in [0, 2].
-        steps, step, restarts, beta, noise_draws: as for `IFIA`.
+        steps, step, restarts, noise_draws: as for `IFIA`.
 
     >>> AttributionPGD(distance="cosine").objective
     'cosine'

@@ -60,7 +60,7 @@ class AttributionResult:
 
 
 class ExplanationRun:
-    """The state of one attack on one batch; `followed` is the model whose derivatives lead the way.
+    """The state of one attack on one batch; `lead` gives the model whose derivatives lead the way.
 
     An attack asks for slopes and looks at points of its choice. The run keeps, of the allowed points that leave
     the prediction as it was, the one whose map has moved furthest, and at the end explains and classifies it
@@ -101,7 +101,7 @@ class ExplanationRun:
         self.attribution.check_finite(clean)
         self.reference = Reference(clean, attack.top_share, aim)
         self.best = self.objective.rank(clean, self.reference)
-        self.followed = attack.follow(model, x, self.target)
+        self.lead = attack.follow(model, x, self.target)
 
     def _count(self, forwards: int, explained: int, rows: slice | Tensor = slice(None), *, graph: bool = False) -> None:
         """Passes of some samples: their forwards, of which `explained` were the attribution's."""
@@ -143,14 +143,15 @@ class ExplanationRun:
         self._count(each * forwards, each * passes, rows)
         return maps.detach(), logits.detach()
 
-    def gradient(self, points: Tensor) -> Tensor:
-        """The slope (N, *) of the loss at points (N, *), through the attribution.
+    def gradient(self, points: Tensor, share: float = 1.0) -> Tensor:
+        """The slope (N, *) of the loss at points (N, *), through the attribution of `lead(share)`.
 
         Where the prediction has changed it is that of the way back to the old one.
         """
-        parts = [self._slope(points, slice(first, first + self._group)) for first in range(0, len(points), self._group)]
+        followed, groups = self.lead(share), range(0, len(points), self._group)
+        parts = [self._slope(followed, points, slice(first, first + self._group)) for first in groups]
         slope, maps, logits = (torch.cat(column) for column in zip(*parts, strict=True))
-        if self.followed is self.model:
+        if followed is self.model:
             self.remember(points, maps, logits)
         else:
             self.look(points)
@@ -158,17 +159,17 @@ class ExplanationRun:
         self.zero_gradient |= (slope == 0).flatten(1).all(1)
         return slope
 
-    def _slope(self, points: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+    def _slope(self, followed: nn.Module, points: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
         leaf, target = points[rows].detach().requires_grad_(), self.target[rows]
         with torch.enable_grad(), math_attention():
-            maps, logits, passes = self._explain(self.followed, leaf, target, graph=not self._again)
+            maps, logits, passes = self._explain(followed, leaf, target, graph=not self._again)
             if self._again:
                 maps = maps.detach().requires_grad_()
             else:
                 self.attribution.check_graph(maps)
             forwards = passes
             if logits is None or self._again:
-                logits = self.followed(leaf)
+                logits = followed(leaf)
                 forwards += 1
             self._count(forwards, passes, rows, graph=True)
             loss = self.objective.loss(maps, self.reference.rows(rows))
@@ -180,8 +181,15 @@ class ExplanationRun:
             else:
                 v, slope = torch.autograd.grad(total, (maps, leaf))
                 if bool(v.any()):
-                    slope = slope + self.attribution.pulled_back(self.followed, leaf, target, v)
+                    slope = slope + self.attribution.pulled_back(followed, leaf, target, v)
         return slope, maps.detach(), logits.detach()
+
+    def begin(self, beside: AttributionResult) -> None:
+        """Keep the points that another search has found for the same samples, which costs nothing."""
+        rank = self.objective.rank(beside.maps, self.reference)
+        better = beside.moved & (beside.prediction == self.prediction) & (rank > self.best)
+        self.best = torch.where(better, rank, self.best)
+        self.found = torch.where(per_sample(better, self.x), beside.inputs, self.found)
 
     def remember(self, points: Tensor, maps: Tensor, logits: Tensor) -> None:
         """Keep the best of points (N, *) that were seen with their maps and logits; every point passes here."""
@@ -207,6 +215,8 @@ class ExplanationRun:
         deviation = self.objective.deviation(maps, reference)
         stands = (label == prediction) & (prediction == self.prediction) & self.threat.allows(self.x, self.found)
         stands &= torch.isfinite(maps).flatten(1).all(1) & (deviation >= 0)
+        # In another batch composition the map of the clean input may differ by its rounding.
+        stands &= (self.found != self.x).flatten(1).any(1)
         place = per_sample(stands, self.x)
         inputs = torch.where(place, self.found, self.x)
         deviation = torch.where(stands, deviation, 0.0)

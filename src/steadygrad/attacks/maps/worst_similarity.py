@@ -17,10 +17,7 @@ from steadygrad.attributions import Attribution
 from steadygrad.attributions.similarity import SIMILARITIES
 from steadygrad.classifier import check_inputs
 from steadygrad.errors import UsageError, one_of
-from steadygrad.smoothing import has_rectifiers
 from steadygrad.threat import Threat
-
-BETA = 50.0
 
 
 @dataclass(frozen=True)
@@ -28,15 +25,21 @@ class WorstSimilarity:
     """The least similar maps that a suite of attacks found, per sample, with unchanged predictions."""
 
     attacks: tuple[ExplanationAttack, ...]
-    worst: Mapping[str, Tensor]  # similarity name -> (N,), the least similar over the attacks
+    worst: Mapping[str, Tensor]  # similarity name -> (N,), the least similar over the attacks and what is beside them
     noise: Mapping[str, Tensor]  # the same over the random points beside them
-    by: Mapping[str, Tensor]  # similarity name -> (N,) number of the attack that was worst
+    by: Mapping[str, Tensor]  # similarity name -> (N,) number of the attack that was worst, or was beside what was
     results: tuple[AttributionResult, ...]  # of each attack
+    at: Mapping[str, Tensor]  # similarity name -> (N,) which of the results and then of their baselines was worst
 
     def example(self, name: str, sample: int) -> tuple[Tensor, Tensor, Tensor]:
         """Changed input, clean map and changed map of one sample, where a similarity is worst."""
-        result = self.results[int(self.by[name][sample])]
+        result = both(self.results)[int(self.at[name][sample])]
         return result.inputs[sample], result.clean_maps[sample], result.maps[sample]
+
+
+def both(results: Sequence[AttributionResult]) -> list[AttributionResult]:
+    """What attacks found, and after that what their baselines did."""
+    return [*results, *(result.noise for result in results if result.noise is not None)]
 
 
 @public
@@ -46,7 +49,6 @@ def explanation_suite(
     k: float = 0.1,
     steps: int = 40,
     restarts: int = 3,
-    beta: float | None = None,
     noise_draws: int = 10,
     pictures: bool = True,
 ) -> tuple[ExplanationAttack, ...]:
@@ -56,7 +58,7 @@ def explanation_suite(
     >>> [attack.objective for attack in explanation_suite(Saliency())]
     ['top-k', 'mass-center', 'cosine']
     """
-    common: dict[str, Any] = {"steps": steps, "restarts": restarts, "beta": beta, "noise_draws": noise_draws}
+    common: dict[str, Any] = {"steps": steps, "restarts": restarts, "noise_draws": noise_draws}
     top = IFIA(attribution, goal="top-k", k=k, **common)
     center = IFIA(attribution, goal="mass-center", **common)
     angle = AttributionPGD(attribution, distance="cosine", **common)
@@ -77,8 +79,7 @@ def worst_similarity(
 ) -> WorstSimilarity:
     """How unlike the clean map an allowed input of the same prediction can make it, per sample.
 
-    The maps compared are those of the model itself. A model with rectifiers is attacked along the
-    derivatives of its softplus(50) twin, any other along its own.
+    The maps compared are those of the model itself; the attacks follow one with kinks through smooth ones.
 
     Args:
         target: classes (N,) to explain; None means the predicted ones.
@@ -101,18 +102,17 @@ def worst_similarity(
         one_of("similarity", name, SIMILARITIES)
     if attacks is None:
         check_inputs(x, None, threat.bounds)
-        beta = BETA if has_rectifiers(model, x) else None
-        attacks = explanation_suite(attribution, beta=beta, pictures=x.ndim in (3, 4))
+        attacks = explanation_suite(attribution, pictures=x.ndim in (3, 4))
     if not attacks or any(attack.attribution != attribution or attack.noise is None for attack in attacks):
         raise UsageError("attacks must be at least one attack on the given attribution, each with noise_draws above 0")
     seeds = randomness.sample_seeds(len(x), generator)
     results = tuple(attack(model, x, target, threat, generator=seeds) for attack in attacks)
-    worst, noise, by = {}, {}, {}
+    worst, noise, by, at = {}, {}, {}, {}
     for name in similarities:
         row = SIMILARITIES[name]
         sign = 1 if row.higher_is_more_similar else -1
-        least = (sign * torch.stack([result.similarity(row.function) for result in results])).min(0)
-        worst[name], by[name] = sign * least.values, least.indices
-        baselines = [result.noise.similarity(row.function) for result in results if result.noise is not None]
-        noise[name] = sign * (sign * torch.stack(baselines)).amin(0)
-    return WorstSimilarity(tuple(attacks), worst, noise, by, results)
+        each = sign * torch.stack([result.similarity(row.function) for result in both(results)])
+        least = each.min(0)
+        worst[name], at[name], by[name] = sign * least.values, least.indices, least.indices % len(results)
+        noise[name] = sign * each[len(results) :].amin(0)
+    return WorstSimilarity(tuple(attacks), worst, noise, by, results, at)

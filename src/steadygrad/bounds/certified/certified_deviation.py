@@ -20,10 +20,9 @@ from steadygrad.bounds.path import path_of
 from steadygrad.bounds.result import DeviationBound, cosine_bound, deviation
 from steadygrad.classifier import frozen
 from steadygrad.derivatives import math_attention
+from steadygrad.smoothing import Lead, lead_of
 from steadygrad.threat import Threat, per_sample
 from steadygrad.values import Whole
-
-_GUIDE = 50.0  # beta of the smoothed network that leads the search where there is no curvature
 
 
 @BOUNDS.register(
@@ -69,7 +68,6 @@ class CertifiedDeviation(Bound):
         unit_of(model, x)
         with frozen(model), math_attention():
             network = trace(model, x)
-            guide = network if network.curved else trace(model, x, beta=_GUIDE)
             inputs, ball = x.double(), ball_of(x, threat)
             maps, hessian = map_intervals(network, path, ball, target, self.units, self.exact, self.chunk)
             starts = [threat.random(inputs, seeds, draw) for draw in range(max(1, self.restarts // 4))]
@@ -82,7 +80,7 @@ class CertifiedDeviation(Bound):
                 backwards = torch.full_like(target, 2 * len(path.nodes) * x[0].numel())
                 change = change.view_as(inputs)
                 starts = [*(threat.constrain(inputs, inputs + c) for c in (change, -change)), *starts]
-            points, far, taken = self._farthest(network, guide, inputs, target, threat, starts)
+            points, far, taken = self._farthest(network, lead_of(model, x), inputs, x.dtype, target, threat, starts)
         farthest = torch.maximum(maps.high - maps.center, maps.center - maps.low).clamp_min(0)
         upper = torch.linalg.vector_norm(farthest.flatten(1), dim=1)
         if first_order is not None:
@@ -124,16 +122,23 @@ class CertifiedDeviation(Bound):
         return largest + torch.linalg.vector_norm(rest, dim=1), jacobian.change(best), maps.cut(low, high)
 
     def _farthest(
-        self, judge: Forward, guide: Forward, x: Tensor, target: Tensor, threat: Threat, starts: list[Tensor]
+        self,
+        judge: Forward,
+        lead: Lead,
+        x: Tensor,
+        own: torch.dtype,
+        target: Tensor,
+        threat: Threat,
+        starts: list[Tensor],
     ) -> tuple[Tensor, Tensor, int]:
         """The best allowed points (N, *) found, how far (N,) they move the maps of `judge`, and the maps taken.
 
-        Ascends the deviation of the maps of `guide`, which has curvature, by signed or normalized steps that
-        halve, from the given points. Every point counts as `judge` sees it.
+        Ascends the deviation of the maps of the models that lead, in their `own` type, by signed or normalized steps
+        that halve, from the given points. Every point counts as `judge` sees it.
         """
         maps = self.attribution.maps
         before = maps(judge, x, target, create_graph=False)
-        origin = before if judge is guide else maps(guide, x, target, create_graph=False)
+        origin = before.to(own)
         best, far = x, torch.zeros(len(x), dtype=torch.float64, device=x.device)
         taken = 1
 
@@ -150,14 +155,15 @@ class CertifiedDeviation(Bound):
             look(points)
             for step in range(self.steps):
                 with torch.enable_grad():
-                    leaf = points.detach().requires_grad_()
-                    loss = self._loss(origin, maps(guide, leaf, target, create_graph=True))
+                    leaf = points.to(own).detach().requires_grad_()
+                    followed = lead((step + 0.5) / self.steps)
+                    loss = self._loss(origin, maps(followed, leaf, target, create_graph=True))
                     slope = torch.autograd.grad(loss.sum(), leaf, allow_unused=True)[0] if loss.requires_grad else None
                 taken += 2
                 if slope is None:
                     break
                 # Long steps reach the corners, where a convex deviation is largest; later ones settle.
-                way = threat.steepest(torch.nan_to_num(slope)) * eps * 2.0 ** (1 - step // 2)
+                way = threat.steepest(torch.nan_to_num(slope)).double() * eps * 2.0 ** (1 - step // 2)
                 points = threat.constrain(x, points + way)
                 look(points)
         return best, far, taken

@@ -22,11 +22,6 @@ class Network:
 
     steps: list[tuple[Layer, tuple[int, ...]]]
 
-    @property
-    def curved(self) -> bool:
-        """Whether a layer has a second derivative."""
-        return any(isinstance(layer, Curve) and layer.shape.curved for layer, _ in self.steps)
-
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, K) of float64 inputs (N, *)."""
         return self.values(x)[-1]
@@ -55,7 +50,7 @@ class Builder:
     own type and with their gradients, and is read in training mode as in evaluation mode.
     """
 
-    beta: float | None
+    beta: float | None = None
     soft_pools: bool = False
     live: bool = False
     steps: list[tuple[Layer, tuple[int, ...]]] = field(default_factory=list)

@@ -19,23 +19,22 @@ from steadygrad.errors import Failure, UsageError
 from steadygrad.smoothing import Smooth
 
 
-def trace(model: nn.Module, x: Tensor, *, beta: float | None = None, live: bool = False) -> Network:
+def trace(model: nn.Module, x: Tensor, *, live: bool = False) -> Network:
     """The layers of a model in evaluation mode, checked against the model on inputs x (N, *).
 
     Args:
-        beta: read rectifiers as softplus(beta), as `Smooth` does.
         live: keep the weights as they are, with their gradients, for training; then nothing is checked.
 
     Raises:
         UsageError: a layer or an operation that has no bounds, named.
         Failure: the layers do not compute what the model does.
     """
-    tracer = _Tracer(beta, live=live)
+    tracer = _Tracer(live=live)
     logits = tracer.module(model, Value(0, tracer.taken(x[:1].detach())), type(model).__name__)
     if logits.place != len(tracer.steps):
         raise UsageError("the model's output is not that of its last layer, so its layers cannot be put in a row")
     network = Network(tracer.steps)
-    if beta is None and not live:
+    if not live:
         with torch.no_grad():
             expected, got = model(x).double(), network(x.double())
         scale = 1 + float(expected.abs().max())

@@ -20,6 +20,9 @@ from steadygrad.derivatives import math_attention
 from steadygrad.threat import Threat, per_sample
 from steadygrad.values import Count, Fraction
 
+_TURNS = 4
+"""Steps of a search for the map that turns furthest on the tangent, from the changes that move it furthest."""
+
 
 @BOUNDS.register(
     "linearized",
@@ -70,17 +73,15 @@ class LinearizedDeviation(Bound):
             ball = BallJacobian(jacobian, threat, across)
             worst = self._largest_l2(ball, seeds) if threat.norm == "l2" else self._largest_linf(ball, seeds)
             upper = worst.bound
-            inputs, first, lower = self._reached(ball, worst.change)
+            found = self._reached(ball, worst.change)
             if across is not None:
                 upper = cosine_bound(norm, upper, ball.along(across))
-                # A change that shortens the map turns it further than its opposite.
-                other = self._reached(ball, -worst.change)
-                better = other[2] > lower
-                inputs = torch.where(per_sample(better, x), other[0], inputs)
-                first = torch.where(better[:, None], other[1], first)
-                lower = torch.maximum(lower, other[2])
-            # Besides: the product at the point found, for a cosine those along the map and at its opposite.
-            forwards, backwards = jacobian.passes(worst.products + (1 if across is None else 3))
+                # What moves furthest need not turn furthest: a change that shortens the map turns it more.
+                found = self._turned(ball, found)
+                found = found.or_(self._turned(ball, self._reached(ball, -worst.change)))
+            inputs, first, lower = found.inputs, found.first, found.far
+            # Besides: the product at the point found, for a cosine those along the map and of the two searches.
+            forwards, backwards = jacobian.passes(worst.products + (1 if across is None else 3 + 4 * _TURNS))
         after = self.attribution(model, inputs, target).flatten(1)
         return DeviationBound(
             # Rounding of the products must not put a bound below what it bounds.
@@ -96,12 +97,28 @@ class LinearizedDeviation(Bound):
             backwards=backwards + len(path.nodes),
         )
 
-    def _reached(self, ball: BallJacobian, change: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The allowed point (N, *) nearest to a change (N, D), what it moves to first order, and how far (N,)."""
+    def _reached(self, ball: BallJacobian, change: Tensor) -> _Reached:
+        """The allowed point nearest to a change (N, D)."""
         jacobian = ball.jacobian
         inputs = ball.threat.constrain(jacobian.x, jacobian.x + change.view_as(jacobian.x))
         first = jacobian.apply((inputs - jacobian.x).flatten(1))
-        return inputs, first, deviation(self.distance, jacobian.maps, jacobian.maps.double() + first.double())
+        far = deviation(self.distance, jacobian.maps, jacobian.maps.double() + first.double())
+        return _Reached(inputs, first, far)
+
+    def _turned(self, ball: BallJacobian, best: _Reached) -> _Reached:
+        """The best point that steps across the ball along the slope of the deviation lead to."""
+        jacobian, at = ball.jacobian, best
+        maps = jacobian.maps.double()
+        for _ in range(_TURNS):
+            with torch.enable_grad():
+                moved = (maps + at.first.double()).requires_grad_()
+                (slope,) = torch.autograd.grad(deviation(self.distance, maps, moved).sum(), moved)
+            # The scale of the slope says nothing.
+            slope = torch.nan_to_num(slope / slope.abs().amax(1, keepdim=True).clamp_min(1e-300)).to(jacobian.x.dtype)
+            way = ball.threat.steepest(jacobian.adjoint(slope).view_as(jacobian.x)).flatten(1)
+            at = self._reached(ball, 2 * ball.eps * way)
+            best = best.or_(at)
+        return best
 
     def _largest_l2(self, ball: BallJacobian, seeds: Tensor) -> _Worst:
         x = ball.jacobian.x
@@ -181,6 +198,19 @@ class LinearizedDeviation(Bound):
         value, residual, _ = rest.top()
         matrix = FactoredMatrix(done.factor, done.left.double(), diagonal, column, across)
         return matrix, value, residual, 2 * (done.steps + rest.steps)
+
+
+class _Reached(NamedTuple):
+    """Allowed points, what they move to first order, and how far."""
+
+    inputs: Tensor  # (N, *)
+    first: Tensor  # (N, D)
+    far: Tensor  # (N,)
+
+    def or_(self, other: _Reached) -> _Reached:
+        """Whichever is further, sample by sample."""
+        better = other.far > self.far
+        return _Reached(*(torch.where(per_sample(better, o), o, s) for s, o in zip(self, other, strict=True)))
 
 
 class _Worst(NamedTuple):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from steadygrad import randomness
 from steadygrad.attacks import AttributionPGD, AttributionResult, ExplanationAttack, explanation_suite, worst_similarity
 from steadygrad.attacks.expectation import base_of
+from steadygrad.attacks.maps.worst_similarity import both
 from steadygrad.attributions import Attribution, BlurSaliency
 from steadygrad.attributions.faithfulness import scores
 from steadygrad.attributions.pixels import count_of, image_array, magnitude, plane_of, top
@@ -97,9 +98,8 @@ class MapAttacks(Measure):
         found = worst_similarity(
             subject, x, None, threat, attribution, attacks=self.suite(pictures), similarities=names, generator=seeds
         )
-        first, groups = found.results[0], {"attack": [*found.results]}
-        groups["noise"] = [r.noise for r in found.results if r.noise is not None]
-        results = [*groups["attack"], *groups["noise"]]
+        first, results = found.results[0], both(found.results)
+        groups = {"attack": results, "noise": results[len(found.results) :]}
         columns: dict[str, Any] = {
             "surrogate": torch.full((len(x),), subject is not model),
             "prediction": first.prediction,
