@@ -96,9 +96,8 @@ class Rank(Interval[Share]):
 
 
 class Control(Part):
-    """Trials whose right answer is known."""
+    """Unchanged images, whose right label is known."""
 
-    kind: Literal["clean", "attention"] = Field(description="unchanged images, or answers that are told")
     answers: Count = Field(description="answers")
     right: Count = Field(description="of these, right")
     correct: AnswerShare | None = Field(description="share of right answers; null: too few")
@@ -120,7 +119,6 @@ class People(Stored):
     AGAIN: ClassVar[str] = "run `steadygrad study report` again"
 
     title: str = Field(description="what the study is called")
-    data: str = Field(description="name of the data set, or empty")
     languages: list[str] = Field(description="languages that were answered in")
     persons: Count = Field(description="persons who stay")
     answers: Count = Field(description="their answers, without practice")
@@ -134,5 +132,5 @@ class People(Stored):
     left: AnswerShare | None = Field(
         description="how often the left map was preferred, among preferences; null: too few"
     )
-    controls: list[Control] = Field(description="trials whose right answer is known")
+    clean: Control | None = Field(description="unchanged images, as controls; null for none")
     excluded: LeftOut = Field(description="who and what was left out")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from steadygrad.cli.common import Debug, Json, Seed, emit, say
+from steadygrad.errors import UsageError
 
 app = typer.Typer(help="Ask people: which mistakes are plausible, and which maps explain.", no_args_is_help=True)
 
@@ -64,13 +65,19 @@ def make(
     say(f"fill in {out / 'study.toml'}, then: steadygrad study serve {out}")
 
 
+_Database = Annotated[
+    str | None,
+    typer.Option(help="sqlite:///PATH or postgresql://USER@HOST/NAME.", show_default="answers.sqlite in STUDY"),
+]
+_Answers = Annotated[
+    Path, typer.Argument(help="Study folder, or a file of an export.", metavar="STUDY", show_default=False)
+]
+
+
 @app.command("serve")
 def serve(
     study: _Study,
-    database: Annotated[
-        str | None,
-        typer.Option(help="sqlite:///PATH or postgresql://USER@HOST/NAME.", show_default="answers.sqlite in STUDY"),
-    ] = None,
+    database: _Database = None,
     host: Annotated[str, typer.Option(help="Address of this machine to answer at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port; 0 for a free one.")] = 8000,
     rate: Annotated[
@@ -92,3 +99,71 @@ def serve(
     from steadygrad.study import server
 
     server.run(study, database, host, port, rate, lambda text: say(text, flush=True))
+
+
+@app.command("export")
+def export(
+    study: _Answers,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to.", metavar="FOLDER", show_default="export in STUDY")
+    ] = None,
+    database: _Database = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write the answers as Parquet and CSV, with a codebook.
+
+    Examples:
+
+      steadygrad study export runs/study
+
+      steadygrad study export runs/study --database postgresql://me@localhost/study --out answers
+    """
+    from steadygrad.study import answers
+
+    folder = out or (study if study.is_dir() else study.parent) / "export"
+    paths = answers.export(study, folder, database)
+    if json:
+        emit({"files": [str(path) for path in paths]})
+    else:
+        say("\n".join(map(str, paths)))
+
+
+@app.command("report")
+def report(
+    study: _Answers,
+    out: Annotated[
+        Path | None, typer.Option(help="The page to write.", metavar="FILE", show_default="report.html beside it")
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(help="Run folder of an audit, whose page gets a section.", metavar="RUN", show_default=False),
+    ] = None,
+    database: _Database = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say what the answers show: every share with its interval, on a page.
+
+    Examples:
+
+      steadygrad study report runs/study
+
+      steadygrad study report answers.parquet --out page.html
+
+      steadygrad study report runs/study --into runs/audit
+    """
+    from steadygrad.report.judged import sentence
+    from steadygrad.study import answers
+
+    if out is not None and (out.is_dir() or out.suffix != ".html"):
+        raise UsageError(f"--out is the page to write, such as page.html, got {str(out)!r}")
+    page = out or (study if study.is_dir() else study.parent) / "report.html"
+    people = answers.report(study, page, database, into)
+    if json:
+        emit({"report": str(page), **people.plain()})
+        return
+    say(sentence(people))
+    say(f"report: {page}")
+    if into is not None:
+        say(f"section: {into / 'report' / 'index.html'}")

@@ -11,13 +11,13 @@ from steadygrad.report.wording import between, interval, percent
 if TYPE_CHECKING:
     from steadygrad.audit.schema import Model
     from steadygrad.audit.schema_certified import Borders
-    from steadygrad.audit.schema_values import AttackVerdict, Ends, Estimate
+    from steadygrad.audit.schema_values import AttackVerdict, Ends, Interval
     from steadygrad.measuring import statistics
 
 DASH = Cell(missing("–"))
 
 
-def share(value: Estimate | None, stands: bool = True, **more: Any) -> Cell:
+def share(value: Interval[Any] | None, stands: bool = True, **more: Any) -> Cell:
     """A share in percent with its interval, struck out where it does not stand."""
     if value is None:
         return Cell(missing(), **more)

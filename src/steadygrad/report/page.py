@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from steadygrad.audit.schema import HardenSummary, Summary
+    from steadygrad.audit.schema_people import People
 
 
 @public
@@ -39,16 +40,18 @@ def write(folder: str | Path, out: str | Path | None = None) -> Path:
     """
     run = run_folder.read(folder)
     path = Path(folder) / "report" / "index.html" if out is None else Path(out)
-    files.write_text(path, render(run.summary, run.arrays, run.hardened))
+    files.write_text(path, render(run.summary, run.arrays, run.hardened, run.people))
     return path
 
 
-def _run(summary: Any, arrays: Any, hardened: Any) -> Run:
+def _run(summary: Any, arrays: Any, hardened: Any, people: Any = None) -> Run:
     """What a page is drawn from, of summaries as they are or as plain data."""
     from steadygrad.audit.schema import HardenSummary, Summary
+    from steadygrad.audit.schema_people import People
 
+    said = None if people is None else _read("people", people, People)
     after = None if hardened is None else _read("hardened", hardened, HardenSummary)
-    return Run(_read("summary", summary, Summary), take("arrays", arrays, Arrays), after)
+    return Run(_read("summary", summary, Summary), take("arrays", arrays, Arrays), after, said)
 
 
 def _read(name: str, value: Any, kind: Any) -> Any:
@@ -64,9 +67,11 @@ def _read(name: str, value: Any, kind: Any) -> Any:
         raise UsageError(f"{name} is not what an audit wrote: {where}: {first['msg']}") from None
 
 
-def render(summary: Summary, arrays: Arrays, hardened: HardenSummary | None = None) -> str:
-    """The page of a summary and its arrays (docs/summary.md), and of a hardening, as HTML text."""
-    run = _run(summary, arrays, hardened)
+def render(
+    summary: Summary, arrays: Arrays, hardened: HardenSummary | None = None, people: People | None = None
+) -> str:
+    """The page of a summary and its arrays (docs/summary.md), of a hardening and of what people said, as HTML text."""
+    run = _run(summary, arrays, hardened, people)
     summary = run.summary
     data, names = summary.data, ", ".join(model.name for model in summary.models)
     heading = names if len(summary.models) == 1 else f"{len(summary.models)} models"

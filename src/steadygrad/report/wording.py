@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from steadygrad.audit.schema_values import Estimate, Threat
+    from steadygrad.audit.schema_values import Interval, Threat
 
 NOT_MEASURED = "not measured"
 _NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1", "l0": "ℓ0"}
@@ -21,12 +21,12 @@ def percent(share: float | None) -> str:
     return NOT_MEASURED if share is None else f"{100 * share:.1f} %"
 
 
-def interval(value: Estimate) -> str:
+def interval(value: Interval[Any]) -> str:
     """The interval of an estimate, in percent."""
     return f"[{100 * value.low:.1f}, {100 * value.high:.1f}]"
 
 
-def estimate(value: Estimate | None) -> str:
+def estimate(value: Interval[Any] | None) -> str:
     """An estimate with its interval.
 
     >>> from steadygrad.audit.schema_values import Estimate

@@ -143,6 +143,14 @@ class Database:
             found.finished = found.finished or finished
             session.add(found)
 
+    def said(self, name: str, value: str | None = None) -> str | None:
+        """What was first said under a name; where nothing was, the value is kept from now on."""
+        with self._turn, self.session() as session:
+            known = session.get(About, name)
+            if known is None and value is not None:
+                session.add(About(name=name, value=value))
+            return value if known is None else known.value
+
     def recruitments(self) -> list[Recruited]:
         """All recruitment ids, by name."""
         with self.session(reading=True) as session:

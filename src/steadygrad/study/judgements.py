@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 _SCORES: tuple[Score, ...] = ("fooled", "reasonable")
 _ABOUT: tuple[Literal["fooled", "reasonable", "best"], ...] = ("fooled", "reasonable", "best")
-_CONTROLS: tuple[Literal["clean", "attention"], ...] = ("clean", "attention")
 _LARGEST_LOG = 30.0  # of odds: what lies beyond says nothing more
 
 
@@ -47,7 +46,6 @@ def judge(
     rules: Rules | None = None,
     *,
     title: str = "",
-    data: str = "",
     models: Sequence[str] = (),
 ) -> People:
     """All estimates of a table of answers.
@@ -55,7 +53,6 @@ def judge(
     Args:
         rules: who and what is left out, as the study's file says; None for the usual rules, which the page tells.
         title: what the study is called.
-        data: name of the data set.
         models: names that the study shows, which are listed though nobody has answered.
 
     Raises:
@@ -70,7 +67,7 @@ def judge(
     decided = maps[maps["preferred"].notna()]
     logits = {score: _logit(labels, score) for score in _SCORES}
     return People(
-        schema=1, version=__version__, sha256=None, title=title, data=data,
+        schema=1, version=__version__, sha256=None, title=title,
         languages=sorted(rows["language"].unique()),
         persons=int(rows["person"].nunique()), answers=len(rows),
         seconds=float(rows["seconds"].median()) if len(rows) else None,
@@ -86,7 +83,7 @@ def judge(
         agreement=_agreement(labels),
         preferences=preferences(maps), ranks=ranks(maps),
         left=share(decided["preferred"] == decided["left"], decided["person"], decided["sample"]),
-        controls=[_control(rows, kind) for kind in _CONTROLS if (table["kind"] == kind).any()],
+        clean=_control(rows),
         excluded=LeftOut(
             rules=(rules or Rules()).model_dump(), fixed=rules is not None, persons=kept.persons, answers=kept.answers
         ),
@@ -178,8 +175,9 @@ def _agreement(labels: pd.DataFrame) -> list[Agreement]:
     return found
 
 
-def _control(rows: pd.DataFrame, kind: Literal["clean", "attention"]) -> Control:
-    found = rows[(rows["kind"] == kind) & rows["correct"].notna()]
+def _control(rows: pd.DataFrame) -> Control | None:
+    found = rows[(rows["kind"] == "clean") & rows["correct"].notna()]
+    if not len(found):
+        return None
     right = found["correct"].astype(bool)
-    value = share(right, found["person"], found["sample"])
-    return Control(kind=kind, answers=len(found), right=int(right.sum()), correct=value)
+    return Control(answers=len(found), right=int(right.sum()), correct=share(right, found["person"], found["sample"]))

@@ -42,6 +42,7 @@ def run(folder: Path, database: str | None, host: str, port: int, rate: float, s
     with bound(host, port) as taken:
         kept = Database(database or f"sqlite:///{folder / 'answers.sqlite'}", design.key)
         try:
+            kept.said("rules", about.rules.model_dump_json())
             gone, token = kept.expire(date.today()), secrets.token_urlsafe(24)
             limits = Limits(rate=rate, burst=int(10 * rate))
             app = app_of(folder, kept, token, limits)

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from steadygrad.errors import UsageError, one_of
 from steadygrad.files import read_toml, write_text
 from steadygrad.plans import Plan
+from steadygrad.study.exclusions import Rules
 
 FILE = "study.toml"
 TEXTS = Path(__file__).parent / "texts"
@@ -38,6 +39,13 @@ languages = ["en", "de"]
 # The name of the recruitment id in the link, such as PROLIFIC_PID; it is kept apart from the answers.
 recruitment = "code"
 
+# Whose answers do not count. What stands here when the study is first served is what counts, whatever is written later.
+[rules]
+finished = true  # leave out whoever did not finish
+attention = 0  # the most wrong attention checks of a person who stays
+fastest = 0.5  # leave out answers quicker than this, in seconds
+quick = 0.1  # leave out whoever has a larger share of these
+
 # Any text of the pages, by its name, in any language; all names are in steadygrad/study/texts/en.toml.
 # [texts.en]
 # consent = ["The first paragraph.", "The second one."]
@@ -60,6 +68,7 @@ class Settings(Plan):
     minutes: Annotated[int, Field(ge=1, strict=True)] = 10
     languages: Annotated[tuple[str, ...], Field(min_length=1)] = ("en", "de")
     recruitment: Annotated[str, Field(min_length=1)] = "code"
+    rules: Rules = Rules()
     texts: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @field_validator("languages")
