@@ -13,6 +13,13 @@ from steadygrad.errors import UsageError
 app = typer.Typer(help="Ask people: which mistakes are plausible, and which maps explain.", no_args_is_help=True)
 
 _Study = Annotated[Path, typer.Argument(help="Study folder.", metavar="STUDY", show_default=False)]
+_Database = Annotated[
+    str | None,
+    typer.Option(help="sqlite:///PATH or postgresql://USER@HOST/NAME.", show_default="answers.sqlite in STUDY"),
+]
+_Answers = Annotated[
+    Path, typer.Argument(help="Study folder, or a file of an export.", metavar="STUDY", show_default=False)
+]
 
 
 @app.command("make")
@@ -65,13 +72,63 @@ def make(
     say(f"fill in {out / 'study.toml'}, then: steadygrad study serve {out}")
 
 
-_Database = Annotated[
-    str | None,
-    typer.Option(help="sqlite:///PATH or postgresql://USER@HOST/NAME.", show_default="answers.sqlite in STUDY"),
-]
-_Answers = Annotated[
-    Path, typer.Argument(help="Study folder, or a file of an export.", metavar="STUDY", show_default=False)
-]
+@app.command("plan")
+def plan(
+    study: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Study folder, for its images.", metavar="[STUDY]", show_default="3 models, 40 images of each"
+        ),
+    ] = None,
+    persons: Annotated[int, typer.Option(min=1, metavar="N", help="Persons who finish.")] = 11,
+    trials: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Images that a person judges.", show_default="30")
+    ] = None,
+    models: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Models among these.", show_default="3")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Different images of a model.", show_default="40")
+    ] = None,
+    share: Annotated[float, typer.Option(help="Share of judgements, such as fooled, of one model.")] = 0.3,
+    difference: Annotated[float, typer.Option(help="By which the share of another differs.")] = 0.2,
+    person_icc: Annotated[float, typer.Option(help="Part of the variance that persons explain.")] = 0.1,
+    image_icc: Annotated[float, typer.Option(help="Part of the variance that images explain.")] = 0.1,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Say which difference between two models so many people find, and how many would.
+
+    Examples:
+
+      steadygrad study plan --persons 11 --trials 30 --difference 0.2
+
+      steadygrad study plan runs/study --persons 20
+    """
+    from steadygrad.study import power, stimuli
+
+    each, there = (trials or 30) // (models or 3), 40
+    if study is not None:
+        if trials is not None or models is not None:
+            raise UsageError("--trials and --models are those of the study: leave them out, or leave out STUDY")
+        each, there = power.of_design(stimuli.read(study))
+    if each < 1:
+        raise UsageError(f"--trials must be at least one for each of the models, got {trials or 30} for {models or 3}")
+    found = power.Power(persons, each, images or there, share, difference, person_icc, image_icc)
+    if json:
+        emit(found.plain())
+        return
+    say(f"{persons} persons who judge {found.each} images of each model, of {found.images}; persons explain "
+        f"{person_icc:g} of the variance, images {image_icc:g}")  # fmt: skip
+    say(f"a difference of {difference:g} from {share:g}: found with a power of {100 * found.power:.0f} %, standard "
+        f"error {found.error:.3f}")  # fmt: skip
+    for wanted in (0.8, 0.9):
+        count = found.needed(wanted)
+        needs = "more images: no number of persons does" if count is None else f"{count} persons"
+        say(f"{100 * wanted:.0f} % needs {needs}")
+    smallest = found.smallest()
+    if smallest is not None:
+        say(f"the smallest difference that {persons} persons find with 80 %: {smallest:g}")
 
 
 @app.command("serve")

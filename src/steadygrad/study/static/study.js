@@ -110,11 +110,12 @@ function mapsForm(form) {
   };
 }
 
-// Digits choose, as the order of the fields says; 0 is the tenth.
+// Digits choose: the answer that is this digit, where there is one, or else by the order of the answers.
 function digits(form, event) {
   if (event.ctrlKey || event.altKey || event.metaKey || !/^[0-9]$/.test(event.key)) return;
   const fields = [...form.querySelectorAll("fieldset:not([hidden])")].at(-1).querySelectorAll("input:not([name=none])");
-  fields[(Number(event.key) + 9) % 10]?.click();
+  const named = [...fields].find((field) => field.nextElementSibling.textContent === event.key);
+  (named || fields[(Number(event.key) + 9) % 10])?.click();
 }
 
 class Judgement {
