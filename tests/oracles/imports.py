@@ -10,6 +10,7 @@ from pathlib import Path
 FLOORS = [
     {"cli", "face", "__main__"},
     {"explore"},
+    {"explore"},
     {"study"},
     {"papers"},
     {"hardening"},

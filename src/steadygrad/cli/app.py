@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from steadygrad.cli import audit, demo, harden, listing, report, reproduce, streams, study, train
+from steadygrad.cli import audit, demo, explore, harden, listing, report, reproduce, streams, study, train
 from steadygrad.cli.allocation import keep_memory
 from steadygrad.cli.common import alone, command_line, rank_and_size, say, typed
 from steadygrad.errors import Failure, UsageError
@@ -32,6 +32,7 @@ app.command("train")(train.train)
 app.command("audit")(audit.audit)
 app.command("harden")(harden.harden)
 app.command("report")(report.report)
+app.command("explore")(explore.explore)
 app.command("list")(listing.listing)
 app.command("reproduce")(reproduce.reproduce)
 app.add_typer(study.app, name="study")
