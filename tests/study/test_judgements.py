@@ -39,7 +39,7 @@ def test_alpha_is_that_of_the_published_example() -> None:
         ". 3 3 3 2 3 4 2 2 5 1 .",
         "1 2 3 3 2 4 4 1 2 5 1 .",
     ]
-    cells = [(v, o, u) for o, row in enumerate(observers) for u, v in enumerate(row.split()) if v != "."]
+    cells = [(v, u) for row in observers for u, v in enumerate(row.split()) if v != "."]
     found = alpha(*zip(*cells, strict=True))
     assert round(found.value, 3) == 0.743
     assert found.low < 0.743 < found.high
@@ -55,9 +55,9 @@ def test_the_bootstrap_draws_the_same_alpha() -> None:
 
 
 def test_alpha_of_what_tells_nothing_is_none() -> None:
-    assert alpha(["a", "a", "a", "a"], [0, 1, 0, 1], [0, 0, 1, 1]) is None  # all the same
-    assert alpha(["a", "b"], [0, 1], [0, 0]) is None  # one stimulus
-    assert alpha([], [], []) is None
+    assert alpha(["a", "a", "a", "a"], [0, 0, 1, 1]) is None  # all the same
+    assert alpha(["a", "b"], [0, 0]) is None  # one stimulus
+    assert alpha([], []) is None
 
 
 def test_an_interval_of_answers_that_hang_together_is_wider() -> None:

@@ -8,24 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steadygrad.measuring.statistics import Estimate, bootstrap
+from steadygrad.study.clusters import numbered
 
 _FEWEST = 2
 
 
-def alpha(values: Any, persons: Any, stimuli: Any) -> Estimate | None:
-    """Krippendorff's alpha of nominal values (N,) that persons (N,) gave to stimuli (N,), with its interval.
+def alpha(values: Any, stimuli: Any) -> Estimate | None:
+    """Krippendorff's alpha of nominal values (N,) given to stimuli (N,), by a person each, with its interval.
 
     1 is full agreement, 0 what chance gives, below 0 less. Only stimuli judged by two persons or more count; the
     interval is a bootstrap over them. None where there are fewer than two such stimuli, or all values are the same.
 
-    >>> found = alpha(["7", "7", "1", "1", "7", "1"], ["a", "b"] * 3, [1, 1, 2, 2, 3, 3])
+    >>> found = alpha(["7", "7", "1", "1", "7", "1"], [1, 1, 2, 2, 3, 3])
     >>> round(found.value, 3), found.count
     (0.444, 3)
     """
     import krippendorff
 
-    codes = np.unique(np.asarray(values, dtype=object).astype(str), return_inverse=True)[1]
-    units = np.unique(np.asarray(stimuli, dtype=object).astype(str), return_inverse=True)[1]
+    codes, units = numbered(values), numbered(stimuli)
     counts = np.zeros((int(units.max(initial=-1)) + 1, int(codes.max(initial=-1)) + 1), dtype=np.int64)
     np.add.at(counts, (units, codes), 1)
     counts = counts[counts.sum(1) >= _FEWEST]

@@ -72,9 +72,10 @@ def export(source: Path, out: Path, database: str | None = None) -> list[Path]:
     Raises:
         UsageError, Failure: as of `read`; a file cannot be written.
     """
-    found = read(source, database)
+    need("study export", "sqlmodel")
     from steadygrad.study.tables import ANSWERS
 
+    found = read(source, database)
     return table.write(found.table, out, {**ANSWERS, "finished": _FINISHED})
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from steadygrad.audit.schema_people import AnswerShare
 from steadygrad.measuring.statistics import Estimate, bootstrap, wilson
 
-Flags = NDArray[np.bool_]
+Places = NDArray[np.int64]
 
 
 def share(hits: Any, persons: Any, images: Any) -> AnswerShare | None:
@@ -31,7 +31,7 @@ def share(hits: Any, persons: Any, images: Any) -> AnswerShare | None:
     (0.75, 4, 2, 2)
     """
     values = np.asarray(hits, dtype=np.float64)
-    groups = [_numbered(persons), _numbered(images)]
+    groups = [numbered(persons), numbered(images)]
     sizes = [int(g.max(initial=-1)) + 1 for g in groups]
     if min(sizes) < 2:
         return None
@@ -65,7 +65,7 @@ def difference(first: Any, second: Any, persons: tuple[Any, Any], images: tuple[
         return None
     # The influence of each answer on the difference.
     parts = [sign * (side - side.mean()) / len(side) for sign, side in zip((1, -1), sides, strict=True)]
-    groups = [_numbered(np.concatenate([np.asarray(g, dtype=object) for g in pair])) for pair in (persons, images)]
+    groups = [numbered(np.concatenate([np.asarray(g, dtype=object) for g in pair])) for pair in (persons, images)]
     added = [(side.sum() + 1) / (len(side) + 2) for side in sides]
     least = sum(p * (1 - p) / (len(side) + 2) for p, side in zip(added, sides, strict=True))
     spread = math.sqrt(max(least, two_way(np.concatenate(parts), *groups)))
@@ -111,7 +111,11 @@ def _by_persons(values: NDArray[np.float64], persons: NDArray[np.int64]) -> tupl
     return drawn.low, drawn.high
 
 
-def _numbered(groups: Any) -> NDArray[np.int64]:
-    """Groups by numbers from 0."""
-    found: NDArray[np.int64] = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)[1]
+def numbered(groups: Any) -> Places:
+    """Groups by numbers from 0.
+
+    >>> numbered(["b", "a", "b"]).tolist()
+    [1, 0, 1]
+    """
+    found: Places = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)[1]
     return found.astype(np.int64)

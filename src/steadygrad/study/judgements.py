@@ -169,7 +169,7 @@ def _agreement(labels: pd.DataFrame) -> list[Agreement]:
     found = []
     for about in _ABOUT:
         values = several["best"].fillna("") if about == "best" else several[about].astype(str)
-        value = alpha(values, several["person"], several["stimulus"])
+        value = alpha(values, several["stimulus"])
         stimuli = int(several["stimulus"].nunique())
         found.append(Agreement(about=about, stimuli=stimuli, answers=len(several), alpha=_ends(value)))
     return found

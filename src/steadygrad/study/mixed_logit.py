@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steadygrad.measuring.statistics import Estimate
-from steadygrad.study.clusters import student
+from steadygrad.study.clusters import Places, numbered, student
 
 Array = NDArray[np.float64]
 LARGEST = 2000
@@ -59,26 +59,64 @@ def fit(hits: Any, design: Any, persons: Any, images: Any) -> MixedLogit:
     True
     """
     yes, fixed = np.asarray(hits, dtype=np.float64), np.asarray(design, dtype=np.float64)
-    members = [np.unique(np.asarray(g, dtype=object).astype(str), return_inverse=True)[1] for g in (persons, images)]
-    sizes = [int(m.max()) + 1 for m in members]
-    k, rows = fixed.shape[1], np.arange(len(yes))
-    columns = np.zeros((len(yes), k + sum(sizes)))
-    columns[:, :k] = fixed
-    columns[rows, k + members[0]] = columns[rows, k + sizes[0] + members[1]] = 1
+    k = fixed.shape[1]
+    answers = _Answers(fixed, numbered(persons), numbered(images))
     nodes, shares = np.polynomial.hermite_e.hermegauss(15)
     shares = shares / shares.sum()
-    mean, spread, variances = np.zeros(columns.shape[1]), np.full(len(yes), 0.5), np.array([0.5, 0.5])
+    mean, spread, variances = np.zeros(k + sum(answers.sizes)), np.full(len(yes), 0.5), np.array([0.5, 0.5])
     for step in range(_STEPS):
-        prior = np.concatenate([np.full(k, _PRIOR), np.repeat(1 / variances, sizes)])
+        prior = np.concatenate([np.full(k, _PRIOR), np.repeat(1 / variances, answers.sizes)])
         # Newton's step, with the logistic curve averaged over what is not known of each answer's logit.
-        curve = 1 / (1 + np.exp(-np.clip((columns @ mean)[:, None] + spread[:, None] * nodes, -40, 40)))
-        covariance = np.linalg.inv((columns.T * ((curve * (1 - curve)) @ shares)) @ columns + np.diag(prior))
-        mean = mean + covariance @ (columns.T @ (yes - curve @ shares) - prior * mean)
-        spread = np.sqrt(np.einsum("ij,ij->i", columns @ covariance, columns))
+        logits = answers.sums(mean)[:, None] + spread[:, None] * nodes
+        curve = 1 / (1 + np.exp(-np.clip(logits, -40, 40)))
+        known = answers.products((curve * (1 - curve)) @ shares) + np.diag(prior)
+        covariance = np.asarray(np.linalg.inv(known), dtype=np.float64)
+        mean = mean + covariance @ (answers.gathered(yes - curve @ shares) - prior * mean)
+        spread = np.sqrt(answers.variances(covariance))
         square = mean**2 + np.diag(covariance)
-        found = np.maximum(_LEAST, [part.mean() for part in np.split(square[k:], [sizes[0]])])
+        found = np.maximum(_LEAST, [part.mean() for part in np.split(square[k:], [answers.sizes[0]])])
         moved, variances = float(np.abs(np.log(found / variances)).max()), found
         if moved < _CLOSE and step > 5:
             break
     first, second = np.sqrt(variances).tolist()
-    return MixedLogit(mean[:k], covariance[:k, :k], (first, second), min(sizes))
+    return MixedLogit(mean[:k], covariance[:k, :k], (first, second), min(answers.sizes))
+
+
+class _Answers:
+    """The matrix X (N, K + P + I) of the effects, one person and one image of each answer, without its zeros."""
+
+    def __init__(self, fixed: Array, persons: Places, images: Places) -> None:
+        self.fixed, self.persons, self.images = fixed, persons, images
+        self.sizes = [int(persons.max()) + 1, int(images.max()) + 1]
+        self._ends = [fixed.shape[1], fixed.shape[1] + self.sizes[0]]
+
+    def sums(self, effects: Array) -> Array:
+        """X times effects."""
+        own, of_persons, of_images = np.split(effects, self._ends)
+        found: Array = self.fixed @ own + of_persons[self.persons] + of_images[self.images]
+        return found
+
+    def gathered(self, values: Array) -> Array:
+        """X transposed times values."""
+        groups = (np.bincount(self.persons, values), np.bincount(self.images, values))
+        return np.concatenate([self.fixed.T @ values, *groups])
+
+    def products(self, weights: Array) -> Array:
+        """X transposed times diag(weights) times X."""
+        k, middle = self._ends
+        rows, columns = self.sizes
+        both = np.bincount(self.persons * columns + self.images, weights, rows * columns).reshape(rows, columns)
+        found = np.diag(self.gathered(weights))
+        found[:k] = [self.gathered(weights * column) for column in self.fixed.T]
+        found[k:middle, middle:] = both
+        upper = np.triu(found, 1)
+        return np.triu(found) + upper.T
+
+    def variances(self, covariance: Array) -> Array:
+        """The diagonal of X times covariance times X transposed."""
+        k, middle = self._ends
+        p, i = k + self.persons, middle + self.images
+        own = np.einsum("nj,jl,nl->n", self.fixed, covariance[:k, :k], self.fixed)
+        mixed = np.einsum("nj,nj->n", self.fixed, covariance[p, :k] + covariance[i, :k])
+        found: Array = own + covariance[p, p] + covariance[i, i] + 2 * (mixed + covariance[p, i])
+        return found
