@@ -105,13 +105,13 @@ def plan(
 
       steadygrad study plan runs/study --persons 20
     """
-    from steadygrad.study import power, stimuli
+    from steadygrad.study import folder, power
 
     each, there = (trials or 30) // (models or 3), 40
     if study is not None:
         if trials is not None or models is not None:
             raise UsageError("--trials and --models are those of the study: leave them out, or leave out STUDY")
-        each, there = power.of_design(stimuli.read(study))
+        each, there = power.of_design(folder.read(study))
     if each < 1:
         raise UsageError(f"--trials must be at least one for each of the models, got {trials or 30} for {models or 3}")
     found = power.Power(persons, each, images or there, share, difference, person_icc, image_icc)

@@ -51,10 +51,10 @@ def read(source: Path, database: str | None = None) -> Answers:
     need("the answers of a study", "sqlmodel", "alembic")
     import pandas as pd
 
-    from steadygrad.study import settings, stimuli
+    from steadygrad.study import folder, settings
     from steadygrad.study.database import Database
 
-    design, about = stimuli.read(source), settings.read(source)
+    design, about = folder.read(source), settings.read(source)
     kept = Database(database or f"sqlite:///{source / 'answers.sqlite'}", design.key, make=False)
     try:
         rows, fixed = kept.rows(), kept.said("rules")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 from fastapi import APIRouter, Form
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from steadygrad.study.served import CODE, PERSON, Served, forget, remember
+from steadygrad.study.served import CODE, IS_CODE, PERSON, Served, forget, remember
 
 _DAY = 24 * 3600
-_CODE = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
 def routes(served: Served) -> APIRouter:
@@ -46,13 +44,13 @@ def routes(served: Served) -> APIRouter:
         _, token = served.enroll(language)
         response = RedirectResponse("/trials", 303)
         remember(request, response, PERSON, token, served.settings.retention_days * _DAY)
-        if _CODE.fullmatch(code):
+        if IS_CODE.fullmatch(code):
             served.database.recruited(code)
             remember(request, response, CODE, code, _DAY)
         return response
 
     def _asking(request: Request, language: str, code: str, wrong: str = "") -> Response:
-        code = code if _CODE.fullmatch(code) else ""
+        code = code if IS_CODE.fullmatch(code) else ""
         error = served.texts[language][wrong] if wrong else ""
         param = served.settings.recruitment
         return served.page(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -19,17 +20,14 @@ from steadygrad.study.settings import Settings
 from steadygrad.study.tables import Person
 
 PERSON, CODE = "person", "code"
+IS_CODE = re.compile(r"[A-Za-z0-9_-]{1,100}")
+"""What a recruitment id may be."""
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass
 class Served:
-    """A study that is being served.
-
-    Attributes:
-        folder: of the study.
-        told: counts of what was refused, by reason.
-    """
+    """A study that is being served, from its folder."""
 
     folder: Path
     design: Design

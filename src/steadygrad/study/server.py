@@ -12,8 +12,9 @@ from fastapi import FastAPI
 from steadygrad.serving.app import make_app
 from steadygrad.serving.limits import Limits
 from steadygrad.serving.run import address, bound, serve
-from steadygrad.study import admin, consent, settings, stimuli, trials
+from steadygrad.study import admin, consent, settings, trials
 from steadygrad.study.database import Database
+from steadygrad.study.folder import read
 from steadygrad.study.served import Served
 
 STATIC = Path(__file__).parent / "static"
@@ -25,7 +26,7 @@ def app_of(folder: str | Path, database: Database, token: str, limits: Limits | 
     Raises:
         UsageError, Failure: there is no study, or it is damaged, or a setting does not fit.
     """
-    served = Served(Path(folder), stimuli.read(folder), settings.read(folder), database)
+    served = Served(Path(folder), read(folder), settings.read(folder), database)
     app = make_app(served.settings.title, static=STATIC, limits=limits)
     for router in (consent.routes(served), trials.routes(served), admin.routes(served, token)):
         app.include_router(router)
@@ -38,7 +39,7 @@ def run(folder: Path, database: str | None, host: str, port: int, rate: float, s
     Raises:
         UsageError, Failure: as of `app_of` and `Database`; the port is in use.
     """
-    design, about = stimuli.read(folder), settings.read(folder)
+    design, about = read(folder), settings.read(folder)
     with bound(host, port) as taken:
         kept = Database(database or f"sqlite:///{folder / 'answers.sqlite'}", design.key)
         try:

@@ -13,16 +13,16 @@ import numpy as np
 
 from steadygrad.arguments import public
 from steadygrad.errors import Failure, UsageError, one_of
-from steadygrad.files import atomic, key, read_json, write_json
+from steadygrad.files import atomic, key, write_json
 from steadygrad.measuring.table import Array
 from steadygrad.report import png
-from steadygrad.run_folders import RECORD, run_folder
+from steadygrad.run_folders import run_folder
 from steadygrad.study.design import Design, Slot, Stimulus, fill, slots
+from steadygrad.study.folder import DESIGN, PICTURES
 from steadygrad.study.pool import Pool, Shown, read_pool
 from steadygrad.study.settings import FILE, template
 from steadygrad.values import Count, Seed, Whole
 
-DESIGN, PICTURES = "design.json", "stimuli"
 _MOST_OPTIONS, _FEWEST_BLOCKS, _USUAL_MAPS = 10, 4, 6
 _OFFERED = dict[tuple[str, ...], list[Stimulus]]
 
@@ -74,35 +74,6 @@ def make(
                 temporary.write_bytes(data)
         write_json(folder / DESIGN, design.plain())
         template(folder / FILE)
-    return design
-
-
-def read(folder: str | Path) -> Design:
-    """The design of a study folder, all of whose pictures are there.
-
-    Raises:
-        UsageError: there is no study in the folder.
-        Failure: a file is missing or damaged.
-    """
-    path = Path(folder) / DESIGN
-    if not path.is_file():
-        raise UsageError(
-            f"there is no study at {folder}: make one with steadygrad study make RUN --out {folder}"
-            if not (Path(folder) / RECORD).is_file()
-            else f"{folder} holds a run and no study: make one of it with steadygrad study make {folder} --out STUDY"
-        )
-    again = "make the study again from its runs (steadygrad study make)"
-    try:
-        plain, sound = read_json(path)
-        design = Design.read(plain)
-    except (ValueError, KeyError, TypeError) as error:
-        raise Failure(f"{path} is damaged ({error}): {again}") from None
-    if not sound:
-        raise Failure(f"{path} is damaged or was edited: {again}")
-    shown = [name for stimulus in design.stimuli.values() for name in stimulus.images]
-    missing = [name for name in shown if not (Path(folder) / PICTURES / f"{name}.png").is_file()]
-    if missing:
-        raise Failure(f"{len(missing)} of {len(shown)} pictures of {folder} are missing, such as {missing[0]}: {again}")
     return design
 
 

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse
 
 from steadygrad.study.design import Trial
-from steadygrad.study.served import CODE, Served
-from steadygrad.study.stimuli import PICTURES
+from steadygrad.study.folder import PICTURES
+from steadygrad.study.served import CODE, IS_CODE, Served
 from steadygrad.study.tables import Answer, Person
 
 _Name = Annotated[str, StringConstraints(max_length=200)]
@@ -144,7 +144,7 @@ def routes(served: Served) -> APIRouter:
         if stored and following == len(trials):
             served.database.finish(person.id)
             code = request.cookies.get(CODE, "")
-            if code and len(code) <= 100:
+            if IS_CODE.fullmatch(code):
                 served.database.recruited(code, finished=True)
         label = {"label": trial.stimulus.label, "correct": given.best == trial.stimulus.label}
         return {"stored": stored, "next": following, **(label if trial.kind == "practice" else {})}

@@ -134,7 +134,7 @@ class Judgement {
   async show(display, trial, done) {
     const asked = trial.kind === "maps" ? fill(text.question_maps, { predicted: trial.predicted }) : "";
     const image = picture(trial.image, text.alt_image);
-    const form = made("form", { "data-question": asked });
+    const form = made("form", { "data-question": asked, "data-position": trial.position });
     const shown = [image];
     display.replaceChildren(progress(trial), image, form);
     if (trial.kind === "maps") {
