@@ -45,6 +45,13 @@ def test_a_run_finds_its_models_and_data(audited: Path, opened_runs: list[Opened
     assert list(run.attacks()) == ["FGSM"]
 
 
+def test_the_audit_of_a_demo_is_found_within(audited: Path, tmp_path: Path, opened_runs: list[Opened]) -> None:
+    (tmp_path / "demo").mkdir()
+    (audited / "run").rename(tmp_path / "demo" / "audit")
+    done("explore", tmp_path / "demo")
+    assert opened_runs[0].found.folder == tmp_path / "demo" / "audit"
+
+
 def test_a_model_that_moved_is_named_and_can_be_given(base: Path, tmp_path: Path, opened_runs: list[Opened]) -> None:
     run, model = (Path(shutil.copytree(base / name, tmp_path / name)) for name in ("run", "model"))
     (base / "model").rename(base / "elsewhere")
@@ -74,6 +81,8 @@ def test_what_is_no_run_is_refused(tmp_path: Path, audited: Path, trained: Path)
     for folder in (tmp_path / "gone", trained):
         assert "there is no run of an audit at" in refused(2, "explore", folder)
     assert "data are not those" in refused(2, "explore", audited / "run", "--split", "train", "--port", "0")
+    (audited / "run" / "tables" / "facts.json").write_text("{")
+    assert "cannot read" in refused(1, "explore", audited / "run")
 
 
 def test_a_port_in_use_is_told_before_anything_is_loaded(audited: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import threading
 from pathlib import Path
@@ -42,6 +43,15 @@ def test_what_is_computed_is_what_the_tables_hold(live: Live) -> None:
         for kind in known.maps:
             np.testing.assert_allclose(known.maps[kind], computed.maps[kind], rtol=1e-4, atol=1e-6)
     assert not live.reached(name, "FGSM", 5, wanted)["first"].tables
+
+
+def test_the_gallery_stands_for_the_attack_that_led_alone(live: Live) -> None:
+    # Beside a model without gradients all are searched blind, and what the gallery holds is another attack's.
+    mixed = Live(dataclasses.replace(live.run, gradients={"first": True, NAME: False}))
+    assert list(mixed.attacks) == ["Square", "RandomNoise"]
+    image = mixed.image(_shown(mixed))
+    assert mixed._in_tables("first", image, "Square", 5) is None
+    assert mixed._in_tables("first", image, LEAD, 5) is not None
 
 
 def test_every_model_is_attacked_within_the_radius(live: Live) -> None:

@@ -100,7 +100,20 @@ def read(folder: str | Path) -> Audit:
     folder = Path(folder)
     if not (folder / RECORD).is_file():
         raise UsageError(f"there is no run of an audit at {folder}: give the --out folder of an audit")
-    config, path = read_record(folder), folder / TABLES / FACTS
+    config, facts = read_record(folder), read_facts(folder)
+    plan = AuditPlan.read({name: value for name, value in config.items() if name in AuditPlan.model_fields})
+    # All that follows comes from these files, which may say anything under a checksum that somebody has made right.
+    with reading(f"the run at {folder} cannot be read", "; run the same command again"):
+        return _audited(SavedTables(folder / TABLES, int(facts.data["samples"])), plan, facts, config, {}, folder)
+
+
+def read_facts(folder: Path) -> Facts:
+    """What the run folder of an audit says besides its tables.
+
+    Raises:
+        Failure: the file is missing, or damaged.
+    """
+    path = folder / TABLES / FACTS
     try:
         found, sound = read_json(path)
         facts = Facts(**found)
@@ -108,10 +121,7 @@ def read(folder: str | Path) -> Audit:
         raise Failure(f"cannot read {path}: {error}; run the same command again") from error
     if not sound:
         raise Failure(f"{path} is damaged or was edited: run the same command again")
-    plan = AuditPlan.read({name: value for name, value in config.items() if name in AuditPlan.model_fields})
-    # All that follows comes from these files, which may say anything under a checksum that somebody has made right.
-    with reading(f"the run at {folder} cannot be read", "; run the same command again"):
-        return _audited(SavedTables(folder / TABLES, int(facts.data["samples"])), plan, facts, config, {}, folder)
+    return facts
 
 
 def _audited(

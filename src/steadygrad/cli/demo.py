@@ -77,10 +77,11 @@ def _demonstrated(out: Path, samples: int, seed: int, device: str) -> Audit:
     with claimed(out):
         test = load("digits", "test")
         models: dict[str, Any] = {}
+        files: dict[str, str] = {}
         for name, defense in DEFENSES.items():
             plan = TrainPlan.resolve(None, {**_PLAN, "defense": defense, "name": name, "seed": seed})
             folder = out / "models" / re.sub(r"\W+", "-", name.lower())
-            models[name] = plan.train(folder, device).classifier
+            models[name], files[name] = plan.train(folder, device).classifier, str(folder)
         return audit(
             models,
             test,
@@ -90,5 +91,6 @@ def _demonstrated(out: Path, samples: int, seed: int, device: str) -> Audit:
             out=out / "audit",
             seed=seed,
             device=device,
+            files=files,
             command=command_line(),
         )

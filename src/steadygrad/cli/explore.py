@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from steadygrad.cli.common import Debug, Device, Trust, pick_device, say
+from steadygrad.cli.common import Debug, Device, Trust, audit_in, pick_device, say
 from steadygrad.cli.flags import plan_flags
 from steadygrad.errors import UsageError
 from steadygrad.named_data import DATASETS, check_reachable, is_path
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 @plan_flags("data", into="source", without=("train_split",))
 @plan_flags("model", into="module")
 def explore(
-    run: Annotated[Path, typer.Argument(help="Run folder of an audit.", metavar="RUN", show_default=False)],
+    run: Annotated[
+        Path, typer.Argument(help="Run folder of audit, harden or demo.", metavar="RUN", show_default=False)
+    ],
     source: dict[str, Any],
     module: dict[str, Any],
     models: Annotated[
@@ -49,6 +51,7 @@ def explore(
     from steadygrad.explore import served
     from steadygrad.explore.opened import Source, open_run
 
+    run = audit_in(run)
     said, where = Source.of(run), pick_device(device)
 
     def opened() -> Opened:

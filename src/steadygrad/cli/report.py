@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from steadygrad.cli.common import Debug, Json, emit, say
+from steadygrad.cli.common import Debug, Json, audit_in, emit, say
 from steadygrad.errors import UsageError
 
 
@@ -52,5 +52,4 @@ def _drawn(run: Path, out: Path | None) -> Path:
         return page if out is None else out
     if "classifier" in config:
         raise UsageError(f"{run} holds a training, which has no page: audit it first (steadygrad audit {run})")
-    audited = run / "audit"  # where the demo keeps its audit
-    return report.write(audited if not config and (audited / RECORD).is_file() else run, out)
+    return report.write(audit_in(run), out)

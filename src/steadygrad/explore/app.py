@@ -70,6 +70,8 @@ def app_of(live: Live) -> FastAPI:
             return {"image": image, "source": show.thumbnail(image), "said": show.said(image)}
         except KeyError:
             raise HTTPException(404, "There is no such picture in this run.") from None
+        except (UsageError, Failure) as error:
+            raise HTTPException(422, str(error)) from None
 
     return app
 

@@ -126,7 +126,7 @@ class Live:
     def _in_tables(self, model: str, image: Image, attack: str, step: int) -> Reached | None:
         """What the gallery of the run holds of it."""
         place, row = self._gallery.get(model, {}).get(image.name, (0, None))
-        if row is None or (step and attack != next(iter(self.attacks))):
+        if row is None or (step and attack != self.run.lead(model)):
             return None
         index, arrays = list(self.run.models).index(model), self.run.arrays
         labels = self.run.found.summary["gallery"]["attributions"]

@@ -11,14 +11,13 @@ import numpy as np
 from torch import nn
 
 from steadygrad.attacks import Attack
-from steadygrad.audit.audit import FACTS, TABLES
 from steadygrad.audit.audit import read as read_audit
+from steadygrad.audit.audit import read_facts
 from steadygrad.audit.audit_plan import AuditPlan
 from steadygrad.audit.findings import Audit
 from steadygrad.audit.prepared import prepared
 from steadygrad.data import Dataset
 from steadygrad.errors import UsageError
-from steadygrad.files import read_json
 from steadygrad.registry import label_of
 from steadygrad.report.png import Arrays
 from steadygrad.run_folders import RECORD, read_record
@@ -52,8 +51,7 @@ class Source:
             raise UsageError(
                 f"there is no run of an audit at {folder}: give the --out folder of an audit, where it lies now"
             )
-        facts, _ = read_json(folder / TABLES / FACTS)
-        models, data = facts["models"], record["data"]
+        models, data = read_facts(folder).models, record["data"]
         files = {name: models[name]["file"] for name in record["models"]}
         return Source(files, {name: models[name]["smoothed"] for name in files}, str(data["name"]), str(data["split"]))
 
@@ -90,6 +88,10 @@ class Opened:
     def attacks(self) -> dict[str, Attack]:
         """The attacks of the run by label, the leading one first, that all models allow."""
         return {label_of(attack): attack for attack in self.plan.suite_of_attacks(all(self.gradients.values()))}
+
+    def lead(self, model: str) -> str:
+        """The label of the attack that leads those of a model, which the gallery shows."""
+        return label_of(self.plan.suite_of_attacks(self.gradients[model])[0])
 
     def gallery(self) -> dict[str, dict[str, Any]]:
         """By model and sample, its place in the arrays and its entry in the summary."""
