@@ -144,6 +144,9 @@ def test_several_maps_are_ranked() -> None:
         assert rank.low < 1 / (1 + np.exp(-strength[rank.name])) < rank.high
     apart = maps([(0, "a", "b", "a"), (1, "c", "d", "c")])
     assert ranks(apart) == []
+    both = ranks(maps([*rows, *((p, "x", "y", "x") for p in range(9)), *((p, "y", "z", "y") for p in range(9))]))
+    assert [(rank.name, rank.scale) for rank in both] == [("a", 0), ("b", 0), ("c", 0), ("x", 1), ("y", 1), ("z", 1)]
+    assert both[:3] == found  # the other scale changes nothing
 
 
 @pytest.mark.parametrize("persons", [1, 2])

@@ -93,6 +93,7 @@ class Rank(Interval[Share]):
     """A place on the Bradley-Terry scale: the chance to be preferred to the middle one; interval over persons."""
 
     name: str = Field(description="a model or an attribution method")
+    scale: Count = Field(description="number of the scale: what was never compared is on another one")
 
 
 class Control(Part):
@@ -128,7 +129,7 @@ class People(Stored):
     spreads: list[Spread] = Field(description="how much persons and images differ")
     agreement: list[Agreement] = Field(description="how much persons agree")
     preferences: list[Preference] = Field(description="each pair of maps")
-    ranks: list[Rank] = Field(description="three or more of them on one scale, strongest first; else empty")
+    ranks: list[Rank] = Field(description="three or more of them on one scale, the strongest first")
     left: AnswerShare | None = Field(
         description="how often the left map was preferred, among preferences; null: too few"
     )

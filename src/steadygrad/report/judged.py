@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _SCORES = {"fooled": "Fooled", "reasonable": "Reasonable"}
 _ABOUT = {**_SCORES, "best": "Most plausible label"}
+_FEW = 6  # pairs of models that are not folded
 _READ = (
     "Fooled: the model's label was named as the most plausible one. Reasonable: it was among the plausible "
     "labels, or the image could not be recognized. A larger share is no fault: it says that the model errs where "
@@ -47,11 +48,11 @@ def sentence(people: People) -> str:
     return f"{lead}, the most of {len(found)} models; those of {last.model} in {estimate(least)}, the least."
 
 
-def parts(people: People) -> list[Section]:
-    """All that there is to show, each part with its heading."""
+def parts(people: People, inner: bool = False) -> list[Section]:
+    """All that there is to show, each part with its heading; `inner` where these stand within a section."""
     found = [
-        Section("Fooled and reasonable", _shares(people), "judged", "Judgements"),
-        Section("Models compared", _compared(people), "compared", "Compared"),
+        Section("Fooled and reasonable", _shares(people, inner), "judged", "Judgements"),
+        Section("Models compared", _compared(people, inner), "compared", "Compared"),
         Section("Which map explains better", _maps(people), "preferred", "Maps"),
         Section("Agreement and controls", _agreement(people), "agreement", "Agreement"),
         Section("Left out", _left_out(people), "left-out", "Left out"),
@@ -63,7 +64,7 @@ def _many(count: int, name: str) -> str:
     return f"{count:,} {name if count == 1 else f'{name}s'}"
 
 
-def _shares(people: People) -> list[Block]:
+def _shares(people: People, inner: bool) -> list[Block]:
     if not people.models:
         return []
     rows = [(_named(row), _cells(row)) for row in people.models]
@@ -74,7 +75,7 @@ def _shares(people: People) -> list[Block]:
         rows, words=(2,), style="headline",
     )  # fmt: skip
     key = "Dot and bar: fooled with its interval; upright mark: reasonable."
-    return [table, Text(f"{key} {_READ}", "note"), *_intervals(people), Text(_PAPER, "note")]
+    return [table, Text(f"{key} {_READ}", "note"), *_intervals(people, inner), Text(_PAPER, "note")]
 
 
 def _named(row: Judged) -> Inline:
@@ -111,7 +112,7 @@ def _whisker(row: Judged) -> Cell:
     return Cell(drawn, kind="plot")
 
 
-def _intervals(people: People) -> list[Block]:
+def _intervals(people: People, inner: bool) -> list[Block]:
     """The interval that counts beside the two that leave something out."""
     groups = []
     for score, title in _SCORES.items():
@@ -131,10 +132,10 @@ def _intervals(people: People) -> list[Block]:
         " keeps the images. Worth: as many independent answers would tell as much."
     )
     table = Table(caption, ["Model", "People and images", "Wilson", "People alone", "Worth"], groups=groups)
-    return [Folded("Other intervals", [table], note="what they leave out", inner=True)]
+    return [Folded("Other intervals", [table], note="what they leave out", inner=inner)]
 
 
-def _compared(people: People) -> list[Block]:
+def _compared(people: People, inner: bool) -> list[Block]:
     groups = []
     for score, title in _SCORES.items():
         rows = [_contrast(found) for found in people.contrasts if found.score == score]
@@ -153,7 +154,9 @@ def _compared(people: People) -> list[Block]:
         for found in people.spreads
     ]
     told = f"Standard deviations of the mixed logit, in logarithms of odds: {'; '.join(spreads)}."
-    return [table, *([Text(told, "note")] if spreads else [])]
+    pairs = len(people.contrasts) // len(_SCORES)
+    shown = [table] if pairs <= _FEW else [Folded(f"All {pairs} pairs of models", [table], inner=inner)]
+    return [*shown, *([Text(told, "note")] if spreads else [])]
 
 
 def _contrast(found: Contrast) -> Row:
@@ -173,10 +176,10 @@ def _maps(people: People) -> list[Block]:
     )
     table = Table(caption, ["Maps", "For the first", "No difference", "People", "p"], rows, style="stacked")
     found: list[Block] = [table]
-    if people.ranks:
-        ranked: list[Row] = [(rank.name, [ranged(rank, ".0f", 100, " %")]) for rank in people.ranks]
-        scale = "All on one scale (Bradley and Terry 1952): the chance to be preferred to the middle one, over people."
-        found.append(Table(scale, ["Map", "Chance"], ranked))
+    for scale in sorted({rank.scale for rank in people.ranks}):
+        ranked: list[Row] = [(r.name, [ranged(r, ".0f", 100, " %")]) for r in people.ranks if r.scale == scale]
+        told = "On one scale (Bradley and Terry 1952): the chance to be preferred to the middle one, over people."
+        found.append(Table(told, ["Map", "Chance"], ranked))
     if people.left is not None:
         found.append(Text(f"The map on the left was preferred in {estimate(people.left)}: by chance 50 %.", "note"))
     return found

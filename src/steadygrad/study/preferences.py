@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steadygrad.audit.schema_people import Preference, Rank
-from steadygrad.study.clusters import share
+from steadygrad.study.clusters import numbered, share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,31 +50,37 @@ def preferences(maps: pd.DataFrame) -> list[Preference]:
 
 
 def ranks(maps: pd.DataFrame) -> list[Rank]:
-    """The Bradley-Terry scale of more than two things: the chance to be preferred to the middle one, strongest first.
+    """The Bradley-Terry scales of more than two things: the chance to be preferred to the middle one, strongest first.
 
-    The intervals are of a bootstrap over persons; no difference counts half for each side. Nothing for one person, or
-    where some were never compared with the others, not even by way of third ones.
+    What was compared, directly or by way of third ones, is on one scale. The intervals are of a bootstrap over persons;
+    no difference counts half for each side. Nothing for one person.
     """
     from scipy.sparse.csgraph import connected_components
 
-    names = sorted({*maps["left"], *maps["right"]})
-    persons, rows = np.unique(maps["person"].to_numpy(dtype=object).astype(str), return_inverse=True)
+    names, persons = sorted({*maps["left"], *maps["right"]}), numbered(maps["person"])
+    people = int(persons.max(initial=-1)) + 1
     place = {name: index for index, name in enumerate(names)}
-    wins = np.zeros((len(persons), len(names), len(names)))
-    for person, left, right, preferred in zip(rows, maps["left"], maps["right"], maps["preferred"], strict=True):
+    wins = np.zeros((people, len(names), len(names)))
+    for person, left, right, preferred in zip(persons, maps["left"], maps["right"], maps["preferred"], strict=True):
         for a, b in ((left, right), (right, left)):
             wins[person, place[a], place[b]] += 0.5 if preferred is None else float(preferred == a)
     total = wins.sum(0)
-    if len(names) < 3 or len(persons) < 2 or connected_components(total + total.T)[0] > 1:
-        return []
+    count, scales = connected_components(total + total.T)
+    found = []
+    for scale in range(count):
+        (among,) = np.nonzero(scales == scale)
+        if len(among) > 2 and people > 1:
+            ranked = _ranked(wins[:, among][:, :, among], [names[index] for index in among])
+            found += [Rank(scale=scale, **rank) for rank in sorted(ranked, key=lambda rank: -rank["value"])]
+    return found
+
+
+def _ranked(wins: NDArray[np.float64], names: list[str]) -> list[dict[str, Any]]:
     generator = np.random.default_rng(0)
-    drawn = [_chances(wins[generator.integers(0, len(persons), len(persons))].sum(0)) for _ in range(_DRAWS)]
-    values, (low, high) = _chances(total), np.quantile(drawn, [0.025, 0.975], axis=0)
-    found = [
-        Rank(name=name, value=value, low=min(value, a), high=max(value, b))
-        for name, value, a, b in zip(names, values.tolist(), low.tolist(), high.tolist(), strict=True)
-    ]
-    return sorted(found, key=lambda rank: -rank.value)
+    drawn = [_chances(wins[generator.integers(0, len(wins), len(wins))].sum(0)) for _ in range(_DRAWS)]
+    values, (low, high) = _chances(wins.sum(0)), np.quantile(drawn, [0.025, 0.975], axis=0)
+    rows = zip(names, values.tolist(), low.tolist(), high.tolist(), strict=True)
+    return [{"name": name, "value": v, "low": min(v, a), "high": max(v, b)} for name, v, a, b in rows]
 
 
 def _chances(wins: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,16 +16,23 @@ if TYPE_CHECKING:
 
 KINDS = ("practice", "labels", "maps", "clean", "attention")
 LISTS = ("options", "chosen")
+_TEXT, _NULL, _FLAG, _MAYBE = "text", "text or null", "true or false", "true, false or null"
 COLUMNS = {
-    **dict.fromkeys(("person", "kind", "stimulus", "sample", "language"), "text"),
-    **dict.fromkeys(("position", "block"), "whole number"),
-    **dict.fromkeys(
-        ("model", "attack", "threat", "left", "right", "label", "predicted", "best", "preferred"), "text or null"
-    ),
+    "person": _TEXT,
+    "position": "whole number",
+    "block": "whole number",
+    "kind": _TEXT,
+    "stimulus": _TEXT,
+    "sample": _TEXT,
+    **dict.fromkeys(("model", "attack", "threat", "left", "right", "label", "predicted"), _NULL),
     **dict.fromkeys(LISTS, "list of texts"),
-    **dict.fromkeys(("unrecognizable", "finished"), "true or false"),
-    **dict.fromkeys(("fooled", "reasonable", "correct"), "true, false or null"),
+    "best": _NULL,
+    "unrecognizable": _FLAG,
+    "preferred": _NULL,
+    **dict.fromkeys(("fooled", "reasonable", "correct"), _MAYBE),
     "seconds": "number",
+    "language": _TEXT,
+    "finished": _FLAG,
 }
 """The columns, and what kind of value each of them holds."""
 _NEEDED = {"labels": ("model", "predicted", "fooled", "reasonable"), "maps": ("left", "right")}

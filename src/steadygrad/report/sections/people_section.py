@@ -14,7 +14,7 @@ def blocks(run: Run) -> list[Block]:
         return []
     told = ", ".join(f"{name.lower()}: {text}" for name, text in facts(run.people))
     found: list[Block] = [Text(sentence(run.people)), Text(f"{run.people.title} ({told}).", "note")]
-    for part in parts(run.people):
+    for part in parts(run.people, inner=True):
         found += [Heading(part.title), *part.blocks]
     return found
 
