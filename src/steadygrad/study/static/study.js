@@ -164,7 +164,7 @@ class Judgement {
     });
     // Enter goes on wherever the keyboard is, as soon as there is an answer.
     form.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || event.target === button) return;
+      if (event.key !== "Enter" || event.target.localName !== "input") return;
       event.preventDefault();
       if (!button.disabled) form.requestSubmit();
     });
