@@ -64,10 +64,22 @@ def test_an_interval_of_answers_that_hang_together_is_wider() -> None:
     persons, images = np.repeat(np.arange(10), 10), np.tile(np.arange(10), 10)
     together, apart = share(persons < 4, persons, images), share((persons + images) % 10 < 4, persons, images)
     assert together.independent < 15
+    by_image = share(images < 4, persons, images)
+    assert (by_image.low, by_image.high) == pytest.approx((together.low, together.high))
     assert apart.independent == 100
     assert together.high - together.low > 2.5 * (apart.high - apart.low)
     alone = wilson(40, 100)
     assert apart.wilson == together.wilson == (alone.low, alone.high)
+
+
+def test_a_difference_of_answers_that_hang_together_is_wider() -> None:
+    persons, images = np.repeat(np.arange(10), 10), np.tile(np.arange(10), 10)
+    groups = (persons, persons), (images, images + 10)  # the same people, other images
+    by_image = difference(images < 5, images < 2, *groups)
+    apart = difference((persons + images) % 10 < 5, (persons + images) % 10 < 2, *groups)
+    assert by_image.value == apart.value == pytest.approx(0.3)
+    assert by_image.includes_zero
+    assert apart.low > 0.1
 
 
 def test_a_share_of_none_has_a_width() -> None:
