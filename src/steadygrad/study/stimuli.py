@@ -130,7 +130,7 @@ class _Making:
         seen = {stimulus.sample for stimulus in first}
         offered = {name: [s for s in found if s.sample not in seen] for name, found in offered.items()}
         about = [("labels", model, attack) for model, attack in self.named]
-        families = [name for name in offered if name[0] == "maps" and (offered[name] or maps)] or [("maps", "methods")]
+        families = [name for name in offered if name[0] == "maps" and offered[name]] or [("maps", "methods")]
         tries = (
             [maps] if maps is not None else [*range(_USUAL_MAPS if any(offered[f] for f in families) else 0, 0, -1), 0]
         )
