@@ -14,6 +14,7 @@ import torch
 import steadygrad as sg
 from explore.conftest import NAME, models
 from steadygrad.errors import UsageError
+from steadygrad.explore import live as module
 from steadygrad.explore.latest import Latest, Superseded, ended
 from steadygrad.explore.live import STEPS, Live
 from steadygrad.explore.opened import open_run
@@ -65,6 +66,30 @@ def test_every_model_is_attacked_within_the_radius(live: Live) -> None:
         assert reached.prediction == int(logits.argmax())
         assert reached.confidence == pytest.approx(float(logits.max()), rel=1e-4)
     assert live.reached(name, LEAD, 7, wanted)["first"] is found["first"]  # remembered
+
+
+def test_neighbors_that_are_computed_together_are_those_computed_alone(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = live.run.data.ids[-1]
+    monkeypatch.setattr(module, "_QUICK", 0.0)
+    alone = {step: live.reached(name, LEAD, step, wanted)["first"] for step in (8, 9, 10)}
+    assert {where[3] for where in live._known} == {0, 8, 9, 10}
+    together = Live(live.run)
+    together._quick = {("first", LEAD): True}
+    together.reached(name, LEAD, 9, wanted)
+    assert {where[3] for where in together._known if where[0] == "first"} == {0, 7, 8, 9, 10}
+    passes: list[int] = []
+    handle = live.run.models["first"].register_forward_hook(lambda *given: passes.append(1))
+    for step, found in alone.items():
+        near = together._remembered("first", together.image(name), LEAD, step)
+        assert near is not None
+        assert near.prediction == found.prediction
+        np.testing.assert_allclose(near.inputs, found.inputs, atol=1e-6)
+        for kind in found.maps:
+            np.testing.assert_allclose(near.maps[kind], found.maps[kind], rtol=1e-4, atol=1e-6)
+    handle.remove()
+    assert passes == []
 
 
 def test_what_nobody_wants_any_more_is_given_up(live: Live) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from steadygrad.attacks import Attack
+from steadygrad.attacks import Attack, Universal
+from steadygrad.attacks.expectation import draws_of
 from steadygrad.attributions import similarity
 from steadygrad.attributions.pixels import plane_of
 from steadygrad.classifier import predict
@@ -30,6 +31,8 @@ from steadygrad.report.png import Array
 STEPS = 40
 """Of the slider, from no change to twice the radius of the audit; a multiple of those of the tables."""
 _REMEMBERED = 1_000
+_TOGETHER, _QUICK = 4, 0.3
+"""Steps that are computed together, of a model of which one takes at most so many seconds."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Live:
         self.places = {name: place for place, name in enumerate(run.data.ids)}
         self.attributions = run.plan.attributions if run.plan.maps else ()
         self._known: OrderedDict[tuple[str, str, str, int], Reached] = OrderedDict()
+        self._quick: dict[tuple[str, str], bool] = {}
         self._turn = threading.Lock()
 
     def radius(self, step: int) -> float:
@@ -150,33 +154,57 @@ class Live:
         found = self._remembered(model, image, attack, step)  # it may have come in the meantime
         if found is not None:
             return found
-        module = self.run.models[model]
-        method, lead = self.attacks[attack], next(iter(self.attacks.values()))
+        module, method = self.run.models[model], self.attacks[attack]
         with borrowed([module], self.device) as where, ended(module, superseded):
             x = image.x[None].to(where)
             before = self._remembered(model, image, attack, 0)
             if before is None:
-                judged = self._judged(model, x, x, self._seeds(lead, image))
-                before = self._kept((model, image.name, "", 0), judged)
+                (before,) = self._judged(model, x, x, self._seeds(next(iter(self.attacks.values())), image))
+                self._kept((model, image.name, "", 0), before)
             if not step:
                 return before
+            steps, began = self._with_neighbors(model, image, attack, step), time.perf_counter()
             y = torch.tensor([before.prediction if image.label is None else image.label], device=where)
-            threat, seeds = self.run.plan.threat.at(self.radius(step)), self._seeds(method, image)
-            points = method.perturb(module, x, y, threat, generator=seeds)
-            reached = self._judged(model, x, points, seeds, before)
-        return self._kept((model, image.name, attack, step), reached)
+            threat, seeds, size = self.run.plan.threat, self._seeds(method, image), len(steps)
+            radii = torch.tensor([self.radius(s) for s in steps], dtype=torch.float64, device=where)
+            given = x.expand(size, *x.shape[1:]), y.expand(size), threat.at(radii if size > 1 else self.radius(step))
+            points = method.perturb(module, *given, generator=seeds.expand(size))
+            reached = self._judged(model, x, points, seeds.expand(size), before)
+        self._quick[model, attack] = time.perf_counter() - began < _QUICK * size
+        for at, found in zip(steps, reached, strict=True):
+            self._kept((model, image.name, attack, at), found)
+        return reached[steps.index(step)]
+
+    def _with_neighbors(self, model: str, image: Image, attack: str, step: int) -> list[int]:
+        """A step, and the nearest ones that nothing is known of: of a quick model a few cost little more than one."""
+        method = self.attacks[attack]
+        if (
+            not self._quick.get((model, attack))
+            or draws_of(self.run.models[model]) > 1
+            or isinstance(method, Universal)
+        ):
+            return [step]
+        others = sorted(set(range(1, STEPS + 1)) - {step}, key=lambda other: abs(other - step))
+        new = (other for other in others if self._remembered(model, image, attack, other) is None)
+        return [step, *itertools.islice(new, _TOGETHER - 1)]
 
     def _seeds(self, attack: Attack, image: Image) -> Tensor:
         """Those of the tables: what is computed here for a sample of the run is what they would hold."""
         return torch.tensor([int(key(self.run.plan.seed, settings_of(attack), image.name), 16) % 2**62])
 
-    def _judged(self, model: str, x: Tensor, points: Tensor, seeds: Tensor, before: Reached | None = None) -> Reached:
+    def _judged(
+        self, model: str, x: Tensor, points: Tensor, seeds: Tensor, before: Reached | None = None
+    ) -> list[Reached]:
+        """Each of the points (S, *) that were made of one input (1, *)."""
         module = self.run.models[model]
         prediction, confidence = predict(module, points, seeds)
-        target = prediction if before is None else torch.tensor([before.prediction], device=x.device)
-        maps: dict[str, Any] = {}
+        target = prediction if before is None else torch.full_like(prediction, before.prediction)
+        maps: dict[str, Array] = {}
         for attribution in self.attributions if self.run.gradients[model] else ():
             found = similarity.pixel_maps(attribution(module, points, target))
-            maps[label_of(attribution)] = found.float().view(plane_of(x)).cpu().double().numpy()
-        inputs = points[0].detach().cpu().numpy().astype(np.float64)
-        return Reached(inputs, int(prediction[0]), float(confidence[0]), maps, before)
+            maps[label_of(attribution)] = found.view(len(points), *plane_of(x)).cpu().double().numpy()
+        inputs = points.detach().cpu().double().numpy()
+        return [
+            Reached(inputs[s], int(prediction[s]), float(confidence[s]), {n: m[s] for n, m in maps.items()}, before)
+            for s in range(len(points))
+        ]
