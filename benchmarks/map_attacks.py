@@ -44,7 +44,6 @@ NETWORKS: dict[str, tuple[str, int, int, float, dict[str, Any]]] = {
 }
 """Data, training samples, epochs, eps and settings by architecture."""
 
-SIZE = 50
 _SLOW = [(beta / 10, beta) for beta in (10.0, 30.0, 100.0, 300.0, 1000.0)] + [(1.0, 300.0)]
 
 
@@ -112,17 +111,17 @@ Cells = list[dict[str, Any]]
 
 def summary(goal: str, *cells: Cells) -> dict[str, Any]:
     """Shares and medians with their intervals."""
-    ours, random, best = (np.concatenate([c[goal] for c in kind]) for kind in cells)
+    ours, random, best = (np.concatenate([[], *(c[goal] for c in kind)]) for kind in cells)
     share = wilson(int((ours >= random).sum()), len(ours))
     # Above 1 where the attack found more than the slow search.
-    over = bootstrap(np.median, ours[: len(best)] / np.maximum(best, 1e-30))
+    over = bootstrap(np.median, ours[: len(best)] / np.maximum(best, 1e-30)) if len(best) else None
     return {
         "images": len(ours),
         "median": float(np.median(ours)),
         "median_of_random_points": float(np.median(random)),
         "at_least_random": [share.value, share.low, share.high],
         "slow_images": len(best),
-        "median_over_slow": [over.value, over.low, over.high],
+        "median_over_slow": [over.value, over.low, over.high] if over else None,
         "passes": np.mean([c["passes"] for c in cells[0]], axis=0).tolist(),
     }
 
@@ -134,27 +133,27 @@ def rows_of(name: str, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     x, _ = sg.data.load(data, "test").take(given.images).tensors()
     cost, total = {"steps": given.steps, "restarts": given.restarts}, given.steps * given.restarts
 
-    def parts(kind: str, count: int, measure: Callable[..., dict[str, Any]], *how: Any) -> list[dict[str, Any]]:
+    def parts(kind: str, count: int, size: int, measure: Callable[..., dict[str, Any]], *how: Any) -> Cells:
         found = []
-        for first in range(0, count, SIZE):
-            last = min(first + SIZE, count)
+        for first in range(0, count, size):
+            last = min(first + size, count)
             place = given.out / f"{name}-{kind}-{first}-{last}.json"
             if not place.exists():
                 files.write_json(place, measure(model, x[first:last], threat, *how))
             found.append(files.read_json(place)[0])
         return found
 
-    random = parts(f"random-{total}", given.images, random_points, total)
+    random = parts(f"random-{total}", given.images, 50, random_points, total)
     for goal in given.goal or GOALS:
-        found = parts(f"{goal}-{given.steps}-{given.restarts}", given.images, attacked, goal, cost)
-        best = parts(f"{goal}-slow", given.slow, slow, goal)
+        found = parts(f"{goal}-{given.steps}-{given.restarts}", given.images, 50, attacked, goal, cost)
+        best = parts(f"{goal}-slow", given.slow, 10, slow, goal)
         yield {"network": name, "goal": goal, "eps": eps, **summary(goal, found, random, best)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--slow", type=int, default=50, help="images of the slow search")
+    parser.add_argument("--slow", type=int, default=50, help="images of the slow search, 0 to leave it out")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--restarts", type=int, default=2)
     parser.add_argument("--network", choices=NETWORKS, action="append", help="all, if not given")
