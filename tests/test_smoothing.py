@@ -249,7 +249,9 @@ def test_a_search_is_led_by_models_that_come_nearer_whatever_their_scale():
     torch.testing.assert_close(lead(0.5)(x), 1e4 * soft[1])
 
 
-@pytest.mark.parametrize("largest", [lambda z: z.max(), lambda z: z.amax((0, -1)), lambda z: z.max(0).values], ids=["all", "some", "values"])
+@pytest.mark.parametrize(
+    "largest", [lambda z: z.max(), lambda z: z.amax((0, -1)), lambda z: z.max(0).values], ids=["all", "some", "values"]
+)
 def test_maxima_over_the_batch_are_led_too(largest):
     x = torch.rand(3, 4, dtype=torch.float64)
     model = _Apply(lambda z: torch.zeros_like(z) + largest(z))
