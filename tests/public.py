@@ -238,6 +238,7 @@ VALID: dict[str, Callable[[Path], Any]] = {
     "parts": lambda _: [Table({"sample": np.array(["a"])})],
     "pairs": lambda _: [(X, X.flip(0))],
     "path": lambda folder: folder / "file",
+    "people": lambda _: None,
     "pictures": lambda _: True,
     "picture": lambda _: MAPS[:, 0],
     "pixels": lambda _: False,
