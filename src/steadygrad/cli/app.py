@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from steadygrad.cli import audit, demo, explore, harden, listing, report, reproduce, streams, study, train
-from steadygrad.cli.allocation import keep_memory
+from steadygrad.cli.allocation import keep_memory, leave_busy_cores
 from steadygrad.cli.common import alone, command_line, rank_and_size, say, typed
 from steadygrad.errors import Failure, UsageError
 from steadygrad.stopping import Stop, ends_in_order
@@ -65,6 +65,7 @@ def main(arguments: list[str] | None = None, *, commands: typer.Typer = app, nam
     arguments = sys.argv[1:] if arguments is None else arguments
     typed.set([*name.split(), *arguments])
     keep_memory()
+    leave_busy_cores()
     with streams.ready(), ends_in_order() as stop:
         _run(arguments, commands, name, stop)
 
