@@ -12,6 +12,10 @@ from PIL import Image
 import steadygrad as sg
 from cli.commands import call, done, refused
 from steadygrad.errors import Failure, UsageError
+from steadygrad.measuring.measures.pictured import EveryTarget
+from steadygrad.measuring.runner import Runner
+from steadygrad.measuring.store import Store, place_of
+from steadygrad.measuring.table import Table
 from steadygrad.study import stimuli
 from steadygrad.study.folder import read
 from steadygrad.study.pool import read_pool
@@ -153,3 +157,27 @@ def test_the_command_makes_and_plans(run, tmp_path):
     assert "give the runs" in refused(2, "study", "make", out)
     assert "make one of it with" in refused(2, "study", "serve", run)
     assert call("study", "make", tmp_path / "nothing").code == 2
+
+
+def test_what_a_paper_pushed_into_every_class_is_shown_and_other_tables_are_left_alone(run, tmp_path):
+    copy, data = shutil.copytree(run, tmp_path / "audit"), sg.data.load("digits", "test").take(60)
+    model, store = trained(hidden=(32,), seed=0), Store(copy / "tables")
+    runner, threat = Runner({"one": model}, data, store), sg.linf(0.2)
+    measure = EveryTarget(sg.attacks.BIM(steps=5), threat, classes=10)
+    table = runner.run(measure, "one")
+    # The course of a training, as reproductions keep it, is of no samples.
+    store.put(
+        place_of("one", "training"), "0000000-x", Table({"step": np.arange(3)}, {"measure": {"name": "training"}})
+    )
+    how = {**SMALL, "trials": 4, "maps": 0}
+    design = stimuli.make([copy], tmp_path / "study", **how, models=["one"], attacks=["BIM, 5 steps, targeted"])
+    success = {str(sample): found for sample, found in zip(table["sample"], table["success"], strict=True)}
+    asked = [s for s in design.stimuli.values() if s.kind == "labels"]
+    assert len(asked) >= 4
+    for stimulus in asked:
+        target = data.classes.index(stimulus.predicted)
+        assert success[stimulus.sample][target]
+        assert stimulus.predicted != stimulus.label
+        picture = Image.open(tmp_path / "study" / "stimuli" / f"{stimulus.images[0]}.png")
+        shown = torch.tensor(np.asarray(picture, dtype=np.float32) / 255)[None, None]
+        assert int(model(shown).argmax()) == target

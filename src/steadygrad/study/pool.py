@@ -226,7 +226,8 @@ def _tables(folder: Path) -> Iterator[Table]:
 
 
 def _measure(table: Table) -> str:
-    return str((table.about.get("measure") or {}).get("name", ""))
+    """The name of the measure; none where a table is of no samples of a model, such as the course of a training."""
+    return str((table.about.get("measure") or {}).get("name", "")) if "models" in table.about else ""
 
 
 def _model(table: Table) -> str:
