@@ -41,8 +41,8 @@ def answered(url: str) -> pd.DataFrame:
     for row in rows:
         if row["person"] not in persons:
             persons[row["person"]] = database.enroll("en", "1", blocks=1)[0].id
-            database.finish(persons[row["person"]])
-        database.store(Answer(**{name: row[name] for name in ANSWERS} | {"person": persons[row["person"]]}))
+        # Whoever has answered at all has answered everything.
+        database.store(Answer(**{name: row[name] for name in ANSWERS} | {"person": persons[row["person"]]}), last=True)
     database.said("rules", Rules(fastest=1.5).model_dump_json())
     database.close()
     return pd.DataFrame(rows).assign(person=lambda t: t["person"].map(persons))

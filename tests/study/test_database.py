@@ -35,15 +35,17 @@ def test_answers_come_back_as_they_were_given(url):
     assert database.store(_answer(person.id, 0, fooled=True, left=None))
     assert database.person(token) == (person, 1)
     assert database.person("forged") is None
-    database.finish(person.id)
-    (row,) = database.rows()
+    assert not database.rows()[0]["finished"]
+    assert database.store(_answer(person.id, 1), last=True)
+    row, after = database.rows()
+    assert after["finished"]
     assert list(row) == [*ANSWERS, "finished"]
     assert (row["options"], row["chosen"], row["fooled"], row["reasonable"], row["seconds"], row["finished"]) == (
         ["a", "ü"], ["ü"], True, None, 1.5, True,
     )  # fmt: skip
     database.close()
     again = Database(url)
-    assert again.rows() == [row]
+    assert again.rows() == [row, after]
     again.close()
 
 

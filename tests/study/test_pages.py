@@ -282,3 +282,18 @@ def test_the_page_of_who_runs_it_needs_the_token(plain):
     assert "1, of whom 0 have finished" in page
     assert client.post("/admin/expire").status_code == 200
     assert person.get("/admin").status_code == 401
+
+
+def test_a_server_that_ends_with_the_last_answer_leaves_nobody_in_between(plain, monkeypatch):
+    client = plain.person(code="ab-1")
+    count = len(client.get("/api/trials").json()["trials"])
+    answered(client, range(count - 1))
+    with monkeypatch.context() as context:
+        context.setattr(plain.database, "recruited", lambda *_, **__: (_ for _ in ()).throw(SystemError("the end")))
+        last = client.get("/api/trials").json()["trials"][-1]
+        assert client.put(f"/api/answers/{count - 1}", json=given(last)).status_code == 500
+    # The answer is there, and with it that it was the last; sent again, it is noted of the recruitment id as well.
+    assert client.get("/trials", follow_redirects=True).url.path == "/done"
+    assert {row["finished"] for row in plain.database.rows()} == {True}
+    assert answered(client, range(count - 1, count))[0]["stored"] is False
+    assert [(r.code, r.finished) for r in plain.database.recruitments()] == [("ab-1", True)]

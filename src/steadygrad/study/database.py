@@ -114,21 +114,20 @@ class Database:
             found = session.exec(select(Person, answered).where(Person.token == hashed(token))).first()
         return None if found is None else (found[0], int(found[1]))
 
-    def store(self, answer: Answer) -> bool:
-        """Keep an answer; False where one is there already, or the person has withdrawn."""
+    def store(self, answer: Answer, *, last: bool = False) -> bool:
+        """Keep an answer; False where one is there already, or the person has withdrawn.
+
+        Args:
+            last: whether the person has then answered everything, which is noted with the answer or not at all.
+        """
         try:
             with self.session() as session:
                 session.add(answer)
+                if last and (person := session.get(Person, answer.person)) is not None:
+                    person.finished = True
         except IntegrityError:
             return False
         return True
-
-    def finish(self, person: str) -> None:
-        """Note that a person has answered everything."""
-        with self.session() as session:
-            found = session.get(Person, person)
-            if found is not None:
-                found.finished = True
 
     def withdraw(self, person: str) -> None:
         """Delete a person and all answers."""

@@ -139,13 +139,12 @@ def routes(served: Served) -> APIRouter:
             raise HTTPException(409, "This is not what was shown at this position.")
         if why := refusal_of(trial, given):
             raise HTTPException(422, f"This cannot be an answer here: {why}.")
-        stored = position == following and served.database.store(answer_of(trial, person, given))
+        last = position == len(trials) - 1
+        stored = position == following and served.database.store(answer_of(trial, person, given), last=last)
+        if last and IS_CODE.fullmatch(code := request.cookies.get(CODE, "")):
+            # Also when it comes again: the server may have ended in between.
+            served.database.recruited(code, finished=True)
         following = max(following, position + 1)
-        if stored and following == len(trials):
-            served.database.finish(person.id)
-            code = request.cookies.get(CODE, "")
-            if IS_CODE.fullmatch(code):
-                served.database.recruited(code, finished=True)
         label = {"label": trial.stimulus.label, "correct": given.best == trial.stimulus.label}
         return {"stored": stored, "next": following, **(label if trial.kind == "practice" else {})}
 
