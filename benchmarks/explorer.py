@@ -38,7 +38,7 @@ def times(images: int, attack: sg.attacks.Attack, chromium: str) -> list[float]:
     from steadygrad.explore.app import app_of
     from steadygrad.explore.live import Live
     from steadygrad.explore.opened import open_run
-    from steadygrad.serving.run import address, bound
+    from steadygrad.serving.port import address, bound
 
     x = torch.rand(40, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     data = sg.data.from_arrays(x.numpy(), [i % 10 for i in range(40)], 10)

@@ -11,9 +11,9 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra study")
 
 from cli.commands import AUDIT, call, done, refused
-from steadygrad.explore import served
+from steadygrad.explore import server
 from steadygrad.explore.opened import Opened
-from steadygrad.serving.run import bound
+from steadygrad.serving.port import bound
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def audited(base: Path, tmp_path: Path) -> Path:
 def opened_runs(monkeypatch: pytest.MonkeyPatch) -> list[Opened]:
     """What would be served."""
     found: list[Opened] = []
-    monkeypatch.setattr(served, "run", lambda opened, *how: found.append(opened()))
+    monkeypatch.setattr(server, "run", lambda opened, *how: found.append(opened()))
     return found
 
 

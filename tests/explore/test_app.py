@@ -17,7 +17,7 @@ from steadygrad.explore.app import app_of
 from steadygrad.explore.latest import Superseded
 from steadygrad.explore.live import Live
 from steadygrad.explore.uploads import BODY
-from steadygrad.serving.run import address, bound
+from steadygrad.serving.port import address, bound
 
 LEAD = "PGD, 5 steps"
 

@@ -9,9 +9,9 @@ from benchmarks.judgements import DESIGNS, Design, answers
 from steadygrad import report
 from steadygrad.audit.schema_people import People
 from steadygrad.errors import Failure
-from steadygrad.report.judged import sentence
+from steadygrad.report.people import sentence
+from steadygrad.study.answers_page import render
 from steadygrad.study.judgements import judge
-from steadygrad.study.page import render
 
 pytest.importorskip("krippendorff", reason="needs the extra study")
 RATES = {"<b>plain</b>": (0.05, 0.3), "robust": (0.4, 0.6)}

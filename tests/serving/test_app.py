@@ -14,7 +14,7 @@ from steadygrad.serving.app import POLICY, make_app
 from steadygrad.serving.extra import need
 from steadygrad.serving.limits import Limits
 from steadygrad.serving.pages import Pages
-from steadygrad.serving.run import address, bound
+from steadygrad.serving.port import address, bound
 
 
 def _app(**limits: float) -> FastAPI:

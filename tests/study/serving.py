@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from children import Parent
-from steadygrad.serving.run import bound
+from steadygrad.serving.port import bound
 
 _SOURCE = """
 import json, os, signal, sys

@@ -11,11 +11,11 @@ pytest.importorskip("sqlmodel", reason="needs the extra study")
 from benchmarks.judgements import DESIGNS, answers
 from cli.commands import done, refused
 from steadygrad.files import write_json
-from steadygrad.study import settings, stimuli, table
+from steadygrad.study import answers_table, settings, stimuli
 from steadygrad.study.database import Database
+from steadygrad.study.database_tables import ANSWERS, Answer
 from steadygrad.study.design import Design, Stimulus
 from steadygrad.study.exclusions import Rules
-from steadygrad.study.tables import ANSWERS, Answer
 
 RATES = {"plain": (0.1, 0.4), "robust": (0.3, 0.6)}
 
@@ -49,10 +49,10 @@ def answered(url: str) -> pd.DataFrame:
 
 
 def test_what_is_stored_is_exported_and_judged(study: Path, url: str, tmp_path: Path) -> None:
-    expected = table.checked(answered(url))
+    expected = answers_table.checked(answered(url))
     found = json.loads(done("study", "export", study, "--database", url, "--out", tmp_path / "out", "--json").out)
     assert [Path(name).name for name in found["files"]] == ["answers.parquet", "answers.csv", "codebook.md"]
-    pd.testing.assert_frame_equal(table.read(Path(found["files"][0])), expected)
+    pd.testing.assert_frame_equal(answers_table.read(Path(found["files"][0])), expected)
     codebook = (tmp_path / "out" / "codebook.md").read_text(encoding="utf-8")
     assert all(meaning in codebook for meaning in ANSWERS.values())
     said = json.loads(done("study", "report", study, "--database", url, "--json").out)

@@ -17,7 +17,7 @@ from sqlmodel import SQLModel
 
 from steadygrad.errors import Failure, UsageError
 from steadygrad.study.database import Database
-from steadygrad.study.tables import ANSWERS, Answer
+from steadygrad.study.database_tables import ANSWERS, Answer
 
 
 def _answer(person: str, position: int, **more: Any) -> Answer:

@@ -8,12 +8,12 @@ from benchmarks.judgements import DESIGNS, Design, answer, answers, held
 from steadygrad.errors import UsageError
 from steadygrad.measuring.statistics import wilson
 from steadygrad.study.agreement import _nominal, alpha
+from steadygrad.study.answers_table import checked
 from steadygrad.study.clusters import difference, share
 from steadygrad.study.exclusions import Rules, exclude
 from steadygrad.study.judgements import judge
 from steadygrad.study.mixed_logit import fit
 from steadygrad.study.preferences import preferences, ranks
-from steadygrad.study.table import checked
 
 krippendorff = pytest.importorskip("krippendorff", reason="needs the extra study")
 

@@ -18,8 +18,8 @@ from steadygrad.errors import UsageError
 from steadygrad.serving.limits import Limits
 from steadygrad.study import settings
 from steadygrad.study.database import Database
+from steadygrad.study.database_tables import Person
 from steadygrad.study.server import app_of
-from steadygrad.study.tables import Person
 from study import studies
 
 TOKEN = "the token"

@@ -17,7 +17,7 @@ def leave_busy_cores() -> None:
     """Have this process, and those that it starts, use as many threads as cores are idle; what the user has set stays.
 
     Threads of one operation wait for each other. Where another program has a core, the thread that shares it is late
-    each time: two threads then took twenty times as long as one. Must be called before PyTorch is imported.
+    each time: two threads may then take many times as long as one. Must be called before PyTorch is imported.
     """
     busy = 0 if "OMP_NUM_THREADS" in os.environ else _running_elsewhere()
     if busy:

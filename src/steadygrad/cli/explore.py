@@ -48,7 +48,7 @@ def explore(
     from steadygrad.serving.extra import need
 
     need("explore", "fastapi", "uvicorn")
-    from steadygrad.explore import served
+    from steadygrad.explore import server
     from steadygrad.explore.opened import Source, open_run
 
     run = audit_in(run)
@@ -57,7 +57,7 @@ def explore(
     def opened() -> Opened:
         return open_run(run, *_loaded(run, said, models or [], source, module, trust), where)
 
-    served.run(opened, host, port, where, lambda text: say(text, flush=True))
+    server.run(opened, host, port, where, lambda text: say(text, flush=True))
 
 
 def _loaded(

@@ -210,7 +210,7 @@ def report(
 
       steadygrad study report runs/study --into runs/audit
     """
-    from steadygrad.report.judged import sentence
+    from steadygrad.report.people import sentence
     from steadygrad.study import answers
 
     if out is not None and (out.is_dir() or out.suffix != ".html"):

@@ -10,7 +10,7 @@ from steadygrad.audit.schema_people import People
 from steadygrad.errors import UsageError
 from steadygrad.files import write_text
 from steadygrad.serving.extra import need
-from steadygrad.study import table
+from steadygrad.study import answers_table
 from steadygrad.study.exclusions import Rules
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def read(source: Path, database: str | None = None) -> Answers:
     if source.is_file():
         if database is not None:
             raise UsageError(f"{source} is a file of answers, which needs no --database: give a study folder with it")
-        return Answers(table.read(source), source.stem)
+        return Answers(answers_table.read(source), source.stem)
     need("the answers of a study", "sqlmodel", "alembic")
     import pandas as pd
 
@@ -63,7 +63,7 @@ def read(source: Path, database: str | None = None) -> Answers:
     if not rows:
         raise UsageError(f"the study {source} has no answers yet: serve it first (steadygrad study serve {source})")
     rules = None if fixed is None else Rules.model_validate_json(fixed)
-    return Answers(table.checked(pd.DataFrame(rows)), about.title, rules, tuple(design.counted()["models"]))
+    return Answers(answers_table.checked(pd.DataFrame(rows)), about.title, rules, tuple(design.counted()["models"]))
 
 
 def export(source: Path, out: Path, database: str | None = None) -> list[Path]:
@@ -73,10 +73,10 @@ def export(source: Path, out: Path, database: str | None = None) -> list[Path]:
         UsageError, Failure: as of `read`; a file cannot be written.
     """
     need("study export", "sqlmodel")
-    from steadygrad.study.tables import ANSWERS
+    from steadygrad.study.database_tables import ANSWERS
 
     found = read(source, database)
-    return table.write(found.table, out, {**ANSWERS, "finished": _FINISHED})
+    return answers_table.write(found.table, out, {**ANSWERS, "finished": _FINISHED})
 
 
 def report(source: Path, out: Path, database: str | None = None, run: Path | None = None) -> People:
@@ -91,8 +91,8 @@ def report(source: Path, out: Path, database: str | None = None, run: Path | Non
     need("study report", "krippendorff")
     from steadygrad.report import write
     from steadygrad.run_folders import read_record
+    from steadygrad.study.answers_page import render
     from steadygrad.study.judgements import judge
-    from steadygrad.study.page import render
 
     found = read(source, database)
     if run is not None and "classifier" in read_record(run):

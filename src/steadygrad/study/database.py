@@ -17,8 +17,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModu
 from sqlmodel import Session, col, delete, select
 
 from steadygrad.errors import Failure, UsageError
+from steadygrad.study.database_tables import ANSWERS, About, Answer, Person, Recruited
 from steadygrad.study.migrated import migrate
-from steadygrad.study.tables import ANSWERS, About, Answer, Person, Recruited
 
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 _TRIES = 20

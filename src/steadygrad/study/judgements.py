@@ -27,11 +27,11 @@ from steadygrad.audit.schema_people import (
 from steadygrad.measuring.statistics import Estimate
 from steadygrad.study import mixed_logit
 from steadygrad.study.agreement import alpha
+from steadygrad.study.answers_table import checked
 from steadygrad.study.clusters import difference, share
 from steadygrad.study.exclusions import Rules, exclude
 from steadygrad.study.mixed_logit import LARGEST, MixedLogit
 from steadygrad.study.preferences import preferences, ranks
-from steadygrad.study.table import checked
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,9 +15,9 @@ from starlette.responses import HTMLResponse, Response
 
 from steadygrad.serving.pages import Pages
 from steadygrad.study.database import Database
+from steadygrad.study.database_tables import Person
 from steadygrad.study.design import Design, Trial
 from steadygrad.study.settings import Settings
-from steadygrad.study.tables import Person
 
 PERSON, CODE = "person", "code"
 IS_CODE = re.compile(r"[A-Za-z0-9_-]{1,100}")

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from steadygrad.serving.app import make_app
 from steadygrad.serving.limits import Limits
-from steadygrad.serving.run import address, bound, serve
+from steadygrad.serving.port import address, bound, serve
 from steadygrad.study import admin, consent, settings, trials
 from steadygrad.study.database import Database
 from steadygrad.study.folder import read

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import FileResponse
 
+from steadygrad.study.database_tables import Answer, Person
 from steadygrad.study.design import Trial
 from steadygrad.study.folder import PICTURES
 from steadygrad.study.served import CODE, IS_CODE, Served
-from steadygrad.study.tables import Answer, Person
 
 _Name = Annotated[str, StringConstraints(max_length=200)]
 

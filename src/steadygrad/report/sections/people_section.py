@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from steadygrad.report.blocks import Block, Heading, Text
-from steadygrad.report.judged import facts, parts, sentence
+from steadygrad.report.people import facts, parts, sentence
 from steadygrad.report.run_folder import Run
 from steadygrad.report.sections import ReportSection
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from steadygrad.audit.schema_people import People
 from steadygrad.report import blocks
-from steadygrad.report.judged import facts, parts, sentence
+from steadygrad.report.people import facts, parts, sentence
 
 
 def render(people: People) -> str:

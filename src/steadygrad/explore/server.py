@@ -18,7 +18,7 @@ def run(opened: Callable[[], Opened], host: str, port: int, device: str | None, 
         UsageError: the port is in use, or the run cannot be opened.
     """
     from steadygrad.explore.app import app_of
-    from steadygrad.serving.run import address, bound, serve
+    from steadygrad.serving.port import address, bound, serve
 
     with bound(host, port) as taken:
         app = app_of(Live(opened(), device))

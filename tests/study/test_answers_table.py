@@ -7,8 +7,7 @@ import pytest
 
 from benchmarks.judgements import DESIGNS, answer, answers
 from steadygrad.errors import UsageError
-from steadygrad.study import table
-from steadygrad.study.table import COLUMNS, checked, read, write
+from steadygrad.study.answers_table import COLUMNS, LISTS, checked, read, write
 
 
 def small() -> pd.DataFrame:
@@ -69,4 +68,4 @@ def test_what_is_no_file_of_answers_is_refused(tmp_path: Path) -> None:
 
 def test_the_simulated_answers_are_a_table() -> None:
     assert len(checked(answers(DESIGNS[0], {"plain": (0.2, 0.5)}, 0))) == 110
-    assert set(table.LISTS) < set(COLUMNS)
+    assert set(LISTS) < set(COLUMNS)
