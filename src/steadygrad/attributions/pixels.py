@@ -116,6 +116,15 @@ def plane_of(x: Tensor) -> tuple[int, int]:
     return (int(x.shape[2]), int(x.shape[3])) if x.ndim == 4 else (1, int(x[0].numel()))
 
 
+def map_planes(maps: Tensor, x: Tensor) -> Tensor:
+    """The pixel maps of inputs x (M, *) as planes (N, H, W) to be drawn, in single precision.
+
+    >>> map_planes(torch.ones(2, 3, 4, 5, dtype=torch.float64), torch.ones(1, 3, 4, 5)).shape
+    torch.Size([2, 4, 5])
+    """
+    return pixel_maps(maps).float().view(len(maps), *plane_of(x))
+
+
 def image_array(x: Tensor) -> NDArray[Any]:
     """Inputs (N, *) as pictures (N, C, H, W) of float32."""
     x = x if x.ndim == 4 else x.flatten(1)[:, None, None]

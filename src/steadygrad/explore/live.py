@@ -15,8 +15,7 @@ from torch import Tensor
 
 from steadygrad.attacks import Attack, Universal
 from steadygrad.attacks.expectation import draws_of
-from steadygrad.attributions import similarity
-from steadygrad.attributions.pixels import plane_of
+from steadygrad.attributions.pixels import map_planes
 from steadygrad.classifier import predict
 from steadygrad.errors import UsageError, one_of
 from steadygrad.explore.latest import Latest, ended
@@ -201,8 +200,7 @@ class Live:
         target = prediction if before is None else torch.full_like(prediction, before.prediction)
         maps: dict[str, Array] = {}
         for attribution in self.attributions if self.run.gradients[model] else ():
-            found = similarity.pixel_maps(attribution(module, points, target))
-            maps[label_of(attribution)] = found.view(len(points), *plane_of(x)).cpu().double().numpy()
+            maps[label_of(attribution)] = map_planes(attribution(module, points, target), x).cpu().double().numpy()
         inputs = points.detach().cpu().double().numpy()
         return [
             Reached(inputs[s], int(prediction[s]), float(confidence[s]), {n: m[s] for n, m in maps.items()}, before)

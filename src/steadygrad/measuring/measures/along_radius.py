@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from steadygrad.attacks import Attack
-from steadygrad.attributions import Attribution, similarity
-from steadygrad.attributions.pixels import image_array, plane_of
+from steadygrad.attributions import Attribution
+from steadygrad.attributions.pixels import image_array, map_planes
 from steadygrad.classifier import predict
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.threat import Threat
@@ -58,8 +58,7 @@ class AlongRadius(Measure):
             prediction, confidence = predict(model, points, batch.seeds)
             columns = {"input": image_array(points), "prediction": prediction, "confidence": confidence}
             for place, attribution in enumerate(self.attributions):
-                maps = similarity.pixel_maps(attribution(model, points, target))
-                columns[f"map_{place}"] = maps.float().view(len(x), *plane_of(x))
+                columns[f"map_{place}"] = map_planes(attribution(model, points, target), x)
             for name, values in columns.items():
                 found[name].append(torch.as_tensor(values))
         return {name: torch.stack(values, 1) for name, values in found.items()}

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from steadygrad.attacks import Attack
-from steadygrad.attributions import Attribution, similarity
-from steadygrad.attributions.pixels import image_array, plane_of
+from steadygrad.attributions import Attribution
+from steadygrad.attributions.pixels import image_array, map_planes
 from steadygrad.classifier import predict
 from steadygrad.measuring.measure import MEASURES, Batch, Columns, Measure
 from steadygrad.memory import at_once
@@ -42,8 +42,7 @@ class Pictured(Measure):
         columns: dict[str, Any] = {"clean": image_array(x), "adversarial": image_array(adversarial)}
         for place, attribution in enumerate(self.attributions):
             for kind, inputs in (("clean", x), ("adversarial", adversarial)):
-                maps = similarity.pixel_maps(attribution(model, inputs, target))
-                columns[f"map_{kind}_{place}"] = maps.float().view(len(x), *plane_of(x))
+                columns[f"map_{kind}_{place}"] = map_planes(attribution(model, inputs, target), x)
         return columns
 
 
