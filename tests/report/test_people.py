@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.judgements import DESIGNS, Design, answers
+from browser import chromium, complaints
 from steadygrad import report
 from steadygrad.audit.schema_people import People
 from steadygrad.errors import Failure
@@ -61,3 +62,14 @@ def test_what_cannot_be_said_is_said_in_words() -> None:
     assert sentence(nobody) == "No answers are left: the rules leave out all 11 persons who answered."
     assert "did not finish 11" in text_of(render(nobody))
     assert "Agreement" not in render(nobody)
+
+
+@pytest.mark.slow
+def test_everyone_can_use_the_page(people: People, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(render(people), encoding="utf-8")
+    with chromium() as browser:
+        for width in (390, 1280):
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.goto((tmp_path / "page.html").as_uri())
+            assert complaints(page) == []
+            assert page.evaluate("document.documentElement.scrollWidth") <= width

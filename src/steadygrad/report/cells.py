@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from steadygrad.measuring import statistics
 
 DASH = Cell(missing("–"))
+SCALE = html('<span class="scale"><span>0</span> <span>100 %</span></span>')
+"""The head of a column of whiskers."""
 
 
 def share(value: Interval[Any] | None, stands: bool = True, **more: Any) -> Cell:
@@ -22,6 +24,18 @@ def share(value: Interval[Any] | None, stands: bool = True, **more: Any) -> Cell
     if value is None:
         return Cell(missing(), **more)
     return Cell(percent(value.value), interval(value), struck=not stands, **more)
+
+
+def whisker(value: Interval[Any], mark: float, kind: str = "") -> Cell:
+    """A share with its interval as dot and bar, and another share as an upright mark, from 0 to 100 %."""
+    at, low, high, middle = (f"{100 * end:.2f}%" for end in (mark, value.low, value.high, value.value))
+    drawn = html(
+        '<svg class="whisker{}" aria-hidden="true" width="100%" height="18">'
+        '<line class="axis" x1="0" x2="100%" y1="9" y2="9"/><line class="clean" x1="{}" x2="{}" y1="3" y2="15"/>'
+        '<line class="range" x1="{}" x2="{}" y1="9" y2="9"/><circle cx="{}" cy="9" r="4.5"/></svg>',
+        *(kind and f" {kind}", at, at, low, high, middle),
+    )
+    return Cell(drawn, kind="plot")
 
 
 def ranged(

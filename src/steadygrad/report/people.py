@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from steadygrad.report.blocks import Block, Cell, Folded, Group, Inline, Row, Section, Table, Text, html, missing
-from steadygrad.report.cells import ranged, share
+from steadygrad.report.cells import SCALE, ranged, share, whisker
 from steadygrad.report.wording import estimate, number
 
 if TYPE_CHECKING:
@@ -68,10 +68,9 @@ def _shares(people: People, inner: bool) -> list[Block]:
     if not people.models:
         return []
     rows = [(_named(row), _cells(row)) for row in people.models]
-    scale = html('<span aria-hidden="true" class="scale"><span>0</span><span>100 %</span></span>')
     table = Table(
         "Judgements of adversarial images, by the model that they fool.",
-        ["Model", "Fooled", "Reasonable", scale, "Judgements"],
+        ["Model", "Fooled", "Reasonable", SCALE, "Judgements"],
         rows, words=(2,), style="headline",
     )  # fmt: skip
     key = "Dot and bar: fooled with its interval; upright mark: reasonable."
@@ -101,15 +100,7 @@ def _share(value: AnswerShare | None, hits: int, answers: int, **more: Any) -> C
 def _whisker(row: Judged) -> Cell:
     if row.fooled is None or row.reasonable is None:
         return Cell("", kind="plot")
-    ends = (row.reasonable.value, row.fooled.low, row.fooled.high, row.fooled.value)
-    mark, low, high, middle = (f"{100 * end:.2f}%" for end in ends)
-    drawn = html(
-        '<svg class="whisker" aria-hidden="true" width="100%" height="18">'
-        '<line class="axis" x1="0" x2="100%" y1="9" y2="9"/><line class="clean" x1="{}" x2="{}" y1="3" y2="15"/>'
-        '<line class="range" x1="{}" x2="{}" y1="9" y2="9"/><circle cx="{}" cy="9" r="4.5"/></svg>',
-        *(mark, mark, low, high, middle),
-    )
-    return Cell(drawn, kind="plot")
+    return whisker(row.fooled, row.reasonable.value)
 
 
 def _intervals(people: People, inner: bool) -> list[Block]:

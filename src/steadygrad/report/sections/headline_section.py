@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from steadygrad.report.blocks import Block, Cell, Text, html
-from steadygrad.report.cells import borders_of, by_model, judged, share
+from steadygrad.report.cells import SCALE, borders_of, by_model, judged, share, whisker
 from steadygrad.report.run_folder import Run
 from steadygrad.report.sections import ReportSection
 from steadygrad.report.terminal import listed
 from steadygrad.report.wording import budget, estimate, norm, threat
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
     from rich.table import Table as RichTable
 
     from steadygrad.audit.schema import Model, Summary
@@ -65,7 +64,7 @@ def blocks(run: Run) -> list[Block]:
         {
             "Clean accuracy": lambda model: share(model.clean),
             "Robust accuracy": _robust,
-            html('<span class="scale"><span>0</span> <span>100 %</span></span>'): _whisker,
+            SCALE: _whisker,
             "Verdict": lambda model: judged(model.verdict),
         },
         lambda model: model.name,
@@ -85,19 +84,8 @@ def _robust(model: Model) -> Cell:
 
 
 def _whisker(model: Model) -> Cell:
-    """Robust accuracy with its interval as dot and bar, clean accuracy as an upright mark."""
-    doubt = "" if model.verdict.state == "holds" else " doubt"
-    clean, low, high, middle = (
-        f"{100 * end:.2f}%" for end in (model.clean.value, model.robust.low, model.robust.high, model.robust.value)
-    )
-    drawn: Markup = html(
-        '<svg class="whisker{}" aria-hidden="true" width="100%" height="18">'
-        '<line class="axis" x1="0" x2="100%" y1="9" y2="9"/>'
-        '<line class="clean" x1="{}" x2="{}" y1="3" y2="15"/>'
-        '<line class="range" x1="{}" x2="{}" y1="9" y2="9"/><circle cx="{}" cy="9" r="4.5"/></svg>',
-        *(doubt, clean, clean, low, high, middle),
-    )
-    return Cell(drawn, kind="plot")
+    """Robust accuracy with its interval, and clean accuracy as the mark."""
+    return whisker(model.robust, model.clean.value, "" if model.verdict.state == "holds" else "doubt")
 
 
 def terminal(run: Run) -> RichTable:
