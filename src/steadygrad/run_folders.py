@@ -120,6 +120,12 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     raise Failure(f"{path} is damaged or was edited: run the same command again to have it written anew")
 
 
+def audit_in(run: Path) -> Path:
+    """The run folder of the audit in a run: the demo keeps it in a folder of its own."""
+    inner = run / "audit"
+    return inner if not (run / RECORD).is_file() and (inner / RECORD).is_file() else run
+
+
 def is_ours(folder: Path) -> bool:
     """Whether a run has worked in the folder."""
     return (folder / HOLDER).exists() or (folder / LOCK).exists()

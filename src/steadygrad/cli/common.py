@@ -18,7 +18,7 @@ from steadygrad.cli import known
 from steadygrad.errors import UsageError
 from steadygrad.progress import shown
 from steadygrad.readable import readable
-from steadygrad.run_folders import RECORD, OtherRun
+from steadygrad.run_folders import OtherRun
 
 T = TypeVar("T")
 
@@ -87,12 +87,6 @@ def pick_device(name: str) -> str:
     if name == "cuda" and rank_and_size()[1] > 1 and local.isdecimal():
         name = f"cuda:{int(local) % max(1, torch.cuda.device_count())}"
     return str(resolve_device(name))
-
-
-def audit_in(run: Path) -> Path:
-    """The run folder of the audit in a run: the demo keeps it in a folder of its own."""
-    inner = run / "audit"
-    return inner if not (run / RECORD).is_file() and (inner / RECORD).is_file() else run
 
 
 Weights = Annotated[

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from steadygrad.cli.common import Debug, Device, Trust, audit_in, pick_device, say
+from steadygrad.cli.common import Debug, Device, Trust, pick_device, say
 from steadygrad.cli.flags import plan_flags
 from steadygrad.errors import UsageError
 from steadygrad.named_data import DATASETS, check_reachable, is_path
+from steadygrad.run_folders import audit_in
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from steadygrad.cli.common import Debug, Json, audit_in, emit, say
+from steadygrad.cli.common import Debug, Json, emit, say
 from steadygrad.errors import UsageError
 
 
@@ -41,7 +41,7 @@ def report(
 def _drawn(run: Path, out: Path | None) -> Path:
     from steadygrad import papers, report
     from steadygrad.files import write_text
-    from steadygrad.run_folders import RECORD, read_record
+    from steadygrad.run_folders import RECORD, audit_in, read_record
 
     config = read_record(run) if (run / RECORD).is_file() else {}
     if "paper" in config:

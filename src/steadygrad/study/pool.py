@@ -18,7 +18,7 @@ from steadygrad.measuring.store import Store, place_of
 from steadygrad.measuring.table import Array, Table
 from steadygrad.registry import build, label_of
 from steadygrad.report.wording import number
-from steadygrad.run_folders import RECORD, read_record
+from steadygrad.run_folders import audit_in, read_record
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,7 @@ class _Run:
 
     @staticmethod
     def at(folder: Path) -> _Run:
-        if not (folder / RECORD).is_file() and (folder / "audit" / RECORD).is_file():
-            folder = folder / "audit"  # where the demo keeps its audit
+        folder = audit_in(folder)
         record = read_record(folder)
         if "classifier" in record:
             raise UsageError(f"{folder} holds a training: audit it first (steadygrad audit {folder})")
